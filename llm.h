@@ -1,0 +1,4738 @@
+// llm.h - GPT-2 and Gemma 3 on the CPU in one C++17 header
+//
+// A language model reads a text as a list of numbers (tokens) and says for each possible next token how likely it is.
+// This header loads such a model, runs it, and writes text with it. It needs the C++17 standard library and POSIX,
+// nothing else. MIT license, see the end of this file.
+//
+// HOW TO USE IT
+//
+//   In one .cpp file of your program:            In all others:
+//
+//       #define LLM_IMPLEMENTATION                   #include "llm.h"
+//       #include "llm.h"
+//
+//   and link with -pthread. No other flag is needed: kernels for AVX2, AVX-512 and NEON are compiled in and chosen when
+//   the program runs. The file must keep its name, as it includes itself (see the room KERNELS).
+//
+//       llm::Model model = llm::Model::load("models/gemma3-tiny");   // or a .gguf file, or a .safetensors file
+//       llm::Session session(model);
+//       llm::GenerateOptions options;
+//       options.max_tokens = 100;
+//       llm::generate(session, "ROMEO:", options, [](std::string_view text) {
+//           std::cout << text << std::flush;
+//           return true;                                             // false ends it
+//       });
+//
+//   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits, Sampler::sample
+//   chooses the next id from them, Tokenizer::piece gives its text.
+//
+// WHAT IT RUNS
+//
+//   GPT-2 of all sizes (also distilgpt2) and Gemma 3 text models of all sizes (also the text part of a multimodal
+//   checkpoint), from Hugging Face directories (config.json, tokenizer.json or vocab.json + merges.txt, safetensors in
+//   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K
+//   to Q6_K). In memory matrices are Q8_0, or F32 if you ask for it (LoadOptions::dtype).
+//
+// WHAT TO KNOW
+//
+//   - Every failure is an llm::Error whose text names the file or value and the remedy. Only std::bad_alloc is thrown
+//     besides. The library prints nothing, never exits, and has no mutable globals.
+//   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
+//     threads, which sleep when it has nothing to do.
+//   - Model files are read, not mapped, and nothing in them is trusted.
+//   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
+//   - Defines: LLM_NO_SIMD leaves the vector kernels out.
+//
+// HOW TO READ IT
+//
+//   From top to bottom: the public API first, then (LLM_IMPLEMENTATION) one room after the other, each using only those
+//   above it:
+//
+//     errors and small tools    Error, File, UTF-8                tokenizer     text to ids and back
+//     JSON                      for config and tokenizer files    model         Config, Weights, loading
+//     numbers                   f16, bf16, Q8_0, Q4_K, ...        attention     softmax(q K^T) V over the cache
+//     memory and threads        huge pages, the thread pool       forward       GPT-2 and Gemma 3
+//     kernels                   the arithmetic, scalar and SIMD   generation    Sampler, generate
+//     matrices                  y = W x for any number of tokens
+//     model files               safetensors and GGUF
+
+#ifndef LLM_KERNEL_PASS  // the kernels room reads this file again, once per instruction set; see there
+#ifndef LLM_H
+#define LLM_H
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#define LLM_VERSION "0.1.0"
+
+namespace llm {
+
+// Every failure of this library. what() reads "what is wrong: which file or value: what to do".
+struct Error : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// How matrices are held at run time. Norms and biases are always F32.
+enum class DType { f32, q8_0 };
+
+struct LoadOptions {
+    DType dtype = DType::q8_0;
+    int threads = 0;                                            // 0: all physical cores
+    std::function<void(float done, const char* what)> progress;  // done in 0..1; called on the loading thread
+};
+
+// What a model is, in the terms of its paper and of Hugging Face's config.json.
+struct Config {
+    enum class Architecture { gpt2, gemma3 };
+    Architecture architecture = Architecture::gpt2;
+    int vocab_size = 0;               // rows of the embedding
+    int context_length = 0;           // n_positions, max_position_embeddings
+    int hidden_size = 0;              // n_embd
+    int intermediate_size = 0;        // n_inner
+    int num_layers = 0;
+    int num_heads = 0;
+    int num_kv_heads = 0;             // query heads h * num_kv_heads / num_heads share one
+    int head_dim = 0;
+    float norm_eps = 1e-5f;
+    float attention_scale = 0;        // q.k is multiplied by it before the softmax
+    float rope_theta = 0;             // base frequency of the global layers (Gemma)
+    float rope_local_theta = 0;       // and of the local ones
+    float rope_scaling = 1;           // global layers divide the position by it (linear scaling)
+    int sliding_window = 0;           // a local layer sees this many positions, its own included
+    std::vector<bool> is_local;       // [num_layers]
+    bool tied_head = true;            // the head is the embedding
+};
+
+// Text to token ids and back. Immutable; copies share the data.
+class Tokenizer {
+  public:
+    std::vector<int> encode(std::string_view text, bool add_bos = true, bool parse_special = true) const;
+    std::string decode(const std::vector<int>& ids) const;  // bytes; may end inside a UTF-8 character
+    std::string piece(int id) const;                        // the bytes of one token
+    int vocab_size() const;
+    int bos() const;                                        // -1: the model has none
+    bool is_end(int id) const;                              // end of text or of a turn
+    int find(std::string_view piece) const;                 // the id of an added token such as <start_of_turn>, or -1
+    struct Impl;
+
+  private:
+    std::shared_ptr<const Impl> impl_;
+    friend class Model;
+};
+
+// What was in the file and what it became, for people to read.
+struct ModelInfo {
+    std::string format;                        // "safetensors, 2 shards", "GGUF v3"
+    std::uint64_t parameters = 0;              // tied matrices counted once
+    std::map<std::string, int> tensors;        // how many of each type the file holds, by the type's name
+    int quantized = 0;                         // matrices that became Q8_0 while loading
+    int exact = 0;                             // matrices whose values are the file's own
+    int fused = 0;                             // matrices that were joined with others (q+k+v, gate+up)
+    int ignored = 0;                           // tensors of the file that text generation does not need
+    std::size_t weight_bytes = 0;              // memory of all weights
+};
+
+// A loaded checkpoint. Immutable after loading: share it between sessions and threads.
+class Model {
+  public:
+    // path: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file.
+    static Model load(const std::string& path, const LoadOptions& = {});
+    const Config& config() const;
+    const Tokenizer& tokenizer() const;
+    const ModelInfo& info() const;
+    DType dtype() const;
+    // Bytes that a Session with this context allocates (its KV cache and, for prompts, scratch).
+    std::size_t session_bytes(int context) const;
+
+    struct Impl;
+    const Impl& impl() const { return *impl_; }  // for the library itself
+
+  private:
+    std::shared_ptr<const Impl> impl_;
+};
+
+struct GenerateOptions;
+struct Stats;
+
+// One conversation: KV cache, scratch memory, position, threads. Not to be used by two threads at once.
+class Session {
+  public:
+    // context: positions that can be held, at most the model's own; 0: the model's own, at most 8192.
+    explicit Session(const Model&, int context = 0, int threads = 0);
+    ~Session();
+    Session(Session&&) noexcept;
+    Session& operator=(Session&&) noexcept;
+
+    // Appends n tokens and returns the logits after the last one, [vocab_size]; valid until the next call.
+    const float* forward(const int* tokens, int n);
+    // The same, handing out the logits after each token: on_logits(i, logits) for i = 0 .. n-1.
+    void forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits);
+    int position() const;            // tokens held
+    int context() const;             // tokens that can be held
+    int threads() const;
+    const Model& model() const;
+    void rewind(int position);       // forgets everything from `position` on
+    struct Impl;
+
+  private:
+    std::unique_ptr<Impl> impl_;
+    friend Stats generate(Session&, std::string_view, const GenerateOptions&, const std::function<bool(std::string_view)>&);
+};
+
+// How the next token is chosen. The filters apply in this order: repeat penalty, top_k, top_p, min_p, temperature.
+struct Sampling {
+    float temperature = 0.8f;     // 0: always the likeliest
+    float top_p = 0.95f;          // keep the likeliest tokens that together reach this probability; 1: all
+    float min_p = 0.05f;          // drop tokens less likely than this share of the likeliest; 0: none
+    float repeat_penalty = 1.0f;  // divides positive and multiplies negative logits of recent tokens; 1: off
+    int top_k = 40;               // keep this many; 0: all
+    int repeat_last_n = 64;       // how many tokens are recent
+    std::uint64_t seed = 0;       // the same seed gives the same text
+};
+
+class Sampler {
+  public:
+    explicit Sampler(const Sampling& = {});
+    int sample(const float* logits, int n);
+    void accept(int id);  // tells the repeat penalty that id is now part of the text
+
+  private:
+    Sampling options_;
+    std::uint64_t state_;                          // of the random number generator
+    std::vector<int> recent_;                      // ring of the last repeat_last_n ids
+    std::size_t accepted_ = 0;
+    std::vector<std::pair<float, int>> candidates_;  // scratch: logit or probability, id
+};
+
+struct GenerateOptions {
+    int max_tokens = 256;            // -1: until the context is full
+    Sampling sampling;
+    std::vector<std::string> stop;   // generation ends before the first of these texts
+    bool ignore_end = false;         // end-of-text tokens do not stop
+};
+
+struct Stats {
+    int prompt_tokens = 0, generated = 0;
+    double prompt_s = 0, generate_s = 0;
+};
+
+// Appends the prompt to the session, then samples until an end token, a stop text, max_tokens, the context's end,
+// or on_text returning false. on_text gets whole UTF-8 characters as they come.
+Stats generate(Session&, std::string_view prompt, const GenerateOptions&, const std::function<bool(std::string_view text)>& on_text);
+
+}  // namespace llm
+#endif  // LLM_H
+#endif  // LLM_KERNEL_PASS
+
+#if defined(LLM_IMPLEMENTATION) && !defined(LLM_KERNEL_PASS)
+#ifndef LLM_IMPLEMENTATION_INCLUDED
+#define LLM_IMPLEMENTATION_INCLUDED
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <cmath>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <mutex>
+#include <new>
+#include <numeric>
+#include <queue>
+#include <sstream>
+#include <system_error>
+#include <thread>
+#include <type_traits>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#if defined(__unix__) || defined(__APPLE__)
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+#ifdef __linux__
+#include <sched.h>
+#endif
+#if defined(__linux__) && defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+#if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push  // GCC 12 takes the undefined registers in its own header for a mistake (bug 105593)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace llm::detail {
+
+// ==== ERRORS AND SMALL TOOLS =========================================================================================
+//
+// Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. A model
+// file comes from the internet, so nothing in it is believed: sizes, offsets and counts are checked before use, and
+// text from it is cleaned before it gets into a message.
+//
+// needs: <algorithm> <cerrno> <cmath> <cstring> <filesystem> <limits> <memory> <string> <string_view> <system_error>
+//        <unordered_map> <utility> <vector>; unix: <fcntl.h> <unistd.h>; elsewhere: <fstream> <mutex>
+
+
+[[noreturn]] inline void fail(const std::string& what, const std::string& where, const std::string& remedy) {
+    throw Error(what + ": " + where + ": " + remedy);
+}
+
+// A name out of a file as a message shows it: in quotes, not too long, without control characters.
+inline std::string shown(std::string_view name) {
+    std::string out = "\"";
+    for (const char c : name.substr(0, 80)) out += (c >= 0 && c < ' ') || c == 127 ? '?' : c;
+    return out + (name.size() > 80 ? "...\"" : "\"");
+}
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "llm.h reads model files as they are, and they are little-endian"
+#endif
+// A value at an address that need not be aligned.
+template <class T>
+T load(const void* p) {
+    T value;
+    std::memcpy(&value, p, sizeof value);
+    return value;
+}
+
+// product *= factor; false if that is too big.
+inline bool checked_multiply(std::uint64_t& product, std::uint64_t factor) {
+    if (factor != 0 && product > std::numeric_limits<std::uint64_t>::max() / factor) return false;
+    product *= factor;
+    return true;
+}
+
+inline bool is_directory(const std::string& path) {
+    std::error_code ignored;
+    return std::filesystem::is_directory(path, ignored);
+}
+
+inline bool file_exists(const std::string& path) {
+    std::error_code ignored;
+    return std::filesystem::exists(path, ignored);
+}
+
+// A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS).
+class File {
+  public:
+    explicit File(const std::string& path) : path_(path) {
+        std::error_code error;
+        const auto status = std::filesystem::status(path, error);
+        if (!std::filesystem::exists(status)) fail("no such file", path, "check the path");
+        if (!std::filesystem::is_regular_file(status)) fail("not a file", path, "name a model file or directory");
+        size_ = std::filesystem::file_size(path, error);
+        if (!error) error = open();
+        if (error) fail("cannot open (" + error.message() + ")", path, "check its permissions");
+    }
+    File(const File&) = delete;
+    File& operator=(const File&) = delete;
+    const std::string& path() const { return path_; }
+    std::uint64_t size() const { return size_; }
+
+    // Threads may read at the same time.
+    void read(std::uint64_t offset, void* destination, std::size_t bytes) const {
+        if (offset > size_ || bytes > size_ - offset) {
+            fail("the file ends too early", path_, "it is damaged or incomplete: download it again");
+        }
+        for (char* out = static_cast<char*>(destination); bytes > 0;) {
+            const std::size_t got = read_some(offset, out, std::min(bytes, kMostAtOnce));
+            if (got == 0) fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
+            offset += got;
+            out += got;
+            bytes -= got;
+        }
+    }
+
+    std::string read_all(std::uint64_t limit) const {
+        if (size_ > limit) {
+            fail("the file is larger than " + std::to_string(limit >> 20) + " MB", path_, "is it the right one?");
+        }
+        std::string text(static_cast<std::size_t>(size_), '\0');
+        read(0, text.data(), text.size());
+        return text;
+    }
+
+#if defined(__unix__) || defined(__APPLE__)
+    ~File() { ::close(descriptor_); }
+
+  private:
+    std::error_code open() {
+        descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+        return descriptor_ < 0 ? std::error_code(errno, std::system_category()) : std::error_code();
+    }
+    std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
+        for (;;) {
+            const auto got = ::pread(descriptor_, out, bytes, static_cast<off_t>(offset));
+            if (got >= 0) return static_cast<std::size_t>(got);
+            if (errno != EINTR) return 0;
+        }
+    }
+    int descriptor_ = -1;
+#else
+    ~File() = default;
+
+  private:
+    std::error_code open() {
+        stream_.open(path_, std::ios::binary);
+        return stream_ ? std::error_code() : std::make_error_code(std::errc::io_error);
+    }
+    std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        stream_.clear();
+        stream_.seekg(static_cast<std::streamoff>(offset));
+        stream_.read(out, static_cast<std::streamsize>(bytes));
+        return static_cast<std::size_t>(stream_.gcount());
+    }
+    mutable std::mutex mutex_;
+    mutable std::ifstream stream_;
+#endif
+    static constexpr std::size_t kMostAtOnce = std::size_t{1} << 30;
+    std::string path_;
+    std::uint64_t size_ = 0;
+};
+
+// Decodes the character at text[i] and returns its length in bytes. A byte that starts no valid character counts as
+// one of length 1 with code_point 0xFFFFFFFF.
+inline int utf8_decode(std::string_view text, std::size_t i, std::uint32_t& code_point) {
+    const auto byte = [&](std::size_t k) { return static_cast<std::uint32_t>(static_cast<unsigned char>(text[k])); };
+    const std::uint32_t first = byte(i);
+    code_point = first;
+    if (first < 0x80) return 1;
+    const int length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+    code_point = 0xFFFFFFFF;
+    if (first < 0xC2 || first > 0xF4 || text.size() - i < static_cast<std::size_t>(length)) return 1;
+    std::uint32_t value = first & (0x7Fu >> length);
+    for (int k = 1; k < length; ++k) {
+        const std::uint32_t next = byte(i + static_cast<std::size_t>(k));
+        if ((next & 0xC0) != 0x80) return 1;
+        value = value << 6 | (next & 0x3F);
+    }
+    const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
+    const bool surrogate = value >= 0xD800 && value < 0xE000;
+    if (value < least || value > 0x10FFFF || surrogate) return 1;
+    code_point = value;
+    return length;
+}
+
+inline void utf8_append(std::string& out, std::uint32_t code_point) {
+    const int tail = code_point < 0x80 ? 0 : code_point < 0x800 ? 1 : code_point < 0x10000 ? 2 : 3;
+    constexpr std::uint32_t kFirst[] = {0, 0xC0, 0xE0, 0xF0};
+    out += static_cast<char>(kFirst[tail] | code_point >> 6 * tail);
+    for (int k = tail - 1; k >= 0; --k) out += static_cast<char>(0x80 | (code_point >> 6 * k & 0x3F));
+}
+
+// How many bytes of `text` can be shown now: all but a last character that is not complete yet.
+inline std::size_t utf8_complete_prefix(std::string_view text) {
+    for (std::size_t held = 1; held <= 3 && held <= text.size(); ++held) {
+        const std::size_t start = text.size() - held;
+        if ((text[start] & 0xC0) == 0x80) continue;   // the middle of a character: look further back
+        for (const char filler : {'\x80', '\xBF'}) {  // complete if a continuation makes it valid
+            const std::string tail = std::string(text.substr(start)).append(3, filler);
+            std::uint32_t code_point;
+            if (utf8_decode(tail, 0, code_point) > static_cast<int>(held)) return start;
+        }
+        break;
+    }
+    return text.size();
+}
+
+// ==== JSON ===========================================================================================================
+//
+// A document owns its text, and its values are views into it: strings are unescaped in place (an escape is never
+// shorter than what it stands for). A value takes 24 bytes; the elements of an array, and the keys and values of an
+// object in turn, lie side by side in a pool. That makes a tokenizer.json of 33 MB and two million values cheap.
+
+template <class T>
+struct Span {
+    const T* items;
+    std::size_t count;
+    const T* begin() const { return items; }
+    const T* end() const { return items + count; }
+    const T& operator[](std::size_t i) const { return items[i]; }
+    std::size_t size() const { return count; }
+    bool empty() const { return count == 0; }
+};
+class JsonMembers;
+
+class Json {
+  public:
+    enum class Type : std::uint8_t { null, boolean, number, string, array, object };
+    Type type() const { return type_; }
+    bool is_null() const { return type_ == Type::null; }
+    bool is_bool() const { return type_ == Type::boolean; }
+    bool is_number() const { return type_ == Type::number; }
+    bool is_string() const { return type_ == Type::string; }
+    bool is_array() const { return type_ == Type::array; }
+    bool is_object() const { return type_ == Type::object; }
+
+    bool boolean() const { return expect(Type::boolean, "true or false").number_ != 0; }
+    double number() const { return expect(Type::number, "a number").number_; }
+    std::string_view string() const {
+        expect(Type::string, "a string");
+        return {text_, size_};
+    }
+    std::uint64_t whole() const {  // a count, a size or an id
+        const double value = expect(Type::number, "a whole number").number_;
+        if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
+        return static_cast<std::uint64_t>(value);
+    }
+    Span<Json> array() const { return {expect(Type::array, "an array").items_, size_}; }
+    JsonMembers members() const;                   // of an object, in file order
+    const Json* find(std::string_view key) const;  // nullptr: no object or no such member; the last of several
+
+  private:
+    friend class JsonParser;
+    friend class JsonMembers;
+    const Json& expect(Type type, const char* what) const {
+        if (type_ != type) wrong(what);
+        return *this;
+    }
+    [[noreturn]] void wrong(const char* expected) const {
+        fail(std::string("a value should be ") + expected, document_ ? *document_ : "JSON", "get the file again");
+    }
+    Type type_ = Type::null;
+    std::uint32_t size_ = 0;  // bytes of a string, elements of an array, members of an object
+    union {
+        double number_ = 0;  // also true and false
+        const char* text_;
+        const Json* items_;  // array: [size_], object: [2 * size_] keys and values in turn
+    };
+    const std::string* document_ = nullptr;  // its name, for messages
+};
+
+// The members of an object: pairs of key and value.
+class JsonMembers {
+  public:
+    struct Iterator {
+        const Json* at;
+        std::pair<std::string_view, const Json&> operator*() const { return {{at->text_, at->size_}, at[1]}; }
+        bool operator!=(const Iterator& other) const { return at != other.at; }
+        Iterator& operator++() {
+            at += 2;
+            return *this;
+        }
+    };
+    JsonMembers(const Json* items, std::size_t size) : items_(items), size_(size) {}
+    Iterator begin() const { return {items_}; }
+    Iterator end() const { return {items_ + 2 * size_}; }
+    std::size_t size() const { return size_; }
+
+  private:
+    const Json* items_;
+    std::size_t size_;
+};
+
+inline JsonMembers Json::members() const { return {expect(Type::object, "an object").items_, size_}; }
+
+inline const Json* Json::find(std::string_view key) const {
+    if (type_ != Type::object) return nullptr;
+    for (std::size_t i = size_; i-- > 0;) {
+        const Json& name = items_[2 * i];
+        if (std::string_view(name.text_, name.size_) == key) return &items_[2 * i + 1];
+    }
+    return nullptr;
+}
+
+// What values point to. On the heap, so that a document can be moved.
+struct JsonStorage {
+    std::string name, text;
+    std::vector<std::unique_ptr<Json[]>> pools;
+};
+
+class JsonParser {
+  public:
+    explicit JsonParser(JsonStorage& storage) : storage_(storage), begin_(storage.text.data()), at_(begin_) {}
+
+    Json document() {
+        if (storage_.text.size() > kMostBytes) error("it is too large");
+        const Json root = value(0);
+        peek();
+        if (at_ != begin_ + storage_.text.size()) error("something follows its end");
+        return root;
+    }
+
+  private:
+    static constexpr std::size_t kMostBytes = std::size_t{1} << 30, kMostValues = std::size_t{1} << 23;
+    static constexpr int kMostLevels = 64;
+
+    [[noreturn]] void error(const char* what) const {
+        fail(std::string("not valid JSON, ") + what, storage_.name + " at byte " + std::to_string(at_ - begin_),
+             "it is damaged or incomplete: get it again");
+    }
+
+    // The next character that is no white space. A string ends in a 0, so no end needs to be watched.
+    char peek() {
+        while (*at_ == ' ' || *at_ == '\n' || *at_ == '\t' || *at_ == '\r') ++at_;
+        return *at_;
+    }
+
+    void expect(char c, const char* what) {
+        if (peek() != c) error(what);
+        ++at_;
+    }
+
+    Json make(Json::Type type, std::size_t size) {
+        if (++values_ > kMostValues) error("it holds too many values");
+        Json json;
+        json.type_ = type;
+        json.size_ = static_cast<std::uint32_t>(size);
+        json.document_ = &storage_.name;
+        return json;
+    }
+
+    Json value(int level) {
+        if (level > kMostLevels) error("it is nested too deeply");
+        const char c = peek();
+        if (c == '{') return container(Json::Type::object, '}', level);
+        if (c == '[') return container(Json::Type::array, ']', level);
+        if (c == '"') return string();
+        if (c == 't') return literal("true", Json::Type::boolean, 1);
+        if (c == 'f') return literal("false", Json::Type::boolean, 0);
+        if (c == 'n') return literal("null", Json::Type::null, 0);
+        return number();
+    }
+
+    Json literal(std::string_view word, Json::Type type, double number) {
+        if (std::strncmp(at_, word.data(), word.size()) != 0) error("a value cannot be understood");
+        at_ += word.size();
+        Json json = make(type, 0);
+        json.number_ = number;
+        return json;
+    }
+
+    // Items gather at the end of open_, which all levels share, and move to the pool once their number is known.
+    Json container(Json::Type type, char close, int level) {
+        const std::size_t first = open_.size();
+        ++at_;
+        for (bool more = peek() != close; more;) {
+            if (type == Json::Type::object) {
+                if (peek() != '"') error("a key is missing");
+                open_.push_back(string());
+                expect(':', "a colon is missing");
+            }
+            open_.push_back(value(level + 1));
+            more = peek() == ',';
+            if (more) ++at_;
+        }
+        expect(close, "a comma or the closing bracket is missing");
+        const std::size_t count = open_.size() - first;
+        Json json = make(type, type == Json::Type::object ? count / 2 : count);
+        json.items_ = keep(open_.data() + first, count);
+        open_.resize(first);
+        return json;
+    }
+
+    const Json* keep(const Json* items, std::size_t count) {
+        if (count > room_) {
+            room_ = std::max<std::size_t>(count, storage_.pools.empty() ? 64 : 16384);
+            storage_.pools.emplace_back(new Json[room_]);
+            next_ = storage_.pools.back().get();
+        }
+        std::copy(items, items + count, next_);
+        room_ -= count;
+        next_ += count;
+        return next_ - count;
+    }
+
+    Json string() {
+        char* const start = ++at_;
+        while (static_cast<unsigned char>(*at_) >= ' ' && *at_ != '"' && *at_ != '\\') ++at_;
+        char* out = at_;
+        while (*at_ != '"') {
+            if (static_cast<unsigned char>(*at_) < ' ') error("a string has no end");
+            if (*at_ == '\\') {
+                out = escape(out);
+            } else {
+                *out++ = *at_++;
+            }
+        }
+        ++at_;
+        Json json = make(Json::Type::string, static_cast<std::size_t>(out - start));
+        json.text_ = start;
+        return json;
+    }
+
+    char* escape(char* out) {
+        static constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
+        const char name = at_[1];
+        if (name == 'u') return unicode_escape(out);
+        const std::size_t k = kNames.find(name);
+        if (k == std::string_view::npos) error("an escape is not known");
+        *out = kMeanings[k];
+        at_ += 2;
+        return out + 1;
+    }
+
+    char* unicode_escape(char* out) {
+        std::uint32_t code_point = hex4();
+        if (code_point >= 0xD800 && code_point < 0xDC00 && at_[0] == '\\' && at_[1] == 'u') {
+            const std::uint32_t low = hex4();
+            if (low < 0xDC00 || low > 0xDFFF) error("half of a surrogate pair is missing");
+            code_point = 0x10000 + ((code_point - 0xD800) << 10) + (low - 0xDC00);
+        }
+        if (code_point >= 0xD800 && code_point < 0xE000) error("half of a surrogate pair is missing");
+        std::string bytes;
+        utf8_append(bytes, code_point);
+        return std::copy(bytes.begin(), bytes.end(), out);
+    }
+
+    std::uint32_t hex4() {  // of \uXXXX
+        static constexpr std::string_view kDigits = "0123456789abcdefABCDEF";
+        std::uint32_t value = 0;
+        at_ += 2;
+        for (int k = 0; k < 4; ++k, ++at_) {
+            const std::size_t digit = kDigits.find(*at_);
+            if (digit == std::string_view::npos) error("an escape is not known");
+            value = value << 4 | static_cast<std::uint32_t>(digit < 16 ? digit : digit - 6);
+        }
+        return value;
+    }
+
+    // Not strtod, which reads "0.5" as 0 where the program's locale writes a comma. Exact up to 15 digits and 10^22,
+    // more than people write; beyond, the last bits may differ.
+    Json number() {
+        const auto digits = [this](double& number) {
+            const char* const first = at_;
+            for (; *at_ >= '0' && *at_ <= '9'; ++at_) number = number * 10 + (*at_ - '0');
+            if (at_ == first) error("a value cannot be understood");
+            return static_cast<double>(at_ - first);
+        };
+        const bool negative = *at_ == '-';
+        if (negative) ++at_;
+        const bool zero = *at_ == '0';
+        double value = 0, exponent = 0;
+        if (digits(value) > 1 && zero) error("a number starts with 0");
+        if (*at_ == '.') {
+            ++at_;
+            exponent -= digits(value);
+        }
+        if (*at_ == 'e' || *at_ == 'E') {
+            const double sign = *++at_ == '-' ? -1 : 1;
+            if (*at_ == '-' || *at_ == '+') ++at_;
+            double power = 0;
+            digits(power);
+            exponent += sign * power;
+        }
+        if (value != 0) value = exponent < 0 ? value / std::pow(10.0, -exponent) : value * std::pow(10.0, exponent);
+        if (!std::isfinite(value)) error("a number is too large");
+        Json json = make(Json::Type::number, 0);
+        json.number_ = negative ? -value : value;
+        return json;
+    }
+
+    JsonStorage& storage_;
+    char* const begin_;
+    char* at_;
+    std::vector<Json> open_;
+    std::size_t values_ = 0, room_ = 0;
+    Json* next_ = nullptr;  // where the last pool has room
+};
+
+class JsonDocument {
+  public:
+    JsonDocument() = default;  // null
+    static JsonDocument parse(std::string text, std::string name) {
+        JsonDocument document;
+        document.storage_ = std::make_unique<JsonStorage>();
+        document.storage_->text = std::move(text);
+        document.storage_->name = std::move(name);
+        document.root_ = JsonParser(*document.storage_).document();
+        return document;
+    }
+    const Json& root() const { return root_; }
+
+  private:
+    std::unique_ptr<JsonStorage> storage_;
+    Json root_;
+};
+
+// ==== NUMBERS ========================================================================================================
+//
+// How weights are written down. F16 and BF16 are floats of 16 bits: F16 has 5 bits of exponent and 10 of fraction,
+// BF16 is the upper half of an F32. The other types store blocks of neighbours as small integers that share a scale:
+//
+//     Q8_0  32 values: scale d (f16), 32 int8                           x = d * q
+//     Q4_0  32 values: d, 16 bytes of two 4-bit integers                x = d * (q - 8)       Q5_0: a fifth bit apart
+//     Q4_1  32 values: d, minimum m (f16), 16 bytes                     x = d * q + m         Q5_1: a fifth bit apart
+//     Q*_K  256 values: d (and dmin) for all, a small integer scale     x = d * s * (q - offset)    Q3_K, Q6_K
+//           s (and m) for each 16 or 32 of them                         x = d * s * q - dmin * m    Q2_K, Q4_K, Q5_K
+//
+// All products d * s * q are exact in F32, so every machine and compiler gives the same values.
+
+inline float bits_to_f32(std::uint32_t bits) { return load<float>(&bits); }
+inline std::uint32_t f32_to_bits(float value) { return load<std::uint32_t>(&value); }
+inline float bf16_to_f32(std::uint16_t value) { return bits_to_f32(std::uint32_t{value} << 16); }
+
+inline float f16_to_f32(std::uint16_t value) {
+    const std::uint32_t magnitude = (value & 0x7FFFu) << 13;  // exponent and fraction where an F32 has them
+    const float scaled = bits_to_f32(magnitude) * 0x1p112f;   // exponents are written + 15 there and + 127 here
+    const std::uint32_t endless = magnitude >= 31u << 23 ? 0x7F800000 : 0;  // inf, nan
+    return bits_to_f32(f32_to_bits(scaled) | endless | (value & 0x8000u) << 16);
+}
+
+inline std::uint16_t f32_to_f16(float value) {
+    const std::uint32_t bits = f32_to_bits(value), magnitude = bits & 0x7FFFFFFF;
+    std::uint32_t half;
+    if (magnitude > 0x7F800000) {
+        half = 0x7E00;  // nan
+    } else if (magnitude >= 0x477FF000) {
+        half = 0x7C00;  // rounds to 2^16, which is infinite here
+    } else if (magnitude < 0x38800000) {
+        half = f32_to_bits(bits_to_f32(magnitude) + 0.5f) - f32_to_bits(0.5f);  // the sum rounds to units of 2^-24
+    } else {
+        half = (magnitude + 0xFFF + (magnitude >> 13 & 1) - (112u << 23)) >> 13;  // to nearest, ties to even
+    }
+    return static_cast<std::uint16_t>(half | (bits >> 16 & 0x8000));
+}
+
+// 32 values to one block: d = max|x| / 127, q = round(x / d). If a value is not finite, so is the scale.
+inline void quantize_q8_0(const float* x, std::uint16_t& scale_f16, std::int8_t* __restrict q) {
+    std::int32_t largest = 0;  // magnitudes of floats sort like their bits; nan comes last
+    for (int i = 0; i < 32; ++i) {
+        const auto magnitude = static_cast<std::int32_t>(f32_to_bits(x[i]) & 0x7FFFFFFF);
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    const float d = bits_to_f32(static_cast<std::uint32_t>(largest)) / 127.0f;
+    scale_f16 = f32_to_f16(d);
+    if (!std::isfinite(d)) {
+        std::memset(q, 0, 32);
+        return;
+    }
+    const float inverse = d > 1e-30f ? 1.0f / d : 0.0f;  // a smaller d is 0 in F16
+    for (int i = 0; i < 32; ++i) {
+        // Halves go away from zero. Adding the float below 0.5, not 0.5 itself, keeps 0.49999997 from becoming 1.
+        const float v = x[i] * inverse;
+        q[i] = static_cast<std::int8_t>(static_cast<int>(v + std::copysign(0.49999997f, v)));
+    }
+}
+
+// The readers below take n blocks to 32 or 256 floats each. Their inner loops have fixed lengths and `out` overlaps
+// nothing (__restrict), so that compilers turn them into SIMD code.
+
+template <float (*ToF32)(std::uint16_t)>
+void halves_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    constexpr int kStep = 16;
+    for (; n >= kStep; n -= kStep, in += 2 * kStep, out += kStep) {
+        for (int i = 0; i < kStep; ++i) out[i] = ToF32(load<std::uint16_t>(in + 2 * i));
+    }
+    for (int i = 0; i < n; ++i) out[i] = ToF32(load<std::uint16_t>(in + 2 * i));
+}
+
+inline void f32_to_f32(const std::uint8_t* in, float* out, std::int64_t n) {
+    if (n > 0) std::memcpy(out, in, static_cast<std::size_t>(n) * sizeof(float));
+}
+
+inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load<std::uint16_t>(p)); }
+
+inline void q8_0_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    for (; n > 0; --n, in += 34, out += 32) {
+        const float d = f16_at(in);
+        for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(static_cast<std::int8_t>(in[2 + i]));
+    }
+}
+
+// Q4_0, Q4_1, Q5_0, Q5_1: d, perhaps m, perhaps 32 fifth bits, then the low halves of 16 bytes and the high ones.
+template <int Bits, bool HasMinimum>
+void q45_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    for (; n > 0; --n, in += 16, out += 32) {
+        const float d = f16_at(in), m = HasMinimum ? f16_at(in + 2) : 0;
+        in += HasMinimum ? 4 : 2;
+        const std::uint32_t fifth = Bits == 5 ? load<std::uint32_t>(in) : 0;
+        in += Bits == 5 ? 4 : 0;
+        std::uint8_t q[32];
+        for (int i = 0; i < 16; ++i) q[i] = in[i] & 15;
+        for (int i = 0; i < 16; ++i) q[i + 16] = in[i] >> 4;
+        for (int i = 0; i < 32 && Bits == 5; ++i) q[i] |= static_cast<std::uint8_t>((fifth >> i & 1) << 4);
+        for (int i = 0; i < 32; ++i) {
+            out[i] = HasMinimum ? d * static_cast<float>(q[i]) + m : d * static_cast<float>(q[i] - (1 << (Bits - 1)));
+        }
+    }
+}
+
+// Q2_K, 84 bytes: 16 bytes of scale and minimum (4 bits each), 64 bytes of 2-bit integers, d, dmin.
+// A byte holds four integers that are 32 values apart.
+inline void q2_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    for (; n > 0; --n, in += 84) {
+        const float d = f16_at(in + 80), dmin = f16_at(in + 82);
+        for (int g = 0; g < 16; ++g, out += 16) {
+            const std::uint8_t* q = in + 16 + g / 8 * 32 + g % 2 * 16;
+            const float s = d * static_cast<float>(in[g] & 15), m = dmin * static_cast<float>(in[g] >> 4);
+            const int shift = g / 2 % 4 * 2;
+            for (int i = 0; i < 16; ++i) out[i] = s * static_cast<float>(q[i] >> shift & 3) - m;
+        }
+    }
+}
+
+// Q3_K, 110 bytes: 32 bytes of third bits, 64 bytes as in Q2_K, 12 bytes of 6-bit scales, d.
+inline void q3_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    for (; n > 0; --n, in += 110) {
+        const float d = f16_at(in + 108);
+        const std::uint8_t* scales = in + 96;
+        for (int g = 0; g < 16; ++g, out += 16) {
+            const std::uint8_t *third = in + g % 2 * 16, *q = in + 32 + g / 8 * 32 + g % 2 * 16;
+            const int low = scales[g % 8] >> g / 8 * 4 & 15, high = scales[8 + g % 4] >> g / 4 * 2 & 3;
+            const float s = d * static_cast<float>((low | high << 4) - 32);
+            const int shift = g / 2 % 4 * 2, bit = g / 2;
+            for (int i = 0; i < 16; ++i) {
+                out[i] = s * static_cast<float>((q[i] >> shift & 3) + (third[i] >> bit & 1) * 4 - 4);
+            }
+        }
+    }
+}
+
+// Q4_K, 144 bytes: d, dmin, 12 bytes of 6-bit scales and minimums, 128 bytes of 4-bit integers, two of which are 32
+// values apart. Q5_K, 176 bytes: 32 bytes of fifth bits before the integers.
+template <int Bits>
+void q45_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    constexpr int kFifths = Bits == 5 ? 32 : 0;
+    for (; n > 0; --n, in += 144 + kFifths) {
+        const float d = f16_at(in), dmin = f16_at(in + 2);
+        const std::uint8_t *scales = in + 4, *fifth = in + 16;
+        for (int g = 0; g < 8; ++g, out += 32) {
+            // The first four scales and minimums are whole; of the others, bits 4 and 5 sit on top of the first ones.
+            const std::uint8_t *whole = scales + g % 4, *halves = scales + 8 + g % 4;
+            const int s = g < 4 ? whole[0] & 63 : (halves[0] & 15) | whole[0] >> 6 << 4;
+            const int m = g < 4 ? whole[4] & 63 : halves[0] >> 4 | whole[4] >> 6 << 4;
+            const float ds = d * static_cast<float>(s), dm = dmin * static_cast<float>(m);
+            const std::uint8_t* q = in + 16 + kFifths + g / 2 * 32;
+            const int shift = g % 2 * 4;
+            for (int i = 0; i < 32; ++i) {
+                const int high = Bits == 5 ? (fifth[i] >> g & 1) << 4 : 0;
+                out[i] = ds * static_cast<float>((q[i] >> shift & 15) | high) - dm;
+            }
+        }
+    }
+}
+
+// Q6_K, 210 bytes: 128 bytes of low 4 bits, 64 bytes of high 2 bits, 16 int8 scales, d.
+inline void q6_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    for (; n > 0; --n, in += 210) {
+        const float d = f16_at(in + 208);
+        for (int g = 0; g < 16; ++g, out += 16) {
+            const std::uint8_t* low = in + g / 8 * 64 + g % 4 * 16;
+            const std::uint8_t* high = in + 128 + g / 8 * 32 + g % 2 * 16;
+            const float s = d * static_cast<float>(static_cast<std::int8_t>(in[192 + g]));
+            const int low_shift = g / 4 % 2 * 4, high_shift = g / 2 % 4 * 2;
+            for (int i = 0; i < 16; ++i) {
+                const int q = (low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4;
+                out[i] = s * static_cast<float>(q - 32);
+            }
+        }
+    }
+}
+
+[[noreturn]] inline void other_to_f32(const std::uint8_t*, float*, std::int64_t) {
+    fail("a tensor's type cannot be read", "tensor data", "use F32, F16, BF16 or one of the Q types");
+}
+
+// `other` is in the file but not readable (integers, newer formats): an error only if it is used.
+enum class TensorType { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, other };
+
+struct TypeTraits {
+    const char* name;
+    int block;    // values
+    int bytes;    // of a block
+    int gguf_id;  // -1: none
+    const char* safetensors_name;
+    void (*to_f32)(const std::uint8_t* blocks, float* out, std::int64_t n_blocks);
+};
+
+inline const TypeTraits& traits(TensorType type) {
+    static constexpr TypeTraits kTable[] = {
+        {"F32", 1, 4, 0, "F32", f32_to_f32},
+        {"F16", 1, 2, 1, "F16", halves_to_f32<f16_to_f32>},
+        {"BF16", 1, 2, 30, "BF16", halves_to_f32<bf16_to_f32>},
+        {"Q4_0", 32, 18, 2, "", q45_to_f32<4, false>},
+        {"Q4_1", 32, 20, 3, "", q45_to_f32<4, true>},
+        {"Q5_0", 32, 22, 6, "", q45_to_f32<5, false>},
+        {"Q5_1", 32, 24, 7, "", q45_to_f32<5, true>},
+        {"Q8_0", 32, 34, 8, "", q8_0_to_f32},
+        {"Q2_K", 256, 84, 10, "", q2_k_to_f32},
+        {"Q3_K", 256, 110, 11, "", q3_k_to_f32},
+        {"Q4_K", 256, 144, 12, "", q45_k_to_f32<4>},
+        {"Q5_K", 256, 176, 13, "", q45_k_to_f32<5>},
+        {"Q6_K", 256, 210, 14, "", q6_k_to_f32},
+        {"other", 1, 0, -1, "", other_to_f32},
+    };
+    return kTable[static_cast<std::size_t>(type)];
+}
+
+template <class Matches>
+TensorType find_type(const Matches& matches) {
+    for (int t = 0; t < static_cast<int>(TensorType::other); ++t) {
+        if (matches(traits(static_cast<TensorType>(t)))) return static_cast<TensorType>(t);
+    }
+    return TensorType::other;
+}
+
+// ==== MEMORY AND THREADS =============================================================================================
+//
+// Memory: weights and caches live in Buffers, whole pages from the system in huge pages where it has them: a model is
+// read from end to end for every token, and with 4 KB pages the address translation alone costs a tenth of that.
+//
+// Threads: a token takes about a hundred parallel regions of some 10 to 1000 microseconds, so what counts is how fast
+// threads meet. Helpers spin on one word, the gate, and fall asleep only when nothing came for a while. A region's
+// items are dealt out in equal contiguous shares, so that a thread reads the same rows of a matrix every time; who has
+// finished its own share helps itself from the others'. The caller waits only for helpers that came in: one that the
+// system has not scheduled (fewer cores than threads, a busy neighbour) is not missed, its share is done by the others.
+
+// A size or an index that was made sure to be no negative number.
+template <class Int>
+constexpr std::size_t usize(Int n) {
+    return static_cast<std::size_t>(n);
+}
+
+// Zeroed memory, aligned to a page or better. Move-only.
+class Buffer {
+  public:
+    Buffer() = default;
+    explicit Buffer(std::size_t bytes) : bytes_(bytes) {
+        if (bytes == 0) return;
+#if defined(__unix__) || defined(__APPLE__)
+        if (bytes > SIZE_MAX - 2 * kHugePage) throw std::bad_alloc();
+        // Reserve one huge page more than needed and start at a multiple of it; pages never touched cost nothing.
+        reserved_ = bytes + (bytes >= kHugePage ? kHugePage : 0);
+        void* p = mmap(nullptr, reserved_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) throw std::bad_alloc();
+        base_ = p;
+        data_ = static_cast<std::uint8_t*>(p);
+        if (bytes >= kHugePage) {
+            data_ += (kHugePage - reinterpret_cast<std::uintptr_t>(p) % kHugePage) % kHugePage;
+#ifdef MADV_HUGEPAGE
+            madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
+        }
+#else
+        if (bytes > SIZE_MAX - kAlign) throw std::bad_alloc();
+        base_ = std::calloc(bytes + kAlign, 1);
+        if (!base_) throw std::bad_alloc();
+        data_ = static_cast<std::uint8_t*>(base_);
+        data_ += (kAlign - reinterpret_cast<std::uintptr_t>(base_) % kAlign) % kAlign;
+#endif
+    }
+    ~Buffer() {
+        if (!base_) return;
+#if defined(__unix__) || defined(__APPLE__)
+        munmap(base_, reserved_);
+#else
+        std::free(base_);
+#endif
+    }
+    Buffer(Buffer&& other) noexcept { swap(other); }
+    Buffer& operator=(Buffer&& other) noexcept {
+        swap(other);
+        return *this;
+    }
+    std::size_t bytes() const { return bytes_; }
+    template <class T>
+    T* as() const {
+        return reinterpret_cast<T*>(data_);
+    }
+
+  private:
+    static constexpr std::size_t kHugePage = std::size_t{2} << 20, kAlign = 64;
+    void swap(Buffer& other) noexcept {
+        std::swap(base_, other.base_);
+        std::swap(data_, other.data_);
+        std::swap(bytes_, other.bytes_);
+        std::swap(reserved_, other.reserved_);
+    }
+    void* base_ = nullptr;
+    std::uint8_t* data_ = nullptr;
+    std::size_t bytes_ = 0, reserved_ = 0;
+};
+
+// Hands out pieces of large Buffers, so that small matrices share huge pages too. Pieces live as long as the Arena.
+class Arena {
+  public:
+    std::uint8_t* allocate(std::size_t bytes) {
+        bytes = (bytes + 63) / 64 * 64;
+        if (chunks_.empty() || chunks_.back().bytes() - used_ < bytes) {
+            chunks_.emplace_back(std::max(bytes, kChunk));  // what is never touched costs address space only
+            used_ = 0;
+        }
+        std::uint8_t* piece = chunks_.back().as<std::uint8_t>() + used_;
+        used_ += bytes;
+        total_ += bytes;
+        return piece;
+    }
+    std::size_t bytes() const { return total_; }
+
+  private:
+    static constexpr std::size_t kChunk = std::size_t{64} << 20;
+    std::vector<Buffer> chunks_;
+    std::size_t used_ = 0, total_ = 0;
+};
+
+// Cores, not hardware threads: two threads of one core share the units and the caches that a product keeps busy.
+inline int physical_cores() {
+#ifdef __linux__
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+        std::vector<std::string> cores;  // each core once, by the list of its hardware threads
+        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+            if (!CPU_ISSET(cpu, &allowed)) continue;
+            std::ifstream list("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
+            std::string siblings = std::to_string(cpu);
+            std::getline(list, siblings);
+            if (std::find(cores.begin(), cores.end(), siblings) == cores.end()) cores.push_back(siblings);
+        }
+        if (!cores.empty()) return static_cast<int>(cores.size());
+    }
+#endif
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+inline void cpu_relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+class ThreadPool {
+  public:
+    explicit ThreadPool(int threads) : shares_(usize(threads)) {
+        try {
+            for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
+        } catch (const std::system_error& e) {
+            stop();
+            fail("cannot start a thread", "thread " + std::to_string(helpers_.size() + 1) + " of " +
+                 std::to_string(threads) + " (" + e.what() + ")", "use fewer threads");
+        } catch (...) {
+            stop();
+            throw;
+        }
+    }
+    ~ThreadPool() { stop(); }
+    ThreadPool(const ThreadPool&) = delete;
+    ThreadPool& operator=(const ThreadPool&) = delete;
+    int size() const { return static_cast<int>(shares_.size()); }
+
+    // Calls body(begin, end, thread) for ranges of at most `grain` items that cover 0 .. count-1 once, and returns when
+    // all are done. An exception of a body is thrown here, once no thread is inside any more.
+    template <class Body>
+    void for_ranges(int count, int grain, const Body& body) {
+        grain = std::max(1, grain);
+        if (size() == 1 || count <= grain) {
+            for (int i = 0; i < count; i += grain) body(i, std::min(i + grain, count), 0);
+            return;
+        }
+        call_ = [](const void* b, int begin, int end, int thread) { (*static_cast<const Body*>(b))(begin, end, thread); };
+        body_ = &body;
+        grain_ = grain;
+        open(count);
+        work(0);
+        close();
+        if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+    }
+
+    // Calls body(i) for each of 0 .. count-1.
+    template <class Body>
+    void for_each(int count, const Body& body) {
+        for_ranges(count, 1, [&](int i, int, int) { body(i); });
+    }
+
+  private:
+    struct alignas(64) Share {
+        std::atomic<int> next{0};
+        int end = 0;
+    };
+    // The gate: a region's number in the upper half, whether it is open, and how many helpers are inside.
+    static constexpr std::uint64_t kOpen = 1u << 31, kRegion = std::uint64_t{1} << 32, kInside = kOpen - 1;
+
+    void open(int count) {
+        const int n = size();
+        for (int t = 0; t < n; ++t) {
+            auto& share = shares_[usize(t)];
+            share.next.store(static_cast<int>(std::int64_t{count} * t / n), std::memory_order_relaxed);
+            share.end = static_cast<int>(std::int64_t{count} * (t + 1) / n);
+        }
+        region_ += kRegion;
+        gate_.store(region_ | kOpen);  // sequentially consistent, as the sleepers' count: one of both sides sees the other
+        if (sleepers_.load() > 0) {
+            { std::lock_guard<std::mutex> lock(mutex_); }
+            wake_.notify_all();
+        }
+    }
+
+    void close() {
+        gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
+        for (int spins = 1; gate_.load(std::memory_order_acquire) & kInside; ++spins) {
+            if (spins % 1024 == 0) std::this_thread::yield();  // the helper may need this very core
+            cpu_relax();
+        }
+    }
+
+    void work(int self) {
+        const int n = size();
+        for (int k = 0; k < n; ++k) {
+            auto& share = shares_[usize((self + k) % n)];
+            for (;;) {
+                if (share.next.load(std::memory_order_relaxed) >= share.end) break;
+                const int begin = share.next.fetch_add(grain_, std::memory_order_relaxed);
+                if (begin >= share.end) break;
+                try {
+                    call_(body_, begin, std::min(begin + grain_, share.end), self);
+                } catch (...) {
+                    std::lock_guard<std::mutex> lock(mutex_);
+                    if (!error_) error_ = std::current_exception();
+                }
+            }
+        }
+    }
+
+    void help(int self) {
+        std::uint64_t done = 0;  // the last region that this helper was in
+        for (;;) {
+            std::uint64_t gate = wait_for_region(done);
+            if (stopping_.load()) return;
+            if (!gate_.compare_exchange_strong(gate, gate + 1, std::memory_order_acq_rel)) continue;
+            done = gate & ~(kRegion - 1);
+            work(self);
+            gate_.fetch_sub(1, std::memory_order_release);
+        }
+    }
+
+    // Returns the gate of an open region other than `done`; or anything when the pool is stopping.
+    std::uint64_t wait_for_region(std::uint64_t done) {
+        const auto news = [&](std::uint64_t gate) { return (gate & kOpen) && (gate & ~(kRegion - 1)) != done; };
+        for (;;) {
+            const auto start = std::chrono::steady_clock::now();
+            for (int spins = 1; spins % 256 != 0 || std::chrono::steady_clock::now() - start < kSpin; ++spins) {
+                const std::uint64_t gate = gate_.load(std::memory_order_acquire);
+                if (news(gate)) return gate;
+                cpu_relax();
+            }
+            std::unique_lock<std::mutex> lock(mutex_);
+            ++sleepers_;
+            wake_.wait(lock, [&] { return stopping_.load() || news(gate_.load()); });
+            --sleepers_;
+            if (stopping_.load()) return 0;
+        }
+    }
+
+    void stop() {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            stopping_.store(true);
+        }
+        wake_.notify_all();
+        for (auto& helper : helpers_) helper.join();
+    }
+
+    static constexpr std::chrono::microseconds kSpin{300};  // longer than anything between two regions of a step
+
+    std::vector<Share> shares_;  // [threads]
+    void (*call_)(const void* body, int begin, int end, int thread) = nullptr;
+    const void* body_ = nullptr;
+    int grain_ = 1;
+    std::uint64_t region_ = 0;
+    alignas(64) std::atomic<std::uint64_t> gate_{0};
+    alignas(64) std::atomic<int> sleepers_{0};
+    std::atomic<bool> stopping_{false};
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::exception_ptr error_;
+    std::vector<std::thread> helpers_;
+};
+
+// ==== KERNELS ========================================================================================================
+//
+// Nearly all of a model's time goes into y = W x. A weight is read from memory once per token and used once, so W lies
+// in the order in which it is read: groups of 16 rows, whose 16 values of a column sit side by side and fill a vector
+// register (AVX-512), two (AVX2) or four (NEON). A lane is a row, so no sum is ever taken across lanes.
+//
+//     F32 group, 16 rows x cols:                      Q8_0 group, per block of 32 columns 544 bytes:
+//       [cols][16] f32                                  [16] f16 scales, [8][16][4] u8: 4 columns of 16 rows, as w + 128
+//
+// Unsigned weights are what x86's dot products want (u8 x s8). Their offset is undone for free: the sum starts at
+// -128 * sum(x). The product's other side, x, is quantized per 32 columns like the weights (ActivationBlock), and its
+// tokens are interleaved in tiles of up to 12, so that a register full of weights meets 12 tokens before the next one is
+// loaded and all addresses are constants from one pointer.
+//
+// Attention's products are the same shape: 16 positions (q.k) or 16 dimensions (p.v) of the cache are the rows, the
+// queries that share a K/V head are the tile. So three kernels, one per format of W, make all products of a model.
+//
+// The plain loops in `scalar` are the specification of every kernel. Below them one text in terms of a vector type is
+// compiled for AVX2, AVX-512 and NEON, and the table `Kernels` is filled with the best set once.
+
+constexpr int kGroup = 16;  // rows of a matrix that lie side by side
+constexpr int kTile = 12;   // most tokens per call of a product
+constexpr int kBlock = 32;  // columns that share a scale
+
+// 32 quantized values x ~ scale * q; `offset` is -128 * sum(q).
+struct ActivationBlock {
+    float scale;
+    std::int32_t offset;
+    std::int8_t q[kBlock];
+};
+
+// A Q8_0 group's block of 32 columns.
+struct WeightBlock {
+    std::uint16_t scale[kGroup];             // f16
+    std::uint8_t w[kBlock / 4][kGroup][4];   // w + 128
+};
+static_assert(sizeof(ActivationBlock) == 40 && sizeof(WeightBlock) == 544, "the kernels count on these sizes");
+
+struct Kernels {
+    const char* name;
+
+    // Products of one group with m <= kTile tokens: y[t * stride + r] = sum over c of W[r][c] * x[c][t].
+    //   x: [blocks][m] blocks, or [columns][m] floats; float W: column c's 16 values start at w + c * pitch; `add` adds to y.
+    void (*product_q8)(const WeightBlock* w, int blocks, const ActivationBlock* x, int m, float* y, std::size_t stride);
+    void (*product_f32)(const float* w, std::size_t pitch, int columns, const float* x, int m, float* y,
+                        std::size_t stride, bool add);
+    void (*product_f16)(const std::uint16_t* w, std::size_t pitch, int columns, const float* x, int m, float* y,
+                        std::size_t stride, bool add);
+
+    // x[n] in blocks of 32, the last one filled up with zeros: out[b * step] for block b.
+    void (*quantize)(const float* x, int n, ActivationBlock* out, int step);
+    // y = x / sqrt(mean(x^2) + eps) * w  (Zhang and Sennrich 2019)
+    void (*rms_norm)(const float* x, const float* w, float eps, int n, float* y);
+    // y = (x - mean) / sqrt(variance + eps) * w + b  (Ba et al. 2016)
+    void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int n, float* y);
+    // y = gelu(x) * up, or gelu(x) where up is null; the tanh form (Hendrycks and Gimpel 2016)
+    void (*gelu)(const float* x, const float* up, int n, float* y);
+    // (x[i], x[i + half]) turns by the angle whose cosine and sine are given  (RoPE, Su et al. 2021)
+    void (*rotate)(float* x, const float* cos, const float* sin, int half);
+    // x = exp(x - max); returns the sum
+    float (*exp_sum)(float* x, int n, float max);
+    float (*max)(const float* x, int n);
+    // y += a * x
+    void (*axpy)(float a, const float* x, int n, float* y);
+    // y *= a
+    void (*scale)(float a, int n, float* y);
+    // to f16, numbers beyond its range become its largest
+    void (*to_f16)(const float* x, int n, std::uint16_t* y);
+};
+
+namespace scalar {
+
+inline void product_q8(const WeightBlock* w, int blocks, const ActivationBlock* x, int m, float* y, std::size_t stride) {
+    for (int t = 0; t < m; ++t) {
+        float sum[kGroup] = {};
+        for (int b = 0; b < blocks; ++b) {
+            const ActivationBlock& a = x[b * m + t];
+            for (int r = 0; r < kGroup; ++r) {
+                std::int32_t dot = a.offset;
+                for (int c = 0; c < kBlock; ++c) dot += w[b].w[c / 4][r][c % 4] * a.q[c];
+                sum[r] += static_cast<float>(dot) * (f16_to_f32(w[b].scale[r]) * a.scale);
+            }
+        }
+        std::copy_n(sum, kGroup, y + usize(t) * stride);
+    }
+}
+
+inline float to_float(float x) { return x; }
+inline float to_float(std::uint16_t x) { return f16_to_f32(x); }
+
+template <class Weight>
+void product(const Weight* w, std::size_t pitch, int columns, const float* x, int m, float* y, std::size_t stride,
+             bool add) {
+    for (int t = 0; t < m; ++t) {
+        float sum[kGroup] = {};
+        float* yt = y + usize(t) * stride;
+        if (add) std::copy_n(yt, kGroup, sum);
+        for (int c = 0; c < columns; ++c)
+            for (int r = 0; r < kGroup; ++r) sum[r] += to_float(w[usize(c) * pitch + usize(r)]) * x[c * m + t];
+        std::copy_n(sum, kGroup, yt);
+    }
+}
+
+inline void quantize(const float* x, int n, ActivationBlock* out, int step) {
+    for (int i = 0; i < n; i += kBlock, out += step) {
+        const int count = std::min(kBlock, n - i);
+        float largest = 0;
+        for (int c = 0; c < count; ++c) largest = std::max(largest, std::fabs(x[i + c]));
+        const float to_int = largest > 0 ? 127.0f / largest : 0.0f;
+        *out = {largest / 127.0f, 0, {}};
+        for (int c = 0; c < count; ++c) {
+            // fmax drops a NaN, and an infinite scale makes every product infinite or NaN, as it should
+            const float q = std::nearbyint(std::fmax(-127.0f, std::fmin(x[i + c] * to_int, 127.0f)));
+            out->q[c] = static_cast<std::int8_t>(q);
+            out->offset -= 128 * out->q[c];
+        }
+    }
+}
+
+inline void rms_norm(const float* x, const float* w, float eps, int n, float* y) {
+    float squares = 0;
+    for (int i = 0; i < n; ++i) squares += x[i] * x[i];
+    const float scale = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
+    for (int i = 0; i < n; ++i) y[i] = x[i] * scale * w[i];
+}
+
+inline void layer_norm(const float* x, const float* w, const float* b, float eps, int n, float* y) {
+    float sum = 0, squares = 0;
+    for (int i = 0; i < n; ++i) sum += x[i];
+    const float mean = sum / static_cast<float>(n);
+    for (int i = 0; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
+    for (int i = 0; i < n; ++i) y[i] = (x[i] - mean) * scale * w[i] + b[i];
+}
+
+inline void gelu(const float* x, const float* up, int n, float* y) {
+    for (int i = 0; i < n; ++i) {
+        const float inner = 0.7978845608f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);  // sqrt(2 / pi)
+        y[i] = 0.5f * x[i] * (1.0f + std::tanh(inner)) * (up ? up[i] : 1.0f);
+    }
+}
+
+inline void rotate(float* x, const float* cos, const float* sin, int half) {
+    for (int i = 0; i < half; ++i) {
+        const float a = x[i], b = x[i + half];
+        x[i] = a * cos[i] - b * sin[i];
+        x[i + half] = b * cos[i] + a * sin[i];
+    }
+}
+
+inline float exp_sum(float* x, int n, float max) {
+    float sum = 0;
+    for (int i = 0; i < n; ++i) sum += x[i] = std::exp(x[i] - max);
+    return sum;
+}
+
+inline float max(const float* x, int n) { return *std::max_element(x, x + n); }
+
+inline void axpy(float a, const float* x, int n, float* y) {
+    for (int i = 0; i < n; ++i) y[i] += a * x[i];
+}
+
+inline void scale(float a, int n, float* y) {
+    for (int i = 0; i < n; ++i) y[i] *= a;
+}
+
+inline void to_f16(const float* x, int n, std::uint16_t* y) {
+    for (int i = 0; i < n; ++i) y[i] = f32_to_f16(std::max(-65504.0f, std::min(x[i], 65504.0f)));
+}
+
+inline constexpr Kernels kernels = {
+    "scalar", product_q8, product<float>, product<std::uint16_t>, quantize, rms_norm, layer_norm, gelu,
+    rotate,   exp_sum,    max,            axpy,                   scale,    to_f16};
+
+}  // namespace scalar
+constexpr int kPrefetch = 2048;  // bytes that a product of one token asks for ahead of what it reads
+
+}  // namespace llm::detail
+
+// The vector kernels are the text below this; it is read once per instruction set, into a namespace of that name.
+#if defined(__GNUC__) && !defined(LLM_NO_SIMD)
+#if defined(__x86_64__)
+#define LLM_KERNEL_PASS avx2
+#define LLM_KERNEL_LANES 8
+#include "llm.h"
+#undef LLM_KERNEL_PASS
+#undef LLM_KERNEL_LANES
+#define LLM_KERNEL_PASS avx512
+#define LLM_KERNEL_LANES 16
+#include "llm.h"
+#undef LLM_KERNEL_PASS
+#undef LLM_KERNEL_LANES
+#elif defined(__aarch64__)
+#define LLM_KERNEL_PASS neon
+#define LLM_KERNEL_LANES 4
+#include "llm.h"
+#undef LLM_KERNEL_PASS
+#undef LLM_KERNEL_LANES
+#if defined(__linux__) || defined(__APPLE__)
+#define LLM_KERNEL_PASS neon_dot
+#define LLM_KERNEL_LANES 4
+#define LLM_KERNEL_DOT
+#include "llm.h"
+#undef LLM_KERNEL_PASS
+#undef LLM_KERNEL_LANES
+#undef LLM_KERNEL_DOT
+#endif
+#endif
+#endif
+#endif  // LLM_IMPLEMENTATION_INCLUDED
+#endif  // LLM_IMPLEMENTATION
+
+// ==== KERNELS, IN VECTORS ============================================================================================
+//
+// Read once per instruction set, each time into a namespace of its own: `Floats` is a vector of kLanes f32, `Ints` of
+// as many i32. First what differs between the sets, then the kernels, which differ in nothing.
+
+#ifdef LLM_KERNEL_PASS
+
+#if LLM_KERNEL_LANES == 16
+#define LLM_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
+#elif LLM_KERNEL_LANES == 8
+#define LLM_TARGET __attribute__((target("avx2,fma,f16c")))
+#elif defined(LLM_KERNEL_DOT)
+#define LLM_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#else
+#define LLM_TARGET
+#endif
+#define LLM_OP LLM_TARGET inline __attribute__((always_inline))
+#ifdef __clang__
+#define LLM_UNROLL _Pragma("unroll")
+#else
+#define LLM_UNROLL _Pragma("GCC unroll 16")
+#endif
+#define LLM_NAME_OF(pass) #pass
+#define LLM_NAME(pass) LLM_NAME_OF(pass)
+
+namespace llm::detail::LLM_KERNEL_PASS {
+
+#if LLM_KERNEL_LANES == 16  // AVX-512
+
+using Floats = __m512;
+using Ints = __m512i;
+constexpr int kLanes = 16;
+constexpr int kTokens = 12, kVectors = 1;  // of a product at a time: tokens, and vectors of 16 rows
+LLM_OP Floats set(float x) { return _mm512_set1_ps(x); }
+LLM_OP Floats load(const float* p) { return _mm512_loadu_ps(p); }
+LLM_OP Floats load(const float* p, int n) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p); }
+LLM_OP void store(float* p, Floats x) { _mm512_storeu_ps(p, x); }
+LLM_OP void store(float* p, Floats x, int n) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), x); }
+LLM_OP Floats load(const std::uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+LLM_OP void store(std::uint16_t* p, Floats x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+LLM_OP Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+LLM_OP Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+LLM_OP Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+LLM_OP Floats div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+LLM_OP Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+LLM_OP Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+LLM_OP Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+LLM_OP Floats abs(Floats a) { return _mm512_abs_ps(a); }
+LLM_OP float sum(Floats a) { return _mm512_reduce_add_ps(a); }
+LLM_OP float largest(Floats a) { return _mm512_reduce_max_ps(a); }
+LLM_OP Ints round(Floats a) { return _mm512_cvtps_epi32(a); }
+LLM_OP Floats to_floats(Ints a) { return _mm512_cvtepi32_ps(a); }
+LLM_OP Floats power_of_2(Ints n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
+LLM_OP Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+LLM_OP std::int32_t sum(Ints a) { return _mm512_reduce_add_epi32(a); }
+LLM_OP void store(std::int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
+LLM_OP Ints load_weights(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
+LLM_OP Ints start_dot(std::int32_t offset) { return _mm512_set1_epi32(offset); }
+LLM_OP Ints dot(Ints acc, Ints w, const std::int8_t* x) {
+    std::int32_t four;
+    std::memcpy(&four, x, 4);
+    return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
+}
+
+#elif LLM_KERNEL_LANES == 8  // AVX2
+
+using Floats = __m256;
+using Ints = __m256i;
+constexpr int kLanes = 8;
+constexpr int kTokens = 4, kVectors = 1;
+LLM_OP __m256i first(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+LLM_OP Floats set(float x) { return _mm256_set1_ps(x); }
+LLM_OP Floats load(const float* p) { return _mm256_loadu_ps(p); }
+LLM_OP Floats load(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
+LLM_OP void store(float* p, Floats x) { _mm256_storeu_ps(p, x); }
+LLM_OP void store(float* p, Floats x, int n) { _mm256_maskstore_ps(p, first(n), x); }
+LLM_OP Floats load(const std::uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+LLM_OP void store(std::uint16_t* p, Floats x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+LLM_OP Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+LLM_OP Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+LLM_OP Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+LLM_OP Floats div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
+LLM_OP Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+LLM_OP Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
+LLM_OP Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+LLM_OP Floats abs(Floats a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+LLM_OP float sum(Floats a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+LLM_OP float largest(Floats a) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+LLM_OP Ints round(Floats a) { return _mm256_cvtps_epi32(a); }
+LLM_OP Floats to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
+LLM_OP Floats power_of_2(Ints n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)); }
+LLM_OP Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+LLM_OP std::int32_t sum(Ints a) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
+LLM_OP void store(std::int8_t* p, Ints a) {
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+}
+// vpmaddubsw's 16-bit sums saturate where an unsigned factor exceeds 128, so |w| meets x with w's sign.
+LLM_OP Ints load_weights(const std::uint8_t* p) {
+    return _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_set1_epi8(-128));
+}
+LLM_OP Ints start_dot(std::int32_t) { return _mm256_setzero_si256(); }
+LLM_OP Ints dot(Ints acc, Ints w, const std::int8_t* x) {
+    std::int32_t four;
+    std::memcpy(&four, x, 4);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(_mm256_set1_epi32(four), w));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+#else  // NEON
+
+using Floats = float32x4_t;
+using Ints = int32x4_t;
+constexpr int kLanes = 4;
+constexpr int kTokens = 4, kVectors = 2;
+LLM_OP Floats set(float x) { return vdupq_n_f32(x); }
+LLM_OP Floats load(const float* p) { return vld1q_f32(p); }
+LLM_OP Floats load(const float* p, int n) {
+    float part[4] = {};
+    std::memcpy(part, p, usize(n) * sizeof(float));
+    return vld1q_f32(part);
+}
+LLM_OP void store(float* p, Floats x) { vst1q_f32(p, x); }
+LLM_OP void store(float* p, Floats x, int n) {
+    float part[4];
+    vst1q_f32(part, x);
+    std::memcpy(p, part, usize(n) * sizeof(float));
+}
+LLM_OP Floats load(const std::uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+LLM_OP void store(std::uint16_t* p, Floats x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
+LLM_OP Floats add(Floats a, Floats b) { return vaddq_f32(a, b); }
+LLM_OP Floats sub(Floats a, Floats b) { return vsubq_f32(a, b); }
+LLM_OP Floats mul(Floats a, Floats b) { return vmulq_f32(a, b); }
+LLM_OP Floats div(Floats a, Floats b) { return vdivq_f32(a, b); }
+LLM_OP Floats fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
+LLM_OP Floats min(Floats a, Floats b) { return vminnmq_f32(a, b); }
+LLM_OP Floats max(Floats a, Floats b) { return vmaxnmq_f32(a, b); }
+LLM_OP Floats abs(Floats a) { return vabsq_f32(a); }
+LLM_OP float sum(Floats a) { return vaddvq_f32(a); }
+LLM_OP float largest(Floats a) { return vmaxvq_f32(a); }
+LLM_OP Ints round(Floats a) { return vcvtnq_s32_f32(a); }
+LLM_OP Floats to_floats(Ints a) { return vcvtq_f32_s32(a); }
+LLM_OP Floats power_of_2(Ints n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
+LLM_OP Ints add(Ints a, Ints b) { return vaddq_s32(a, b); }
+LLM_OP std::int32_t sum(Ints a) { return vaddvq_s32(a); }
+LLM_OP void store(std::int8_t* p, Ints a) {
+    const int16x4_t words = vqmovn_s32(a);
+    const int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));
+    vst1_lane_s32(reinterpret_cast<std::int32_t*>(p), vreinterpret_s32_s8(bytes), 0);
+}
+LLM_OP Ints load_weights(const std::uint8_t* p) { return vreinterpretq_s32_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(128))); }
+LLM_OP Ints start_dot(std::int32_t) { return vdupq_n_s32(0); }
+LLM_OP Ints dot(Ints acc, Ints w, const std::int8_t* x) {
+    std::int32_t four;
+    std::memcpy(&four, x, 4);
+    const int8x16_t a = vreinterpretq_s8_s32(w), b = vreinterpretq_s8_s32(vdupq_n_s32(four));
+#ifdef LLM_KERNEL_DOT
+    return vdotq_s32(acc, a, b);
+#else
+    const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
+    return vaddq_s32(acc, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+#endif
+}
+
+#endif
+
+// ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
+
+struct ProductQ8 {
+    const WeightBlock* weights;
+    int blocks;
+    const ActivationBlock* x;
+    int m;
+    float* y;
+    std::size_t stride;
+
+    template <int M, int V>
+    LLM_TARGET void tile(int first, int row) const {
+        Floats total[M][V];
+        LLM_UNROLL for (int t = 0; t < M; ++t) {
+            LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = set(0.0f);
+        }
+        const ActivationBlock* a = x + first;
+        for (const WeightBlock *w = weights, *end = weights + blocks; w < end; ++w, a += m) {
+            Ints acc[M][V];
+            LLM_UNROLL for (int t = 0; t < M; ++t) {
+                LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = start_dot(a[t].offset);
+            }
+            LLM_UNROLL for (int c = 0; c < kBlock / 4; ++c) {
+                if (M <= 2) __builtin_prefetch(w->w[c][row] + kPrefetch);
+                LLM_UNROLL for (int v = 0; v < V; ++v) {
+                    const Ints columns = load_weights(w->w[c][row + v * kLanes]);
+                    LLM_UNROLL for (int t = 0; t < M; ++t) acc[t][v] = dot(acc[t][v], columns, a[t].q + 4 * c);
+                }
+            }
+            LLM_UNROLL for (int v = 0; v < V; ++v) {
+                const Floats scale = load(w->scale + row + v * kLanes);
+                LLM_UNROLL for (int t = 0; t < M; ++t)
+                    total[t][v] = fma(to_floats(acc[t][v]), mul(scale, set(a[t].scale)), total[t][v]);
+            }
+        }
+        LLM_UNROLL for (int t = 0; t < M; ++t) {
+            float* out = y + usize(first + t) * stride + row;
+            LLM_UNROLL for (int v = 0; v < V; ++v) store(out + v * kLanes, total[t][v]);
+        }
+    }
+};
+
+template <class Weight>
+struct ProductFloat {
+    const Weight* weights;
+    std::size_t pitch;
+    int columns;
+    const float* x;
+    int m;
+    float* y;
+    std::size_t stride;
+    bool add_to_y;
+
+    template <int M, int V>
+    LLM_TARGET void tile(int first, int row) const {
+        Floats total[M][V];
+        float* out = y + usize(first) * stride + row;
+        LLM_UNROLL for (int t = 0; t < M; ++t) {
+            LLM_UNROLL for (int v = 0; v < V; ++v)
+                total[t][v] = add_to_y ? load(out + usize(t) * stride + v * kLanes) : set(0.0f);
+        }
+        const Weight* w = weights + row;
+        const float* a = x + first;
+        for (int c = 0; c < columns; ++c, w += pitch, a += m) {
+            if (M == 1) __builtin_prefetch(reinterpret_cast<const char*>(w) + kPrefetch);
+            LLM_UNROLL for (int v = 0; v < V; ++v) {
+                const Floats column = load(w + v * kLanes);
+                LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = fma(column, set(a[t]), total[t][v]);
+            }
+        }
+        LLM_UNROLL for (int t = 0; t < M; ++t) {
+            LLM_UNROLL for (int v = 0; v < V; ++v)
+                store(out + usize(t) * stride + v * kLanes, total[t][v]);
+        }
+    }
+};
+
+// Calls tile<tokens, vectors>(first token, first row) until m tokens and 16 rows are done. One token takes all 16 rows
+// at once, so that memory is read in one stream.
+template <int M, class Product>
+LLM_TARGET inline void cover(const Product& product, int first, int left) {
+    if (left >= M) {
+        constexpr int vectors = M == 1 ? kGroup / kLanes : kVectors;
+        for (int row = 0; row < kGroup; row += vectors * kLanes) product.template tile<M, vectors>(first, row);
+        if (left > M) cover<M>(product, first + M, left - M);
+    } else if constexpr (M > 1) {
+        if (left > 0) cover<M - 1>(product, first, left);
+    }
+}
+
+LLM_TARGET inline void product_q8(const WeightBlock* w, int blocks, const ActivationBlock* x, int m, float* y,
+                                  std::size_t stride) {
+    cover<kTokens>(ProductQ8{w, blocks, x, m, y, stride}, 0, m);
+}
+
+template <class Weight>
+LLM_TARGET void product(const Weight* w, std::size_t pitch, int columns, const float* x, int m, float* y,
+                        std::size_t stride, bool add_to_y) {
+    cover<kTokens>(ProductFloat<Weight>{w, pitch, columns, x, m, y, stride, add_to_y}, 0, m);
+}
+
+// ---- along one row: whole vectors, then the rest by a partial load and store
+
+LLM_OP Floats load_some(const float* p, int n) { return n >= kLanes ? load(p) : load(p, n); }
+LLM_OP void store_some(float* p, Floats x, int n) { n >= kLanes ? store(p, x) : store(p, x, n); }
+
+LLM_TARGET inline void quantize(const float* x, int n, ActivationBlock* out, int step) {
+    for (int i = 0; i < n; i += kBlock, out += step) {
+        Floats part[kBlock / kLanes], top = set(0.0f);
+        LLM_UNROLL for (int k = 0; k < kBlock / kLanes; ++k) {
+            const int left = n - i - k * kLanes;
+            part[k] = left > 0 ? load_some(x + i + k * kLanes, left) : set(0.0f);
+            top = max(abs(part[k]), top);
+        }
+        const float largest_x = largest(top);
+        const Floats to_int = set(largest_x > 0 ? 127.0f / largest_x : 0.0f);
+        Ints total = start_dot(0);
+        LLM_UNROLL for (int k = 0; k < kBlock / kLanes; ++k) {
+            const Ints q = round(max(min(mul(part[k], to_int), set(127.0f)), set(-127.0f)));
+            store(out->q + k * kLanes, q);
+            total = add(total, q);
+        }
+        out->scale = largest_x / 127.0f;
+        out->offset = -128 * sum(total);
+    }
+}
+
+LLM_TARGET inline void rms_norm(const float* x, const float* w, float eps, int n, float* y) {
+    Floats squares = set(0.0f);
+    for (int i = 0; i < n; i += kLanes) {
+        const Floats a = load_some(x + i, n - i);
+        squares = fma(a, a, squares);
+    }
+    const Floats scale = set(1.0f / std::sqrt(sum(squares) / static_cast<float>(n) + eps));
+    for (int i = 0; i < n; i += kLanes)
+        store_some(y + i, mul(mul(load_some(x + i, n - i), scale), load_some(w + i, n - i)), n - i);
+}
+
+LLM_TARGET inline void layer_norm(const float* x, const float* w, const float* b, float eps, int n, float* y) {
+    Floats total = set(0.0f), squares = set(0.0f);
+    for (int i = 0; i < n; i += kLanes) total = add(total, load_some(x + i, n - i));
+    const Floats mean = set(sum(total) / static_cast<float>(n));
+    for (int i = 0; i < n; i += kLanes) {
+        Floats a = sub(load_some(x + i, n - i), mean);
+        if (n - i < kLanes) store(y + i, a, n - i), a = load(y + i, n - i);  // lanes beyond n back to zero
+        squares = fma(a, a, squares);
+    }
+    const Floats scale = set(1.0f / std::sqrt(sum(squares) / static_cast<float>(n) + eps));
+    for (int i = 0; i < n; i += kLanes) {
+        const Floats a = mul(sub(load_some(x + i, n - i), mean), scale);
+        store_some(y + i, fma(a, load_some(w + i, n - i), load_some(b + i, n - i)), n - i);
+    }
+}
+
+// exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, e^r by its Taylor polynomial of degree 7: within
+// 2 units in the last place. Below -87 the result is 0 or nearly so; it never overflows to infinity.
+LLM_OP Floats exp(Floats x) {
+    x = max(min(x, set(88.0f)), set(-87.3f));
+    const Ints n = round(mul(x, set(1.44269504f)));
+    Floats r = fma(to_floats(n), set(-0.693359375f), x);  // ln 2 in two parts, the first of them exact
+    r = fma(to_floats(n), set(2.12194440e-4f), r);
+    Floats e = set(1.0f / 5040);
+    e = fma(e, r, set(1.0f / 720));
+    e = fma(e, r, set(1.0f / 120));
+    e = fma(e, r, set(1.0f / 24));
+    e = fma(e, r, set(1.0f / 6));
+    e = fma(e, r, set(0.5f));
+    e = fma(e, r, set(1.0f));
+    e = fma(e, r, set(1.0f));
+    return mul(e, power_of_2(n));
+}
+
+LLM_TARGET inline void gelu(const float* x, const float* up, int n, float* y) {
+    for (int i = 0; i < n; i += kLanes) {
+        const Floats a = load_some(x + i, n - i);
+        const Floats inner = mul(a, fma(mul(a, a), set(0.7978845608f * 0.044715f), set(0.7978845608f)));
+        // 0.5 (1 + tanh(z)) = 1 / (1 + e^-2z)
+        Floats g = div(a, add(set(1.0f), exp(mul(inner, set(-2.0f)))));
+        if (up) g = mul(g, load_some(up + i, n - i));
+        store_some(y + i, g, n - i);
+    }
+}
+
+LLM_TARGET inline void rotate(float* x, const float* cos, const float* sin, int half) {
+    for (int i = 0; i < half; i += kLanes) {
+        const int n = half - i;
+        const Floats a = load_some(x + i, n), b = load_some(x + i + half, n);
+        const Floats c = load_some(cos + i, n), s = load_some(sin + i, n);
+        store_some(x + i, sub(mul(a, c), mul(b, s)), n);
+        store_some(x + i + half, fma(b, c, mul(a, s)), n);
+    }
+}
+
+LLM_TARGET inline float exp_sum(float* x, int n, float max_x) {
+    Floats total = set(0.0f);
+    int i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+        const Floats e = exp(sub(load(x + i), set(max_x)));
+        store(x + i, e);
+        total = add(total, e);
+    }
+    float rest = 0;
+    if (i < n) {
+        store(x + i, exp(sub(load(x + i, n - i), set(max_x))), n - i);
+        for (; i < n; ++i) rest += x[i];
+    }
+    return sum(total) + rest;
+}
+
+LLM_TARGET inline float max(const float* x, int n) {
+    float rest = x[0];
+    Floats top = set(rest);
+    int i = 0;
+    for (; i + kLanes <= n; i += kLanes) top = max(load(x + i), top);
+    for (; i < n; ++i) rest = std::max(rest, x[i]);
+    return std::max(rest, largest(top));
+}
+
+LLM_TARGET inline void axpy(float a, const float* x, int n, float* y) {
+    for (int i = 0; i < n; i += kLanes)
+        store_some(y + i, fma(set(a), load_some(x + i, n - i), load_some(y + i, n - i)), n - i);
+}
+
+LLM_TARGET inline void scale(float a, int n, float* y) {
+    for (int i = 0; i < n; i += kLanes) store_some(y + i, mul(set(a), load_some(y + i, n - i)), n - i);
+}
+
+LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
+    for (int i = 0; i < n; i += kLanes) {
+        const Floats a = max(min(load_some(x + i, n - i), set(65504.0f)), set(-65504.0f));
+        std::uint16_t part[kLanes];
+        store(n - i >= kLanes ? y + i : part, a);
+        if (n - i < kLanes) std::copy_n(part, n - i, y + i);
+    }
+}
+
+inline constexpr Kernels kernels = {
+    LLM_NAME(LLM_KERNEL_PASS), product_q8, product<float>, product<std::uint16_t>, quantize, rms_norm, layer_norm, gelu,
+    rotate,          exp_sum,    max,            axpy,                   scale,    to_f16};
+
+}  // namespace llm::detail::LLM_KERNEL_PASS
+
+#undef LLM_TARGET
+#undef LLM_OP
+#undef LLM_UNROLL
+#undef LLM_NAME_OF
+#undef LLM_NAME
+#endif  // LLM_KERNEL_PASS
+
+#if defined(LLM_IMPLEMENTATION) && !defined(LLM_KERNEL_PASS) && !defined(LLM_ROOMS_INCLUDED)
+#define LLM_ROOMS_INCLUDED
+
+namespace llm {
+namespace detail {
+
+// ==== MATRICES =======================================================================================================
+//
+// The choice of the kernels, and y = W x on top of them for any number of tokens: `Matrix` is W in groups of 16 rows,
+// `Activations` is x as the kernels want it, and `multiply` shares the groups between the threads.
+
+// Every kernel set that this program holds and this processor can run, the best one last.
+inline std::vector<const Kernels*> available_kernels() {
+    std::vector<const Kernels*> sets = {&scalar::kernels};
+#if defined(__GNUC__) && !defined(LLM_NO_SIMD)
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        sets.push_back(&avx2::kernels);
+        if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+            sets.push_back(&avx512::kernels);
+    }
+#elif defined(__aarch64__)
+    sets.push_back(&neon::kernels);
+#if defined(__linux__)
+    if (getauxval(AT_HWCAP) & (1u << 20)) sets.push_back(&neon_dot::kernels);  // HWCAP_ASIMDDP
+#elif defined(__APPLE__)
+    sets.push_back(&neon_dot::kernels);  // every Apple processor that runs 64-bit macOS has it
+#endif
+#endif
+#endif
+    return sets;
+}
+
+// The best set, or the one that LLM_SIMD names: scalar, avx2, avx512, or neon (with or without dot products).
+inline const Kernels& choose_kernels() {
+    const auto sets = available_kernels();
+    const char* wanted = std::getenv("LLM_SIMD");
+    if (!wanted || !*wanted) return *sets.back();
+    std::string names;
+    for (const Kernels* set : sets) {
+        if (std::string_view(set->name) == wanted) return *set;
+        names += std::string(names.empty() ? "" : ", ") + set->name;
+    }
+    fail("LLM_SIMD names kernels that are not available here", wanted, "choose one of " + names);
+}
+
+// W [rows, cols] in groups of 16 rows; rows that fill up the last group are zero. The memory is an Arena's.
+struct Matrix {
+    DType dtype = DType::f32;
+    int rows = 0, cols = 0;
+    std::uint8_t* data = nullptr;
+
+    Matrix() = default;
+    Matrix(Arena& arena, DType type, int r, int c) : dtype(type), rows(r), cols(c) {
+        if (group_bytes() > SIZE_MAX / usize(groups() + 1)) throw std::bad_alloc();
+        data = arena.allocate(bytes());
+    }
+    int groups() const { return (rows - 1) / kGroup + 1; }
+    int blocks() const { return (cols - 1) / kBlock + 1; }
+    std::size_t group_bytes() const {
+        return dtype == DType::q8_0 ? usize(blocks()) * sizeof(WeightBlock)
+                                    : usize(cols) * kGroup * sizeof(float);
+    }
+    std::size_t bytes() const { return group_bytes() * usize(groups()); }
+    template <class T>
+    T* group(int g) const {
+        return reinterpret_cast<T*>(data + usize(g) * group_bytes());
+    }
+    // One row as F32: how an embedding is looked up.
+    void row(int r, float* out) const {
+        const int lane = r % kGroup;
+        if (dtype == DType::f32) {
+            const float* column = group<float>(r / kGroup) + lane;
+            for (int c = 0; c < cols; ++c, column += kGroup) out[c] = *column;
+            return;
+        }
+        const WeightBlock* block = group<WeightBlock>(r / kGroup);
+        for (int begin = 0; begin < cols; begin += kBlock, ++block) {
+            const float scale = f16_to_f32(block->scale[lane]);
+            for (int c = 0; c < std::min(kBlock, cols - begin); ++c)
+                out[begin + c] = scale * static_cast<float>(block->w[c / 4][lane][c % 4] - 128);
+        }
+    }
+};
+
+// x [tokens, cols], the other side of a product: tiles of up to 12 tokens, within a tile [blocks][tokens] for Q8_0
+// matrices and [cols][tokens] for F32 ones.
+class Activations {
+  public:
+    void resize(DType dtype, int tokens, int cols) {
+        dtype_ = dtype;
+        tokens_ = tokens;
+        cols_ = cols;
+        blocks_ = (cols - 1) / kBlock + 1;
+        const std::size_t bytes = usize(tokens) * row_bytes();
+        if (data_.bytes() < bytes) data_ = Buffer(bytes);
+    }
+    int tokens() const { return tokens_; }
+    int tile_size(int first) const { return std::min(kTile, tokens_ - first); }
+
+    // The tile that begins with token `first`, a multiple of 12.
+    template <class T>
+    T* tile(int first) const {
+        return reinterpret_cast<T*>(data_.as<std::uint8_t>() + usize(first) * row_bytes());
+    }
+    // Sets columns begin .. begin + n - 1 of one token; begin is a multiple of 32.
+    void set(const Kernels& k, int token, int begin, const float* x, int n) {
+        const int first = token / kTile * kTile, m = tile_size(first);
+        n = std::min(n, cols_ - begin);  // a product's last group may be filled up with rows that nobody wants
+        if (dtype_ == DType::q8_0) {
+            k.quantize(x, n, tile<ActivationBlock>(first) + begin / kBlock * m + (token - first), m);
+        } else {
+            float* out = tile<float>(first) + begin * m + (token - first);
+            for (int c = 0; c < n; ++c) out[c * m] = x[c];
+        }
+    }
+
+  private:
+    std::size_t row_bytes() const {
+        return usize(blocks_) * (dtype_ == DType::q8_0 ? sizeof(ActivationBlock) : kBlock * sizeof(float));
+    }
+    DType dtype_ = DType::f32;
+    int tokens_ = 0, cols_ = 0, blocks_ = 0;
+    Buffer data_;
+};
+
+// What a product's rows go through before they leave the thread that made them, besides the bias.
+enum class Then {
+    store,     // y = W x + b
+    add,       // y += W x + b, the residual connection
+    gelu,      // packed = gelu(W x + b)
+    gate_gelu  // packed = gelu(G x) * (U x), groups of G and U alternating in W
+};
+
+struct Product {
+    const Matrix& w;
+    const float* bias;     // [rows] or null
+    Then then;
+    float* y;              // store, add: [tokens, stride]
+    std::size_t stride;
+    Activations* packed;   // gelu, gate_gelu: the next product's x
+};
+
+// Rows 16 * g .. of one tile of tokens, computed in `rows` [kTile][64], take their way out.
+inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n, int token, float* rows) {
+    if (p.bias)
+        for (int r = 0; r < n; ++r) rows[r] += p.bias[first_row + r];
+    float* y = p.y + usize(token) * p.stride + first_row;
+    switch (p.then) {
+        case Then::store: std::copy_n(rows, n, y); break;
+        case Then::add:
+            for (int r = 0; r < n; ++r) y[r] += rows[r];
+            break;
+        case Then::gelu:
+            k.gelu(rows, nullptr, n, rows);
+            p.packed->set(k, token, first_row, rows, n);
+            break;
+        case Then::gate_gelu:  // gate 0-15, up 0-15, gate 16-31, up 16-31
+            k.gelu(rows, rows + kGroup, kGroup, rows);
+            if (n > 2 * kGroup) k.gelu(rows + 2 * kGroup, rows + 3 * kGroup, kGroup, rows + kGroup);
+            p.packed->set(k, token, first_row / 2, rows, n / 2);
+            break;
+    }
+}
+
+// Threads take steps of so many groups that a step's output is whole blocks of 32.
+inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, const Product& p) {
+    constexpr int kMost = 4;  // groups in a step
+    const int step = p.then == Then::gate_gelu ? 4 : 2, groups = p.w.groups(), steps = (groups - 1) / step + 1;
+    const int grain = std::max(1, steps / (pool.size() * 16));
+    pool.for_ranges(steps, grain, [&](int begin, int end, int) {
+        alignas(64) float rows[kTile][kMost * kGroup];
+        for (int s = begin; s < end; ++s) {
+            const int g0 = s * step, count = std::min(step, groups - g0);
+            for (int first = 0; first < x.tokens(); first += kTile) {
+                const int m = x.tile_size(first);
+                for (int g = 0; g < count; ++g) {
+                    float* y = rows[0] + g * kGroup;
+                    if (p.w.dtype == DType::q8_0)
+                        k.product_q8(p.w.group<WeightBlock>(g0 + g), p.w.blocks(), x.tile<ActivationBlock>(first), m, y,
+                                     kMost * kGroup);
+                    else
+                        k.product_f32(p.w.group<float>(g0 + g), kGroup, p.w.cols, x.tile<float>(first), m, y,
+                                      kMost * kGroup, false);
+                }
+                const int n = std::min(count * kGroup, p.w.rows - g0 * kGroup);
+                for (int t = 0; t < m; ++t) finish_rows(k, p, g0 * kGroup, n, first + t, rows[t]);
+            }
+        }
+    });
+}
+
+// ==== MODEL FILES ====================================================================================================
+//
+// Two formats, one result: a Checkpoint, which is named tensors (where they lie, not their data) and a description.
+//
+//     safetensors   8 bytes: length of the header | header, JSON: name -> dtype, shape, data_offsets | data
+//                   one file or several (shards, listed in model.safetensors.index.json), with config.json beside them
+//     GGUF          "GGUF", version, counts | key-value pairs | names, shapes, types, offsets of tensors | data
+//                   all in one file: config and tokenizer are key-value pairs
+//
+// The header alone is read here. Shapes are outermost first, [rows, columns], the columns being neighbours in memory
+// (GGUF writes them in the opposite order).
+
+struct Tensor {
+    std::string name;
+    TensorType type = TensorType::other;
+    std::vector<std::uint64_t> shape;
+    const File* file = nullptr;
+    std::uint64_t offset = 0;  // in the file
+    std::uint64_t bytes = 0;   // 0 in a GGUF where the type is `other`
+
+    std::uint64_t elements() const {
+        std::uint64_t product = 1;
+        for (const std::uint64_t n : shape) product *= n;
+        return product;
+    }
+};
+
+struct GgufValue {
+    enum class Kind { none, integer, real, boolean, string, integers, reals, strings };
+    Kind kind = Kind::none;
+    std::int64_t i = 0;  // integer, boolean
+    double f = 0;        // real
+    std::string_view s;
+    std::vector<std::int64_t> integers;  // also of booleans
+    std::vector<double> reals;
+    std::vector<std::string_view> strings;
+};
+
+struct Checkpoint {
+    std::string path;
+    std::string format;  // "safetensors", "safetensors, 2 shards", "GGUF v3"
+    bool is_gguf = false;
+    std::unordered_map<std::string, Tensor> tensors;
+    JsonDocument config = JsonDocument::parse("{}", "config.json");  // empty in a GGUF
+    std::unordered_map<std::string, GgufValue> metadata;             // GGUF only
+
+    std::vector<std::unique_ptr<File>> files;     // what tensors point to
+    std::vector<std::unique_ptr<char[]>> header;  // GGUF: what the texts of metadata point to
+
+    const Tensor* find(const std::string& name) const {
+        const auto it = tensors.find(name);
+        return it == tensors.end() ? nullptr : &it->second;
+    }
+
+    std::string directory() const {
+        if (is_directory(path)) return path;
+        const std::string parent = std::filesystem::path(path).parent_path().string();
+        return parent.empty() ? "." : parent;
+    }
+};
+
+[[noreturn]] inline void damaged(const std::string& what, const File& file) {
+    fail(what, file.path(), "the file is damaged or incomplete: download it again");
+}
+
+// Adds a file's tensors, which must not share a byte or a name.
+inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, const File& file) {
+    std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
+        return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes;
+    });
+    std::uint64_t end = 0;
+    for (Tensor& tensor : tensors) {
+        if (tensor.offset < end) damaged("tensor " + shown(tensor.name) + " overlaps another one", file);
+        end = tensor.offset + tensor.bytes;
+        const std::string name = tensor.name;
+        if (!checkpoint.tensors.emplace(name, std::move(tensor)).second) {
+            damaged("two tensors are named " + shown(name), file);
+        }
+    }
+}
+
+// ---- safetensors ----
+
+inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const File& file, std::uint64_t data) {
+    const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
+    const auto check = [&](bool good, const char* what) {
+        if (!good) damaged("tensor " + shown(name) + what, file);
+    };
+    check(dtype && shape && range && range->array().size() == 2, " lacks dtype, shape or data_offsets");
+    Tensor tensor;
+    tensor.name = name;
+    tensor.file = &file;
+    const std::string_view type = dtype->string();
+    tensor.type = find_type([&](const TypeTraits& t) { return !type.empty() && type == t.safetensors_name; });
+    std::uint64_t size = 1;
+    for (const Json& n : shape->array()) {
+        tensor.shape.push_back(n.whole());
+        check(checked_multiply(size, tensor.shape.back()), " has an impossible shape");
+    }
+    const std::uint64_t begin = range->array()[0].whole(), end = range->array()[1].whole();
+    check(begin <= end && end <= file.size() - data, " lies outside of the file");
+    tensor.offset = data + begin;
+    tensor.bytes = end - begin;
+    const auto element = static_cast<std::uint64_t>(traits(tensor.type).bytes);  // 0: not known, and never read
+    check(element == 0 || (checked_multiply(size, element) && size == tensor.bytes),
+          " has a size that is not its shape's");
+    return tensor;
+}
+
+inline void read_safetensors(Checkpoint& checkpoint, const std::string& path) {
+    checkpoint.files.push_back(std::make_unique<File>(path));
+    const File& file = *checkpoint.files.back();
+    std::uint64_t length = 0;
+    if (file.size() >= sizeof length) file.read(0, &length, sizeof length);
+    if (length < 2 || length > 100000000 || length > file.size() - sizeof length) {
+        damaged("no safetensors header (perhaps a Git LFS pointer instead of the file)", file);
+    }
+    std::string text(static_cast<std::size_t>(length), '\0');
+    file.read(sizeof length, text.data(), text.size());
+    const JsonDocument header = JsonDocument::parse(std::move(text), "the header of " + path);
+    std::vector<Tensor> tensors;
+    for (const auto& [name, entry] : header.root().members()) {
+        if (name == "__metadata__") continue;
+        tensors.push_back(safetensors_tensor(name, entry, file, sizeof length + length));
+    }
+    add_tensors(checkpoint, std::move(tensors), file);
+}
+
+// A name from the internet must not lead out of the directory.
+inline bool is_plain_file_name(std::string_view name) {
+    if (name.empty() || name == "." || name.find("..") != std::string_view::npos) return false;
+    const auto is_bad = [](char c) { return c == '/' || c == '\\' || c == ':' || (c >= 0 && c < ' ') || c == 127; };
+    return std::none_of(name.begin(), name.end(), is_bad);
+}
+
+inline void read_shards(Checkpoint& checkpoint, const std::string& directory, const std::string& index_path) {
+    const auto index = JsonDocument::parse(File(index_path).read_all(100000000), index_path);
+    const Json* map = index.root().find("weight_map");
+    if (!map) fail("there is no weight_map", index_path, "download the file again");
+    std::unordered_map<std::string_view, const File*> shards;
+    for (const auto& [tensor, value] : map->members()) {
+        const std::string_view shard = value.string();
+        if (shards.count(shard)) continue;
+        if (!is_plain_file_name(shard)) {
+            fail("a shard is not a file of the model's directory", index_path + " names " + shown(shard),
+                 "do not trust this model");
+        }
+        const std::string path = directory + "/" + std::string(shard);
+        if (!file_exists(path)) {
+            fail("a part of the model is missing", path, "download all files that " + index_path + " names");
+        }
+        read_safetensors(checkpoint, path);
+        shards[shard] = checkpoint.files.back().get();
+    }
+    for (const auto& [name, value] : map->members()) {
+        const Tensor* tensor = checkpoint.find(std::string(name));
+        if (!tensor || tensor->file != shards[value.string()]) {
+            fail("tensor " + shown(name) + " is not in its shard", directory + "/" + std::string(value.string()),
+                 "the shards are of different models or damaged: download them again");
+        }
+    }
+    checkpoint.format = "safetensors, " + std::to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
+}
+
+// ---- GGUF ----
+
+// Reads a header from front to back. Its pieces stay in memory, where names and texts point to them.
+class GgufReader {
+  public:
+    GgufReader(const File& file, std::vector<std::unique_ptr<char[]>>& pieces) : file_(file), pieces_(pieces) {}
+    std::uint64_t position() const { return position_; }
+
+    // The next n bytes, one after another. What the current piece does not hold whole starts a new one.
+    const char* take(std::uint64_t n) {
+        if (n > file_.size() - position_) damaged("the header ends too early", file_);
+        if (n > kMostBytes || position_ > kMostBytes) damaged("the header is too large", file_);
+        if (n > left_) {
+            left_ = std::min(std::max(n, next_piece_), file_.size() - position_);
+            pieces_.emplace_back(new char[static_cast<std::size_t>(left_)]);
+            at_ = pieces_.back().get();
+            file_.read(position_, pieces_.back().get(), static_cast<std::size_t>(left_));
+            next_piece_ = std::min<std::uint64_t>(2 * next_piece_, 8 << 20);
+        }
+        const char* taken = at_;
+        at_ += n;
+        left_ -= n;
+        position_ += n;
+        return taken;
+    }
+
+    template <class T>
+    T number() {
+        return load<T>(take(sizeof(T)));
+    }
+
+    std::string_view string() {
+        const auto size = number<std::uint64_t>();
+        return {take(size), static_cast<std::size_t>(size)};
+    }
+
+    // How many items follow, each at least `bytes` long; checked before anything is allocated for them.
+    std::size_t count(std::uint64_t bytes) {
+        const auto n = number<std::uint64_t>();
+        const std::uint64_t room = (file_.size() - position_) / bytes;
+        if (n > std::min(room, kMostItems)) damaged("an impossible count in the header", file_);
+        return static_cast<std::size_t>(n);
+    }
+
+    GgufValue value() {
+        const auto type = number<std::uint32_t>();
+        if (type == kArray) {
+            const auto of = number<std::uint32_t>();
+            return items(of, count(bytes_of(of)));
+        }
+        GgufValue value = items(type, 1);
+        if (value.kind == GgufValue::Kind::strings) {
+            value.kind = GgufValue::Kind::string;
+            value.s = value.strings[0];
+        } else if (value.kind == GgufValue::Kind::reals) {
+            value.kind = GgufValue::Kind::real;
+            value.f = value.reals[0];
+        } else {
+            value.kind = type == kBool ? GgufValue::Kind::boolean : GgufValue::Kind::integer;
+            value.i = value.integers[0];
+        }
+        return value;
+    }
+
+  private:
+    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 24;
+    enum : std::uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
+
+    unsigned bytes_of(std::uint32_t type) const {  // of a string: its length, the least it takes
+        static constexpr std::uint8_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};
+        if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file_);
+        return kBytes[type];
+    }
+
+    GgufValue items(std::uint32_t type, std::size_t n) {
+        GgufValue value;
+        const unsigned bytes = bytes_of(type);
+        const std::uint64_t sign = std::uint64_t{1} << (8 * bytes - 1);
+        if (type == kString) {
+            value.kind = GgufValue::Kind::strings;
+            value.strings.resize(n);
+            for (std::string_view& item : value.strings) item = string();
+        } else if (type == kF32 || type == kF64) {
+            value.kind = GgufValue::Kind::reals;
+            value.reals.resize(n);
+            for (double& item : value.reals) item = type == kF32 ? number<float>() : number<double>();
+        } else {
+            const bool is_signed = type == kI8 || type == kI16 || type == kI32 || type == kI64;
+            value.kind = GgufValue::Kind::integers;
+            value.integers.resize(n);
+            for (std::int64_t& item : value.integers) {
+                std::uint64_t bits = 0;
+                std::memcpy(&bits, take(bytes), bytes);
+                item = static_cast<std::int64_t>(is_signed ? (bits ^ sign) - sign : bits);
+            }
+        }
+        return value;
+    }
+
+    const File& file_;
+    std::vector<std::unique_ptr<char[]>>& pieces_;
+    std::uint64_t position_ = 0, left_ = 0, next_piece_ = 1 << 16;
+    const char* at_ = nullptr;
+};
+
+// A tensor whose offset still counts from the start of the data, which is known only at the end of the header.
+inline Tensor gguf_tensor(GgufReader& reader, const File& file) {
+    Tensor tensor;
+    tensor.name = reader.string();
+    const auto check = [&](bool good, const char* what) {
+        if (!good) damaged("tensor " + shown(tensor.name) + what, file);
+    };
+    const auto dimensions = reader.number<std::uint32_t>();
+    check(dimensions >= 1 && dimensions <= 4, " has an impossible number of dimensions");
+    std::uint64_t elements = 1;
+    for (std::uint32_t k = 0; k < dimensions; ++k) {
+        tensor.shape.insert(tensor.shape.begin(), reader.number<std::uint64_t>());
+        check(tensor.shape[0] > 0 && checked_multiply(elements, tensor.shape[0]), " has an impossible shape");
+    }
+    const auto id = reader.number<std::uint32_t>();
+    tensor.type = find_type([&](const TypeTraits& t) { return static_cast<std::uint32_t>(t.gguf_id) == id; });
+    const TypeTraits& type = traits(tensor.type);
+    const auto block = static_cast<std::uint64_t>(type.block);
+    check(tensor.shape.back() % block == 0, " has rows that are no whole number of blocks");
+    tensor.bytes = elements / block;
+    check(checked_multiply(tensor.bytes, static_cast<std::uint64_t>(type.bytes)), " has an impossible shape");
+    tensor.offset = reader.number<std::uint64_t>();
+    tensor.file = &file;
+    return tensor;
+}
+
+inline std::uint64_t gguf_integer(const Checkpoint& checkpoint, const char* key, std::uint64_t otherwise) {
+    const auto it = checkpoint.metadata.find(key);
+    if (it == checkpoint.metadata.end() || it->second.kind != GgufValue::Kind::integer) return otherwise;
+    return static_cast<std::uint64_t>(it->second.i);
+}
+
+inline std::uint32_t gguf_version(GgufReader& reader, const File& file) {
+    reader.take(4);  // the magic, which was seen before
+    const auto version = reader.number<std::uint32_t>();
+    if (version == 2 || version == 3) return version;
+    const bool swapped = (version & 0xFFFF) == 0;
+    fail(swapped ? "a GGUF file for big-endian machines" : "GGUF version " + std::to_string(version), file.path(),
+         swapped ? "get the little-endian one" : "get or make one of version 3");
+}
+
+inline void read_gguf(Checkpoint& checkpoint, std::unique_ptr<File> opened) {
+    const File& file = *checkpoint.files.emplace_back(std::move(opened));
+    GgufReader reader(file, checkpoint.header);
+    checkpoint.is_gguf = true;
+    checkpoint.format = "GGUF v" + std::to_string(gguf_version(reader, file));
+    const std::size_t tensor_count = reader.count(32), pairs = reader.count(13);  // the shortest ones' bytes
+    if (pairs > 65536 || tensor_count > 65536) damaged("an impossible count in the header", file);
+    for (std::size_t k = 0; k < pairs; ++k) {
+        const std::string key(reader.string());
+        if (!checkpoint.metadata.emplace(key, reader.value()).second) damaged("two values of " + shown(key), file);
+    }
+    if (gguf_integer(checkpoint, "split.count", 1) > 1) {
+        fail("this is one part of a model", file.path(), "join the parts with llama-gguf-split --merge");
+    }
+    std::vector<Tensor> tensors;
+    for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file));
+    const std::uint64_t alignment = gguf_integer(checkpoint, "general.alignment", 32);
+    if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0) {
+        damaged("an impossible general.alignment", file);
+    }
+    const std::uint64_t data = (reader.position() + alignment - 1) / alignment * alignment;
+    const std::uint64_t room = file.size() - std::min(data, file.size());
+    for (Tensor& tensor : tensors) {
+        if (tensor.offset % alignment != 0 || tensor.offset > room || tensor.bytes > room - tensor.offset) {
+            damaged("tensor " + shown(tensor.name) + " lies outside of the file", file);
+        }
+        tensor.offset += data;
+    }
+    add_tensors(checkpoint, std::move(tensors), file);
+}
+
+// ---- both ----
+
+inline Checkpoint open_checkpoint(const std::string& path) {
+    Checkpoint checkpoint;
+    checkpoint.path = path;
+    checkpoint.format = "safetensors";
+    const bool whole_directory = is_directory(path);
+    const std::string directory = checkpoint.directory(), single = directory + "/model.safetensors";
+    if (!whole_directory) {
+        auto file = std::make_unique<File>(path);
+        char magic[4] = {};
+        if (file->size() >= sizeof magic) file->read(0, magic, sizeof magic);
+        const std::string_view text(magic, sizeof magic);
+        if (text == "FUGG") fail("a GGUF file for big-endian machines", path, "get the little-endian one");
+        if (text == "GGUF") {
+            read_gguf(checkpoint, std::move(file));
+            return checkpoint;
+        }
+        if (std::filesystem::path(path).extension() != ".safetensors") {
+            fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
+        }
+    } else if (!file_exists(single) && !file_exists(single + ".index.json")) {
+        fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+    }
+    const std::string config = directory + "/config.json";
+    if (!file_exists(config)) fail("the model's description is missing", config, "put config.json beside the weights");
+    checkpoint.config = JsonDocument::parse(File(config).read_all(1 << 24), config);
+    if (whole_directory && !file_exists(single)) {
+        read_shards(checkpoint, directory, single + ".index.json");
+    } else {
+        read_safetensors(checkpoint, whole_directory ? single : path);
+    }
+    return checkpoint;
+}
+
+}  // namespace detail
+
+// ==== TOKENIZER =====================================================================================================
+//
+// A model reads and writes token ids; the tokenizer turns text into ids and back. Both families use byte-pair encoding:
+// text starts as a row of small symbols, and the two neighbours whose merge ranks best become one symbol, again and
+// again, until no neighbours merge. What differs is the start:
+//
+//   GPT-2  cuts the text into words by a regular expression and starts from the bytes of each word. Its vocabulary
+//          spells every byte as a printable character: " the" is listed as "Ġthe".
+//   Gemma  takes the text whole, spells a space as "▁", and starts from characters. A character that has no token
+//          becomes the tokens of its UTF-8 bytes: "<0xE2><0x9C>...". Nothing is ever unknown.
+//
+// Added tokens (<start_of_turn>, or in Gemma a run of newlines) are found before all that and are never cut.
+//
+// The data: every token's spelling in one string with a hash table over it, and what merges into what: a hash table of
+// pairs of ids (GPT-2's merges, a tokenizer.json), or a score for each token (a GGUF of Gemma), where any two tokens
+// merge if their joined spelling is a token. Merging is a linked list of symbols with a priority queue of candidates,
+// so a long text costs little more than linear time.
+//
+// needs: <algorithm> <array> <climits> <cmath> <cstdint> <cstring> <limits> <memory> <string> <string_view> <vector>
+
+namespace detail {
+
+// ---- Unicode: letters, numbers, white space
+
+// A set of code points is kept as its edges: the code points where it begins, ends, begins again, ... The tables list
+// each edge as the distance from the one before. They hold Unicode 16.0's \p{L}, \p{N} and White_Space, as in the
+// `tokenizers` library that is the reference.
+template <std::size_t N>
+constexpr std::array<std::uint32_t, N> edges(const std::uint32_t (&distances)[N]) {
+    std::array<std::uint32_t, N> result{};
+    std::uint32_t sum = 0;
+    for (std::size_t i = 0; i < N; ++i) result[i] = sum += distances[i];
+    return result;
+}
+
+template <std::size_t N>
+bool contains(const std::array<std::uint32_t, N>& set, std::uint32_t code_point) {
+    return (std::upper_bound(set.begin(), set.end(), code_point) - set.begin()) % 2 == 1;
+}
+
+// clang-format off
+inline constexpr auto kLetters = edges({
+    65, 26, 6, 26, 47, 1, 10, 1, 4, 1, 5, 23, 1, 31, 1, 458, 4, 12, 14, 5, 7, 1, 1, 1, 129, 5, 1, 2, 2, 4, 1, 1, 6,
+    1, 1, 3, 1, 1, 1, 20, 1, 83, 1, 139, 8, 166, 1, 38, 2, 1, 6, 41, 71, 27, 4, 4, 45, 43, 35, 2, 1, 99, 1, 1, 15,
+    2, 7, 2, 10, 3, 2, 1, 16, 1, 1, 30, 29, 89, 11, 1, 24, 33, 9, 2, 4, 1, 5, 22, 4, 1, 9, 1, 3, 1, 23, 25, 7, 11,
+    5, 24, 1, 6, 17, 42, 58, 54, 3, 1, 18, 1, 7, 10, 15, 16, 4, 8, 2, 2, 2, 22, 1, 7, 1, 1, 3, 4, 3, 1, 16, 1, 13,
+    2, 1, 3, 14, 2, 10, 1, 8, 6, 4, 2, 2, 22, 1, 7, 1, 2, 1, 2, 1, 2, 31, 4, 1, 1, 19, 3, 16, 9, 1, 3, 1, 22, 1, 7,
+    1, 2, 1, 5, 3, 1, 18, 1, 15, 2, 23, 1, 11, 8, 2, 2, 2, 22, 1, 7, 1, 2, 1, 5, 3, 1, 30, 2, 1, 3, 15, 1, 17, 1, 1,
+    6, 3, 3, 1, 4, 3, 2, 1, 1, 1, 2, 3, 2, 3, 3, 3, 12, 22, 1, 52, 8, 1, 3, 1, 23, 1, 16, 3, 1, 26, 3, 2, 1, 2, 2,
+    30, 1, 4, 8, 1, 3, 1, 23, 1, 10, 1, 5, 3, 1, 31, 2, 1, 2, 15, 2, 17, 9, 1, 3, 1, 41, 2, 1, 16, 1, 5, 3, 8, 3,
+    24, 6, 5, 18, 3, 24, 1, 9, 1, 1, 2, 7, 58, 48, 1, 2, 12, 7, 58, 2, 1, 1, 1, 5, 1, 24, 1, 1, 1, 10, 1, 2, 9, 1,
+    2, 5, 1, 1, 21, 4, 32, 1, 63, 8, 1, 36, 27, 5, 115, 43, 20, 1, 16, 6, 4, 4, 3, 1, 3, 2, 7, 3, 4, 13, 12, 1, 17,
+    38, 1, 1, 5, 1, 2, 43, 1, 333, 1, 4, 2, 7, 1, 1, 1, 4, 2, 41, 1, 4, 2, 33, 1, 4, 2, 7, 1, 1, 1, 4, 2, 15, 1, 57,
+    1, 4, 2, 67, 37, 16, 16, 86, 2, 6, 3, 620, 2, 17, 1, 26, 5, 75, 6, 8, 7, 18, 13, 19, 14, 18, 14, 13, 1, 3, 15,
+    52, 35, 1, 4, 1, 67, 89, 7, 5, 2, 34, 1, 1, 5, 70, 10, 31, 49, 30, 2, 5, 11, 44, 4, 26, 54, 23, 9, 53, 82, 1,
+    93, 47, 17, 8, 54, 30, 13, 2, 10, 44, 26, 36, 41, 3, 10, 36, 2, 11, 5, 43, 2, 3, 41, 4, 1, 6, 1, 2, 3, 1, 5,
+    192, 64, 278, 2, 6, 2, 38, 2, 6, 2, 8, 1, 1, 1, 1, 1, 1, 1, 31, 2, 53, 1, 7, 1, 1, 3, 3, 1, 7, 3, 4, 2, 6, 4,
+    13, 5, 3, 1, 7, 116, 1, 13, 1, 16, 13, 101, 1, 4, 1, 2, 10, 1, 1, 3, 5, 6, 1, 1, 1, 1, 1, 1, 4, 1, 11, 2, 4, 5,
+    5, 4, 1, 52, 2, 2683, 229, 6, 4, 3, 2, 12, 38, 1, 1, 5, 1, 2, 56, 7, 1, 16, 23, 9, 7, 1, 7, 1, 7, 1, 7, 1, 7, 1,
+    7, 1, 7, 1, 7, 80, 1, 469, 2, 42, 5, 5, 2, 4, 86, 6, 3, 1, 90, 1, 4, 5, 43, 1, 94, 17, 32, 48, 16, 512, 6592,
+    64, 22157, 67, 46, 2, 269, 3, 16, 10, 2, 20, 47, 16, 31, 2, 70, 49, 9, 2, 103, 2, 67, 2, 2, 1, 1, 1, 8, 21, 16,
+    1, 3, 1, 4, 1, 23, 29, 52, 14, 50, 62, 6, 3, 1, 1, 2, 11, 28, 10, 23, 25, 29, 7, 47, 28, 1, 16, 5, 1, 10, 10, 5,
+    1, 41, 23, 3, 1, 8, 20, 23, 3, 1, 3, 50, 1, 1, 3, 2, 2, 5, 2, 1, 1, 1, 24, 3, 2, 11, 7, 3, 12, 6, 2, 6, 2, 6, 9,
+    7, 1, 7, 1, 43, 1, 14, 6, 115, 29, 11172, 12, 23, 4, 49, 8452, 366, 2, 106, 38, 7, 12, 5, 5, 1, 1, 10, 1, 13, 1,
+    5, 1, 1, 1, 2, 1, 2, 1, 108, 33, 363, 18, 64, 2, 54, 40, 12, 116, 5, 1, 135, 36, 26, 6, 26, 11, 89, 3, 6, 2, 6,
+    2, 6, 2, 3, 35, 12, 1, 26, 1, 19, 1, 2, 1, 15, 2, 14, 34, 123, 389, 29, 3, 49, 47, 32, 13, 20, 1, 8, 6, 38, 10,
+    30, 2, 36, 4, 8, 48, 158, 18, 36, 4, 36, 4, 40, 8, 52, 12, 11, 1, 15, 1, 7, 1, 2, 1, 11, 1, 15, 1, 7, 1, 2, 3,
+    52, 12, 311, 9, 22, 10, 8, 24, 6, 1, 42, 1, 9, 69, 6, 2, 1, 1, 44, 1, 2, 3, 1, 2, 23, 10, 23, 9, 31, 65, 19, 1,
+    2, 10, 22, 10, 26, 70, 56, 6, 2, 64, 1, 15, 4, 1, 3, 1, 29, 42, 29, 3, 29, 35, 8, 1, 28, 27, 54, 10, 22, 10, 19,
+    13, 18, 110, 73, 55, 51, 13, 51, 13, 36, 38, 28, 9, 23, 250, 42, 6, 2, 16, 3, 59, 29, 10, 1, 8, 22, 42, 18, 46,
+    21, 27, 23, 12, 53, 57, 2, 2, 1, 13, 45, 32, 25, 26, 36, 29, 1, 2, 1, 8, 35, 3, 1, 12, 48, 14, 4, 21, 1, 1, 1,
+    35, 18, 1, 25, 19, 2, 63, 7, 1, 1, 1, 4, 1, 15, 1, 10, 7, 47, 38, 8, 2, 2, 2, 22, 1, 7, 1, 2, 1, 5, 3, 1, 18, 1,
+    12, 5, 30, 10, 1, 1, 2, 1, 1, 38, 1, 1, 25, 1, 1, 1, 44, 53, 18, 4, 20, 3, 30, 48, 20, 2, 1, 1, 184, 47, 41, 4,
+    36, 48, 20, 1, 59, 43, 13, 1, 71, 27, 37, 7, 185, 44, 116, 64, 31, 8, 2, 1, 2, 8, 1, 2, 1, 24, 15, 1, 1, 1, 94,
+    8, 2, 39, 16, 1, 1, 1, 28, 1, 10, 40, 7, 1, 21, 1, 11, 46, 19, 1, 18, 73, 199, 33, 31, 9, 1, 37, 17, 1, 49, 30,
+    112, 7, 1, 2, 1, 38, 21, 1, 25, 6, 1, 2, 1, 32, 14, 1, 327, 19, 15, 1, 1, 13, 1, 34, 124, 1, 79, 922, 230, 196,
+    2636, 97, 15, 1072, 17, 6, 25, 3995, 5, 583, 6841, 30, 1762, 569, 7, 31, 17, 79, 17, 30, 18, 48, 16, 4, 31, 21,
+    5, 19, 432, 45, 211, 64, 128, 75, 5, 1, 66, 13, 64, 2, 1, 1, 28, 6136, 8, 1238, 41, 10, 8935, 4, 1, 7, 1, 2, 1,
+    291, 15, 1, 29, 3, 2, 1, 14, 4, 8, 396, 2308, 107, 5, 13, 3, 9, 7, 10, 5990, 85, 1, 71, 1, 2, 2, 1, 2, 2, 2, 4,
+    1, 12, 1, 1, 1, 7, 1, 65, 1, 4, 2, 8, 1, 7, 1, 28, 1, 4, 1, 5, 1, 1, 3, 7, 1, 340, 2, 25, 1, 25, 1, 31, 1, 25,
+    1, 31, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 8, 1844, 31, 6, 6, 261, 62, 146, 45, 10, 7, 16, 1, 321, 30, 18, 44,
+    484, 28, 228, 30, 2, 1, 495, 7, 1, 4, 1, 2, 1, 15, 1, 197, 59, 68, 7, 1, 1204, 4, 1, 27, 1, 2, 1, 1, 2, 1, 1,
+    10, 1, 4, 1, 1, 1, 1, 6, 1, 4, 1, 1, 1, 1, 1, 1, 3, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 2, 4,
+    1, 7, 1, 4, 1, 4, 1, 1, 1, 10, 1, 17, 5, 3, 1, 5, 1, 17, 4420, 42720, 32, 4154, 6, 222, 2, 5762, 14, 7473, 15,
+    622, 2466, 542, 1506, 4939, 5, 4192});
+inline constexpr auto kNumbers = edges({
+    48, 10, 120, 2, 5, 1, 2, 3, 1441, 10, 134, 10, 198, 10, 412, 10, 118, 10, 4, 6, 108, 10, 118, 10, 118, 10, 2, 6,
+    110, 13, 115, 10, 8, 7, 103, 10, 104, 7, 7, 19, 109, 10, 96, 10, 118, 10, 70, 20, 268, 10, 70, 10, 719, 20, 881,
+    3, 239, 10, 6, 10, 22, 10, 300, 10, 128, 11, 165, 10, 6, 10, 182, 10, 86, 10, 134, 10, 6, 10, 1046, 1, 3, 6, 6,
+    10, 198, 51, 2, 5, 726, 60, 78, 22, 630, 30, 1385, 1, 777, 1, 25, 9, 14, 3, 343, 4, 138, 10, 30, 8, 1, 15, 32,
+    10, 39, 15, 29536, 10, 188, 10, 320, 6, 154, 10, 38, 10, 198, 10, 22, 10, 86, 10, 406, 10, 21270, 10, 493, 45,
+    12, 57, 17, 2, 341, 27, 36, 4, 29, 1, 8, 1, 134, 5, 202, 10, 942, 8, 25, 7, 39, 9, 75, 5, 22, 6, 160, 2, 2, 16,
+    2, 46, 64, 9, 52, 2, 30, 3, 75, 5, 104, 8, 24, 8, 41, 7, 330, 6, 48, 10, 6, 10, 278, 31, 158, 10, 42, 4, 112, 7,
+    134, 30, 128, 10, 60, 10, 144, 10, 7, 20, 251, 10, 342, 10, 118, 10, 374, 10, 102, 10, 6, 20, 76, 12, 420, 19,
+    93, 10, 662, 10, 86, 29, 227, 10, 70, 10, 422, 10, 102, 21, 1067, 111, 15553, 10, 2342, 10, 86, 10, 134, 10, 1,
+    7, 526, 10, 262, 23, 24153, 10, 1478, 20, 12, 20, 108, 25, 1109, 50, 2368, 10, 422, 10, 502, 10, 247, 10, 716,
+    9, 128, 10, 791, 59, 1, 3, 1, 4, 76, 45, 1, 15, 962, 13, 2787, 10});
+inline constexpr auto kSpaces = edges({
+    9, 5, 18, 1, 100, 1, 26, 1, 5599, 1, 2431, 11, 29, 2, 5, 1, 47, 1, 4000, 1});
+// clang-format on
+
+enum class CharClass { letter, number, space, other };
+
+// The class of the character at text[i], and its length in bytes. An invalid byte is `other`.
+inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length) {
+    std::uint32_t c;
+    length = static_cast<std::size_t>(utf8_decode(text, i, c));
+    if (contains(kLetters, c)) return CharClass::letter;
+    if (contains(kSpaces, c)) return CharClass::space;
+    return contains(kNumbers, c) ? CharClass::number : CharClass::other;
+}
+
+// ---- GPT-2: words and the spelling of bytes
+
+inline std::size_t contraction_length(std::string_view text) {
+    for (const char* suffix : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}) {
+        const std::size_t length = std::strlen(suffix);
+        if (text.substr(0, length) == suffix) return length;
+    }
+    return 0;
+}
+
+// The end of the word that begins at text[begin], by GPT-2's pattern
+//     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+inline std::size_t word_end(std::string_view text, std::size_t begin) {
+    if (const std::size_t length = contraction_length(text.substr(begin))) return begin + length;
+    std::size_t length;
+    std::size_t end = begin + (text[begin] == ' ' && begin + 1 < text.size() ? 1 : 0);
+    const CharClass kind = class_at(text, end, length);
+    if (kind == CharClass::space) end = begin;
+    std::size_t last = end;  // where the last character of the run begins
+    while (end < text.size() && class_at(text, end, length) == kind) {
+        last = end;
+        end += length;
+    }
+    // Of a run of white space, the last character stays for the word that follows, unless it is the only one.
+    const bool give_back = kind == CharClass::space && end < text.size() && last > begin;
+    return give_back ? last : end;
+}
+
+// The character that stands for each byte: itself if it is printable in Latin-1, otherwise one from U+0100 on.
+constexpr std::array<std::uint16_t, 256> byte_characters() {
+    std::array<std::uint16_t, 256> characters{};
+    std::uint16_t next = 256;
+    for (unsigned b = 0; b < 256; ++b) {
+        const bool printable = (b > 32 && b < 127) || (b > 160 && b != 173);
+        characters[b] = printable ? static_cast<std::uint16_t>(b) : next++;
+    }
+    return characters;
+}
+inline constexpr auto kByteCharacters = byte_characters();
+
+inline std::string byte_level_spelling(unsigned char byte) {
+    std::string spelling;
+    utf8_append(spelling, kByteCharacters[byte]);
+    return spelling;
+}
+
+inline std::string byte_level_bytes(std::string_view spelling) {
+    std::string bytes;
+    std::uint32_t c;
+    for (std::size_t i = 0, length; i < spelling.size(); i += length) {
+        length = static_cast<std::size_t>(utf8_decode(spelling, i, c));
+        const auto found = std::find(kByteCharacters.begin(), kByteCharacters.end(), c);
+        if (found == kByteCharacters.end()) bytes += spelling.substr(i, length);
+        else bytes += static_cast<char>(found - kByteCharacters.begin());
+    }
+    return bytes;
+}
+
+// ---- Gemma: the spelling of spaces and bytes
+
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, "▁"
+
+inline std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+    std::string result;
+    for (std::size_t at; (at = text.find(from)) != text.npos; text.remove_prefix(at + from.size()))
+        result.append(text.substr(0, at)).append(to);
+    return result.append(text);
+}
+
+inline std::string byte_fallback_spelling(unsigned char byte) {
+    const char* const digits = "0123456789ABCDEF";
+    return {'<', '0', 'x', digits[byte >> 4], digits[byte & 15], '>'};
+}
+
+inline char byte_fallback_byte(std::string_view spelling) {
+    const auto digit = [&](std::size_t i) { return spelling[i] <= '9' ? spelling[i] - '0' : spelling[i] - 'A' + 10; };
+    return static_cast<char>(digit(3) * 16 + digit(4));
+}
+
+// ---- Vocabulary
+
+// The numbers are those of GGUF's tokenizer.ggml.token_type.
+enum class TokenKind : std::uint8_t { absent, normal, unknown, control, user_defined, unused, byte };
+
+struct Token {
+    std::string_view spelling;
+    TokenKind kind = TokenKind::absent;
+};
+
+// Hash tables here are open-addressing arrays of 2^bits slots, at most half full; a hash's upper bits choose the slot.
+inline int hash_bits(std::size_t entries) {
+    int bits = 1;
+    while ((std::size_t{1} << bits) / 2 < entries) ++bits;
+    return bits;
+}
+
+// Token ids to spellings and back.
+class Vocabulary {
+  public:
+    Vocabulary() = default;
+    Vocabulary(const std::vector<Token>& tokens, const std::string& where);
+    int size() const { return static_cast<int>(kinds_.size()); }
+    TokenKind kind(int id) const { return kinds_[static_cast<std::size_t>(id)]; }
+    void set_kind(int id, TokenKind kind) { kinds_[static_cast<std::size_t>(id)] = kind; }
+    std::string_view operator[](int id) const {
+        const std::size_t i = static_cast<std::size_t>(id);
+        return {text_.data() + starts_[i], starts_[i + 1] - starts_[i]};
+    }
+    // The token that is spelled like a and b joined, or -1.
+    int find(std::string_view a, std::string_view b = {}) const { return slots_[slot_of(a, b)].id; }
+
+  private:
+    struct Slot {
+        std::uint32_t check = 0;  // lower half of the hash
+        int id = -1;
+    };
+    static std::uint64_t hash(std::string_view text, std::uint64_t seed);
+    std::size_t slot_of(std::string_view a, std::string_view b) const;  // the token's, or the free one it would take
+
+    std::string text_;                   // all spellings, one after the other
+    std::vector<std::uint32_t> starts_;  // [size + 1]
+    std::vector<TokenKind> kinds_;       // [size]
+    std::vector<Slot> slots_ = std::vector<Slot>(2);
+    int bits_ = 1;
+};
+
+inline Vocabulary::Vocabulary(const std::vector<Token>& tokens, const std::string& where) {
+    std::size_t bytes = 0;
+    for (const Token& token : tokens) bytes += token.spelling.size();
+    if (tokens.size() > INT_MAX / 4 || bytes > INT_MAX) fail("the vocabulary is too big", where, "get the file again");
+    text_.reserve(bytes);
+    starts_.reserve(tokens.size() + 1);
+    kinds_.reserve(tokens.size());
+    bits_ = hash_bits(tokens.size());
+    slots_.assign(std::size_t{1} << bits_, Slot{});
+    starts_.push_back(0);
+    for (const Token& token : tokens) {
+        const int id = size();
+        text_ += token.spelling;
+        starts_.push_back(static_cast<std::uint32_t>(text_.size()));
+        kinds_.push_back(token.kind);
+        if (token.spelling.empty()) continue;
+        Slot& slot = slots_[slot_of(token.spelling, {})];
+        if (slot.id >= 0) fail("two tokens are spelled " + shown(token.spelling), where, "get the file again");
+        slot = {static_cast<std::uint32_t>(hash(token.spelling, 0)), id};
+    }
+}
+
+inline std::uint64_t Vocabulary::hash(std::string_view text, std::uint64_t seed) {
+    for (const char c : text) seed = (seed ^ static_cast<unsigned char>(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
+    return seed;
+}
+
+inline std::size_t Vocabulary::slot_of(std::string_view a, std::string_view b) const {
+    const std::uint64_t h = hash(b, hash(a, 0));
+    std::size_t i = static_cast<std::size_t>(h >> (64 - bits_));
+    for (; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1)) {
+        if (slots_[i].check != static_cast<std::uint32_t>(h)) continue;
+        const std::string_view spelling = (*this)[slots_[i].id];
+        if (spelling.size() == a.size() + b.size() && spelling.substr(0, a.size()) == a &&
+            spelling.substr(a.size()) == b)
+            break;
+    }
+    return i;
+}
+
+// ---- Merges
+
+struct Merge {
+    std::uint32_t rank = 0;  // the smallest goes first
+    int id = -1;     // what the pair becomes; -1: it does not merge
+};
+
+constexpr std::uint32_t kNever = 0xFFFFFFFF;  // the rank of what does not merge
+
+// Pairs of ids to what they merge into.
+class MergeTable {
+  public:
+    MergeTable() = default;
+    explicit MergeTable(std::size_t entries) : bits_(hash_bits(entries)) { slots_.resize(std::size_t{1} << bits_); }
+    void insert(int left, int right, Merge merge) { slots_[slot_of(left, right)] = {left, right, merge}; }
+    Merge find(int left, int right) const { return slots_[slot_of(left, right)].merge; }
+
+  private:
+    struct Slot {
+        int left = -1, right = -1;
+        Merge merge;
+    };
+    std::size_t slot_of(int left, int right) const {
+        const std::uint64_t pair = static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
+        std::size_t i = static_cast<std::size_t>((pair * 0x9E3779B97F4A7C15u) >> (64 - bits_));
+        while (slots_[i].merge.id >= 0 && (slots_[i].left != left || slots_[i].right != right))
+            i = (i + 1) & (slots_.size() - 1);
+        return i;
+    }
+    std::vector<Slot> slots_ = std::vector<Slot>(2);
+    int bits_ = 1;
+};
+
+// ---- Added tokens
+
+// The tokens to be found in the text as they are, sorted by spelling: those that begin alike are neighbours.
+class AddedTokens {
+  public:
+    AddedTokens() = default;
+    explicit AddedTokens(const Vocabulary& vocabulary);
+    int find(const Vocabulary& vocabulary, std::string_view spelling) const;
+    int longest_match(const Vocabulary& vocabulary, std::string_view text) const;  // at the start of text; -1: none
+
+  private:
+    static unsigned char byte_at(std::string_view text, std::size_t i) { return static_cast<unsigned char>(text[i]); }
+    std::vector<int> ids_;
+    std::array<std::size_t, 257> first_{};  // ids_[first_[b]] .. ids_[first_[b + 1] - 1] begin with byte b
+};
+
+inline AddedTokens::AddedTokens(const Vocabulary& vocabulary) {
+    for (int id = 0; id < vocabulary.size(); ++id) {
+        const TokenKind kind = vocabulary.kind(id);
+        const bool added = kind == TokenKind::control || kind == TokenKind::unknown || kind == TokenKind::user_defined;
+        if (added && !vocabulary[id].empty()) ids_.push_back(id);
+    }
+    std::sort(ids_.begin(), ids_.end(), [&](int a, int b) { return vocabulary[a] < vocabulary[b]; });
+    for (const int id : ids_) ++first_[byte_at(vocabulary[id], 0) + 1u];
+    for (std::size_t b = 0; b < 256; ++b) first_[b + 1] += first_[b];
+}
+
+inline int AddedTokens::find(const Vocabulary& vocabulary, std::string_view spelling) const {
+    const auto less = [&](int id, std::string_view text) { return vocabulary[id] < text; };
+    const auto found = std::lower_bound(ids_.begin(), ids_.end(), spelling, less);
+    return found != ids_.end() && vocabulary[*found] == spelling ? *found : -1;
+}
+
+inline int AddedTokens::longest_match(const Vocabulary& vocabulary, std::string_view text) const {
+    auto first = ids_.begin() + static_cast<std::ptrdiff_t>(first_[byte_at(text, 0)]);
+    auto last = ids_.begin() + static_cast<std::ptrdiff_t>(first_[byte_at(text, 0) + 1u]);
+    int match = -1;
+    for (std::size_t length = 1; first != last; ++length) {  // [first, last) begin with text[0 .. length - 1]
+        if (vocabulary[*first].size() == length) match = *first++;
+        if (length == text.size()) break;
+        const unsigned char next = byte_at(text, length);
+        first = std::lower_bound(first, last, next,
+                                 [&](int id, unsigned char b) { return byte_at(vocabulary[id], length) < b; });
+        last = std::upper_bound(first, last, next,
+                                [&](unsigned char b, int id) { return b < byte_at(vocabulary[id], length); });
+    }
+    return match;
+}
+
+}  // namespace detail
+
+// ---- Text to ids and back
+
+struct Tokenizer::Impl {
+    bool byte_level = true;  // GPT-2's kind; false: Gemma's
+    bool add_bos = false;
+    bool prefix_space = false;  // texts get a space in front
+    int bos = -1;
+    std::vector<int> ends;
+    detail::Vocabulary vocabulary;
+    detail::AddedTokens added;
+    detail::MergeTable merges;
+    std::vector<std::uint32_t> ranks;            // of merging into each token; empty: see `merges`
+    std::array<int, 256> byte_tokens{};  // the token of each byte
+
+    detail::Merge merge(int left, int right) const {
+        if (ranks.empty()) return merges.find(left, right);
+        const int id = vocabulary.find(vocabulary[left], vocabulary[right]);
+        if (id < 0 || ranks[static_cast<std::size_t>(id)] == detail::kNever) return {};
+        return {ranks[static_cast<std::size_t>(id)], id};
+    }
+};
+
+namespace detail {
+
+// Merges a row of symbols as far as it goes.
+class Merger {
+  public:
+    explicit Merger(const Tokenizer::Impl& tokenizer) : tokenizer_(tokenizer) {}
+
+    void add(int id) {
+        const int index = static_cast<int>(symbols_.size());
+        symbols_.push_back({id, index - 1, index + 1, {}});
+    }
+
+    // Appends the merged symbols to ids, and is empty again.
+    void finish(std::vector<int>& ids) {
+        const int count = static_cast<int>(symbols_.size());
+        for (int i = 0; i < count; ++i)
+            if (propose(i)) queue_.push_back(candidate(i));
+        std::make_heap(queue_.begin(), queue_.end(), std::greater<>());
+        while (!queue_.empty()) {
+            std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
+            const std::uint64_t best = queue_.back();
+            queue_.pop_back();
+            const int left = static_cast<int>(best & 0xFFFFFFFF);
+            if (at(left).id >= 0 && at(left).merge.id >= 0 && candidate(left) == best) apply(left);
+        }
+        for (int i = 0; i < count; i = at(i).next) ids.push_back(at(i).id);
+        symbols_.clear();
+    }
+
+  private:
+    struct Symbol {
+        int id;              // -1: merged into the one before
+        int previous, next;  // neighbours; -1 and the number of symbols at the ends
+        Merge merge;         // with the next one
+    };
+    Symbol& at(int index) { return symbols_[static_cast<std::size_t>(index)]; }
+    bool is_symbol(int index) const { return index >= 0 && index < static_cast<int>(symbols_.size()); }
+
+    // A candidate is the place of a merge, below its rank: the smallest is the best, of equal ranks the leftmost.
+    std::uint64_t candidate(int left) {
+        return static_cast<std::uint64_t>(at(left).merge.rank) << 32 | static_cast<std::uint32_t>(left);
+    }
+
+    // Looks up what a symbol and the next one merge into. False if nothing.
+    bool propose(int left) {
+        if (!is_symbol(left)) return false;
+        Symbol& symbol = at(left);
+        symbol.merge = is_symbol(symbol.next) ? tokenizer_.merge(symbol.id, at(symbol.next).id) : Merge();
+        return symbol.merge.id >= 0;
+    }
+
+    void apply(int index) {
+        Symbol& left = at(index);
+        Symbol& right = at(left.next);
+        left.id = left.merge.id;
+        left.next = right.next;
+        right.id = -1;
+        if (is_symbol(left.next)) at(left.next).previous = index;
+        for (const int changed : {left.previous, index}) {
+            if (!propose(changed)) continue;
+            queue_.push_back(candidate(changed));
+            std::push_heap(queue_.begin(), queue_.end(), std::greater<>());
+        }
+    }
+
+    const Tokenizer::Impl& tokenizer_;
+    std::vector<Symbol> symbols_;
+    std::vector<std::uint64_t> queue_;  // of candidates, a heap; those whose symbols have changed since are passed over
+};
+
+// Encodes text without added tokens.
+class TextEncoder {
+  public:
+    TextEncoder(const Tokenizer::Impl& tokenizer, std::vector<int>& ids)
+        : tokenizer_(tokenizer), ids_(ids), merger_(tokenizer) {}
+
+    void encode(std::string_view text) {
+        if (text.empty()) return;
+        std::string prefixed;
+        if (tokenizer_.prefix_space && !(tokenizer_.byte_level && text[0] == ' '))
+            text = prefixed.append(" ").append(text);
+        if (tokenizer_.byte_level) words(text);
+        else characters(text);
+    }
+
+  private:
+    void words(std::string_view text) {
+        for (std::size_t begin = 0, end; begin < text.size(); begin = end) {
+            end = word_end(text, begin);
+            add_bytes(text.substr(begin, end - begin));
+            merger_.finish(ids_);
+        }
+    }
+
+    void characters(std::string_view text) {
+        std::uint32_t c;
+        for (std::size_t i = 0, length; i < text.size(); i += length) {
+            length = static_cast<std::size_t>(utf8_decode(text, i, c));
+            const std::string_view character = text.substr(i, length);
+            const int id = tokenizer_.vocabulary.find(c == ' ' ? kSpaceMark : character);
+            if (id >= 0) merger_.add(id);
+            else add_bytes(character);
+        }
+        merger_.finish(ids_);
+    }
+
+    void add_bytes(std::string_view bytes) {
+        for (const char b : bytes) merger_.add(tokenizer_.byte_tokens[static_cast<unsigned char>(b)]);
+    }
+
+    const Tokenizer::Impl& tokenizer_;
+    std::vector<int>& ids_;
+    Merger merger_;
+};
+
+}  // namespace detail
+
+inline std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool parse_special) const {
+    if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
+    std::vector<int> ids;
+    if (add_bos && impl_->add_bos) ids.push_back(impl_->bos);
+    detail::TextEncoder encoder(*impl_, ids);
+    std::size_t begin = 0, i = 0;  // text[begin .. i) holds no added token
+    while (i < text.size()) {
+        const int id = impl_->added.longest_match(impl_->vocabulary, text.substr(i));
+        const std::size_t length = id < 0 ? 1 : impl_->vocabulary[id].size();
+        const bool special = id >= 0 && impl_->vocabulary.kind(id) != detail::TokenKind::user_defined;
+        if (id >= 0 && (parse_special || !special)) {
+            encoder.encode(text.substr(begin, i - begin));
+            ids.push_back(id);
+            begin = i + length;
+        }
+        i += length;
+    }
+    encoder.encode(text.substr(begin));
+    return ids;
+}
+
+inline std::string Tokenizer::piece(int id) const {
+    if (id < 0 || id >= vocab_size())
+        detail::fail("there is no token " + std::to_string(id), "vocabulary of " + std::to_string(vocab_size()) + " tokens",
+                     "pass ids of this model");
+    const std::string_view spelling = impl_->vocabulary[id];
+    const detail::TokenKind kind = impl_->vocabulary.kind(id);
+    if (kind == detail::TokenKind::byte) return std::string(1, detail::byte_fallback_byte(spelling));
+    if (!impl_->byte_level) return detail::replace_all(spelling, detail::kSpaceMark, " ");
+    return kind == detail::TokenKind::normal ? detail::byte_level_bytes(spelling) : std::string(spelling);
+}
+
+inline std::string Tokenizer::decode(const std::vector<int>& ids) const {
+    std::string text;
+    for (const int id : ids) text += piece(id);
+    return text;
+}
+
+inline int Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
+inline int Tokenizer::bos() const { return impl_->bos; }
+inline bool Tokenizer::is_end(int id) const {
+    return std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
+}
+inline int Tokenizer::find(std::string_view piece) const { return impl_->added.find(impl_->vocabulary, piece); }
+
+// ---- Loading
+
+namespace detail {
+
+[[noreturn]] inline void unsupported_tokenizer(const std::string& what, const std::string& where) {
+    fail("the tokenizer is of an unsupported kind, " + what, where, "use a model with GPT-2's or Gemma's tokenizer");
+}
+
+[[noreturn]] inline void damaged_tokenizer(const std::string& what, const std::string& where) {
+    fail("the tokenizer is damaged, " + what, where, "get the file again");
+}
+
+inline JsonDocument read_json(const std::string& path) {
+    return JsonDocument::parse(File(path).read_all(std::uint64_t{1} << 30), path);
+}
+
+// A member of an object, null if there is none.
+inline const Json& member(const Json& object, std::string_view key) {
+    static const Json none{};
+    const Json* found = object.find(key);
+    return found ? *found : none;
+}
+
+inline std::string_view text_member(const Json& object, std::string_view key) {
+    const Json& value = member(object, key);
+    return value.is_string() ? value.string() : std::string_view();
+}
+
+inline bool flag_member(const Json& object, std::string_view key, bool otherwise) {
+    const Json& value = member(object, key);
+    return value.is_bool() ? value.boolean() : otherwise;
+}
+
+inline void add_merge(Tokenizer::Impl& tokenizer, std::string_view left, std::string_view right, std::size_t rank,
+                      const std::string& where) {
+    const Vocabulary& vocabulary = tokenizer.vocabulary;
+    const int a = vocabulary.find(left), b = vocabulary.find(right), id = vocabulary.find(left, right);
+    if (a < 0 || b < 0 || id < 0)
+        damaged_tokenizer("the merge of " + shown(left) + " and " + shown(right) + " names an unknown token", where);
+    tokenizer.merges.insert(a, b, {static_cast<std::uint32_t>(rank), id});
+}
+
+// A merge written as "left right".
+inline void add_merge(Tokenizer::Impl& tokenizer, std::string_view pair, std::size_t rank, const std::string& where) {
+    const std::size_t space = pair.find(' ');
+    if (space == pair.npos) damaged_tokenizer("no merge is " + shown(pair), where);
+    add_merge(tokenizer, pair.substr(0, space), pair.substr(space + 1), rank, where);
+}
+
+inline void reserve_merges(Tokenizer::Impl& tokenizer, std::size_t count, const std::string& where) {
+    if (count > INT_MAX / 4) damaged_tokenizer("too many merges", where);
+    tokenizer.merges = MergeTable(count);
+}
+
+// ---- tokenizer.json, and vocab.json with merges.txt
+
+// Tokens by id. Files list them in any order and may leave holes, but no more than there are tokens.
+class TokenList {
+  public:
+    TokenList(std::size_t entries, std::string where) : limit_(2 * entries), where_(std::move(where)) {}
+
+    void put(std::string_view spelling, const Json& id, TokenKind kind) {
+        const std::uint64_t index = id.whole();
+        if (index >= limit_) damaged_tokenizer("token " + shown(spelling) + " has an id out of range", where_);
+        if (index >= tokens.size()) tokens.resize(static_cast<std::size_t>(index) + 1);
+        Token& token = tokens[static_cast<std::size_t>(index)];
+        if (token.kind != TokenKind::absent && token.spelling != spelling)
+            damaged_tokenizer(shown(spelling) + " and " + shown(token.spelling) + " have the same id", where_);
+        token = {spelling, kind};
+    }
+
+    std::vector<Token> tokens;
+
+  private:
+    std::size_t limit_;
+    std::string where_;
+};
+
+// Sees which of the two kinds a tokenizer.json describes, and refuses any other.
+inline void read_kind(Tokenizer::Impl& tokenizer, const Json& root, const std::string& where) {
+    const Json& model = member(root, "model");
+    const Json& normalizer = member(root, "normalizer");
+    const Json& splitter = member(root, "pre_tokenizer");
+    const bool mark_spaces = text_member(normalizer, "type") == "Replace" &&
+                             text_member(member(normalizer, "pattern"), "String") == " " &&
+                             text_member(normalizer, "content") == kSpaceMark;
+    const bool split_at_spaces = text_member(splitter, "type") == "Split" &&  // after which there are none
+                                 text_member(member(splitter, "pattern"), "String") == " ";
+    const bool words = text_member(splitter, "type") == "ByteLevel" && flag_member(splitter, "use_regex", true);
+    const bool gemma = mark_spaces && (splitter.is_null() || split_at_spaces);
+    if (!gemma && !(normalizer.is_null() && words))
+        unsupported_tokenizer("normalizer " + shown(text_member(normalizer, "type")) + ", pre-tokenizer " +
+                                  shown(text_member(splitter, "type")), where);
+    tokenizer.byte_level = !gemma;
+    tokenizer.prefix_space = !gemma && flag_member(splitter, "add_prefix_space", true);
+
+    const Json& type = member(model, "type");  // older files have none
+    if (!(type.is_null() || text_member(model, "type") == "BPE") || !member(model, "merges").is_array())
+        unsupported_tokenizer("model " + shown(text_member(model, "type")), where);
+    if (gemma != flag_member(model, "byte_fallback", false)) unsupported_tokenizer("byte_fallback", where);
+    if (flag_member(model, "ignore_merges", false)) unsupported_tokenizer("ignore_merges", where);
+    const Json& dropout = member(model, "dropout");
+    if (!dropout.is_null() && dropout.number() != 0) unsupported_tokenizer("dropout", where);
+    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
+        if (!text_member(model, key).empty()) unsupported_tokenizer(key, where);
+}
+
+inline void put_added_token(TokenList& list, const Json& token, bool gemma, const std::string& where) {
+    const std::string_view spelling = member(token, "content").string();
+    for (const char* key : {"single_word", "lstrip", "rstrip"})
+        if (flag_member(token, key, false)) unsupported_tokenizer(shown(spelling) + " with " + key, where);
+    const bool has_space = spelling.find(' ') != spelling.npos || spelling.find(kSpaceMark) != spelling.npos;
+    if (gemma && has_space && flag_member(token, "normalized", false))
+        unsupported_tokenizer(shown(spelling) + " with normalized", where);
+    const bool special = flag_member(token, "special", false);
+    list.put(spelling, member(token, "id"), special ? TokenKind::control : TokenKind::user_defined);
+}
+
+inline void set_bos(Tokenizer::Impl& tokenizer, std::string_view spelling, const std::string& where) {
+    tokenizer.add_bos = true;
+    tokenizer.bos = tokenizer.vocabulary.find(spelling);
+    if (tokenizer.bos < 0) damaged_tokenizer(shown(spelling) + " should begin each text and is no token", where);
+}
+
+// A template says what surrounds the text: nothing, or <bos> before it. True if the processor is or has a template.
+inline bool read_template(Tokenizer::Impl& tokenizer, const Json& processor, const std::string& where) {
+    const Json& parts = member(processor, "processors");  // of a Sequence
+    if (parts.is_array()) {
+        for (const Json& part : parts.array())
+            if (text_member(part, "type") == "TemplateProcessing") return read_template(tokenizer, part, where);
+    }
+    if (text_member(processor, "type") != "TemplateProcessing") return false;
+    const auto steps = member(processor, "single").array();
+    if (steps.empty() || steps.size() > 2 || !steps[steps.size() - 1].find("Sequence"))
+        unsupported_tokenizer("its template is not <bos> and the text", where);
+    if (steps.size() == 2) set_bos(tokenizer, text_member(member(steps[0], "SpecialToken"), "id"), where);
+    return true;
+}
+
+// Without a template, tokenizer_config.json decides about <bos>.
+inline void read_tokenizer_config(Tokenizer::Impl& tokenizer, const std::string& path) {
+    if (!file_exists(path)) return;
+    const JsonDocument document = read_json(path);
+    if (!flag_member(document.root(), "add_bos_token", false)) return;
+    const Json& bos = member(document.root(), "bos_token");
+    set_bos(tokenizer, bos.is_string() ? bos.string() : text_member(bos, "content"), path);
+}
+
+inline void read_tokenizer_json(Tokenizer::Impl& tokenizer, const std::string& directory) {
+    const std::string path = directory + "/tokenizer.json";
+    const JsonDocument document = read_json(path);
+    const Json& root = document.root();
+    read_kind(tokenizer, root, path);
+    const Json& model = member(root, "model");
+    const Json& added = member(root, "added_tokens");
+    const auto vocabulary = member(model, "vocab").members();
+    TokenList list(vocabulary.size() + (added.is_null() ? 0 : added.array().size()), path);
+    for (const auto& [spelling, id] : vocabulary) list.put(spelling, id, TokenKind::normal);
+    if (!added.is_null())
+        for (const Json& token : added.array()) put_added_token(list, token, !tokenizer.byte_level, path);
+    tokenizer.vocabulary = Vocabulary(list.tokens, path);
+
+    const auto merges = member(model, "merges").array();
+    reserve_merges(tokenizer, merges.size(), path);
+    std::size_t rank = 0;
+    for (const Json& merge : merges) {  // "left right", or since 2024 ["left", "right"]
+        if (merge.is_string()) add_merge(tokenizer, merge.string(), rank++, path);
+        else if (merge.array().size() != 2) damaged_tokenizer("a merge is not of two tokens", path);
+        else add_merge(tokenizer, merge.array()[0].string(), merge.array()[1].string(), rank++, path);
+    }
+    if (!read_template(tokenizer, member(root, "post_processor"), path))
+        read_tokenizer_config(tokenizer, directory + "/tokenizer_config.json");
+}
+
+inline void read_vocab_and_merges(Tokenizer::Impl& tokenizer, const std::string& directory) {
+    const std::string vocab_path = directory + "/vocab.json", merges_path = directory + "/merges.txt";
+    const JsonDocument document = read_json(vocab_path);
+    const auto vocabulary = document.root().members();
+    TokenList list(vocabulary.size(), vocab_path);
+    for (const auto& [spelling, id] : vocabulary)
+        list.put(spelling, id, spelling == "<|endoftext|>" ? TokenKind::control : TokenKind::normal);
+    tokenizer.vocabulary = Vocabulary(list.tokens, vocab_path);
+
+    const std::string text = File(merges_path).read_all(std::uint64_t{1} << 30);
+    reserve_merges(tokenizer, static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) + 1, merges_path);
+    std::size_t rank = 0;
+    for (std::size_t begin = 0, end; begin < text.size(); begin = end + 1) {
+        end = std::min(text.find('\n', begin), text.size());
+        std::string_view line = std::string_view(text).substr(begin, end - begin);
+        if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+        if (!line.empty() && line.substr(0, 8) != "#version") add_merge(tokenizer, line, rank++, merges_path);
+    }
+}
+
+// Adds the id or ids of an eos_token_id.
+inline void add_ends(Tokenizer::Impl& tokenizer, const Json& ids) {
+    const auto add = [&](const Json& id) {
+        if (id.whole() < static_cast<std::uint64_t>(tokenizer.vocabulary.size()))
+            tokenizer.ends.push_back(static_cast<int>(id.whole()));
+    };
+    if (ids.is_number()) add(ids);
+    if (ids.is_array())
+        for (const Json& id : ids.array()) add(id);
+}
+
+inline void read_directory(Tokenizer::Impl& tokenizer, const Checkpoint& checkpoint) {
+    const std::string directory = checkpoint.directory();
+    if (file_exists(directory + "/tokenizer.json")) read_tokenizer_json(tokenizer, directory);
+    else if (file_exists(directory + "/vocab.json")) read_vocab_and_merges(tokenizer, directory);
+    else fail("there is no tokenizer", directory, "put tokenizer.json, or vocab.json and merges.txt, beside the model");
+
+    const Json& config = checkpoint.config.root();
+    add_ends(tokenizer, member(config, "eos_token_id"));
+    add_ends(tokenizer, member(member(config, "text_config"), "eos_token_id"));
+    const std::string generation = directory + "/generation_config.json";
+    if (file_exists(generation)) add_ends(tokenizer, member(read_json(generation).root(), "eos_token_id"));
+    const Json& bos = member(config, "bos_token_id");
+    if (tokenizer.bos < 0 && bos.is_number() && bos.whole() < static_cast<std::uint64_t>(tokenizer.vocabulary.size()))
+        tokenizer.bos = static_cast<int>(bos.whole());
+}
+
+// ---- GGUF
+
+inline const GgufValue* find_value(const Checkpoint& gguf, const std::string& name, GgufValue::Kind kind) {
+    const auto found = gguf.metadata.find("tokenizer.ggml." + name);
+    if (found == gguf.metadata.end()) return nullptr;
+    if (found->second.kind != kind) damaged_tokenizer("tokenizer.ggml." + name + " is of a wrong type", gguf.path);
+    return &found->second;
+}
+
+// A token's id from the metadata, or -1.
+inline int find_id(const Checkpoint& gguf, const std::string& name, int vocab_size) {
+    const GgufValue* value = find_value(gguf, name, GgufValue::Kind::integer);
+    if (!value) return -1;
+    if (value->i < 0 || value->i >= vocab_size)
+        damaged_tokenizer("tokenizer.ggml." + name + " is not in the vocabulary", gguf.path);
+    return static_cast<int>(value->i);
+}
+
+inline bool find_flag(const Checkpoint& gguf, const std::string& name, bool otherwise) {
+    const GgufValue* value = find_value(gguf, name, GgufValue::Kind::boolean);
+    return value ? value->i != 0 : otherwise;
+}
+
+inline std::vector<Token> list_tokens(const Checkpoint& gguf) {
+    const GgufValue* spellings = find_value(gguf, "tokens", GgufValue::Kind::strings);
+    const GgufValue* kinds = find_value(gguf, "token_type", GgufValue::Kind::integers);
+    if (!spellings) damaged_tokenizer("tokenizer.ggml.tokens is missing", gguf.path);
+    std::vector<Token> tokens;
+    tokens.reserve(spellings->strings.size());
+    for (const std::string_view spelling : spellings->strings) tokens.push_back({spelling, TokenKind::normal});
+    if (!kinds) return tokens;
+    if (kinds->integers.size() != tokens.size()) damaged_tokenizer("not every token has a type", gguf.path);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        const std::int64_t kind = kinds->integers[i];
+        if (kind < 0 || kind > 6) damaged_tokenizer("there is no token type " + std::to_string(kind), gguf.path);
+        if (kind >= 2 && kind <= 5) tokens[i].kind = static_cast<TokenKind>(kind);  // bytes are known by their spelling
+    }
+    return tokens;
+}
+
+inline void read_gpt2_metadata(Tokenizer::Impl& tokenizer, const Checkpoint& gguf) {
+    const GgufValue* splitter = find_value(gguf, "pre", GgufValue::Kind::string);
+    if (splitter && splitter->s != "gpt-2" && splitter->s != "gpt2" && splitter->s != "default")
+        unsupported_tokenizer("pre-tokenizer " + shown(splitter->s), gguf.path);
+    tokenizer.vocabulary = Vocabulary(list_tokens(gguf), gguf.path);
+    const GgufValue* merges = find_value(gguf, "merges", GgufValue::Kind::strings);
+    if (!merges) damaged_tokenizer("tokenizer.ggml.merges is missing", gguf.path);
+    reserve_merges(tokenizer, merges->strings.size(), gguf.path);
+    for (std::size_t rank = 0; rank < merges->strings.size(); ++rank)
+        add_merge(tokenizer, merges->strings[rank], rank, gguf.path);
+}
+
+// The rank of merging into a token: the better its score, the smaller. Runs of spaces, which are added tokens without a
+// score, merge before all others, the longest first; other added tokens never do.
+inline std::uint32_t rank_of(const Token& token, double score) {
+    if (token.kind != TokenKind::normal && token.kind != TokenKind::user_defined) return kNever;
+    const bool added = token.kind == TokenKind::user_defined;
+    const float cost = added ? -1e30f * static_cast<float>(token.spelling.size()) : 0 - static_cast<float>(score);
+    const std::uint32_t bits = f32_to_bits(cost);
+    return bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
+}
+
+inline void read_gemma_metadata(Tokenizer::Impl& tokenizer, const Checkpoint& gguf) {
+    std::vector<Token> tokens = list_tokens(gguf);
+    std::deque<std::string> marked;
+    for (Token& token : tokens)  // a GGUF lists runs of spaces as they are
+        if (token.kind == TokenKind::user_defined && token.spelling.find(' ') != token.spelling.npos)
+            token.spelling = marked.emplace_back(replace_all(token.spelling, " ", kSpaceMark));
+    const GgufValue* scores = find_value(gguf, "scores", GgufValue::Kind::reals);
+    if (!scores || scores->reals.size() != tokens.size()) damaged_tokenizer("not every token has a score", gguf.path);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        if (!(std::fabs(scores->reals[i]) < 1e30)) damaged_tokenizer("a score is not a number", gguf.path);
+        tokenizer.ranks.push_back(rank_of(tokens[i], scores->reals[i]));
+    }
+    tokenizer.vocabulary = Vocabulary(tokens, gguf.path);
+}
+
+inline void read_metadata(Tokenizer::Impl& tokenizer, const Checkpoint& gguf) {
+    const GgufValue* model = find_value(gguf, "model", GgufValue::Kind::string);
+    if (!model) fail("there is no tokenizer", gguf.path, "use a GGUF with tokenizer.ggml.model");
+    tokenizer.byte_level = model->s == "gpt2";
+    if (tokenizer.byte_level) read_gpt2_metadata(tokenizer, gguf);
+    else if (model->s == "llama") read_gemma_metadata(tokenizer, gguf);
+    else unsupported_tokenizer("tokenizer.ggml.model " + shown(model->s), gguf.path);
+
+    const int size = tokenizer.vocabulary.size();
+    tokenizer.prefix_space = find_flag(gguf, "add_space_prefix", false);
+    tokenizer.bos = find_id(gguf, "bos_token_id", size);
+    tokenizer.add_bos = find_flag(gguf, "add_bos_token", !tokenizer.byte_level) && tokenizer.bos >= 0;
+    for (const char* name : {"eos_token_id", "eot_token_id"}) tokenizer.ends.push_back(find_id(gguf, name, size));
+}
+
+// ---- Both
+
+inline void find_byte_tokens(Tokenizer::Impl& tokenizer, const std::string& where) {
+    for (unsigned b = 0; b < 256; ++b) {
+        const auto byte = static_cast<unsigned char>(b);
+        const std::string spelling = tokenizer.byte_level ? byte_level_spelling(byte) : byte_fallback_spelling(byte);
+        const int id = tokenizer.vocabulary.find(spelling);
+        if (id < 0) damaged_tokenizer("there is no token " + shown(spelling) + " for byte " + std::to_string(b), where);
+        if (!tokenizer.byte_level) tokenizer.vocabulary.set_kind(id, TokenKind::byte);
+        tokenizer.byte_tokens[b] = id;
+    }
+}
+
+inline std::shared_ptr<const Tokenizer::Impl> load_tokenizer(const Checkpoint& checkpoint) {
+    const auto tokenizer = std::make_shared<Tokenizer::Impl>();
+    if (checkpoint.is_gguf) read_metadata(*tokenizer, checkpoint);
+    else read_directory(*tokenizer, checkpoint);
+    find_byte_tokens(*tokenizer, checkpoint.path);
+    tokenizer->added = AddedTokens(tokenizer->vocabulary);
+    for (const char* name : {"<end_of_turn>", "<eos>", "<|endoftext|>"})
+        tokenizer->ends.push_back(tokenizer->added.find(tokenizer->vocabulary, name));
+    return tokenizer;
+}
+
+}  // namespace detail
+namespace detail {
+
+// ==== MODEL ==========================================================================================================
+//
+// From a checkpoint to what the forward pass reads: Config says the sizes, Weights holds the matrices, and Loader turns
+// the file's tensors into them: checks their shapes, joins those that are multiplied with the same input (q, k and v;
+// gate and up), and repacks groups of 16 rows, all threads at once. Rows are read from the file as they are needed, so
+// that loading takes no more memory than the result.
+
+struct Norm {
+    std::vector<float> w, b;  // [n]; b is LayerNorm's, empty for RMSNorm
+};
+
+struct Layer {
+    Norm attn_norm;
+    Matrix qkv;                   // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
+    std::vector<float> qkv_bias;  // biases: GPT-2
+    Norm q_norm, k_norm;          // [head_dim]: Gemma 3
+    Matrix out;                   // [hidden_size, num_heads * head_dim]
+    std::vector<float> out_bias;
+    Norm post_attn_norm;          // Gemma 3
+    Norm ffn_norm;
+    Matrix up;                    // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 16 rows
+    std::vector<float> up_bias;
+    Matrix down;                  // [hidden_size, intermediate_size]
+    std::vector<float> down_bias;
+    Norm post_ffn_norm;           // Gemma 3
+};
+
+struct Weights {
+    Arena memory;
+    Matrix embedding;              // [vocab_size, hidden_size], the head as well where it is tied
+    Matrix untied_head;            // [vocab_size, hidden_size]
+    std::vector<float> positions;  // [context_length, hidden_size]: GPT-2
+    std::vector<Layer> layers;
+    Norm final_norm;
+};
+
+inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// ---- config: Hugging Face's config.json, or GGUF metadata
+
+// One reader for both: numbers by name, with a default or an error that names the file.
+class Fields {
+  public:
+    explicit Fields(const Checkpoint& file) : file_(file) {
+        const Json* text = file.is_gguf ? nullptr : file.config.root().find("text_config");
+        json_ = file.is_gguf ? nullptr : text ? text : &file.config.root();
+    }
+    const Json* json(std::string_view name) const {
+        const Json* v = json_ ? json_->find(name) : nullptr;
+        return v && !v->is_null() ? v : nullptr;
+    }
+    const GgufValue* gguf(const std::string& name) const {
+        const auto it = file_.metadata.find(name);
+        return it == file_.metadata.end() ? nullptr : &it->second;
+    }
+    double real(const std::string& name, double fallback) const {
+        double value = fallback;
+        if (const Json* v = json(name)) value = v->number();
+        if (const GgufValue* v = gguf(name)) {
+            if (v->kind != GgufValue::Kind::integer && v->kind != GgufValue::Kind::real) refuse(name, "is no number");
+            value = v->kind == GgufValue::Kind::integer ? static_cast<double>(v->i) : v->f;
+        }
+        if (!(value > -1e30 && value < 1e30)) refuse(name, "is missing or out of range");
+        return value;
+    }
+    // A fallback of -1 means that there is none.
+    int integer(const std::string& name, int lowest, int highest, double fallback = -1) const {
+        const double value = real(name, fallback);
+        if (value < lowest || value > highest || value != std::floor(value))
+            refuse(name, value == -1 ? "is missing" : "is " + text(value) + ", not a whole number from " +
+                   std::to_string(lowest) + " to " + std::to_string(highest));
+        return static_cast<int>(value);
+    }
+    std::string string(const std::string& name, const std::string& fallback) const {
+        if (const Json* v = json(name)) return std::string(v->string());
+        if (const GgufValue* v = gguf(name); v && v->kind == GgufValue::Kind::string) return std::string(v->s);
+        return fallback;
+    }
+    bool boolean(const std::string& name, bool fallback) const {
+        const Json* v = json(name);
+        return v ? v->boolean() : fallback;
+    }
+    [[noreturn]] void refuse(const std::string& name, const std::string& problem) const {
+        fail("this model's configuration cannot be used", file_.path + ": " + name + " " + problem,
+             "llm.h runs GPT-2 and Gemma 3 text models; check the file");
+    }
+    static std::string text(double value) {
+        std::ostringstream out;
+        out << value;
+        return out.str();
+    }
+
+  private:
+    const Checkpoint& file_;
+    const Json* json_;
+};
+
+constexpr int kMostRows = 1 << 24;  // of anything: the largest vocabularies have a 64th of it
+constexpr int kMostHeadDim = 1024;
+
+inline Config::Architecture architecture_of(const Fields& f, const Checkpoint& file) {
+    const std::string name = file.is_gguf ? f.string("general.architecture", "") : f.string("model_type", "");
+    if (name == "gpt2") return Config::Architecture::gpt2;
+    if (name == "gemma3" || name == "gemma3_text") return Config::Architecture::gemma3;
+    f.refuse(file.is_gguf ? "general.architecture" : "model_type", "is '" + name + "', not gpt2, gemma3 or gemma3_text");
+}
+
+inline Config gpt2_config(const Fields& f, bool gguf) {
+    const auto key = [&](const char* hf, const char* name) { return gguf ? std::string("gpt2.") + name : std::string(hf); };
+    Config c;
+    c.architecture = Config::Architecture::gpt2;
+    c.context_length = f.integer(key("n_positions", "context_length"), 1, kMostRows, gguf ? -1 : 1024);
+    c.hidden_size = f.integer(key("n_embd", "embedding_length"), 1, 1 << 20, gguf ? -1 : 768);
+    c.num_layers = f.integer(key("n_layer", "block_count"), 1, 1000, gguf ? -1 : 12);
+    c.num_heads = f.integer(key("n_head", "attention.head_count"), 1, 1 << 12, gguf ? -1 : 12);
+    c.num_kv_heads = c.num_heads;
+    c.head_dim = c.hidden_size / c.num_heads;
+    if (c.head_dim > kMostHeadDim) f.refuse(key("n_head", "attention.head_count"), "is too small");
+    if (c.hidden_size % c.num_heads) f.refuse(key("n_embd", "embedding_length"), "is no multiple of the number of heads");
+    c.intermediate_size = f.integer(key("n_inner", "feed_forward_length"), 1, 1 << 22, 4 * c.hidden_size);
+    c.norm_eps = static_cast<float>(f.real(key("layer_norm_epsilon", "attention.layer_norm_epsilon"), 1e-5));
+    c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+    const std::string activation = f.string("activation_function", "gelu_new");
+    if (activation != "gelu_new" && activation != "gelu_pytorch_tanh")
+        f.refuse("activation_function", "is '" + activation + "', not gelu_new");
+    if (!f.boolean("scale_attn_weights", true)) f.refuse("scale_attn_weights", "is false");
+    if (f.boolean("scale_attn_by_inverse_layer_idx", false)) f.refuse("scale_attn_by_inverse_layer_idx", "is true");
+    c.is_local.assign(usize(c.num_layers), false);
+    return c;
+}
+
+// Rope frequencies are in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) in rope_parameters.
+inline void gemma3_rope_from_json(const Fields& f, Config& c) {
+    c.rope_theta = static_cast<float>(f.real("rope_theta", 1e6));
+    c.rope_local_theta = static_cast<float>(f.real("rope_local_base_freq", 1e4));
+    const Json* scaling = f.json("rope_scaling");
+    if (const Json* both = f.json("rope_parameters")) {
+        scaling = both->find("full_attention");
+        const Json* local = both->find("sliding_attention");
+        const auto theta = [](const Json* v, float& out) {
+            if (v && v->find("rope_theta")) out = static_cast<float>(v->find("rope_theta")->number());
+        };
+        theta(scaling, c.rope_theta);
+        theta(local, c.rope_local_theta);
+    }
+    if (!scaling) return;
+    const Json* type = scaling->find("rope_type");
+    if (!type) type = scaling->find("type");
+    const std::string_view name = type ? type->string() : "default";
+    if (name == "default") return;
+    if (name != "linear") f.refuse("rope_type", "is '" + std::string(name) + "', not linear");
+    const Json* factor = scaling->find("factor");
+    c.rope_scaling = factor ? static_cast<float>(factor->number()) : 1.0f;
+}
+
+inline void gemma3_rope_from_gguf(const Fields& f, Config& c) {
+    c.rope_theta = static_cast<float>(f.real("gemma3.rope.freq_base", 1e6));
+    c.rope_local_theta = static_cast<float>(f.real("gemma3.rope.freq_base_swa", 1e4));
+    const std::string type = f.string("gemma3.rope.scaling.type", "none");
+    if (type == "linear") c.rope_scaling = static_cast<float>(f.real("gemma3.rope.scaling.factor", 1));
+    else if (type != "none") f.refuse("gemma3.rope.scaling.type", "is '" + type + "', not linear");
+}
+
+// Which layers see only a window: `layer_types`, or all but every sixth (or whatever the pattern's length is).
+inline std::vector<bool> gemma3_local_layers(const Fields& f, bool gguf, int layers) {
+    std::vector<bool> local;
+    if (const Json* types = f.json("layer_types")) {
+        for (const Json& type : types->array()) {
+            if (type.string() != "sliding_attention" && type.string() != "full_attention")
+                f.refuse("layer_types", "holds '" + std::string(type.string()) + "'");
+            local.push_back(type.string() == "sliding_attention");
+        }
+        if (local.size() != usize(layers)) f.refuse("layer_types", "has another length than the model");
+        return local;
+    }
+    const char* name = gguf ? "gemma3.attention.sliding_window_pattern"
+                            : f.json("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern";
+    const int pattern = f.integer(name, 1, 1000, 6);
+    for (int i = 0; i < layers; ++i) local.push_back((i + 1) % pattern != 0);
+    return local;
+}
+
+inline Config gemma3_config(const Fields& f, bool gguf) {
+    const auto key = [&](const char* hf, const char* name) { return gguf ? std::string("gemma3.") + name : std::string(hf); };
+    Config c;
+    c.architecture = Config::Architecture::gemma3;
+    c.context_length = f.integer(key("max_position_embeddings", "context_length"), 1, kMostRows, gguf ? -1 : 131072);
+    c.hidden_size = f.integer(key("hidden_size", "embedding_length"), 1, 1 << 20, gguf ? -1 : 2304);
+    c.intermediate_size = f.integer(key("intermediate_size", "feed_forward_length"), 1, 1 << 22, gguf ? -1 : 9216);
+    c.num_layers = f.integer(key("num_hidden_layers", "block_count"), 1, 1000, gguf ? -1 : 26);
+    c.num_heads = f.integer(key("num_attention_heads", "attention.head_count"), 1, 1 << 12, gguf ? -1 : 8);
+    c.num_kv_heads = f.integer(key("num_key_value_heads", "attention.head_count_kv"), 1, 1 << 12, gguf ? -1 : 4);
+    c.head_dim = f.integer(key("head_dim", "attention.key_length"), 2, kMostHeadDim, 256);
+    if (c.num_heads % c.num_kv_heads) f.refuse("the number of query heads", "is no multiple of that of K/V heads");
+    if (c.head_dim % 2) f.refuse("head_dim", "is odd");
+    if (gguf && f.integer("gemma3.attention.value_length", 2, 1 << 12, c.head_dim) != c.head_dim)
+        f.refuse("gemma3.attention.value_length", "differs from key_length");
+    c.norm_eps = static_cast<float>(f.real(key("rms_norm_eps", "attention.layer_norm_rms_epsilon"), 1e-6));
+    c.sliding_window = f.integer(key("sliding_window", "attention.sliding_window"), 1, kMostRows, gguf ? 1024 : 4096);
+    // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
+    const double scalar = gguf ? (c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim)
+                               : f.real("query_pre_attn_scalar", 256);
+    if (!(scalar > 0)) f.refuse("query_pre_attn_scalar", "is not positive");
+    c.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
+    const std::string activation = f.string("hidden_activation", "gelu_pytorch_tanh");
+    if (activation != "gelu_pytorch_tanh") f.refuse("hidden_activation", "is '" + activation + "', not gelu_pytorch_tanh");
+    for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
+        if (f.json(name)) f.refuse(name, "is set, which Gemma 3 has no use for");
+    if (f.boolean("attention_bias", false)) f.refuse("attention_bias", "is true");
+    if (f.boolean("use_bidirectional_attention", false)) f.refuse("use_bidirectional_attention", "is true");
+    gguf ? gemma3_rope_from_gguf(f, c) : gemma3_rope_from_json(f, c);
+    if (!(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0)) f.refuse("rope", "is not positive");
+    c.is_local = gemma3_local_layers(f, gguf, c.num_layers);
+    return c;
+}
+
+// ---- loading
+
+class Loader {
+  public:
+    // A tensor's name in Hugging Face checkpoints and in GGUF, and how many rows of a matrix it gives.
+    struct Part {
+        const char* hf;
+        const char* gguf;
+        int rows;
+    };
+    enum class Join { stacked, in_turn };  // in_turn: 16 rows of the first, 16 of the second, ...
+
+    Loader(const Checkpoint& file, const LoadOptions& options, const Kernels& kernels, ThreadPool& pool, Arena& memory,
+           ModelInfo& info)
+        : file_(file), options_(options), kernels_(kernels), pool_(pool), memory_(memory), info_(info) {
+        for (const auto& [name, tensor] : file.tensors) bytes_total_ += static_cast<double>(tensor.bytes);
+    }
+
+    // What stands before every tensor's name, such as "language_model.model.layers.3.".
+    void set_prefix(std::string prefix) { prefix_ = std::move(prefix); }
+    bool has(const Part& part) const { return file_.find(full_name(part)) != nullptr; }
+
+    std::vector<float> floats(const Part& part, int cols = 1, float plus = 0) {
+        const Tensor& t = take(part, cols == 1 ? std::vector<std::uint64_t>{static_cast<std::uint64_t>(part.rows)}
+                                               : std::vector<std::uint64_t>{static_cast<std::uint64_t>(part.rows),
+                                                                            static_cast<std::uint64_t>(cols)});
+        std::vector<std::uint8_t> raw(usize(t.bytes));
+        t.file->read(t.offset, raw.data(), raw.size());
+        std::vector<float> out(usize(t.elements()));
+        const TypeTraits& type = traits(t.type);
+        type.to_f32(raw.data(), out.data(), static_cast<std::int64_t>(t.elements()) / type.block);
+        for (float& x : out) x += plus;
+        return out;
+    }
+
+    // `transposed`: the file holds [cols, rows] (GPT-2's Conv1D).
+    Matrix matrix(const std::vector<Part>& parts, int cols, Join join = Join::stacked, bool transposed = false) {
+        Source source{{}, cols, join, transposed, {}};
+        int rows = 0;
+        bool exact = true;
+        for (const Part& part : parts) {
+            const auto r = static_cast<std::uint64_t>(part.rows), c = static_cast<std::uint64_t>(cols);
+            const Tensor& t = take(part, transposed ? std::vector<std::uint64_t>{c, r} : std::vector<std::uint64_t>{r, c});
+            source.tensors.push_back({&t, part.rows});
+            rows += join == Join::in_turn ? round_up(part.rows, kGroup) : part.rows;
+            exact = exact && (options_.dtype == DType::f32 ? traits(t.type).block == 1 : t.type == TensorType::q8_0);
+        }
+        if (transposed) source.read_whole(pool_);
+        Matrix m(memory_, options_.dtype, rows, cols);
+        pool_.for_ranges(m.groups(), 4, [&](int begin, int end, int) {
+            Rows rows16(source, m.dtype);
+            for (int g = begin; g < end; ++g) pack_group(m, g, rows16);
+        });
+        ++(exact ? info_.exact : info_.quantized);
+        if (parts.size() > 1) info_.fused += static_cast<int>(parts.size());
+        if (options_.progress) options_.progress(static_cast<float>(bytes_done_ / bytes_total_), parts[0].hf);
+        return m;
+    }
+    int used() const { return used_; }
+
+  private:
+    // Where a matrix's rows come from.
+    struct Source {
+        struct Entry {
+            const Tensor* tensor;
+            int rows;
+        };
+        std::vector<Entry> tensors;
+        int cols;
+        Join join;
+        bool transposed;
+        std::vector<std::uint8_t> whole;  // a transposed tensor's bytes: its rows are scattered all over it
+
+        void read_whole(ThreadPool& pool) {
+            const Tensor& t = *tensors[0].tensor;
+            whole.resize(usize(t.bytes));
+            constexpr std::size_t kPiece = std::size_t{1} << 20;
+            pool.for_each(static_cast<int>((whole.size() + kPiece - 1) / kPiece), [&](int i) {
+                const std::size_t begin = usize(i) * kPiece;
+                t.file->read(t.offset + begin, whole.data() + begin, std::min(kPiece, whole.size() - begin));
+            });
+        }
+        // Which tensor's which row is row r of the matrix, and for how many rows (at most 16) it goes on like that.
+        struct Run {
+            const Tensor* tensor;
+            int row, count;
+        };
+        Run locate(int r) const {
+            if (join == Join::in_turn) {
+                const int n = static_cast<int>(tensors.size()), g = r / kGroup;
+                const Entry& e = tensors[usize(g % n)];
+                const int row = g / n * kGroup + r % kGroup;
+                return {e.tensor, row, std::max(0, std::min(kGroup - r % kGroup, e.rows - row))};
+            }
+            for (const Entry& e : tensors) {
+                if (r < e.rows) return {e.tensor, r, std::min(kGroup, e.rows - r)};
+                r -= e.rows;
+            }
+            return {nullptr, 0, 0};
+        }
+    };
+
+    // Sixteen rows of a source on their way into a matrix.
+    struct Rows {
+        const Source& source;
+        DType dtype;
+        std::vector<std::uint8_t> raw;     // as they are in the file
+        std::vector<std::uint8_t> blocks;  // [16] rows of Q8_0 blocks
+        std::vector<float> floats;         // [16, cols]
+
+        Rows(const Source& s, DType type) : source(s), dtype(type) {
+            const auto cols = usize(s.cols);
+            floats.resize(kGroup * cols);
+            blocks.resize(dtype == DType::q8_0 ? kGroup * row_blocks() * kQ8Bytes : 0);
+        }
+        std::size_t row_blocks() const { return (usize(source.cols) + kBlock - 1) / kBlock; }
+
+        void load(int first, const Kernels& k) {
+            for (int lane = 0; lane < kGroup;) {
+                auto run = source.locate(first + lane);
+                run.count = std::min(run.count, kGroup - lane);
+                if (run.count <= 0) {  // beyond the last row
+                    const auto rest = [lane](auto& v) {
+                        std::fill_n(v.data() + v.size() / kGroup * usize(lane), v.size() / kGroup * usize(kGroup - lane), 0);
+                    };
+                    rest(floats);
+                    rest(blocks);
+                    break;
+                }
+                if (dtype == DType::q8_0 && run.tensor->type == TensorType::q8_0) {
+                    const std::size_t bytes = row_blocks() * kQ8Bytes;
+                    run.tensor->file->read(run.tensor->offset + static_cast<std::uint64_t>(run.row) * bytes,
+                                           blocks.data() + usize(lane) * bytes,
+                                           usize(run.count) * bytes);
+                } else {
+                    source.transposed ? read_columns(run, lane) : read_rows(run, lane);
+                    if (dtype == DType::q8_0) quantize(lane, run.count, k);
+                }
+                lane += run.count;
+            }
+        }
+
+      private:
+        void read_rows(const Source::Run& run, int lane) {
+            const TypeTraits& type = traits(run.tensor->type);
+            const std::int64_t n = std::int64_t{run.count} * source.cols / type.block;
+            raw.resize(usize(n * type.bytes));
+            run.tensor->file->read(run.tensor->offset + static_cast<std::uint64_t>(run.row) * raw.size() /
+                                   static_cast<std::uint64_t>(run.count), raw.data(), raw.size());
+            type.to_f32(raw.data(), floats.data() + usize(lane) * usize(source.cols), n);
+        }
+        void read_columns(const Source::Run& run, int lane) {
+            const TypeTraits& type = traits(run.tensor->type);
+            const auto rows = usize(source.tensors[0].rows), cols = usize(source.cols);
+            float column[kGroup];
+            for (std::size_t c = 0; c < cols; ++c) {
+                const std::size_t at = (c * rows + usize(run.row)) * usize(type.bytes);
+                type.to_f32(source.whole.data() + at, column, run.count);
+                for (int r = 0; r < run.count; ++r) floats[usize(lane + r) * cols + c] = column[r];
+            }
+        }
+        void quantize(int lane, int count, const Kernels& k) {
+            ActivationBlock block;
+            for (int r = lane; r < lane + count; ++r) {
+                const float* x = floats.data() + usize(r) * usize(source.cols);
+                std::uint8_t* out = blocks.data() + usize(r) * row_blocks() * kQ8Bytes;
+                for (int c = 0; c < source.cols; c += kBlock, out += kQ8Bytes) {
+                    k.quantize(x + c, std::min(kBlock, source.cols - c), &block, 1);
+                    const std::uint16_t scale = f32_to_f16(block.scale);
+                    std::memcpy(out, &scale, sizeof scale);
+                    std::memcpy(out + sizeof scale, block.q, sizeof block.q);
+                }
+            }
+        }
+    };
+    static constexpr std::size_t kQ8Bytes = 34;  // of a Q8_0 block in a file: f16 scale, 32 i8
+
+    void pack_group(Matrix& m, int g, Rows& rows) const {
+        rows.load(g * kGroup, kernels_);
+        if (m.dtype == DType::f32) {
+            float* out = m.group<float>(g);
+            for (int c = 0; c < m.cols; ++c)
+                for (int r = 0; r < kGroup; ++r)
+                    *out++ = rows.floats[usize(r) * usize(m.cols) + usize(c)];
+            return;
+        }
+        const std::size_t row_bytes = rows.row_blocks() * kQ8Bytes;
+        WeightBlock* out = m.group<WeightBlock>(g);
+        for (std::size_t b = 0; b < rows.row_blocks(); ++b, ++out) {
+            for (std::size_t r = 0; r < kGroup; ++r) {
+                const std::uint8_t* in = rows.blocks.data() + r * row_bytes + b * kQ8Bytes;
+                std::memcpy(&out->scale[r], in, 2);
+                for (std::size_t c = 0; c < kBlock / 4; ++c) {
+                    std::uint32_t four;
+                    std::memcpy(&four, in + 2 + 4 * c, 4);
+                    four ^= 0x80808080u;  // i8 to u8 with an offset of 128
+                    std::memcpy(out->w[c][r], &four, 4);
+                }
+            }
+        }
+    }
+
+    std::string full_name(const Part& part) const { return prefix_ + (file_.is_gguf ? part.gguf : part.hf); }
+
+    const Tensor& take(const Part& part, const std::vector<std::uint64_t>& shape) {
+        const std::string name = full_name(part);
+        const Tensor* t = file_.find(name);
+        if (!t) fail("a tensor is missing", file_.path + ": " + name, "the checkpoint is incomplete or of another model");
+        if (t->type == TensorType::other)
+            fail("a tensor has a type that cannot be read", file_.path + ": " + name,
+                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K");
+        if (t->shape != shape)
+            fail("a tensor has the wrong shape", file_.path + ": " + name + " is " + shape_text(t->shape) + ", not " +
+                 shape_text(shape), "the configuration and the weights are of different models");
+        ++used_;
+        bytes_done_ += static_cast<double>(t->bytes);
+        info_.parameters += t->elements();
+        return *t;
+    }
+    static std::string shape_text(const std::vector<std::uint64_t>& shape) {
+        std::string out;
+        for (std::uint64_t n : shape) out += (out.empty() ? "[" : ", ") + std::to_string(n);
+        return out + "]";
+    }
+
+    const Checkpoint& file_;
+    const LoadOptions& options_;
+    const Kernels& kernels_;
+    ThreadPool& pool_;
+    Arena& memory_;
+    ModelInfo& info_;
+    std::string prefix_;
+    double bytes_done_ = 0, bytes_total_ = 1;
+    int used_ = 0;
+};
+
+// The prefix under which a Hugging Face checkpoint keeps `name`.
+inline std::string find_prefix(const Checkpoint& file, const std::vector<std::string>& prefixes, const char* name) {
+    for (const std::string& prefix : prefixes)
+        if (file.is_gguf || file.find(prefix + name)) return file.is_gguf ? "" : prefix;
+    fail("a tensor is missing", file.path + ": " + prefixes[0] + name, "the checkpoint is incomplete or of another model");
+}
+
+inline void load_gpt2(Loader& load, const Checkpoint& file, const Config& c, Weights& w) {
+    const int d = c.hidden_size;
+    const std::string root = find_prefix(file, {"transformer.", ""}, "wte.weight");
+    load.set_prefix(root);
+    w.embedding = load.matrix({{"wte.weight", "token_embd.weight", c.vocab_size}}, d);
+    w.positions = load.floats({"wpe.weight", "position_embd.weight", c.context_length}, d);
+    for (int i = 0; i < c.num_layers; ++i) {
+        load.set_prefix(file.is_gguf ? "blk." + std::to_string(i) + "." : root + "h." + std::to_string(i) + ".");
+        const bool transposed = !file.is_gguf;
+        const auto matrix = [&](const char* hf, const char* gguf, int rows, int cols) {
+            return load.matrix({{hf, gguf, rows}}, cols, Loader::Join::stacked, transposed);
+        };
+        Layer l;
+        l.attn_norm = {load.floats({"ln_1.weight", "attn_norm.weight", d}), load.floats({"ln_1.bias", "attn_norm.bias", d})};
+        l.qkv = matrix("attn.c_attn.weight", "attn_qkv.weight", 3 * d, d);
+        l.qkv_bias = load.floats({"attn.c_attn.bias", "attn_qkv.bias", 3 * d});
+        l.out = matrix("attn.c_proj.weight", "attn_output.weight", d, d);
+        l.out_bias = load.floats({"attn.c_proj.bias", "attn_output.bias", d});
+        l.ffn_norm = {load.floats({"ln_2.weight", "ffn_norm.weight", d}), load.floats({"ln_2.bias", "ffn_norm.bias", d})};
+        l.up = matrix("mlp.c_fc.weight", "ffn_up.weight", c.intermediate_size, d);
+        l.up_bias = load.floats({"mlp.c_fc.bias", "ffn_up.bias", c.intermediate_size});
+        l.down = matrix("mlp.c_proj.weight", "ffn_down.weight", d, c.intermediate_size);
+        l.down_bias = load.floats({"mlp.c_proj.bias", "ffn_down.bias", d});
+        w.layers.push_back(std::move(l));
+    }
+    load.set_prefix(root);
+    w.final_norm = {load.floats({"ln_f.weight", "output_norm.weight", d}), load.floats({"ln_f.bias", "output_norm.bias", d})};
+}
+
+inline void load_gemma3(Loader& load, const Checkpoint& file, const Config& c, Weights& w) {
+    const int d = c.hidden_size, q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
+    const std::string root = find_prefix(
+        file, {"model.", "language_model.model.", "model.language_model.", "language_model.", ""}, "embed_tokens.weight");
+    // RMSNorm multiplies by 1 + w; a GGUF has the 1 already in it.
+    const auto norm = [&](const char* hf, const char* gguf, int n) {
+        return Norm{load.floats({hf, gguf, n}, 1, file.is_gguf ? 0.0f : 1.0f), {}};
+    };
+    load.set_prefix(root);
+    w.embedding = load.matrix({{"embed_tokens.weight", "token_embd.weight", c.vocab_size}}, d);
+    for (int i = 0; i < c.num_layers; ++i) {
+        load.set_prefix(file.is_gguf ? "blk." + std::to_string(i) + "." : root + "layers." + std::to_string(i) + ".");
+        Layer l;
+        l.attn_norm = norm("input_layernorm.weight", "attn_norm.weight", d);
+        l.qkv = load.matrix({{"self_attn.q_proj.weight", "attn_q.weight", q},
+                             {"self_attn.k_proj.weight", "attn_k.weight", kv},
+                             {"self_attn.v_proj.weight", "attn_v.weight", kv}}, d);
+        l.q_norm = norm("self_attn.q_norm.weight", "attn_q_norm.weight", c.head_dim);
+        l.k_norm = norm("self_attn.k_norm.weight", "attn_k_norm.weight", c.head_dim);
+        l.out = load.matrix({{"self_attn.o_proj.weight", "attn_output.weight", d}}, q);
+        l.post_attn_norm = norm("post_attention_layernorm.weight", "post_attention_norm.weight", d);
+        l.ffn_norm = norm("pre_feedforward_layernorm.weight", "ffn_norm.weight", d);
+        l.up = load.matrix({{"mlp.gate_proj.weight", "ffn_gate.weight", c.intermediate_size},
+                            {"mlp.up_proj.weight", "ffn_up.weight", c.intermediate_size}}, d, Loader::Join::in_turn);
+        l.down = load.matrix({{"mlp.down_proj.weight", "ffn_down.weight", d}}, c.intermediate_size);
+        l.post_ffn_norm = norm("post_feedforward_layernorm.weight", "post_ffw_norm.weight", d);
+        w.layers.push_back(std::move(l));
+    }
+    load.set_prefix(root);
+    w.final_norm = norm("norm.weight", "output_norm.weight", d);
+}
+
+// The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
+inline int embedding_rows(const Checkpoint& file) {
+    for (const char* name : {"token_embd.weight", "wte.weight", "transformer.wte.weight", "model.embed_tokens.weight",
+                             "language_model.model.embed_tokens.weight", "model.language_model.embed_tokens.weight",
+                             "language_model.embed_tokens.weight", "embed_tokens.weight"}) {
+        const Tensor* t = file.find(name);
+        if (t && t->shape.size() == 2 && t->shape[0] >= 1 && t->shape[0] <= kMostRows) return static_cast<int>(t->shape[0]);
+    }
+    fail("the embedding is missing", file.path, "the checkpoint is incomplete or of another model");
+}
+
+// A head of its own: where the file has one and the configuration does not say that it is the embedding.
+inline const char* untied_head(const Checkpoint& file, const Fields& f) {
+    if (file.is_gguf) return file.find("output.weight") ? "output.weight" : nullptr;
+    const Json* outer = file.config.root().find("tie_word_embeddings");
+    if (f.boolean("tie_word_embeddings", outer && outer->is_bool() ? outer->boolean() : true)) return nullptr;
+    for (const char* name : {"lm_head.weight", "language_model.lm_head.weight"})
+        if (file.find(name)) return name;
+    return nullptr;
+}
+
+// Ids beyond the embedding may only be added tokens (Gemma's <image_soft_token>), and few rows may be without a token.
+inline void check_tokenizer(const Tokenizer& tokenizer, const Checkpoint& file, int rows) {
+    const int n = tokenizer.vocab_size();
+    bool fits = n >= rows - std::max(64, rows / 16);
+    for (int id = rows; fits && id < n; ++id) fits = tokenizer.find(tokenizer.piece(id)) == id;
+    if (!fits)
+        fail("the tokenizer does not fit the model", file.path + ": " + std::to_string(n) + " tokens, but " +
+             std::to_string(rows) + " rows in the embedding", "use the tokenizer that came with the model");
+}
+
+}  // namespace detail
+
+struct Model::Impl {
+    Config config;
+    ModelInfo info;
+    Tokenizer tokenizer;
+    DType dtype = DType::q8_0;
+    const detail::Kernels* kernels = nullptr;
+    detail::Weights weights;
+    std::vector<float> rope_global, rope_local;  // [head_dim / 2]: radians per position
+
+    const detail::Matrix& head() const { return weights.untied_head.data ? weights.untied_head : weights.embedding; }
+};
+
+namespace detail {
+
+// theta^(-2i / head_dim) for i = 0 .. head_dim / 2 - 1
+inline std::vector<float> rope_frequencies(float theta, float scaling, int head_dim) {
+    std::vector<float> f;
+    for (int i = 0; i < head_dim / 2; ++i)
+        f.push_back(1.0f / std::pow(theta, static_cast<float>(2 * i) / static_cast<float>(head_dim)) / scaling);
+    return f;
+}
+
+inline int checked_threads(int threads) {
+    if (threads < 0 || threads > 1024)
+        fail("the number of threads is out of range", std::to_string(threads), "use 1 to 1024, or 0 for all cores");
+    return threads ? threads : physical_cores();
+}
+
+}  // namespace detail
+
+inline Model Model::load(const std::string& path, const LoadOptions& options) {
+    using namespace detail;
+    ThreadPool pool(checked_threads(options.threads));
+    if (options.progress) options.progress(0.0f, "opening");
+    const Checkpoint file = open_checkpoint(path);
+    auto impl = std::make_shared<Model::Impl>();
+    const Fields fields(file);
+    Config& c = impl->config;
+    const bool gpt2 = architecture_of(fields, file) == Config::Architecture::gpt2;
+    c = gpt2 ? gpt2_config(fields, file.is_gguf) : gemma3_config(fields, file.is_gguf);
+    c.vocab_size = embedding_rows(file);
+    if ((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim > kMostRows)
+        fields.refuse("heads x head_dim", "is too large");
+    if (options.progress) options.progress(0.0f, "tokenizer");
+    impl->tokenizer.impl_ = load_tokenizer(file);
+    check_tokenizer(impl->tokenizer, file, c.vocab_size);
+
+    impl->dtype = options.dtype;
+    impl->kernels = &choose_kernels();
+    impl->info.format = file.format;
+    for (const auto& [name, tensor] : file.tensors) ++impl->info.tensors[traits(tensor.type).name];
+    Weights& w = impl->weights;
+    Loader load(file, options, *impl->kernels, pool, w.memory, impl->info);
+    gpt2 ? load_gpt2(load, file, c, w) : load_gemma3(load, file, c, w);
+    if (const char* name = untied_head(file, fields)) {
+        load.set_prefix("");
+        w.untied_head = load.matrix({{name, name, c.vocab_size}}, c.hidden_size);
+        c.tied_head = false;
+    }
+    impl->info.ignored = static_cast<int>(file.tensors.size()) - load.used();
+    impl->info.weight_bytes = w.memory.bytes() + w.positions.size() * sizeof(float);
+    if (!gpt2) {
+        impl->rope_global = rope_frequencies(c.rope_theta, c.rope_scaling, c.head_dim);
+        impl->rope_local = rope_frequencies(c.rope_local_theta, 1.0f, c.head_dim);
+    }
+    if (options.progress) options.progress(1.0f, "ready");
+    Model model;
+    model.impl_ = std::move(impl);
+    return model;
+}
+
+inline const Config& Model::config() const { return impl_->config; }
+inline const Tokenizer& Model::tokenizer() const { return impl_->tokenizer; }
+inline const ModelInfo& Model::info() const { return impl_->info; }
+inline DType Model::dtype() const { return impl_->dtype; }
+namespace detail {
+
+// ==== ATTENTION ======================================================================================================
+//
+//     out = softmax(scale * q K^T) V     for every query head; num_heads / num_kv_heads of them share one K and V
+//
+// in one pass over the cache: positions come by in chunks of 64, each chunk's scores are turned into weights relative
+// to the largest score so far, and what was summed up before is scaled down when a larger one appears (online softmax,
+// Milakov and Gimelshein 2018; FlashAttention, Dao et al. 2022). No position x position matrix ever exists.
+//
+// The cache is laid out for the product kernels, whose "16 rows" are 16 positions in q K^T and 16 dimensions in p V:
+//
+//     K [num_kv_heads][slots / 16][head_dim][16]        V [num_kv_heads][slots][head_dim, rounded up to 16]
+//
+// Position p is in slot p % slots. A global layer has a slot for each position of the context; a local layer only for
+// its window and the tokens that are being added, so its memory and its time stop growing with the context.
+// Values are F16 beside Q8_0 matrices and F32 beside F32 ones.
+
+constexpr int kBatch = 256;  // most tokens that go through the layers together
+constexpr int kChunk = 64;   // positions per softmax step
+
+template <class Value>
+struct CacheView {
+    Value *k, *v;
+    int slots, head_dim, pitch;  // pitch: head_dim rounded up to 16
+    Value* keys(int head, int slot) const {
+        return k + (usize(head) * usize(slots) + usize(slot)) *
+                       usize(head_dim);
+    }
+    Value* values(int head, int slot) const {
+        return v + (usize(head) * usize(slots) + usize(slot)) *
+                       usize(pitch);
+    }
+};
+
+// K and V of one layer.
+struct KvCache {
+    int slots = 0, num_kv_heads = 0, head_dim = 0;
+    bool f16 = true;
+    Buffer k, v;
+
+    KvCache(const Config& c, bool local, int context, DType dtype)
+        : num_kv_heads(c.num_kv_heads), head_dim(c.head_dim), f16(dtype == DType::q8_0) {
+        slots = slots_for(c, local, context);
+        k = Buffer(bytes(head_dim));
+        v = Buffer(bytes(round_up(head_dim, kGroup)));
+    }
+    static int slots_for(const Config& c, bool local, int context) {
+        const std::int64_t wanted = local ? std::min<std::int64_t>(context, std::int64_t{c.sliding_window} + kBatch) : context;
+        return round_up(static_cast<int>(wanted), kChunk);
+    }
+    std::size_t bytes(int dims) const {
+        return usize(num_kv_heads) * usize(slots) * usize(dims) *
+               (f16 ? sizeof(std::uint16_t) : sizeof(float));
+    }
+    template <class Value>
+    CacheView<Value> view() const {
+        return {k.as<Value>(), v.as<Value>(), slots, head_dim, round_up(head_dim, kGroup)};
+    }
+};
+
+inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
+inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
+
+// Puts one head's key and value of one position into the cache.
+template <class Value>
+void store_key_value(const Kernels& kernels, const CacheView<Value>& cache, int head, int position, const float* key,
+                     const float* value) {
+    const int slot = position % cache.slots, d = cache.head_dim;
+    Value row[kMostHeadDim];
+    convert(kernels, key, d, row);
+    Value* k = cache.keys(head, slot / kGroup * kGroup) + slot % kGroup;
+    for (int i = 0; i < d; ++i) k[i * kGroup] = row[i];
+    convert(kernels, value, d, cache.values(head, slot));
+}
+
+// Several queries on their way over the positions: the state of the online softmax.
+struct Attending {
+    int m = 0;                      // queries, at most 12
+    int dims = 0;                   // head_dim rounded up to 16
+    float max[kTile], sum[kTile];   // largest score so far; sum of exp(score - max)
+    float* out;                     // [m, dims]: sum of exp(score - max) * v
+};
+
+// One chunk: scores of all queries, their softmax weights, and the weighted values. Query r sees the positions
+// lowest[r] .. highest[r].
+template <class Value, class ProductFn>
+void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Value>& cache, int head, const float* queries,
+                  const int* lowest, const int* highest, int begin, int end, Attending& a) {
+    alignas(64) float scores[kTile][kChunk];
+    alignas(64) float weights[kChunk * kTile];  // [position][query]
+    const int base = begin / kChunk * kChunk, slot = base % cache.slots;
+    for (int p = begin / kGroup * kGroup; p < end; p += kGroup)
+        product(cache.keys(head, slot + (p - base)), kGroup, cache.head_dim, queries, a.m, scores[0] + (p - base), kChunk,
+                false);
+    std::fill_n(weights, (end - begin) * a.m, 0.0f);
+    for (int r = 0; r < a.m; ++r) {
+        const int from = std::max(begin, lowest[r]), n = std::min(end, highest[r] + 1) - from;
+        if (n <= 0) continue;
+        float* s = scores[r] + (from - base);
+        const float max = std::max(a.max[r], kernels.max(s, n));
+        if (max > a.max[r]) {
+            const float shrink = std::exp(a.max[r] - max);
+            a.max[r] = max;
+            a.sum[r] *= shrink;
+            kernels.scale(shrink, a.dims, a.out + r * a.dims);
+        }
+        a.sum[r] += kernels.exp_sum(s, n, max);
+        for (int i = 0; i < n; ++i) weights[(from - begin + i) * a.m + r] = s[i];
+    }
+    for (int d = 0; d < a.dims; d += kGroup)
+        product(cache.values(head, slot + (begin - base)) + d, usize(cache.pitch), end - begin, weights,
+                a.m, a.out + d, usize(a.dims), true);
+}
+
+// What one call of attention works on.
+struct AttentionInput {
+    const float* q;          // [tokens, q_stride], num_heads x head_dim in a row
+    std::size_t q_stride;
+    int tokens, position;    // the first token's position
+    int window;              // 0: all positions
+    float scale;
+};
+
+// All queries of all tokens. A work item is a K/V head, up to 12 of the queries that use it, and a part of the
+// positions they see; only few queries (a single token) make it worth to split the positions.
+class Attention {
+  public:
+    Attention(ThreadPool& pool, const Kernels& kernels, const Config& c)
+        : pool_(pool), kernels_(kernels), group_(c.num_heads / c.num_kv_heads), heads_(c.num_kv_heads),
+          head_dim_(c.head_dim), dims_(round_up(c.head_dim, kGroup)) {}
+
+    // out [tokens, num_heads * head_dim]
+    void run(const KvCache& cache, const AttentionInput& in, float* out) {
+        const int rows = in.tokens * group_, tiles = (rows + kTile - 1) / kTile;
+        const int seen = in.window ? std::min(in.window + in.tokens, in.position + in.tokens) : in.position + in.tokens;
+        const int wanted = (2 * pool_.size() + heads_ * tiles - 1) / (heads_ * tiles);
+        const int splits = pool_.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
+        const int items = heads_ * tiles * splits;
+        const std::size_t item_floats = usize(kTile) * usize(2 * dims_ + 2);
+        if (parts_.size() < item_floats * usize(items)) parts_.resize(item_floats * usize(items));
+        pool_.for_ranges(items, 1, [&](int item, int, int) {
+            const int tile = item / splits % tiles, head = item / splits / tiles;
+            float* part = parts_.data() + usize(item) * item_floats;
+            if (cache.f16) attend(cache.view<std::uint16_t>(), kernels_.product_f16, in, head, tile, item % splits, splits, part);
+            else attend(cache.view<float>(), kernels_.product_f32, in, head, tile, item % splits, splits, part);
+            if (splits == 1) merge(in, head, tile, 1, part, item_floats, out);
+        });
+        if (splits == 1) return;
+        pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int) {
+            for (int i = begin; i < end; ++i)
+                merge(in, i / tiles, i % tiles, splits,
+                      parts_.data() + usize(i) * usize(splits) * item_floats, item_floats, out);
+        });
+    }
+
+  private:
+    // part: [kTile, dims] weighted values, [kTile] largest scores, [kTile] sums of weights, [head_dim, kTile] queries
+    template <class Value, class ProductFn>
+    void attend(const CacheView<Value>& cache, ProductFn product, const AttentionInput& in, int head, int tile, int split,
+                int splits, float* part) const {
+        Attending a;
+        const int first = tile * kTile;
+        a.m = std::min(kTile, in.tokens * group_ - first);
+        a.dims = dims_;
+        a.out = part;
+        std::fill_n(a.max, kTile, -1e30f);
+        std::fill_n(a.sum, kTile, 0.0f);
+        std::fill_n(part, a.m * dims_, 0.0f);
+
+        float* queries = part + kTile * (dims_ + 2);
+        int lowest[kTile], highest[kTile];
+        for (int r = 0; r < a.m; ++r) {
+            const int token = (first + r) / group_;
+            highest[r] = in.position + token;
+            lowest[r] = in.window ? std::max(0, highest[r] - in.window + 1) : 0;
+            const float* q = query(in, head, first + r);
+            for (int d = 0; d < head_dim_; ++d) queries[d * a.m + r] = q[d] * in.scale;
+        }
+        // Chunks of 64 positions, aligned, the split's share of them.
+        const int from = lowest[0] / kChunk, chunks = highest[a.m - 1] / kChunk + 1 - from;
+        for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c) {
+            const int begin = std::max(c * kChunk, lowest[0]), end = std::min((c + 1) * kChunk, highest[a.m - 1] + 1);
+            attend_chunk(kernels_, product, cache, head, queries, lowest, highest, begin, end, a);
+        }
+        std::copy_n(a.max, kTile, part + kTile * dims_);
+        std::copy_n(a.sum, kTile, part + kTile * (dims_ + 1));
+    }
+
+    void merge(const AttentionInput& in, int head, int tile, int splits, float* parts, std::size_t stride, float* out) const {
+        const int first = tile * kTile, m = std::min(kTile, in.tokens * group_ - first);
+        const auto max_of = [&](int s, int r) { return parts[usize(s) * stride + usize(kTile * dims_ + r)]; };
+        for (int r = 0; r < m; ++r) {
+            float max = max_of(0, r), sum = 0;
+            for (int s = 1; s < splits; ++s) max = std::max(max, max_of(s, r));
+            float* to = out + usize((first + r) / group_) * usize(heads_ * group_ * head_dim_) +
+                        (head * group_ + (first + r) % group_) * head_dim_;
+            std::fill_n(to, head_dim_, 0.0f);
+            for (int s = 0; s < splits; ++s)
+                sum += std::exp(max_of(s, r) - max) * parts[usize(s) * stride + usize(kTile * (dims_ + 1) + r)];
+            for (int s = 0; s < splits; ++s)
+                kernels_.axpy(std::exp(max_of(s, r) - max) / sum, parts + usize(s) * stride + r * dims_, head_dim_, to);
+        }
+    }
+
+    const float* query(const AttentionInput& in, int head, int row) const {
+        return in.q + usize(row / group_) * in.q_stride + (head * group_ + row % group_) * head_dim_;
+    }
+
+    ThreadPool& pool_;
+    const Kernels& kernels_;
+    int group_, heads_, head_dim_, dims_;
+    std::vector<float> parts_;
+};
+
+// ==== FORWARD ========================================================================================================
+//
+// A token's way through the layers. x [tokens, hidden_size] is the residual stream: every layer reads it through a
+// norm, and adds to it what attention and the feed-forward network make of that. The two architectures stand below one
+// after the other, each beside its paper's figure; they share the products, attention and the cache.
+
+struct Transformer {
+    Transformer(const Model& m, int context_length, int threads);
+
+    const float* forward(const int* ids, int count);
+    void forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits);
+    void rewind(int to);
+    int held() const { return static_cast<int>(history.size()); }
+
+    Model owner;  // keeps the weights alive
+    const Model::Impl& model;
+    const Config& config;
+    const Kernels& kernels;
+    ThreadPool pool;
+    Attention attention;
+    int context;
+    std::vector<KvCache> caches;  // [num_layers]
+    std::vector<int> history;             // the tokens held; their number is the position
+    int written = 0;                      // one more than the largest position ever stored in the caches
+    std::vector<int> unread;              // sampled by generate() and shown, but not yet gone through the layers
+
+    // Scratch for up to `batch` tokens.
+    int batch;
+    std::vector<float> x, y;              // [batch, hidden_size]: the residual stream; a layer's addition to it
+    std::vector<float> qkv;               // [batch, (num_heads + 2 num_kv_heads) * head_dim]
+    std::vector<float> attended;          // [batch, num_heads * head_dim]
+    std::vector<float> rows;              // [threads, widest]: a row of each thread's own
+    std::vector<float> angles;            // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
+    Activations in, ffn;          // inputs of products
+    std::vector<float> logits;            // [12, vocab_size], or [vocab_size] as long as only one row was asked for
+
+    // The chunk that is being processed.
+    const int* tokens = nullptr;
+    int n = 0, position = 0;
+
+    void run_layers(const int* ids, int count);
+    const float* compute_logits(int first, int count);
+    void gpt2();
+    void gemma3();
+    void check(const int* ids, int count) const;
+
+    // ---- the steps that the architectures are made of
+
+    std::size_t hidden() const { return usize(config.hidden_size); }
+    float* row_of(std::vector<float>& v, std::size_t width, int t) const { return v.data() + usize(t) * width; }
+
+    // body(t, row) for each token of the chunk; row is scratch of the calling thread.
+    template <class Body>
+    void each_token(const Body& body) {
+        const std::size_t width = rows.size() / usize(pool.size());
+        pool.for_ranges(n, (n + 4 * pool.size() - 1) / (4 * pool.size()), [&](int begin, int end, int thread) {
+            for (int t = begin; t < end; ++t) body(t, rows.data() + usize(thread) * width);
+        });
+    }
+    void norm(const Norm& w, const float* from, float* to) const {
+        if (w.b.empty()) kernels.rms_norm(from, w.w.data(), config.norm_eps, config.hidden_size, to);
+        else kernels.layer_norm(from, w.w.data(), w.b.data(), config.norm_eps, config.hidden_size, to);
+    }
+    // in = norm(x)
+    void norm_input(const Norm& w) {
+        in.resize(model.dtype, n, config.hidden_size);
+        each_token([&](int t, float* row) {
+            norm(w, row_of(x, hidden(), t), row);
+            in.set(kernels, t, 0, row, config.hidden_size);
+        });
+    }
+    // x += norm(y)
+    void add_normed(const Norm& w) {
+        each_token([&](int t, float* row) {
+            norm(w, row_of(y, hidden(), t), row);
+            kernels.axpy(1.0f, row, config.hidden_size, row_of(x, hidden(), t));
+        });
+    }
+    // to = W in + b, or to += ...
+    void multiply(const Matrix& w, const std::vector<float>& bias, std::vector<float>& to, Then then) {
+        detail::multiply(pool, kernels, in, {w, bias.empty() ? nullptr : bias.data(), then, to.data(),
+                                             usize(w.rows), nullptr});
+    }
+    // ffn = gelu(W in + b), or gelu(G in) * (U in); x or y = D ffn
+    void feed_forward(const Layer& l, std::vector<float>& to, Then activation, Then then) {
+        ffn.resize(model.dtype, n, config.intermediate_size);
+        detail::multiply(pool, kernels, in, {l.up, l.up_bias.empty() ? nullptr : l.up_bias.data(), activation, nullptr, 0, &ffn});
+        detail::multiply(pool, kernels, ffn, {l.down, l.down_bias.empty() ? nullptr : l.down_bias.data(), then, to.data(),
+                                              hidden(), nullptr});
+    }
+    // in = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
+    void attend(int layer);
+    void prepare_angles();
+    void norm_and_rotate(const Layer& l, bool local);
+};
+
+inline int checked_context(const Config& c, int context) {
+    if (context < 0 || context > c.context_length)
+        fail("the context size is out of range", std::to_string(context), "this model takes 1 to " +
+             std::to_string(c.context_length) + " positions");
+    return context ? context : std::min(c.context_length, 8192);
+}
+
+inline Transformer::Transformer(const Model& m, int context_length, int threads)
+    : owner(m), model(m.impl()), config(model.config), kernels(*model.kernels),
+      pool(checked_threads(threads)), attention(pool, kernels, config),
+      context(checked_context(config, context_length)), batch(std::min(context, kBatch)) {
+    const auto size = [](std::int64_t a, std::int64_t b) { return usize(a * b); };
+    for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
+    const int q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
+    x.resize(size(batch, config.hidden_size));
+    y.resize(x.size());
+    qkv.resize(size(batch, q + 2 * kv));
+    attended.resize(size(batch, q));
+    rows.resize(size(pool.size(), std::max(q + 2 * kv, config.hidden_size)));
+    angles.resize(size(batch, 2 * config.head_dim));
+    history.reserve(usize(context));
+}
+
+inline void Transformer::attend(int layer) {
+    const auto l = usize(layer);
+    const KvCache& cache = caches[l];
+    const int d = config.head_dim, q = config.num_heads * d, kv = config.num_kv_heads * d;
+    const std::size_t stride = usize(q + 2 * kv);
+    each_token([&](int t, float*) {
+        const float* keys = row_of(qkv, stride, t) + q;
+        for (int h = 0; h < config.num_kv_heads; ++h) {
+            const float *key = keys + h * d, *value = key + kv;
+            if (cache.f16) store_key_value(kernels, cache.view<std::uint16_t>(), h, position + t, key, value);
+            else store_key_value(kernels, cache.view<float>(), h, position + t, key, value);
+        }
+    });
+    attention.run(cache, {qkv.data(), stride, n, position, config.is_local[l] ? config.sliding_window : 0, config.attention_scale},
+                  attended.data());
+    in.resize(model.dtype, n, q);
+    each_token([&](int t, float*) { in.set(kernels, t, 0, row_of(attended, usize(q), t), q); });
+}
+
+// GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
+inline void Transformer::gpt2() {
+    const Weights& w = model.weights;
+    each_token([&](int t, float*) {
+        float* xt = row_of(x, hidden(), t);
+        w.embedding.row(tokens[t], xt);
+        kernels.axpy(1.0f, w.positions.data() + usize(position + t) * hidden(), config.hidden_size, xt);
+    });
+    for (int i = 0; i < config.num_layers; ++i) {
+        const Layer& l = w.layers[usize(i)];
+        norm_input(l.attn_norm);
+        multiply(l.qkv, l.qkv_bias, qkv, Then::store);
+        attend(i);
+        multiply(l.out, l.out_bias, x, Then::add);
+        norm_input(l.ffn_norm);
+        feed_forward(l, x, Then::gelu, Then::add);
+    }
+}
+
+// Gemma 3 (Gemma Team 2025): RMSNorm before and after each block, RoPE on normed q and k, five local layers to a global
+// one, a gated feed-forward network.
+inline void Transformer::gemma3() {
+    const Weights& w = model.weights;
+    const float embedding_scale = std::sqrt(static_cast<float>(config.hidden_size));
+    prepare_angles();
+    each_token([&](int t, float*) {
+        w.embedding.row(tokens[t], row_of(x, hidden(), t));
+        kernels.scale(embedding_scale, config.hidden_size, row_of(x, hidden(), t));
+    });
+    for (int i = 0; i < config.num_layers; ++i) {
+        const Layer& l = w.layers[usize(i)];
+        norm_input(l.attn_norm);
+        multiply(l.qkv, {}, qkv, Then::store);
+        norm_and_rotate(l, config.is_local[usize(i)]);
+        attend(i);
+        multiply(l.out, {}, y, Then::store);
+        add_normed(l.post_attn_norm);
+        norm_input(l.ffn_norm);
+        feed_forward(l, y, Then::gate_gelu, Then::store);
+        add_normed(l.post_ffn_norm);
+    }
+}
+
+// RoPE's cosines and sines for the chunk's positions, which all layers share.
+inline void Transformer::prepare_angles() {
+    const std::size_t half = usize(config.head_dim / 2);
+    each_token([&](int t, float*) {
+        float* out = row_of(angles, 4 * half, t);
+        for (const std::vector<float>* frequencies : {&model.rope_global, &model.rope_local}) {
+            for (std::size_t i = 0; i < half; ++i) {
+                const float angle = static_cast<float>(position + t) * (*frequencies)[i];
+                out[i] = std::cos(angle);
+                out[half + i] = std::sin(angle);
+            }
+            out += 2 * half;
+        }
+    });
+}
+
+inline void Transformer::norm_and_rotate(const Layer& l, bool local) {
+    const int d = config.head_dim, heads = config.num_heads + config.num_kv_heads;
+    const std::size_t stride = usize(heads + config.num_kv_heads) * usize(d);
+    each_token([&](int t, float*) {
+        const float* cos = row_of(angles, usize(2 * d), t) + (local ? d : 0);
+        for (int h = 0; h < heads; ++h) {
+            float* head = row_of(qkv, stride, t) + h * d;
+            const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
+            kernels.rms_norm(head, w.w.data(), config.norm_eps, d, head);
+            kernels.rotate(head, cos, cos + d / 2, d / 2);
+        }
+    });
+}
+
+inline void Transformer::run_layers(const int* ids, int count) {
+    tokens = ids;
+    n = count;
+    position = static_cast<int>(history.size());
+    config.architecture == Config::Architecture::gpt2 ? gpt2() : gemma3();
+    history.insert(history.end(), ids, ids + count);
+    written = std::max(written, position + count);
+}
+
+// Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
+inline const float* Transformer::compute_logits(int first, int count) {
+    const Matrix& head = model.head();
+    const std::size_t floats = usize(count) * usize(head.rows);
+    if (logits.size() < floats) logits.resize(floats);
+    in.resize(model.dtype, count, config.hidden_size);
+    for (int t = 0; t < count; ++t) {
+        norm(model.weights.final_norm, row_of(x, hidden(), first + t), rows.data());
+        in.set(kernels, t, 0, rows.data(), config.hidden_size);
+    }
+    multiply(head, {}, logits, Then::store);
+    return logits.data();
+}
+
+inline void Transformer::check(const int* ids, int count) const {
+    if (count < 1 || !ids) fail("there are no tokens to process", std::to_string(count), "pass at least one");
+    if (count > context - static_cast<int>(history.size()))
+        fail("the context is too small", std::to_string(count) + " tokens after " + std::to_string(history.size()) +
+             " do not fit into " + std::to_string(context), "use a larger context or a shorter text");
+    for (int i = 0; i < count; ++i)
+        if (ids[i] < 0 || ids[i] >= config.vocab_size)
+            fail("a token id is out of range", std::to_string(ids[i]), "this model has ids 0 to " +
+                 std::to_string(config.vocab_size - 1));
+}
+
+inline const float* Transformer::forward(const int* ids, int count) {
+    check(ids, count);
+    unread.clear();
+    for (int done = 0; done < count; done += batch) run_layers(ids + done, std::min(batch, count - done));
+    return compute_logits(n - 1, 1);
+}
+
+inline void Transformer::forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits) {
+    check(ids, count);
+    unread.clear();
+    for (int done = 0; done < count; done += batch) {
+        run_layers(ids + done, std::min(batch, count - done));
+        for (int first = 0, chunk = n; first < chunk; first += kTile) {
+            const int m = std::min(kTile, chunk - first);
+            const float* rows_of_logits = compute_logits(first, m);
+            for (int t = 0; t < m; ++t) on_logits(done + first + t, rows_of_logits + usize(t) * usize(config.vocab_size));
+        }
+    }
+}
+
+// A local layer's ring remembers a little more than its window; going back further than that, the tokens that stay are
+// processed again.
+inline void Transformer::rewind(int to) {
+    if (to < 0 || to > held())
+        fail("cannot rewind to this position", std::to_string(to), "choose 0 to " + std::to_string(held()));
+    unread.clear();
+    bool intact = to == 0;
+    if (!intact) {
+        intact = true;
+        for (const KvCache& cache : caches)
+            intact = intact && (written <= cache.slots || written - to <= cache.slots - config.sliding_window);
+    }
+    history.resize(usize(to));
+    if (intact) return;
+    const std::vector<int> again = std::exchange(history, {});
+    written = 0;
+    for (int done = 0; done < to; done += batch) run_layers(again.data() + done, std::min(batch, to - done));
+}
+
+}  // namespace detail
+
+struct Session::Impl : detail::Transformer {
+    using Transformer::Transformer;
+};
+
+inline Session::Session(const Model& model, int context, int threads)
+    : impl_(std::make_unique<Impl>(model, context, threads)) {}
+inline Session::~Session() = default;
+inline Session::Session(Session&&) noexcept = default;
+inline Session& Session::operator=(Session&&) noexcept = default;
+inline const float* Session::forward(const int* tokens, int n) { return impl_->forward(tokens, n); }
+inline void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
+    impl_->forward_each(tokens, n, on_logits);
+}
+inline int Session::position() const { return impl_->held(); }
+inline int Session::context() const { return impl_->context; }
+inline int Session::threads() const { return impl_->pool.size(); }
+inline const Model& Session::model() const { return impl_->owner; }
+inline void Session::rewind(int position) { impl_->rewind(position); }
+
+inline std::size_t Model::session_bytes(int context) const {
+    using namespace detail;
+    const Config& c = config();
+    context = checked_context(c, context);
+    const std::size_t value = dtype() == DType::q8_0 ? 2 : 4;
+    std::size_t total = 0;
+    for (bool local : c.is_local)
+        total += usize(KvCache::slots_for(c, local, context)) * usize(c.num_kv_heads) *
+                 usize(c.head_dim + round_up(c.head_dim, kGroup)) * value;
+    const std::size_t batch = usize(std::min(context, kBatch));
+    const std::size_t q = usize(c.num_heads) * usize(c.head_dim);
+    const std::size_t kv = usize(c.num_kv_heads) * usize(c.head_dim);
+    const std::size_t row = 2 * usize(c.hidden_size) + 2 * q + 2 * kv + 2 * usize(c.head_dim);
+    const std::size_t inputs = (usize(c.intermediate_size) + std::max(usize(c.hidden_size), q)) *
+                               (dtype() == DType::q8_0 ? sizeof(ActivationBlock) : kBlock * sizeof(float)) / kBlock;
+    return total + batch * (row * sizeof(float) + inputs) + usize(c.vocab_size + context) * sizeof(float);
+}
+
+// ==== SAMPLING AND GENERATION ========================================================================================
+//
+// From logits to a token, and from a prompt to a text. Filters work on candidates sorted by logit, best first; the
+// vocabulary may have 262144 of them, so only as many are sorted as the filters need.
+
+namespace detail {
+
+// splitmix64 (Steele et al. 2014), 53 bits of it as a number in [0, 1)
+inline double next_uniform(std::uint64_t& state) {
+    std::uint64_t z = state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
+}
+
+using Candidate = std::pair<float, int>;  // logit, id
+
+// The likelier one; of equals the one with the lower id.
+inline bool better(const Candidate& a, const Candidate& b) {
+    return a.first > b.first || (a.first == b.first && a.second < b.second);
+}
+
+// Keeps the k best, sorted. One pass with a heap of k: nearly every logit fails its first comparison.
+inline void keep_top_k(std::vector<Candidate>& c, std::size_t k) {
+    if (k < c.size()) {
+        const auto end = c.begin() + static_cast<std::ptrdiff_t>(k);
+        std::make_heap(c.begin(), end, better);
+        for (auto it = end; it != c.end(); ++it)
+            if (better(*it, c.front())) {
+                std::pop_heap(c.begin(), end, better);
+                *(end - 1) = *it;
+                std::push_heap(c.begin(), end, better);
+            }
+        c.resize(k);
+    }
+    std::sort(c.begin(), c.end(), better);
+}
+
+// Keeps the fewest of the best (c is sorted) that together have at least probability p.
+inline void keep_top_p(std::vector<Candidate>& c, float p) {
+    double total = 0, sum = 0;
+    for (const Candidate& x : c) total += std::exp(static_cast<double>(x.first) - c[0].first);
+    std::size_t n = 0;
+    while (n < c.size() && sum < p * total) sum += std::exp(static_cast<double>(c[n++].first) - c[0].first);
+    c.resize(std::max<std::size_t>(n, 1));
+}
+
+// Drops those that are less likely than `share` of the best (c is sorted).
+inline void drop_below(std::vector<Candidate>& c, float share) {
+    std::size_t n = 1;
+    while (n < c.size() && std::exp(c[n].first - c[0].first) >= share) ++n;
+    c.resize(n);
+}
+
+inline void check_sampling(const Sampling& s) {
+    const auto require = [](bool good, const char* name, double value, const char* range) {
+        if (!good) fail(std::string(name) + " is out of range", std::to_string(value), range);
+    };
+    require(s.temperature >= 0 && s.temperature <= 1e6f, "temperature", s.temperature, "use 0 (the likeliest token) or more");
+    require(s.top_p >= 0 && s.top_p <= 1, "top_p", s.top_p, "use 0 to 1");
+    require(s.min_p >= 0 && s.min_p <= 1, "min_p", s.min_p, "use 0 to 1");
+    require(s.repeat_penalty > 0 && s.repeat_penalty <= 1e6f, "repeat_penalty", s.repeat_penalty, "use a positive number, 1 for none");
+    require(s.top_k >= 0, "top_k", s.top_k, "use 0 (all tokens) or more");
+    require(s.repeat_last_n >= 0 && s.repeat_last_n <= 1 << 24, "repeat_last_n", s.repeat_last_n, "use 0 to 16777216");
+}
+
+}  // namespace detail
+
+inline Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) { detail::check_sampling(options); }
+
+inline void Sampler::accept(int id) {
+    const auto most = detail::usize(options_.repeat_last_n);
+    if (most == 0) return;
+    if (recent_.size() < most) recent_.push_back(id);
+    else recent_[accepted_ % most] = id;
+    ++accepted_;
+}
+
+inline int Sampler::sample(const float* logits, int n) {
+    using namespace detail;
+    if (n < 1 || !logits) fail("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
+    candidates_.resize(usize(n));
+    for (int id = 0; id < n; ++id)  // a NaN is no candidate
+        candidates_[usize(id)] = {logits[id] == logits[id] ? logits[id] : -INFINITY, id};
+    if (options_.repeat_penalty != 1.0f) {
+        std::vector<int> recent = recent_;
+        std::sort(recent.begin(), recent.end());
+        recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
+        for (int id : recent) {
+            if (id < 0 || id >= n) continue;
+            float& logit = candidates_[usize(id)].first;
+            logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
+        }
+    }
+    if (options_.temperature == 0) return std::min_element(candidates_.begin(), candidates_.end(), better)->second;
+
+    keep_top_k(candidates_, options_.top_k ? usize(options_.top_k) : candidates_.size());
+    if (!std::isfinite(candidates_[0].first)) return candidates_[0].second;  // nothing to weigh
+    if (options_.top_p < 1) keep_top_p(candidates_, options_.top_p);
+    if (options_.min_p > 0) drop_below(candidates_, options_.min_p);
+
+    const auto weight = [&](const Candidate& c) {
+        return std::exp((static_cast<double>(c.first) - candidates_[0].first) / options_.temperature);
+    };
+    double total = 0;
+    for (const Candidate& c : candidates_) total += weight(c);
+    double left = next_uniform(state_) * total;
+    for (const Candidate& c : candidates_)
+        if ((left -= weight(c)) < 0) return c.second;
+    return candidates_[0].second;  // rounding left a crumb
+}
+
+namespace detail {
+
+// Text on its way to the user: held back as long as it may be part of a character or of a stop text.
+class TextStream {
+  public:
+    TextStream(const std::vector<std::string>& stop, const std::function<bool(std::string_view)>& on_text)
+        : stop_(stop), on_text_(on_text) {}
+
+    // Returns false when generation is to end.
+    bool add(std::string_view bytes) {
+        text_ += bytes;
+        std::size_t first = std::string::npos;
+        for (const std::string& s : stop_)
+            if (!s.empty()) first = std::min(first, text_.find(s));
+        if (first != std::string::npos) {
+            text_.resize(first);
+            return false;
+        }
+        return emit(text_.size() - longest_open_stop());
+    }
+    // The rest, without an unfinished character.
+    void finish() { emit(text_.size()); }
+
+  private:
+    // How many bytes at the end could be the beginning of a stop text.
+    std::size_t longest_open_stop() const {
+        std::size_t longest = 0;
+        for (const std::string& s : stop_)
+            for (std::size_t n = std::min(s.size(), text_.size()); n > longest; --n)
+                if (text_.compare(text_.size() - n, n, s, 0, n) == 0) longest = n;
+        return longest;
+    }
+    bool emit(std::size_t bytes) {
+        bytes = utf8_complete_prefix(std::string_view(text_).substr(0, bytes));
+        if (bytes == 0) return true;
+        const std::string ready = text_.substr(0, bytes);
+        text_.erase(0, bytes);
+        return !on_text_ || on_text_(ready);
+    }
+    const std::vector<std::string>& stop_;
+    const std::function<bool(std::string_view)>& on_text_;
+    std::string text_;
+};
+
+inline double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace detail
+
+inline Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
+                      const std::function<bool(std::string_view text)>& on_text) {
+    using Clock = std::chrono::steady_clock;
+    const Tokenizer& tokenizer = session.model().tokenizer();
+    const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
+    if (options.max_tokens < -1)
+        detail::fail("max_tokens is out of range", std::to_string(options.max_tokens), "use -1 (until the context is full) or more");
+    Sampler sampler(options.sampling);
+    detail::TextStream stream(options.stop, on_text);
+
+    std::vector<int> ids = session.impl_->unread;
+    const std::vector<int> encoded = tokenizer.encode(prompt, session.position() == 0 && ids.empty());
+    ids.insert(ids.end(), encoded.begin(), encoded.end());
+    if (ids.empty() && tokenizer.bos() >= 0) ids.push_back(tokenizer.bos());  // an empty GPT-2 prompt
+    for (int id : ids) sampler.accept(id);
+
+    Stats stats;
+    auto start = Clock::now();
+    const float* logits = session.forward(ids.data(), static_cast<int>(ids.size()));
+    stats.prompt_tokens = static_cast<int>(ids.size());
+    stats.prompt_s = detail::seconds_since(start);
+
+    start = Clock::now();
+    while (options.max_tokens == -1 || stats.generated < options.max_tokens) {
+        const int id = sampler.sample(logits, vocab);
+        if (!options.ignore_end && tokenizer.is_end(id)) break;
+        sampler.accept(id);
+        ++stats.generated;
+        const bool more = stream.add(tokenizer.piece(id));
+        if (!more || stats.generated == options.max_tokens || session.position() == session.context()) {
+            session.impl_->unread = {id};
+            break;
+        }
+        logits = session.forward(&id, 1);
+    }
+    stream.finish();
+    stats.generate_s = detail::seconds_since(start);
+    return stats;
+}
+
+}  // namespace llm
+#endif  // LLM_IMPLEMENTATION
