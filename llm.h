@@ -84,7 +84,7 @@ enum class DType { f32, q8_0 };
 
 struct LoadOptions {
     DType dtype = DType::q8_0;
-    int threads = 0;                                            // 0: all physical cores
+    int threads = 0;                                             // 0: all physical cores
     std::function<void(float done, const char* what)> progress;  // done in 0..1; called on the loading thread
 };
 
@@ -92,22 +92,22 @@ struct LoadOptions {
 struct Config {
     enum class Architecture { gpt2, gemma3 };
     Architecture architecture = Architecture::gpt2;
-    int vocab_size = 0;               // rows of the embedding
-    int context_length = 0;           // n_positions, max_position_embeddings
-    int hidden_size = 0;              // n_embd
-    int intermediate_size = 0;        // n_inner
+    int vocab_size = 0;         // rows of the embedding
+    int context_length = 0;     // n_positions, max_position_embeddings
+    int hidden_size = 0;        // n_embd
+    int intermediate_size = 0;  // n_inner
     int num_layers = 0;
     int num_heads = 0;
-    int num_kv_heads = 0;             // query heads h * num_kv_heads / num_heads share one
+    int num_kv_heads = 0;  // query heads h * num_kv_heads / num_heads share one
     int head_dim = 0;
     float norm_eps = 1e-5f;
-    float attention_scale = 0;        // q.k is multiplied by it before the softmax
-    float rope_theta = 0;             // base frequency of the global layers (Gemma)
-    float rope_local_theta = 0;       // and of the local ones
-    float rope_scaling = 1;           // global layers divide the position by it (linear scaling)
-    int sliding_window = 0;           // a local layer sees this many positions, its own included
-    std::vector<bool> is_local;       // [num_layers]
-    bool tied_head = true;            // the head is the embedding
+    float attention_scale = 0;   // q.k is multiplied by it before the softmax
+    float rope_theta = 0;        // base frequency of the global layers (Gemma)
+    float rope_local_theta = 0;  // and of the local ones
+    float rope_scaling = 1;      // global layers divide the position by it (linear scaling)
+    int sliding_window = 0;      // a local layer sees this many positions, its own included
+    std::vector<bool> is_local;  // [num_layers]
+    bool tied_head = true;       // the head is the embedding
 };
 
 // Text to token ids and back. Immutable; copies share the data.
@@ -117,9 +117,9 @@ class Tokenizer {
     std::string decode(const std::vector<int>& ids) const;  // bytes; may end inside a UTF-8 character
     std::string piece(int id) const;                        // the bytes of one token
     int vocab_size() const;
-    int bos() const;                                        // -1: the model has none
-    bool is_end(int id) const;                              // end of text or of a turn
-    int find(std::string_view piece) const;                 // the id of an added token such as <start_of_turn>, or -1
+    int bos() const;                         // -1: the model has none
+    bool is_end(int id) const;               // end of text or of a turn
+    int find(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
     struct Impl;
 
   private:
@@ -129,14 +129,14 @@ class Tokenizer {
 
 // What was in the file and what it became, for people to read.
 struct ModelInfo {
-    std::string format;                        // "safetensors, 2 shards", "GGUF v3"
-    std::uint64_t parameters = 0;              // tied matrices counted once
-    std::map<std::string, int> tensors;        // how many of each type the file holds, by the type's name
-    int quantized = 0;                         // matrices that became Q8_0 while loading
-    int exact = 0;                             // matrices whose values are the file's own
-    int fused = 0;                             // matrices that were joined with others (q+k+v, gate+up)
-    int ignored = 0;                           // tensors of the file that text generation does not need
-    std::size_t weight_bytes = 0;              // memory of all weights
+    std::string format;                  // "safetensors, 2 shards", "GGUF v3"
+    std::uint64_t parameters = 0;        // tied matrices counted once
+    std::map<std::string, int> tensors;  // how many of each type the file holds, by the type's name
+    int quantized = 0;                   // matrices that became Q8_0 while loading
+    int exact = 0;                       // matrices whose values are the file's own
+    int fused = 0;                       // matrices that were joined with others (q+k+v, gate+up)
+    int ignored = 0;                     // tensors of the file that text generation does not need
+    std::size_t weight_bytes = 0;        // memory of all weights
 };
 
 // A loaded checkpoint. Immutable after loading: share it between sessions and threads.
@@ -144,6 +144,8 @@ class Model {
   public:
     // path: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file.
     static Model load(const std::string& path, const LoadOptions& = {});
+    // A model of this shape with random weights and no tokenizer, to measure speed without a download.
+    static Model random(const Config&, const LoadOptions& = {}, std::uint64_t seed = 0);
     const Config& config() const;
     const Tokenizer& tokenizer() const;
     const ModelInfo& info() const;
@@ -161,6 +163,17 @@ class Model {
 struct GenerateOptions;
 struct Stats;
 
+// A part of a step as Session::on_timing reports it: a matrix product, attention, the norms between them.
+struct Timing {
+    const char* name = "";         // embedding, norm, qkv, rope, attention, attn_out, up, down, lm_head
+    int layer = -1;                // -1: outside of the layers
+    int tokens = 0;                // that went through it together
+    double seconds = 0;            // from begin to end on the calling thread
+    double waited = 0;             // of these, until the other threads were done too
+    std::uint64_t bytes = 0;       // of weights or cache that were read
+    std::uint64_t operations = 0;  // multiplications and additions
+};
+
 // One conversation: KV cache, scratch memory, position, threads. Not to be used by two threads at once.
 class Session {
   public:
@@ -174,16 +187,19 @@ class Session {
     const float* forward(const int* tokens, int n);
     // The same, handing out the logits after each token: on_logits(i, logits) for i = 0 .. n-1.
     void forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits);
-    int position() const;            // tokens held
-    int context() const;             // tokens that can be held
+    int position() const;  // tokens held
+    int context() const;   // tokens that can be held
     int threads() const;
     const Model& model() const;
-    void rewind(int position);       // forgets everything from `position` on
+    void rewind(int position);  // forgets everything from `position` on
+    // Has every part of every step timed from now on and reported on the calling thread; null ends it.
+    void on_timing(std::function<void(const Timing&)> report);
     struct Impl;
 
   private:
     std::unique_ptr<Impl> impl_;
-    friend Stats generate(Session&, std::string_view, const GenerateOptions&, const std::function<bool(std::string_view)>&);
+    friend Stats generate(Session&, std::string_view, const GenerateOptions&,
+                          const std::function<bool(std::string_view)>&);
 };
 
 // How the next token is chosen. The filters apply in this order: repeat penalty, top_k, top_p, min_p, temperature.
@@ -205,17 +221,17 @@ class Sampler {
 
   private:
     Sampling options_;
-    std::uint64_t state_;                          // of the random number generator
-    std::vector<int> recent_;                      // ring of the last repeat_last_n ids
+    std::uint64_t state_;      // of the random number generator
+    std::vector<int> recent_;  // ring of the last repeat_last_n ids
     std::size_t accepted_ = 0;
     std::vector<std::pair<float, int>> candidates_;  // scratch: logit or probability, id
 };
 
 struct GenerateOptions {
-    int max_tokens = 256;            // -1: until the context is full
+    int max_tokens = 256;  // -1: until the context is full
     Sampling sampling;
-    std::vector<std::string> stop;   // generation ends before the first of these texts
-    bool ignore_end = false;         // end-of-text tokens do not stop
+    std::vector<std::string> stop;  // generation ends before the first of these texts
+    bool ignore_end = false;        // end-of-text tokens do not stop
 };
 
 struct Stats {
@@ -225,7 +241,8 @@ struct Stats {
 
 // Appends the prompt to the session, then samples until an end token, a stop text, max_tokens, the context's end,
 // or on_text returning false. on_text gets whole UTF-8 characters as they come.
-Stats generate(Session&, std::string_view prompt, const GenerateOptions&, const std::function<bool(std::string_view text)>& on_text);
+Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
+               const std::function<bool(std::string_view text)>& on_text);
 
 }  // namespace llm
 #endif  // LLM_H
@@ -298,7 +315,6 @@ namespace llm::detail {
 //
 // needs: <algorithm> <cerrno> <cmath> <cstring> <filesystem> <limits> <memory> <string> <string_view> <system_error>
 //        <unordered_map> <utility> <vector>; unix: <fcntl.h> <unistd.h>; elsewhere: <fstream> <mutex>
-
 
 [[noreturn]] inline void fail(const std::string& what, const std::string& where, const std::string& remedy) {
     throw Error(what + ": " + where + ": " + remedy);
@@ -1118,6 +1134,19 @@ inline void cpu_relax() {
 #endif
 }
 
+inline double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// splitmix64 (Steele et al. 2014), and 53 bits of it as a number in [0, 1)
+inline std::uint64_t next_random(std::uint64_t& state) {
+    std::uint64_t z = state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+inline double next_uniform(std::uint64_t& state) { return static_cast<double>(next_random(state) >> 11) * 0x1p-53; }
+
 class ThreadPool {
   public:
     explicit ThreadPool(int threads) : shares_(usize(threads)) {
@@ -1125,8 +1154,10 @@ class ThreadPool {
             for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
         } catch (const std::system_error& e) {
             stop();
-            fail("cannot start a thread", "thread " + std::to_string(helpers_.size() + 1) + " of " +
-                 std::to_string(threads) + " (" + e.what() + ")", "use fewer threads");
+            fail("cannot start a thread",
+                 "thread " + std::to_string(helpers_.size() + 1) + " of " + std::to_string(threads) + " (" + e.what() +
+                     ")",
+                 "use fewer threads");
         } catch (...) {
             stop();
             throw;
@@ -1137,6 +1168,10 @@ class ThreadPool {
     ThreadPool& operator=(const ThreadPool&) = delete;
     int size() const { return static_cast<int>(shares_.size()); }
 
+    // Seconds that callers have waited for helpers at the ends of regions; counted while `timed` is set.
+    bool timed = false;
+    double waited = 0;
+
     // Calls body(begin, end, thread) for ranges of at most `grain` items that cover 0 .. count-1 once, and returns when
     // all are done. An exception of a body is thrown here, once no thread is inside any more.
     template <class Body>
@@ -1146,7 +1181,9 @@ class ThreadPool {
             for (int i = 0; i < count; i += grain) body(i, std::min(i + grain, count), 0);
             return;
         }
-        call_ = [](const void* b, int begin, int end, int thread) { (*static_cast<const Body*>(b))(begin, end, thread); };
+        call_ = [](const void* b, int begin, int end, int thread) {
+            (*static_cast<const Body*>(b))(begin, end, thread);
+        };
         body_ = &body;
         grain_ = grain;
         open(count);
@@ -1177,7 +1214,8 @@ class ThreadPool {
             share.end = static_cast<int>(std::int64_t{count} * (t + 1) / n);
         }
         region_ += kRegion;
-        gate_.store(region_ | kOpen);  // sequentially consistent, as the sleepers' count: one of both sides sees the other
+        gate_.store(region_ |
+                    kOpen);  // sequentially consistent, as the sleepers' count: one of both sides sees the other
         if (sleepers_.load() > 0) {
             { std::lock_guard<std::mutex> lock(mutex_); }
             wake_.notify_all();
@@ -1186,10 +1224,12 @@ class ThreadPool {
 
     void close() {
         gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
+        const auto start = timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
         for (int spins = 1; gate_.load(std::memory_order_acquire) & kInside; ++spins) {
             if (spins % 1024 == 0) std::this_thread::yield();  // the helper may need this very core
             cpu_relax();
         }
+        if (timed) waited += seconds_since(start);
     }
 
     void work(int self) {
@@ -1298,8 +1338,8 @@ struct ActivationBlock {
 
 // A Q8_0 group's block of 32 columns.
 struct WeightBlock {
-    std::uint16_t scale[kGroup];             // f16
-    std::uint8_t w[kBlock / 4][kGroup][4];   // w + 128
+    std::uint16_t scale[kGroup];            // f16
+    std::uint8_t w[kBlock / 4][kGroup][4];  // w + 128
 };
 static_assert(sizeof(ActivationBlock) == 40 && sizeof(WeightBlock) == 544, "the kernels count on these sizes");
 
@@ -1337,7 +1377,8 @@ struct Kernels {
 
 namespace scalar {
 
-inline void product_q8(const WeightBlock* w, int blocks, const ActivationBlock* x, int m, float* y, std::size_t stride) {
+inline void product_q8(const WeightBlock* w, int blocks, const ActivationBlock* x, int m, float* y,
+                       std::size_t stride) {
     for (int t = 0; t < m; ++t) {
         float sum[kGroup] = {};
         for (int b = 0; b < blocks; ++b) {
@@ -1435,9 +1476,20 @@ inline void to_f16(const float* x, int n, std::uint16_t* y) {
     for (int i = 0; i < n; ++i) y[i] = f32_to_f16(std::max(-65504.0f, std::min(x[i], 65504.0f)));
 }
 
-inline constexpr Kernels kernels = {
-    "scalar", product_q8, product<float>, product<std::uint16_t>, quantize, rms_norm, layer_norm, gelu,
-    rotate,   exp_sum,    max,            axpy,                   scale,    to_f16};
+inline constexpr Kernels kernels = {"scalar",
+                                    product_q8,
+                                    product<float>,
+                                    product<std::uint16_t>,
+                                    quantize,
+                                    rms_norm,
+                                    layer_norm,
+                                    gelu,
+                                    rotate,
+                                    exp_sum,
+                                    max,
+                                    axpy,
+                                    scale,
+                                    to_f16};
 
 }  // namespace scalar
 constexpr int kPrefetch = 2048;  // bytes that a product of one token asks for ahead of what it reads
@@ -1515,9 +1567,12 @@ LLM_OP Floats load(const float* p) { return _mm512_loadu_ps(p); }
 LLM_OP Floats load(const float* p, int n) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p); }
 LLM_OP void store(float* p, Floats x) { _mm512_storeu_ps(p, x); }
 LLM_OP void store(float* p, Floats x, int n) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), x); }
-LLM_OP Floats load(const std::uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+LLM_OP Floats load(const std::uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
 LLM_OP void store(std::uint16_t* p, Floats x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 LLM_OP Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
 LLM_OP Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
@@ -1531,7 +1586,9 @@ LLM_OP float sum(Floats a) { return _mm512_reduce_add_ps(a); }
 LLM_OP float largest(Floats a) { return _mm512_reduce_max_ps(a); }
 LLM_OP Ints round(Floats a) { return _mm512_cvtps_epi32(a); }
 LLM_OP Floats to_floats(Ints a) { return _mm512_cvtepi32_ps(a); }
-LLM_OP Floats power_of_2(Ints n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
+LLM_OP Floats power_of_2(Ints n) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
+}
 LLM_OP Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 LLM_OP std::int32_t sum(Ints a) { return _mm512_reduce_add_epi32(a); }
 LLM_OP void store(std::int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
@@ -1549,13 +1606,17 @@ using Floats = __m256;
 using Ints = __m256i;
 constexpr int kLanes = 8;
 constexpr int kTokens = 4, kVectors = 1;
-LLM_OP __m256i first(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+LLM_OP __m256i first(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
 LLM_OP Floats set(float x) { return _mm256_set1_ps(x); }
 LLM_OP Floats load(const float* p) { return _mm256_loadu_ps(p); }
 LLM_OP Floats load(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
 LLM_OP void store(float* p, Floats x) { _mm256_storeu_ps(p, x); }
 LLM_OP void store(float* p, Floats x, int n) { _mm256_maskstore_ps(p, first(n), x); }
-LLM_OP Floats load(const std::uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+LLM_OP Floats load(const std::uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 LLM_OP void store(std::uint16_t* p, Floats x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
@@ -1579,7 +1640,9 @@ LLM_OP float largest(Floats a) {
 }
 LLM_OP Ints round(Floats a) { return _mm256_cvtps_epi32(a); }
 LLM_OP Floats to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
-LLM_OP Floats power_of_2(Ints n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)); }
+LLM_OP Floats power_of_2(Ints n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
 LLM_OP Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 LLM_OP std::int32_t sum(Ints a) {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
@@ -1672,9 +1735,7 @@ struct ProductQ8 {
     template <int M, int V>
     LLM_TARGET void tile(int first, int row) const {
         Floats total[M][V];
-        LLM_UNROLL for (int t = 0; t < M; ++t) {
-            LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = set(0.0f);
-        }
+        LLM_UNROLL for (int t = 0; t < M; ++t) { LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = set(0.0f); }
         const ActivationBlock* a = x + first;
         for (const WeightBlock *w = weights, *end = weights + blocks; w < end; ++w, a += m) {
             Ints acc[M][V];
@@ -1690,8 +1751,8 @@ struct ProductQ8 {
             }
             LLM_UNROLL for (int v = 0; v < V; ++v) {
                 const Floats scale = load(w->scale + row + v * kLanes);
-                LLM_UNROLL for (int t = 0; t < M; ++t)
-                    total[t][v] = fma(to_floats(acc[t][v]), mul(scale, set(a[t].scale)), total[t][v]);
+                LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
+                    fma(to_floats(acc[t][v]), mul(scale, set(a[t].scale)), total[t][v]);
             }
         }
         LLM_UNROLL for (int t = 0; t < M; ++t) {
@@ -1717,8 +1778,8 @@ struct ProductFloat {
         Floats total[M][V];
         float* out = y + usize(first) * stride + row;
         LLM_UNROLL for (int t = 0; t < M; ++t) {
-            LLM_UNROLL for (int v = 0; v < V; ++v)
-                total[t][v] = add_to_y ? load(out + usize(t) * stride + v * kLanes) : set(0.0f);
+            LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] =
+                add_to_y ? load(out + usize(t) * stride + v * kLanes) : set(0.0f);
         }
         const Weight* w = weights + row;
         const float* a = x + first;
@@ -1730,8 +1791,7 @@ struct ProductFloat {
             }
         }
         LLM_UNROLL for (int t = 0; t < M; ++t) {
-            LLM_UNROLL for (int v = 0; v < V; ++v)
-                store(out + usize(t) * stride + v * kLanes, total[t][v]);
+            LLM_UNROLL for (int v = 0; v < V; ++v) store(out + usize(t) * stride + v * kLanes, total[t][v]);
         }
     }
 };
@@ -1895,9 +1955,20 @@ LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
     }
 }
 
-inline constexpr Kernels kernels = {
-    LLM_NAME(LLM_KERNEL_PASS), product_q8, product<float>, product<std::uint16_t>, quantize, rms_norm, layer_norm, gelu,
-    rotate,          exp_sum,    max,            axpy,                   scale,    to_f16};
+inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS),
+                                    product_q8,
+                                    product<float>,
+                                    product<std::uint16_t>,
+                                    quantize,
+                                    rms_norm,
+                                    layer_norm,
+                                    gelu,
+                                    rotate,
+                                    exp_sum,
+                                    max,
+                                    axpy,
+                                    scale,
+                                    to_f16};
 
 }  // namespace llm::detail::LLM_KERNEL_PASS
 
@@ -1970,8 +2041,7 @@ struct Matrix {
     int groups() const { return (rows - 1) / kGroup + 1; }
     int blocks() const { return (cols - 1) / kBlock + 1; }
     std::size_t group_bytes() const {
-        return dtype == DType::q8_0 ? usize(blocks()) * sizeof(WeightBlock)
-                                    : usize(cols) * kGroup * sizeof(float);
+        return dtype == DType::q8_0 ? usize(blocks()) * sizeof(WeightBlock) : usize(cols) * kGroup * sizeof(float);
     }
     std::size_t bytes() const { return group_bytes() * usize(groups()); }
     template <class T>
@@ -2046,11 +2116,11 @@ enum class Then {
 
 struct Product {
     const Matrix& w;
-    const float* bias;     // [rows] or null
+    const float* bias;  // [rows] or null
     Then then;
-    float* y;              // store, add: [tokens, stride]
+    float* y;  // store, add: [tokens, stride]
     std::size_t stride;
-    Activations* packed;   // gelu, gate_gelu: the next product's x
+    Activations* packed;  // gelu, gate_gelu: the next product's x
 };
 
 // Rows 16 * g .. of one tile of tokens, computed in `rows` [kTile][64], take their way out.
@@ -2491,22 +2561,21 @@ inline Checkpoint open_checkpoint(const std::string& path) {
 //   Gemma  takes the text whole, spells a space as "▁", and starts from characters. A character that has no token
 //          becomes the tokens of its UTF-8 bytes: "<0xE2><0x9C>...". Nothing is ever unknown.
 //
-// Added tokens (<start_of_turn>, or in Gemma a run of newlines) are found before all that and are never cut.
+// Added tokens (<start_of_turn>, in Gemma also a run of newlines) are found before all that and never cut.
 //
-// The data: every token's spelling in one string with a hash table over it, and what merges into what: a hash table of
-// pairs of ids (GPT-2's merges, a tokenizer.json), or a score for each token (a GGUF of Gemma), where any two tokens
-// merge if their joined spelling is a token. Merging is a linked list of symbols with a priority queue of candidates,
-// so a long text costs little more than linear time.
+// The data: every token's spelling in one string, with a hash table over it; and what merges into what: a hash table of
+// pairs of ids, or, in a GGUF of Gemma, a rank for each token, where two tokens merge if their joined spelling is one.
+// Merging is a linked list of symbols with a queue of candidates: a long text takes little more than linear time.
 //
-// needs: <algorithm> <array> <climits> <cmath> <cstdint> <cstring> <limits> <memory> <string> <string_view> <vector>
+// needs: <algorithm> <array> <climits> <cmath> <cstdint> <deque> <functional> <memory> <string> <string_view> <vector>
 
 namespace detail {
 
-// ---- Unicode: letters, numbers, white space
+// ---- Unicode
 
-// A set of code points is kept as its edges: the code points where it begins, ends, begins again, ... The tables list
-// each edge as the distance from the one before. They hold Unicode 16.0's \p{L}, \p{N} and White_Space, as in the
-// `tokenizers` library that is the reference.
+// A set of code points is kept as its edges: where it begins, ends, begins again, ... The tables below list each edge
+// as its distance from the one before. They are \p{L}, \p{N} and White_Space of Unicode 16.0, as in the reference, the
+// `tokenizers` library.
 template <std::size_t N>
 constexpr std::array<std::uint32_t, N> edges(const std::uint32_t (&distances)[N]) {
     std::array<std::uint32_t, N> result{};
@@ -2522,63 +2591,46 @@ bool contains(const std::array<std::uint32_t, N>& set, std::uint32_t code_point)
 
 // clang-format off
 inline constexpr auto kLetters = edges({
-    65, 26, 6, 26, 47, 1, 10, 1, 4, 1, 5, 23, 1, 31, 1, 458, 4, 12, 14, 5, 7, 1, 1, 1, 129, 5, 1, 2, 2, 4, 1, 1, 6,
-    1, 1, 3, 1, 1, 1, 20, 1, 83, 1, 139, 8, 166, 1, 38, 2, 1, 6, 41, 71, 27, 4, 4, 45, 43, 35, 2, 1, 99, 1, 1, 15,
-    2, 7, 2, 10, 3, 2, 1, 16, 1, 1, 30, 29, 89, 11, 1, 24, 33, 9, 2, 4, 1, 5, 22, 4, 1, 9, 1, 3, 1, 23, 25, 7, 11,
-    5, 24, 1, 6, 17, 42, 58, 54, 3, 1, 18, 1, 7, 10, 15, 16, 4, 8, 2, 2, 2, 22, 1, 7, 1, 1, 3, 4, 3, 1, 16, 1, 13,
-    2, 1, 3, 14, 2, 10, 1, 8, 6, 4, 2, 2, 22, 1, 7, 1, 2, 1, 2, 1, 2, 31, 4, 1, 1, 19, 3, 16, 9, 1, 3, 1, 22, 1, 7,
-    1, 2, 1, 5, 3, 1, 18, 1, 15, 2, 23, 1, 11, 8, 2, 2, 2, 22, 1, 7, 1, 2, 1, 5, 3, 1, 30, 2, 1, 3, 15, 1, 17, 1, 1,
-    6, 3, 3, 1, 4, 3, 2, 1, 1, 1, 2, 3, 2, 3, 3, 3, 12, 22, 1, 52, 8, 1, 3, 1, 23, 1, 16, 3, 1, 26, 3, 2, 1, 2, 2,
-    30, 1, 4, 8, 1, 3, 1, 23, 1, 10, 1, 5, 3, 1, 31, 2, 1, 2, 15, 2, 17, 9, 1, 3, 1, 41, 2, 1, 16, 1, 5, 3, 8, 3,
-    24, 6, 5, 18, 3, 24, 1, 9, 1, 1, 2, 7, 58, 48, 1, 2, 12, 7, 58, 2, 1, 1, 1, 5, 1, 24, 1, 1, 1, 10, 1, 2, 9, 1,
-    2, 5, 1, 1, 21, 4, 32, 1, 63, 8, 1, 36, 27, 5, 115, 43, 20, 1, 16, 6, 4, 4, 3, 1, 3, 2, 7, 3, 4, 13, 12, 1, 17,
-    38, 1, 1, 5, 1, 2, 43, 1, 333, 1, 4, 2, 7, 1, 1, 1, 4, 2, 41, 1, 4, 2, 33, 1, 4, 2, 7, 1, 1, 1, 4, 2, 15, 1, 57,
-    1, 4, 2, 67, 37, 16, 16, 86, 2, 6, 3, 620, 2, 17, 1, 26, 5, 75, 6, 8, 7, 18, 13, 19, 14, 18, 14, 13, 1, 3, 15,
-    52, 35, 1, 4, 1, 67, 89, 7, 5, 2, 34, 1, 1, 5, 70, 10, 31, 49, 30, 2, 5, 11, 44, 4, 26, 54, 23, 9, 53, 82, 1,
-    93, 47, 17, 8, 54, 30, 13, 2, 10, 44, 26, 36, 41, 3, 10, 36, 2, 11, 5, 43, 2, 3, 41, 4, 1, 6, 1, 2, 3, 1, 5,
-    192, 64, 278, 2, 6, 2, 38, 2, 6, 2, 8, 1, 1, 1, 1, 1, 1, 1, 31, 2, 53, 1, 7, 1, 1, 3, 3, 1, 7, 3, 4, 2, 6, 4,
-    13, 5, 3, 1, 7, 116, 1, 13, 1, 16, 13, 101, 1, 4, 1, 2, 10, 1, 1, 3, 5, 6, 1, 1, 1, 1, 1, 1, 4, 1, 11, 2, 4, 5,
-    5, 4, 1, 52, 2, 2683, 229, 6, 4, 3, 2, 12, 38, 1, 1, 5, 1, 2, 56, 7, 1, 16, 23, 9, 7, 1, 7, 1, 7, 1, 7, 1, 7, 1,
-    7, 1, 7, 1, 7, 80, 1, 469, 2, 42, 5, 5, 2, 4, 86, 6, 3, 1, 90, 1, 4, 5, 43, 1, 94, 17, 32, 48, 16, 512, 6592,
-    64, 22157, 67, 46, 2, 269, 3, 16, 10, 2, 20, 47, 16, 31, 2, 70, 49, 9, 2, 103, 2, 67, 2, 2, 1, 1, 1, 8, 21, 16,
-    1, 3, 1, 4, 1, 23, 29, 52, 14, 50, 62, 6, 3, 1, 1, 2, 11, 28, 10, 23, 25, 29, 7, 47, 28, 1, 16, 5, 1, 10, 10, 5,
-    1, 41, 23, 3, 1, 8, 20, 23, 3, 1, 3, 50, 1, 1, 3, 2, 2, 5, 2, 1, 1, 1, 24, 3, 2, 11, 7, 3, 12, 6, 2, 6, 2, 6, 9,
-    7, 1, 7, 1, 43, 1, 14, 6, 115, 29, 11172, 12, 23, 4, 49, 8452, 366, 2, 106, 38, 7, 12, 5, 5, 1, 1, 10, 1, 13, 1,
-    5, 1, 1, 1, 2, 1, 2, 1, 108, 33, 363, 18, 64, 2, 54, 40, 12, 116, 5, 1, 135, 36, 26, 6, 26, 11, 89, 3, 6, 2, 6,
-    2, 6, 2, 3, 35, 12, 1, 26, 1, 19, 1, 2, 1, 15, 2, 14, 34, 123, 389, 29, 3, 49, 47, 32, 13, 20, 1, 8, 6, 38, 10,
-    30, 2, 36, 4, 8, 48, 158, 18, 36, 4, 36, 4, 40, 8, 52, 12, 11, 1, 15, 1, 7, 1, 2, 1, 11, 1, 15, 1, 7, 1, 2, 3,
-    52, 12, 311, 9, 22, 10, 8, 24, 6, 1, 42, 1, 9, 69, 6, 2, 1, 1, 44, 1, 2, 3, 1, 2, 23, 10, 23, 9, 31, 65, 19, 1,
-    2, 10, 22, 10, 26, 70, 56, 6, 2, 64, 1, 15, 4, 1, 3, 1, 29, 42, 29, 3, 29, 35, 8, 1, 28, 27, 54, 10, 22, 10, 19,
-    13, 18, 110, 73, 55, 51, 13, 51, 13, 36, 38, 28, 9, 23, 250, 42, 6, 2, 16, 3, 59, 29, 10, 1, 8, 22, 42, 18, 46,
-    21, 27, 23, 12, 53, 57, 2, 2, 1, 13, 45, 32, 25, 26, 36, 29, 1, 2, 1, 8, 35, 3, 1, 12, 48, 14, 4, 21, 1, 1, 1,
-    35, 18, 1, 25, 19, 2, 63, 7, 1, 1, 1, 4, 1, 15, 1, 10, 7, 47, 38, 8, 2, 2, 2, 22, 1, 7, 1, 2, 1, 5, 3, 1, 18, 1,
-    12, 5, 30, 10, 1, 1, 2, 1, 1, 38, 1, 1, 25, 1, 1, 1, 44, 53, 18, 4, 20, 3, 30, 48, 20, 2, 1, 1, 184, 47, 41, 4,
-    36, 48, 20, 1, 59, 43, 13, 1, 71, 27, 37, 7, 185, 44, 116, 64, 31, 8, 2, 1, 2, 8, 1, 2, 1, 24, 15, 1, 1, 1, 94,
-    8, 2, 39, 16, 1, 1, 1, 28, 1, 10, 40, 7, 1, 21, 1, 11, 46, 19, 1, 18, 73, 199, 33, 31, 9, 1, 37, 17, 1, 49, 30,
-    112, 7, 1, 2, 1, 38, 21, 1, 25, 6, 1, 2, 1, 32, 14, 1, 327, 19, 15, 1, 1, 13, 1, 34, 124, 1, 79, 922, 230, 196,
-    2636, 97, 15, 1072, 17, 6, 25, 3995, 5, 583, 6841, 30, 1762, 569, 7, 31, 17, 79, 17, 30, 18, 48, 16, 4, 31, 21,
-    5, 19, 432, 45, 211, 64, 128, 75, 5, 1, 66, 13, 64, 2, 1, 1, 28, 6136, 8, 1238, 41, 10, 8935, 4, 1, 7, 1, 2, 1,
-    291, 15, 1, 29, 3, 2, 1, 14, 4, 8, 396, 2308, 107, 5, 13, 3, 9, 7, 10, 5990, 85, 1, 71, 1, 2, 2, 1, 2, 2, 2, 4,
-    1, 12, 1, 1, 1, 7, 1, 65, 1, 4, 2, 8, 1, 7, 1, 28, 1, 4, 1, 5, 1, 1, 3, 7, 1, 340, 2, 25, 1, 25, 1, 31, 1, 25,
-    1, 31, 1, 25, 1, 31, 1, 25, 1, 31, 1, 25, 1, 8, 1844, 31, 6, 6, 261, 62, 146, 45, 10, 7, 16, 1, 321, 30, 18, 44,
-    484, 28, 228, 30, 2, 1, 495, 7, 1, 4, 1, 2, 1, 15, 1, 197, 59, 68, 7, 1, 1204, 4, 1, 27, 1, 2, 1, 1, 2, 1, 1,
-    10, 1, 4, 1, 1, 1, 1, 6, 1, 4, 1, 1, 1, 1, 1, 1, 3, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 2, 4,
-    1, 7, 1, 4, 1, 4, 1, 1, 1, 10, 1, 17, 5, 3, 1, 5, 1, 17, 4420, 42720, 32, 4154, 6, 222, 2, 5762, 14, 7473, 15,
-    622, 2466, 542, 1506, 4939, 5, 4192});
+    65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,38,
+    2,1,6,41,71,27,4,4,45,43,35,2,1,99,1,1,15,2,7,2,10,3,2,1,16,1,1,30,29,89,11,1,24,33,9,2,4,1,5,22,4,1,9,1,3,1,23,25,
+    7,11,5,24,1,6,17,42,58,54,3,1,18,1,7,10,15,16,4,8,2,2,2,22,1,7,1,1,3,4,3,1,16,1,13,2,1,3,14,2,10,1,8,6,4,2,2,22,1,7,
+    1,2,1,2,1,2,31,4,1,1,19,3,16,9,1,3,1,22,1,7,1,2,1,5,3,1,18,1,15,2,23,1,11,8,2,2,2,22,1,7,1,2,1,5,3,1,30,2,1,3,15,1,
+    17,1,1,6,3,3,1,4,3,2,1,1,1,2,3,2,3,3,3,12,22,1,52,8,1,3,1,23,1,16,3,1,26,3,2,1,2,2,30,1,4,8,1,3,1,23,1,10,1,5,3,1,
+    31,2,1,2,15,2,17,9,1,3,1,41,2,1,16,1,5,3,8,3,24,6,5,18,3,24,1,9,1,1,2,7,58,48,1,2,12,7,58,2,1,1,1,5,1,24,1,1,1,10,1,
+    2,9,1,2,5,1,1,21,4,32,1,63,8,1,36,27,5,115,43,20,1,16,6,4,4,3,1,3,2,7,3,4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,
+    1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,2,67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,
+    14,13,1,3,15,52,35,1,4,1,67,89,7,5,2,34,1,1,5,70,10,31,49,30,2,5,11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,
+    10,44,26,36,41,3,10,36,2,11,5,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,
+    3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,16,13,101,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,11,2,4,5,5,4,1,52,2,2683,229,6,
+    4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,469,2,42,5,5,2,4,86,6,3,1,90,1,4,5,43,1,94,
+    17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,20,47,16,31,2,70,49,9,2,103,2,67,2,2,1,1,1,8,21,16,1,3,1,4,1,23,
+    29,52,14,50,62,6,3,1,1,2,11,28,10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,
+    1,24,3,2,11,7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,6,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,1,13,1,5,
+    1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,35,12,1,26,1,19,1,2,1,15,2,
+    14,34,123,389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,
+    1,7,1,2,3,52,12,311,9,22,10,8,24,6,1,42,1,9,69,6,2,1,1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,70,56,6,2,
+    64,1,15,4,1,3,1,29,42,29,3,29,35,8,1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,38,28,9,23,250,42,6,2,16,3,
+    59,29,10,1,8,22,42,18,46,21,27,23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,
+    19,2,63,7,1,1,1,4,1,15,1,10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,30,10,1,1,2,1,1,38,1,1,25,1,1,1,44,53,18,4,
+    20,3,30,48,20,2,1,1,184,47,41,4,36,48,20,1,59,43,13,1,71,27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,
+    2,39,16,1,1,1,28,1,10,40,7,1,21,1,11,46,19,1,18,73,199,33,31,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,32,14,
+    1,327,19,15,1,1,13,1,34,124,1,79,922,230,196,2636,97,15,1072,17,6,25,3995,5,583,6841,30,1762,569,7,31,17,79,17,30,
+    18,48,16,4,31,21,5,19,432,45,211,64,128,75,5,1,66,13,64,2,1,1,28,6136,8,1238,41,10,8935,4,1,7,1,2,1,291,15,1,29,3,2,
+    1,14,4,8,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,1,4,1,5,1,1,3,7,
+    1,340,2,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,31,6,6,261,62,146,45,10,7,16,1,321,30,18,44,484,28,
+    228,30,2,1,495,7,1,4,1,2,1,15,1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,6,1,4,1,1,1,1,1,1,3,1,2,1,1,
+    2,1,1,1,1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,17,4420,42720,32,4154,6,222,2,5762,14,7473,15,
+    622,2466,542,1506,4939,5,4192});
 inline constexpr auto kNumbers = edges({
-    48, 10, 120, 2, 5, 1, 2, 3, 1441, 10, 134, 10, 198, 10, 412, 10, 118, 10, 4, 6, 108, 10, 118, 10, 118, 10, 2, 6,
-    110, 13, 115, 10, 8, 7, 103, 10, 104, 7, 7, 19, 109, 10, 96, 10, 118, 10, 70, 20, 268, 10, 70, 10, 719, 20, 881,
-    3, 239, 10, 6, 10, 22, 10, 300, 10, 128, 11, 165, 10, 6, 10, 182, 10, 86, 10, 134, 10, 6, 10, 1046, 1, 3, 6, 6,
-    10, 198, 51, 2, 5, 726, 60, 78, 22, 630, 30, 1385, 1, 777, 1, 25, 9, 14, 3, 343, 4, 138, 10, 30, 8, 1, 15, 32,
-    10, 39, 15, 29536, 10, 188, 10, 320, 6, 154, 10, 38, 10, 198, 10, 22, 10, 86, 10, 406, 10, 21270, 10, 493, 45,
-    12, 57, 17, 2, 341, 27, 36, 4, 29, 1, 8, 1, 134, 5, 202, 10, 942, 8, 25, 7, 39, 9, 75, 5, 22, 6, 160, 2, 2, 16,
-    2, 46, 64, 9, 52, 2, 30, 3, 75, 5, 104, 8, 24, 8, 41, 7, 330, 6, 48, 10, 6, 10, 278, 31, 158, 10, 42, 4, 112, 7,
-    134, 30, 128, 10, 60, 10, 144, 10, 7, 20, 251, 10, 342, 10, 118, 10, 374, 10, 102, 10, 6, 20, 76, 12, 420, 19,
-    93, 10, 662, 10, 86, 29, 227, 10, 70, 10, 422, 10, 102, 21, 1067, 111, 15553, 10, 2342, 10, 86, 10, 134, 10, 1,
-    7, 526, 10, 262, 23, 24153, 10, 1478, 20, 12, 20, 108, 25, 1109, 50, 2368, 10, 422, 10, 502, 10, 247, 10, 716,
-    9, 128, 10, 791, 59, 1, 3, 1, 4, 76, 45, 1, 15, 962, 13, 2787, 10});
-inline constexpr auto kSpaces = edges({
-    9, 5, 18, 1, 100, 1, 26, 1, 5599, 1, 2431, 11, 29, 2, 5, 1, 47, 1, 4000, 1});
+    48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,10,8,7,103,10,104,7,
+    7,19,109,10,96,10,118,10,70,20,268,10,70,10,719,20,881,3,239,10,6,10,22,10,300,10,128,11,165,10,6,10,182,10,86,10,
+    134,10,6,10,1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,
+    15,29536,10,188,10,320,6,154,10,38,10,198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,
+    5,202,10,942,8,25,7,39,9,75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,6,10,278,31,158,
+    10,42,4,112,7,134,30,128,10,60,10,144,10,7,20,251,10,342,10,118,10,374,10,102,10,6,20,76,12,420,19,93,10,662,10,86,
+    29,227,10,70,10,422,10,102,21,1067,111,15553,10,2342,10,86,10,134,10,1,7,526,10,262,23,24153,10,1478,20,12,20,108,
+    25,1109,50,2368,10,422,10,502,10,247,10,716,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10});
+inline constexpr auto kSpaces = edges({9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1});
 // clang-format on
 
 enum class CharClass { letter, number, space, other };
@@ -2592,22 +2644,20 @@ inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& len
     return contains(kNumbers, c) ? CharClass::number : CharClass::other;
 }
 
-// ---- GPT-2: words and the spelling of bytes
+// ---- GPT-2: words, and bytes spelled as characters
 
 inline std::size_t contraction_length(std::string_view text) {
-    for (const char* suffix : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}) {
-        const std::size_t length = std::strlen(suffix);
-        if (text.substr(0, length) == suffix) return length;
-    }
+    for (const std::string_view suffix : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"})
+        if (text.substr(0, suffix.size()) == suffix) return suffix.size();
     return 0;
 }
 
 // The end of the word that begins at text[begin], by GPT-2's pattern
 //     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 inline std::size_t word_end(std::string_view text, std::size_t begin) {
-    if (const std::size_t length = contraction_length(text.substr(begin))) return begin + length;
-    std::size_t length;
-    std::size_t end = begin + (text[begin] == ' ' && begin + 1 < text.size() ? 1 : 0);
+    std::size_t length = contraction_length(text.substr(begin));
+    if (length > 0) return begin + length;
+    std::size_t end = begin + 1 < text.size() && text[begin] == ' ' ? begin + 1 : begin;
     const CharClass kind = class_at(text, end, length);
     if (kind == CharClass::space) end = begin;
     std::size_t last = end;  // where the last character of the run begins
@@ -2615,44 +2665,37 @@ inline std::size_t word_end(std::string_view text, std::size_t begin) {
         last = end;
         end += length;
     }
-    // Of a run of white space, the last character stays for the word that follows, unless it is the only one.
-    const bool give_back = kind == CharClass::space && end < text.size() && last > begin;
-    return give_back ? last : end;
+    // White space leaves its last character to the word that follows, unless it has no other.
+    return kind == CharClass::space && end < text.size() && last > begin ? last : end;
 }
 
-// The character that stands for each byte: itself if it is printable in Latin-1, otherwise one from U+0100 on.
-constexpr std::array<std::uint16_t, 256> byte_characters() {
-    std::array<std::uint16_t, 256> characters{};
-    std::uint16_t next = 256;
-    for (unsigned b = 0; b < 256; ++b) {
-        const bool printable = (b > 32 && b < 127) || (b > 160 && b != 173);
-        characters[b] = printable ? static_cast<std::uint16_t>(b) : next++;
-    }
-    return characters;
+// The character that spells a byte: its own in Latin-1 if that can be printed, otherwise one from U+0100 on.
+inline std::uint32_t character_of_byte(std::uint32_t byte) {
+    if (byte <= 32) return byte + 256;
+    if (byte >= 127 && byte <= 160) return byte + 162;
+    return byte == 173 ? 323 : byte;
 }
-inline constexpr auto kByteCharacters = byte_characters();
-
-inline std::string byte_level_spelling(unsigned char byte) {
-    std::string spelling;
-    utf8_append(spelling, kByteCharacters[byte]);
-    return spelling;
+inline int byte_of_character(std::uint32_t c) {  // -1: the character spells no byte
+    for (const std::uint32_t byte : {c, c - 256, c - 162, std::uint32_t{173}})
+        if (byte < 256 && character_of_byte(byte) == c) return static_cast<int>(byte);
+    return -1;
 }
 
-inline std::string byte_level_bytes(std::string_view spelling) {
+inline std::string bytes_spelled(std::string_view spelling) {
     std::string bytes;
     std::uint32_t c;
     for (std::size_t i = 0, length; i < spelling.size(); i += length) {
         length = static_cast<std::size_t>(utf8_decode(spelling, i, c));
-        const auto found = std::find(kByteCharacters.begin(), kByteCharacters.end(), c);
-        if (found == kByteCharacters.end()) bytes += spelling.substr(i, length);
-        else bytes += static_cast<char>(found - kByteCharacters.begin());
+        const int byte = byte_of_character(c);
+        if (byte < 0) bytes += spelling.substr(i, length);
+        else bytes += static_cast<char>(byte);
     }
     return bytes;
 }
 
-// ---- Gemma: the spelling of spaces and bytes
+// ---- Gemma: "▁" for a space
 
-inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, "▁"
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 
 inline std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
     std::string result;
@@ -2661,17 +2704,25 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
     return result.append(text);
 }
 
-inline std::string byte_fallback_spelling(unsigned char byte) {
-    const char* const digits = "0123456789ABCDEF";
-    return {'<', '0', 'x', digits[byte >> 4], digits[byte & 15], '>'};
-}
-
-inline char byte_fallback_byte(std::string_view spelling) {
-    const auto digit = [&](std::size_t i) { return spelling[i] <= '9' ? spelling[i] - '0' : spelling[i] - 'A' + 10; };
-    return static_cast<char>(digit(3) * 16 + digit(4));
-}
-
 // ---- Vocabulary
+
+// An open-addressing hash table, at most half full. A slot with the id -1 is free.
+template <class Slot>
+struct HashTable {
+    explicit HashTable(std::size_t entries = 0) {
+        while ((std::size_t{1} << bits) / 2 < entries) ++bits;
+        slots.resize(std::size_t{1} << bits);
+    }
+    // The index of the slot that is_it, or else of the free one where it belongs.
+    template <class IsIt>
+    std::size_t find(std::uint64_t hash, const IsIt& is_it) const {
+        std::size_t i = static_cast<std::size_t>(hash >> (64 - bits));
+        while (slots[i].id >= 0 && !is_it(slots[i])) i = (i + 1) & (slots.size() - 1);
+        return i;
+    }
+    int bits = 1;
+    std::vector<Slot> slots;  // [2^bits]
+};
 
 // The numbers are those of GGUF's tokenizer.ggml.token_type.
 enum class TokenKind : std::uint8_t { absent, normal, unknown, control, user_defined, unused, byte };
@@ -2681,161 +2732,89 @@ struct Token {
     TokenKind kind = TokenKind::absent;
 };
 
-// Hash tables here are open-addressing arrays of 2^bits slots, at most half full; a hash's upper bits choose the slot.
-inline int hash_bits(std::size_t entries) {
-    int bits = 1;
-    while ((std::size_t{1} << bits) / 2 < entries) ++bits;
-    return bits;
-}
-
 // Token ids to spellings and back.
 class Vocabulary {
   public:
-    Vocabulary() = default;
-    Vocabulary(const std::vector<Token>& tokens, const std::string& where);
     int size() const { return static_cast<int>(kinds_.size()); }
-    TokenKind kind(int id) const { return kinds_[static_cast<std::size_t>(id)]; }
     void set_kind(int id, TokenKind kind) { kinds_[static_cast<std::size_t>(id)] = kind; }
-    std::string_view operator[](int id) const {
+    Token operator[](int id) const {
         const std::size_t i = static_cast<std::size_t>(id);
-        return {text_.data() + starts_[i], starts_[i + 1] - starts_[i]};
+        return {std::string_view(text_).substr(starts_[i], starts_[i + 1] - starts_[i]), kinds_[i]};
     }
     // The token that is spelled like a and b joined, or -1.
-    int find(std::string_view a, std::string_view b = {}) const { return slots_[slot_of(a, b)].id; }
+    int find(std::string_view a, std::string_view b = {}) const { return table_.slots[slot(a, b)].id; }
+
+    void assign(const std::vector<Token>& tokens, const std::string& where) {
+        table_ = HashTable<Slot>(tokens.size());
+        for (const Token& token : tokens) {
+            if (text_.size() + token.spelling.size() > INT_MAX)
+                fail("the vocabulary is too big", where, "get the file again");
+            Slot& free = table_.slots[slot(token.spelling, {})];
+            if (free.id >= 0) fail("two tokens are spelled " + shown(token.spelling), where, "get the file again");
+            if (!token.spelling.empty()) free = {static_cast<std::uint32_t>(hash(token.spelling, 0)), size()};
+            text_ += token.spelling;
+            starts_.push_back(static_cast<std::uint32_t>(text_.size()));
+            kinds_.push_back(token.kind);
+        }
+    }
 
   private:
     struct Slot {
-        std::uint32_t check = 0;  // lower half of the hash
+        std::uint32_t hash = 0;  // its lower half: tells most other tokens apart
         int id = -1;
     };
-    static std::uint64_t hash(std::string_view text, std::uint64_t seed);
-    std::size_t slot_of(std::string_view a, std::string_view b) const;  // the token's, or the free one it would take
-
-    std::string text_;                   // all spellings, one after the other
-    std::vector<std::uint32_t> starts_;  // [size + 1]
-    std::vector<TokenKind> kinds_;       // [size]
-    std::vector<Slot> slots_ = std::vector<Slot>(2);
-    int bits_ = 1;
-};
-
-inline Vocabulary::Vocabulary(const std::vector<Token>& tokens, const std::string& where) {
-    std::size_t bytes = 0;
-    for (const Token& token : tokens) bytes += token.spelling.size();
-    if (tokens.size() > INT_MAX / 4 || bytes > INT_MAX) fail("the vocabulary is too big", where, "get the file again");
-    text_.reserve(bytes);
-    starts_.reserve(tokens.size() + 1);
-    kinds_.reserve(tokens.size());
-    bits_ = hash_bits(tokens.size());
-    slots_.assign(std::size_t{1} << bits_, Slot{});
-    starts_.push_back(0);
-    for (const Token& token : tokens) {
-        const int id = size();
-        text_ += token.spelling;
-        starts_.push_back(static_cast<std::uint32_t>(text_.size()));
-        kinds_.push_back(token.kind);
-        if (token.spelling.empty()) continue;
-        Slot& slot = slots_[slot_of(token.spelling, {})];
-        if (slot.id >= 0) fail("two tokens are spelled " + shown(token.spelling), where, "get the file again");
-        slot = {static_cast<std::uint32_t>(hash(token.spelling, 0)), id};
+    static std::uint64_t hash(std::string_view text, std::uint64_t h) {
+        for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
+        return h;
     }
-}
-
-inline std::uint64_t Vocabulary::hash(std::string_view text, std::uint64_t seed) {
-    for (const char c : text) seed = (seed ^ static_cast<unsigned char>(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
-    return seed;
-}
-
-inline std::size_t Vocabulary::slot_of(std::string_view a, std::string_view b) const {
-    const std::uint64_t h = hash(b, hash(a, 0));
-    std::size_t i = static_cast<std::size_t>(h >> (64 - bits_));
-    for (; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1)) {
-        if (slots_[i].check != static_cast<std::uint32_t>(h)) continue;
-        const std::string_view spelling = (*this)[slots_[i].id];
-        if (spelling.size() == a.size() + b.size() && spelling.substr(0, a.size()) == a &&
-            spelling.substr(a.size()) == b)
-            break;
+    std::size_t slot(std::string_view a, std::string_view b) const {
+        const std::uint64_t h = hash(b, hash(a, 0));
+        return table_.find(h, [&](const Slot& slot) {
+            if (slot.hash != static_cast<std::uint32_t>(h)) return false;
+            const std::string_view found = (*this)[slot.id].spelling;
+            return found.size() == a.size() + b.size() && found.substr(0, a.size()) == a && found.substr(a.size()) == b;
+        });
     }
-    return i;
-}
 
-// ---- Merges
-
-struct Merge {
-    std::uint32_t rank = 0;  // the smallest goes first
-    int id = -1;     // what the pair becomes; -1: it does not merge
-};
-
-constexpr std::uint32_t kNever = 0xFFFFFFFF;  // the rank of what does not merge
-
-// Pairs of ids to what they merge into.
-class MergeTable {
-  public:
-    MergeTable() = default;
-    explicit MergeTable(std::size_t entries) : bits_(hash_bits(entries)) { slots_.resize(std::size_t{1} << bits_); }
-    void insert(int left, int right, Merge merge) { slots_[slot_of(left, right)] = {left, right, merge}; }
-    Merge find(int left, int right) const { return slots_[slot_of(left, right)].merge; }
-
-  private:
-    struct Slot {
-        int left = -1, right = -1;
-        Merge merge;
-    };
-    std::size_t slot_of(int left, int right) const {
-        const std::uint64_t pair = static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
-        std::size_t i = static_cast<std::size_t>((pair * 0x9E3779B97F4A7C15u) >> (64 - bits_));
-        while (slots_[i].merge.id >= 0 && (slots_[i].left != left || slots_[i].right != right))
-            i = (i + 1) & (slots_.size() - 1);
-        return i;
-    }
-    std::vector<Slot> slots_ = std::vector<Slot>(2);
-    int bits_ = 1;
+    std::string text_;                         // all spellings, one after the other
+    std::vector<std::uint32_t> starts_ = {0};  // [size + 1]
+    std::vector<TokenKind> kinds_;             // [size]
+    HashTable<Slot> table_;
 };
 
 // ---- Added tokens
 
-// The tokens to be found in the text as they are, sorted by spelling: those that begin alike are neighbours.
-class AddedTokens {
-  public:
-    AddedTokens() = default;
-    explicit AddedTokens(const Vocabulary& vocabulary);
-    int find(const Vocabulary& vocabulary, std::string_view spelling) const;
-    int longest_match(const Vocabulary& vocabulary, std::string_view text) const;  // at the start of text; -1: none
-
-  private:
-    static unsigned char byte_at(std::string_view text, std::size_t i) { return static_cast<unsigned char>(text[i]); }
-    std::vector<int> ids_;
-    std::array<std::size_t, 257> first_{};  // ids_[first_[b]] .. ids_[first_[b + 1] - 1] begin with byte b
+struct AddedToken {
+    std::string spelling;
+    int id;
+    bool special;  // found only on request
 };
 
-inline AddedTokens::AddedTokens(const Vocabulary& vocabulary) {
+// Sorted by spelling, so that those that begin alike are neighbours.
+inline std::vector<AddedToken> added_tokens(const Vocabulary& vocabulary) {
+    std::vector<AddedToken> added;
     for (int id = 0; id < vocabulary.size(); ++id) {
-        const TokenKind kind = vocabulary.kind(id);
-        const bool added = kind == TokenKind::control || kind == TokenKind::unknown || kind == TokenKind::user_defined;
-        if (added && !vocabulary[id].empty()) ids_.push_back(id);
+        const Token token = vocabulary[id];
+        const bool special = token.kind == TokenKind::control || token.kind == TokenKind::unknown;
+        if (special || token.kind == TokenKind::user_defined)
+            added.push_back({std::string(token.spelling), id, special});
     }
-    std::sort(ids_.begin(), ids_.end(), [&](int a, int b) { return vocabulary[a] < vocabulary[b]; });
-    for (const int id : ids_) ++first_[byte_at(vocabulary[id], 0) + 1u];
-    for (std::size_t b = 0; b < 256; ++b) first_[b + 1] += first_[b];
+    std::sort(added.begin(), added.end(), [](const auto& a, const auto& b) { return a.spelling < b.spelling; });
+    return added;
 }
 
-inline int AddedTokens::find(const Vocabulary& vocabulary, std::string_view spelling) const {
-    const auto less = [&](int id, std::string_view text) { return vocabulary[id] < text; };
-    const auto found = std::lower_bound(ids_.begin(), ids_.end(), spelling, less);
-    return found != ids_.end() && vocabulary[*found] == spelling ? *found : -1;
-}
-
-inline int AddedTokens::longest_match(const Vocabulary& vocabulary, std::string_view text) const {
-    auto first = ids_.begin() + static_cast<std::ptrdiff_t>(first_[byte_at(text, 0)]);
-    auto last = ids_.begin() + static_cast<std::ptrdiff_t>(first_[byte_at(text, 0) + 1u]);
-    int match = -1;
-    for (std::size_t length = 1; first != last; ++length) {  // [first, last) begin with text[0 .. length - 1]
-        if (vocabulary[*first].size() == length) match = *first++;
-        if (length == text.size()) break;
-        const unsigned char next = byte_at(text, length);
-        first = std::lower_bound(first, last, next,
-                                 [&](int id, unsigned char b) { return byte_at(vocabulary[id], length) < b; });
-        last = std::upper_bound(first, last, next,
-                                [&](unsigned char b, int id) { return b < byte_at(vocabulary[id], length); });
+// The longest added token that the text begins with, or nullptr.
+inline const AddedToken* longest_match(const std::vector<AddedToken>& added, std::string_view text) {
+    const AddedToken *first = added.data(), *last = first + added.size(), *match = nullptr;
+    for (std::size_t n = 1; n <= text.size(); ++n) {  // keep those that begin with the first n bytes of the text
+        const auto before = [n](const AddedToken& t, std::string_view s) {
+            return t.spelling.compare(n - 1, 1, s) < 0;
+        };
+        const auto after = [n](std::string_view s, const AddedToken& t) { return t.spelling.compare(n - 1, 1, s) > 0; };
+        first = std::lower_bound(first, last, text.substr(n - 1, 1), before);
+        last = std::upper_bound(first, last, text.substr(n - 1, 1), after);
+        if (first == last) break;
+        if (first->spelling.size() == n) match = first;
     }
     return match;
 }
@@ -2845,138 +2824,131 @@ inline int AddedTokens::longest_match(const Vocabulary& vocabulary, std::string_
 // ---- Text to ids and back
 
 struct Tokenizer::Impl {
-    bool byte_level = true;  // GPT-2's kind; false: Gemma's
-    bool add_bos = false;
-    bool prefix_space = false;  // texts get a space in front
+    struct Merge {
+        int id = -1;             // what two tokens become; -1: they do not merge
+        std::uint32_t rank = 0;  // the smallest goes first
+        int left = 0, right = 0;
+    };
+    bool byte_level = true;     // GPT-2's kind; false: Gemma's
+    bool add_bos = false;       // texts begin with bos
+    bool prefix_space = false;  // and with a space
     int bos = -1;
     std::vector<int> ends;
     detail::Vocabulary vocabulary;
-    detail::AddedTokens added;
-    detail::MergeTable merges;
-    std::vector<std::uint32_t> ranks;            // of merging into each token; empty: see `merges`
+    std::vector<detail::AddedToken> added;
     std::array<int, 256> byte_tokens{};  // the token of each byte
+    detail::HashTable<Merge> merges;
+    std::vector<std::uint32_t> ranks;  // GGUF of Gemma: of merging into each token, instead of `merges`
 
-    detail::Merge merge(int left, int right) const {
-        if (ranks.empty()) return merges.find(left, right);
-        const int id = vocabulary.find(vocabulary[left], vocabulary[right]);
-        if (id < 0 || ranks[static_cast<std::size_t>(id)] == detail::kNever) return {};
-        return {ranks[static_cast<std::size_t>(id)], id};
+    std::size_t merge_slot(int left, int right) const {
+        const std::uint64_t pair = static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
+        return merges.find(pair * 0x9E3779B97F4A7C15u,
+                           [=](const Merge& m) { return m.left == left && m.right == right; });
     }
+    Merge merge(int left, int right) const {
+        if (ranks.empty()) return merges.slots[merge_slot(left, right)];
+        const int id = vocabulary.find(vocabulary[left].spelling, vocabulary[right].spelling);
+        const std::uint32_t rank = id < 0 ? kNever : ranks[static_cast<std::size_t>(id)];
+        return rank == kNever ? Merge() : Merge{id, rank, left, right};
+    }
+    static constexpr std::uint32_t kNever = 0xFFFFFFFF;  // the rank of a token that nothing merges into
 };
 
 namespace detail {
 
-// Merges a row of symbols as far as it goes.
-class Merger {
+// Encodes texts that hold no added token.
+class Encoder {
   public:
-    explicit Merger(const Tokenizer::Impl& tokenizer) : tokenizer_(tokenizer) {}
+    Encoder(const Tokenizer::Impl& tokenizer, std::vector<int>& ids) : tokenizer_(tokenizer), ids_(ids) {}
 
-    void add(int id) {
-        const int index = static_cast<int>(symbols_.size());
-        symbols_.push_back({id, index - 1, index + 1, {}});
+    void encode(std::string_view text) {
+        if (text.empty()) return;
+        std::string prefixed;
+        const bool has_space = tokenizer_.byte_level && text[0] == ' ';
+        if (tokenizer_.prefix_space && !has_space) text = prefixed.append(" ").append(text);
+        if (tokenizer_.byte_level) add_words(text);
+        else add_characters(text);
     }
 
-    // Appends the merged symbols to ids, and is empty again.
-    void finish(std::vector<int>& ids) {
-        const int count = static_cast<int>(symbols_.size());
-        for (int i = 0; i < count; ++i)
-            if (propose(i)) queue_.push_back(candidate(i));
+  private:
+    void add_words(std::string_view text) {
+        for (std::size_t begin = 0, end; begin < text.size(); begin = end) {
+            end = word_end(text, begin);
+            add_bytes(text.substr(begin, end - begin));
+            merge_symbols();
+        }
+    }
+    void add_characters(std::string_view text) {
+        std::uint32_t c;
+        for (std::size_t i = 0, length; i < text.size(); i += length) {
+            length = static_cast<std::size_t>(utf8_decode(text, i, c));
+            const int id = tokenizer_.vocabulary.find(c == ' ' ? kSpaceMark : text.substr(i, length));
+            if (id >= 0) add_symbol(id);
+            else add_bytes(text.substr(i, length));
+        }
+        merge_symbols();
+    }
+    void add_bytes(std::string_view bytes) {
+        for (const char b : bytes) add_symbol(tokenizer_.byte_tokens[static_cast<unsigned char>(b)]);
+    }
+    void add_symbol(int id) {
+        const auto i = static_cast<std::uint32_t>(symbols_.size());
+        symbols_.push_back({id, i - 1, i + 1, -1, 0});
+    }
+
+    // Merges the row of symbols as far as it goes, and moves it to ids_.
+    void merge_symbols() {
+        for (std::uint32_t i = 0; i < symbols_.size(); ++i)
+            if (find_merge(i)) queue_.push_back(candidate(i));
         std::make_heap(queue_.begin(), queue_.end(), std::greater<>());
         while (!queue_.empty()) {
             std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
             const std::uint64_t best = queue_.back();
             queue_.pop_back();
-            const int left = static_cast<int>(best & 0xFFFFFFFF);
-            if (at(left).id >= 0 && at(left).merge.id >= 0 && candidate(left) == best) apply(left);
+            const auto left = static_cast<std::uint32_t>(best);
+            if (symbols_[left].merged >= 0 && candidate(left) == best) merge(left);
         }
-        for (int i = 0; i < count; i = at(i).next) ids.push_back(at(i).id);
+        for (std::size_t i = 0; i < symbols_.size(); i = symbols_[i].next) ids_.push_back(symbols_[i].id);
         symbols_.clear();
     }
 
-  private:
-    struct Symbol {
-        int id;              // -1: merged into the one before
-        int previous, next;  // neighbours; -1 and the number of symbols at the ends
-        Merge merge;         // with the next one
-    };
-    Symbol& at(int index) { return symbols_[static_cast<std::size_t>(index)]; }
-    bool is_symbol(int index) const { return index >= 0 && index < static_cast<int>(symbols_.size()); }
-
-    // A candidate is the place of a merge, below its rank: the smallest is the best, of equal ranks the leftmost.
-    std::uint64_t candidate(int left) {
-        return static_cast<std::uint64_t>(at(left).merge.rank) << 32 | static_cast<std::uint32_t>(left);
-    }
-
-    // Looks up what a symbol and the next one merge into. False if nothing.
-    bool propose(int left) {
-        if (!is_symbol(left)) return false;
-        Symbol& symbol = at(left);
-        symbol.merge = is_symbol(symbol.next) ? tokenizer_.merge(symbol.id, at(symbol.next).id) : Merge();
-        return symbol.merge.id >= 0;
-    }
-
-    void apply(int index) {
-        Symbol& left = at(index);
-        Symbol& right = at(left.next);
-        left.id = left.merge.id;
+    void merge(std::uint32_t i) {
+        Symbol& left = symbols_[i];
+        Symbol& right = symbols_[left.next];
+        left.id = left.merged;
         left.next = right.next;
-        right.id = -1;
-        if (is_symbol(left.next)) at(left.next).previous = index;
-        for (const int changed : {left.previous, index}) {
-            if (!propose(changed)) continue;
+        right.merged = -1;  // it is no more
+        if (left.next < symbols_.size()) symbols_[left.next].previous = i;
+        for (const std::uint32_t changed : {left.previous, i}) {
+            if (!find_merge(changed)) continue;
             queue_.push_back(candidate(changed));
             std::push_heap(queue_.begin(), queue_.end(), std::greater<>());
         }
     }
 
-    const Tokenizer::Impl& tokenizer_;
-    std::vector<Symbol> symbols_;
-    std::vector<std::uint64_t> queue_;  // of candidates, a heap; those whose symbols have changed since are passed over
-};
-
-// Encodes text without added tokens.
-class TextEncoder {
-  public:
-    TextEncoder(const Tokenizer::Impl& tokenizer, std::vector<int>& ids)
-        : tokenizer_(tokenizer), ids_(ids), merger_(tokenizer) {}
-
-    void encode(std::string_view text) {
-        if (text.empty()) return;
-        std::string prefixed;
-        if (tokenizer_.prefix_space && !(tokenizer_.byte_level && text[0] == ' '))
-            text = prefixed.append(" ").append(text);
-        if (tokenizer_.byte_level) words(text);
-        else characters(text);
+    struct Symbol {
+        int id;
+        std::uint32_t previous, next;  // neighbours; beyond the end of symbols_ if there is none
+        int merged;                    // what it and the next one become, or -1
+        std::uint32_t rank;            // of that merge
+    };
+    // Looks up what a symbol and the next one become. False if nothing.
+    bool find_merge(std::uint32_t i) {
+        if (i >= symbols_.size()) return false;
+        Symbol& symbol = symbols_[i];
+        Tokenizer::Impl::Merge merge;
+        if (symbol.next < symbols_.size()) merge = tokenizer_.merge(symbol.id, symbols_[symbol.next].id);
+        symbol.merged = merge.id;
+        symbol.rank = merge.rank;
+        return merge.id >= 0;
     }
-
-  private:
-    void words(std::string_view text) {
-        for (std::size_t begin = 0, end; begin < text.size(); begin = end) {
-            end = word_end(text, begin);
-            add_bytes(text.substr(begin, end - begin));
-            merger_.finish(ids_);
-        }
-    }
-
-    void characters(std::string_view text) {
-        std::uint32_t c;
-        for (std::size_t i = 0, length; i < text.size(); i += length) {
-            length = static_cast<std::size_t>(utf8_decode(text, i, c));
-            const std::string_view character = text.substr(i, length);
-            const int id = tokenizer_.vocabulary.find(c == ' ' ? kSpaceMark : character);
-            if (id >= 0) merger_.add(id);
-            else add_bytes(character);
-        }
-        merger_.finish(ids_);
-    }
-
-    void add_bytes(std::string_view bytes) {
-        for (const char b : bytes) merger_.add(tokenizer_.byte_tokens[static_cast<unsigned char>(b)]);
-    }
+    // A merge in the queue: its rank above its place. The smallest is the best, the leftmost of equal rank.
+    std::uint64_t candidate(std::uint32_t i) const { return std::uint64_t{symbols_[i].rank} << 32 | i; }
 
     const Tokenizer::Impl& tokenizer_;
     std::vector<int>& ids_;
-    Merger merger_;
+    std::vector<Symbol> symbols_;
+    std::vector<std::uint64_t> queue_;  // a heap; candidates whose symbols have changed since are passed over
 };
 
 }  // namespace detail
@@ -2985,18 +2957,16 @@ inline std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, b
     if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
     if (add_bos && impl_->add_bos) ids.push_back(impl_->bos);
-    detail::TextEncoder encoder(*impl_, ids);
-    std::size_t begin = 0, i = 0;  // text[begin .. i) holds no added token
-    while (i < text.size()) {
-        const int id = impl_->added.longest_match(impl_->vocabulary, text.substr(i));
-        const std::size_t length = id < 0 ? 1 : impl_->vocabulary[id].size();
-        const bool special = id >= 0 && impl_->vocabulary.kind(id) != detail::TokenKind::user_defined;
-        if (id >= 0 && (parse_special || !special)) {
-            encoder.encode(text.substr(begin, i - begin));
-            ids.push_back(id);
-            begin = i + length;
+    detail::Encoder encoder(*impl_, ids);
+    std::size_t begin = 0, end = 0;  // text[begin .. end) holds no added token
+    while (end < text.size()) {
+        const detail::AddedToken* added = detail::longest_match(impl_->added, text.substr(end));
+        if (added && (parse_special || !added->special)) {
+            encoder.encode(text.substr(begin, end - begin));
+            ids.push_back(added->id);
+            begin = end + added->spelling.size();
         }
-        i += length;
+        end += added ? added->spelling.size() : 1;
     }
     encoder.encode(text.substr(begin));
     return ids;
@@ -3004,13 +2974,14 @@ inline std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, b
 
 inline std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
-        detail::fail("there is no token " + std::to_string(id), "vocabulary of " + std::to_string(vocab_size()) + " tokens",
-                     "pass ids of this model");
-    const std::string_view spelling = impl_->vocabulary[id];
-    const detail::TokenKind kind = impl_->vocabulary.kind(id);
-    if (kind == detail::TokenKind::byte) return std::string(1, detail::byte_fallback_byte(spelling));
-    if (!impl_->byte_level) return detail::replace_all(spelling, detail::kSpaceMark, " ");
-    return kind == detail::TokenKind::normal ? detail::byte_level_bytes(spelling) : std::string(spelling);
+        detail::fail("there is no token " + std::to_string(id),
+                     "a vocabulary of " + std::to_string(vocab_size()) + " tokens", "pass ids of this model");
+    const detail::Token token = impl_->vocabulary[id];
+    const auto byte = std::find(impl_->byte_tokens.begin(), impl_->byte_tokens.end(), id);
+    if (byte != impl_->byte_tokens.end()) return std::string(1, static_cast<char>(byte - impl_->byte_tokens.begin()));
+    if (!impl_->byte_level) return detail::replace_all(token.spelling, detail::kSpaceMark, " ");
+    return token.kind == detail::TokenKind::normal ? detail::bytes_spelled(token.spelling)
+                                                   : std::string(token.spelling);
 }
 
 inline std::string Tokenizer::decode(const std::vector<int>& ids) const {
@@ -3024,343 +2995,332 @@ inline int Tokenizer::bos() const { return impl_->bos; }
 inline bool Tokenizer::is_end(int id) const {
     return std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
 }
-inline int Tokenizer::find(std::string_view piece) const { return impl_->added.find(impl_->vocabulary, piece); }
+inline int Tokenizer::find(std::string_view piece) const {
+    const detail::AddedToken* added = detail::longest_match(impl_->added, piece);
+    return added && added->spelling == piece ? added->id : -1;
+}
 
 // ---- Loading
 
 namespace detail {
 
-[[noreturn]] inline void unsupported_tokenizer(const std::string& what, const std::string& where) {
-    fail("the tokenizer is of an unsupported kind, " + what, where, "use a model with GPT-2's or Gemma's tokenizer");
-}
-
-[[noreturn]] inline void damaged_tokenizer(const std::string& what, const std::string& where) {
-    fail("the tokenizer is damaged, " + what, where, "get the file again");
-}
-
-inline JsonDocument read_json(const std::string& path) {
-    return JsonDocument::parse(File(path).read_all(std::uint64_t{1} << 30), path);
-}
-
-// A member of an object, null if there is none.
+// A member of a JSON object: null, an empty text or `otherwise` if it is not there or of another type.
 inline const Json& member(const Json& object, std::string_view key) {
-    static const Json none{};
+    static const Json null = {};
     const Json* found = object.find(key);
-    return found ? *found : none;
+    return found ? *found : null;
 }
-
 inline std::string_view text_member(const Json& object, std::string_view key) {
     const Json& value = member(object, key);
     return value.is_string() ? value.string() : std::string_view();
 }
-
 inline bool flag_member(const Json& object, std::string_view key, bool otherwise) {
     const Json& value = member(object, key);
     return value.is_bool() ? value.boolean() : otherwise;
 }
 
-inline void add_merge(Tokenizer::Impl& tokenizer, std::string_view left, std::string_view right, std::size_t rank,
-                      const std::string& where) {
-    const Vocabulary& vocabulary = tokenizer.vocabulary;
-    const int a = vocabulary.find(left), b = vocabulary.find(right), id = vocabulary.find(left, right);
-    if (a < 0 || b < 0 || id < 0)
-        damaged_tokenizer("the merge of " + shown(left) + " and " + shown(right) + " names an unknown token", where);
-    tokenizer.merges.insert(a, b, {static_cast<std::uint32_t>(rank), id});
-}
-
-// A merge written as "left right".
-inline void add_merge(Tokenizer::Impl& tokenizer, std::string_view pair, std::size_t rank, const std::string& where) {
-    const std::size_t space = pair.find(' ');
-    if (space == pair.npos) damaged_tokenizer("no merge is " + shown(pair), where);
-    add_merge(tokenizer, pair.substr(0, space), pair.substr(space + 1), rank, where);
-}
-
-inline void reserve_merges(Tokenizer::Impl& tokenizer, std::size_t count, const std::string& where) {
-    if (count > INT_MAX / 4) damaged_tokenizer("too many merges", where);
-    tokenizer.merges = MergeTable(count);
-}
-
-// ---- tokenizer.json, and vocab.json with merges.txt
-
-// Tokens by id. Files list them in any order and may leave holes, but no more than there are tokens.
-class TokenList {
+// Reads a tokenizer from whatever describes it, and refuses one of other rules, which would give wrong ids silently.
+class TokenizerLoader {
   public:
-    TokenList(std::size_t entries, std::string where) : limit_(2 * entries), where_(std::move(where)) {}
+    explicit TokenizerLoader(const Checkpoint& file) : file_(file), where_(file.path) {}
 
-    void put(std::string_view spelling, const Json& id, TokenKind kind) {
-        const std::uint64_t index = id.whole();
-        if (index >= limit_) damaged_tokenizer("token " + shown(spelling) + " has an id out of range", where_);
-        if (index >= tokens.size()) tokens.resize(static_cast<std::size_t>(index) + 1);
-        Token& token = tokens[static_cast<std::size_t>(index)];
-        if (token.kind != TokenKind::absent && token.spelling != spelling)
-            damaged_tokenizer(shown(spelling) + " and " + shown(token.spelling) + " have the same id", where_);
-        token = {spelling, kind};
+    std::shared_ptr<const Tokenizer::Impl> load() {
+        if (file_.is_gguf) read_metadata();
+        else read_directory();
+        result_->added = added_tokens(result_->vocabulary);
+        for (const auto& [spelling, id, special] : result_->added) {
+            if (spelling.size() > 1000)
+                damaged("too long a token, " + shown(spelling));  // it would be slow to look for
+            if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>")
+                result_->ends.push_back(id);
+        }
+        return result_;
     }
-
-    std::vector<Token> tokens;
 
   private:
-    std::size_t limit_;
-    std::string where_;
+    [[noreturn]] void unsupported(const std::string& what) const {
+        fail("the tokenizer is of an unsupported kind, " + what, where_,
+             "use a model with GPT-2's or Gemma's tokenizer");
+    }
+    [[noreturn]] void damaged(const std::string& what) const {
+        fail("the tokenizer is damaged, " + what, where_, "get the file again");
+    }
+
+    void set_vocabulary(const std::vector<Token>& tokens) {
+        result_->vocabulary.assign(tokens, where_);
+        for (std::uint32_t byte = 0; byte < 256; ++byte) {
+            std::string spelling;
+            const char* const digits = "0123456789ABCDEF";
+            if (result_->byte_level) utf8_append(spelling, character_of_byte(byte));
+            else spelling = {'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
+            const int id = result_->vocabulary.find(spelling);
+            if (id < 0) damaged("byte " + std::to_string(byte) + " has no token " + shown(spelling));
+            if (!result_->byte_level) result_->vocabulary.set_kind(id, TokenKind::byte);
+            result_->byte_tokens[byte] = id;
+        }
+    }
+
+    void add_merge(std::string_view left, std::string_view right) {
+        const int a = result_->vocabulary.find(left), b = result_->vocabulary.find(right),
+                  id = result_->vocabulary.find(left, right);
+        if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
+        result_->merges.slots[result_->merge_slot(a, b)] = {id, next_rank_++, a, b};
+    }
+    void add_merge(std::string_view pair) {  // "left right"
+        const std::size_t space = pair.find(' ');
+        if (space == pair.npos) damaged("no merge is " + shown(pair));
+        add_merge(pair.substr(0, space), pair.substr(space + 1));
+    }
+
+    // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt
+
+    JsonDocument read_json(const std::string& name) {
+        where_ = file_.directory() + "/" + name;
+        return JsonDocument::parse(File(where_).read_all(kMostBytes), where_);
+    }
+    bool has(const char* name) const { return file_exists(file_.directory() + "/" + name); }
+
+    const Json& need(const Json& object, const char* key) const {
+        const Json* found = object.find(key);
+        if (!found) damaged(std::string(key) + " is missing");
+        return *found;
+    }
+
+    void read_directory() {
+        if (has("tokenizer.json")) read_tokenizer_json();
+        else if (has("vocab.json") && has("merges.txt")) read_vocab_and_merges();
+        else fail("there is no tokenizer", file_.directory(), "add tokenizer.json, or vocab.json and merges.txt");
+        const Json& config = file_.config.root();
+        add_ends(member(config, "eos_token_id"));
+        add_ends(member(member(config, "text_config"), "eos_token_id"));
+        if (has("generation_config.json")) add_ends(member(read_json("generation_config.json").root(), "eos_token_id"));
+        const Json& bos = member(config, "bos_token_id");
+        if (result_->bos < 0 && is_token(bos)) result_->bos = static_cast<int>(bos.whole());
+    }
+    void add_ends(const Json& ids) {  // a number or an array of them
+        if (is_token(ids)) result_->ends.push_back(static_cast<int>(ids.whole()));
+        if (ids.is_array())
+            for (const Json& id : ids.array()) add_ends(id);
+    }
+    bool is_token(const Json& id) const {
+        return id.is_number() && id.number() >= 0 &&
+               id.whole() < static_cast<std::uint64_t>(result_->vocabulary.size());
+    }
+
+    void read_tokenizer_json() {
+        const JsonDocument document = read_json("tokenizer.json");
+        const Json& root = document.root();
+        const Json& model = member(root, "model");
+        check_rules(member(root, "normalizer"), member(root, "pre_tokenizer"));
+        check_model(model);
+
+        const auto vocabulary = need(model, "vocab").members();
+        const Json& added = member(root, "added_tokens");
+        const std::size_t count = vocabulary.size() + (added.is_array() ? added.array().size() : 0);
+        std::vector<Token> tokens;
+        for (const auto& [spelling, id] : vocabulary) put(tokens, count, id, {spelling, TokenKind::normal});
+        if (added.is_array())
+            for (const Json& token : added.array()) put(tokens, count, need(token, "id"), added_token(token));
+        set_vocabulary(tokens);
+
+        const auto merges = member(model, "merges").array();
+        result_->merges = HashTable<Tokenizer::Impl::Merge>(merges.size());
+        for (const Json& merge : merges) {  // "left right", since 2024 ["left", "right"]
+            if (merge.is_string()) add_merge(merge.string());
+            else if (merge.array().size() != 2) damaged("a merge is not of two tokens");
+            else add_merge(merge.array()[0].string(), merge.array()[1].string());
+        }
+        read_bos(member(root, "post_processor"));
+    }
+
+    // What is done to the text first tells the two kinds of tokenizer apart.
+    void check_rules(const Json& normalizer, const Json& splitter) {
+        const auto for_spaces = [](const Json& step) { return text_member(member(step, "pattern"), "String") == " "; };
+        const std::string_view normalizer_type = text_member(normalizer, "type"), type = text_member(splitter, "type");
+        const bool marks_spaces =
+            normalizer_type == "Replace" && for_spaces(normalizer) && text_member(normalizer, "content") == kSpaceMark;
+        const bool idle = splitter.is_null() || (type == "Split" && for_spaces(splitter));  // no space is left by then
+        const bool gpt2 = normalizer.is_null() && type == "ByteLevel" && flag_member(splitter, "use_regex", true);
+        if (!gpt2 && !(marks_spaces && idle))
+            unsupported("normalizer " + shown(normalizer_type) + ", pre-tokenizer " + shown(type));
+        result_->byte_level = gpt2;
+        result_->prefix_space = gpt2 && flag_member(splitter, "add_prefix_space", true);
+    }
+
+    void check_model(const Json& model) const {
+        const Json& type = member(model, "type");  // older files have none
+        if (!(type.is_null() || text_member(model, "type") == "BPE") || !member(model, "merges").is_array())
+            unsupported("model " + shown(text_member(model, "type")));
+        const Json& dropout = member(model, "dropout");
+        if (dropout.is_number() && dropout.number() != 0) unsupported("with dropout");
+        if (flag_member(model, "ignore_merges", false)) unsupported("with ignore_merges");
+        if (flag_member(model, "byte_fallback", false) == result_->byte_level) unsupported("byte_fallback");
+        for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
+            if (!text_member(model, key).empty()) unsupported(std::string("with ") + key);
+    }
+
+    // Tokens come in any order. There may be holes between the ids, but no more than there are tokens.
+    void put(std::vector<Token>& tokens, std::size_t count, const Json& id, Token token) const {
+        if (id.whole() >= 2 * std::uint64_t{count}) damaged("the id of " + shown(token.spelling) + " is out of range");
+        const std::size_t i = static_cast<std::size_t>(id.whole());
+        if (i >= tokens.size()) tokens.resize(i + 1);
+        if (tokens[i].kind != TokenKind::absent && tokens[i].spelling != token.spelling)
+            damaged(shown(tokens[i].spelling) + " and " + shown(token.spelling) + " have the same id");
+        tokens[i] = token;
+    }
+    Token added_token(const Json& token) const {
+        const std::string_view spelling = need(token, "content").string();
+        for (const char* key : {"single_word", "lstrip", "rstrip"})
+            if (flag_member(token, key, false)) unsupported(shown(spelling) + " with " + key);
+        const bool has_space = spelling.find(' ') != spelling.npos || spelling.find(kSpaceMark) != spelling.npos;
+        if (!result_->byte_level && has_space && flag_member(token, "normalized", false))
+            unsupported(shown(spelling) + " with normalized");
+        return {spelling, flag_member(token, "special", false) ? TokenKind::control : TokenKind::user_defined};
+    }
+
+    // A template puts nothing around the text, or bos before it. Without one, tokenizer_config.json decides.
+    void read_bos(const Json& processor) {
+        const Json& parts = member(processor, "processors");  // of a Sequence
+        if (parts.is_array())
+            for (const Json& part : parts.array())
+                if (text_member(part, "type") == "TemplateProcessing") return read_bos(part);
+        if (text_member(processor, "type") == "TemplateProcessing") {
+            const auto steps = need(processor, "single").array();
+            if (steps.empty() || steps.size() > 2 || !steps[steps.size() - 1].find("Sequence"))
+                unsupported("with a template other than bos and the text");
+            if (steps.size() == 2) set_bos(text_member(member(steps[0], "SpecialToken"), "id"));
+        } else if (has("tokenizer_config.json")) {
+            const JsonDocument config = read_json("tokenizer_config.json");
+            const Json& bos = member(config.root(), "bos_token");
+            if (flag_member(config.root(), "add_bos_token", false))
+                set_bos(bos.is_string() ? bos.string() : text_member(bos, "content"));
+        }
+    }
+    void set_bos(std::string_view spelling) {
+        result_->add_bos = true;
+        result_->bos = result_->vocabulary.find(spelling);
+        if (result_->bos < 0) damaged("texts begin with an unknown token, " + shown(spelling));
+    }
+
+    void read_vocab_and_merges() {
+        if (has("added_tokens.json")) unsupported("with added_tokens.json and no tokenizer.json");
+        const JsonDocument document = read_json("vocab.json");
+        const auto vocabulary = document.root().members();
+        std::vector<Token> tokens;
+        for (const auto& [spelling, id] : vocabulary) {
+            const bool special = spelling == "<|endoftext|>";
+            put(tokens, vocabulary.size(), id, {spelling, special ? TokenKind::control : TokenKind::normal});
+        }
+        set_vocabulary(tokens);
+
+        where_ = file_.directory() + "/merges.txt";
+        const std::string text = File(where_).read_all(kMostBytes);
+        std::vector<std::string_view> merges;
+        for (std::size_t begin = 0, end; begin < text.size(); begin = end + 1) {
+            end = std::min(text.find_first_of("\r\n", begin), text.size());
+            const std::string_view line = std::string_view(text).substr(begin, end - begin);
+            if (!line.empty() && line.substr(0, 8) != "#version") merges.push_back(line);
+        }
+        set_merges(merges);
+    }
+    void set_merges(const std::vector<std::string_view>& merges) {
+        result_->merges = HashTable<Tokenizer::Impl::Merge>(merges.size());
+        for (const std::string_view merge : merges) add_merge(merge);
+    }
+
+    // -- GGUF
+
+    const GgufValue* value(const char* name, GgufValue::Kind kind) const {
+        const auto found = file_.metadata.find(std::string("tokenizer.ggml.") + name);
+        if (found == file_.metadata.end()) return nullptr;
+        if (found->second.kind != kind) damaged(std::string("tokenizer.ggml.") + name + " is of a wrong type");
+        return &found->second;
+    }
+    const GgufValue& need(const char* name, GgufValue::Kind kind) const {
+        const GgufValue* found = value(name, kind);
+        if (!found) damaged(std::string("tokenizer.ggml.") + name + " is missing");
+        return *found;
+    }
+    bool flag(const char* name, bool otherwise) const {
+        const GgufValue* found = value(name, GgufValue::Kind::boolean);
+        return found ? found->i != 0 : otherwise;
+    }
+    int token_id(const char* name) const {  // -1 if there is none
+        const GgufValue* found = value(name, GgufValue::Kind::integer);
+        if (found && (found->i < 0 || found->i >= result_->vocabulary.size()))
+            damaged(std::string(name) + " is out of range");
+        return found ? static_cast<int>(found->i) : -1;
+    }
+
+    void read_metadata() {
+        const std::string_view model = need("model", GgufValue::Kind::string).s;
+        if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
+        result_->byte_level = model == "gpt2";
+        if (result_->byte_level) read_gpt2_metadata();
+        else read_gemma_metadata();
+        result_->prefix_space = flag("add_space_prefix", false);
+        result_->bos = token_id("bos_token_id");
+        result_->add_bos = flag("add_bos_token", !result_->byte_level);
+        if (result_->add_bos && result_->bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
+        for (const char* name : {"eos_token_id", "eot_token_id"})
+            if (token_id(name) >= 0) result_->ends.push_back(token_id(name));
+    }
+
+    std::vector<Token> listed_tokens() const {
+        const auto& spellings = need("tokens", GgufValue::Kind::strings).strings;
+        const GgufValue* kinds = value("token_type", GgufValue::Kind::integers);
+        if (kinds && kinds->integers.size() != spellings.size()) damaged("not every token has a type");
+        std::vector<Token> tokens;
+        for (const std::string_view spelling : spellings) {
+            const std::int64_t kind = kinds ? kinds->integers[tokens.size()] : 1;
+            const bool listed = kind >= 2 && kind <= 5;  // bytes are known by their spelling
+            tokens.push_back({spelling, listed ? static_cast<TokenKind>(kind) : TokenKind::normal});
+        }
+        return tokens;
+    }
+
+    void read_gpt2_metadata() {
+        const GgufValue* splitter = value("pre", GgufValue::Kind::string);
+        if (splitter && splitter->s != "gpt-2" && splitter->s != "gpt2" && splitter->s != "default")
+            unsupported("pre-tokenizer " + shown(splitter->s));
+        set_vocabulary(listed_tokens());
+        set_merges(need("merges", GgufValue::Kind::strings).strings);
+    }
+
+    void read_gemma_metadata() {
+        std::vector<Token> tokens = listed_tokens();
+        std::deque<std::string> marked;
+        for (Token& token : tokens)  // runs of spaces are listed as they are
+            if (token.kind == TokenKind::user_defined && token.spelling.find(' ') != token.spelling.npos)
+                token.spelling = marked.emplace_back(replace_all(token.spelling, " ", kSpaceMark));
+        set_vocabulary(tokens);
+        const auto& scores = need("scores", GgufValue::Kind::reals).reals;
+        if (scores.size() != tokens.size()) damaged("not every token has a score");
+        for (std::size_t i = 0; i < scores.size(); ++i) {
+            if (!(std::fabs(scores[i]) < 1e30)) damaged("a score is not a number");
+            result_->ranks.push_back(rank_of(result_->vocabulary[static_cast<int>(i)], static_cast<float>(scores[i])));
+        }
+    }
+
+    // The better a token's score, the earlier the merge. Runs of spaces, added tokens without a score, come before all
+    // others, the longest first, as in tokenizer.json. Nothing merges into a control token or a byte.
+    static std::uint32_t rank_of(const Token& token, float score) {
+        const bool added = token.kind == TokenKind::user_defined;
+        if (!added && token.kind != TokenKind::normal) return Tokenizer::Impl::kNever;
+        const float cost = added ? -1e30f * static_cast<float>(token.spelling.size()) : 0 - score;
+        const std::uint32_t bits = f32_to_bits(cost);
+        return bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
+    }
+
+    static constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;  // of a file
+    const Checkpoint& file_;
+    std::string where_;  // what is being read
+    std::uint32_t next_rank_ = 0;
+    std::shared_ptr<Tokenizer::Impl> result_ = std::make_shared<Tokenizer::Impl>();
 };
 
-// Sees which of the two kinds a tokenizer.json describes, and refuses any other.
-inline void read_kind(Tokenizer::Impl& tokenizer, const Json& root, const std::string& where) {
-    const Json& model = member(root, "model");
-    const Json& normalizer = member(root, "normalizer");
-    const Json& splitter = member(root, "pre_tokenizer");
-    const bool mark_spaces = text_member(normalizer, "type") == "Replace" &&
-                             text_member(member(normalizer, "pattern"), "String") == " " &&
-                             text_member(normalizer, "content") == kSpaceMark;
-    const bool split_at_spaces = text_member(splitter, "type") == "Split" &&  // after which there are none
-                                 text_member(member(splitter, "pattern"), "String") == " ";
-    const bool words = text_member(splitter, "type") == "ByteLevel" && flag_member(splitter, "use_regex", true);
-    const bool gemma = mark_spaces && (splitter.is_null() || split_at_spaces);
-    if (!gemma && !(normalizer.is_null() && words))
-        unsupported_tokenizer("normalizer " + shown(text_member(normalizer, "type")) + ", pre-tokenizer " +
-                                  shown(text_member(splitter, "type")), where);
-    tokenizer.byte_level = !gemma;
-    tokenizer.prefix_space = !gemma && flag_member(splitter, "add_prefix_space", true);
-
-    const Json& type = member(model, "type");  // older files have none
-    if (!(type.is_null() || text_member(model, "type") == "BPE") || !member(model, "merges").is_array())
-        unsupported_tokenizer("model " + shown(text_member(model, "type")), where);
-    if (gemma != flag_member(model, "byte_fallback", false)) unsupported_tokenizer("byte_fallback", where);
-    if (flag_member(model, "ignore_merges", false)) unsupported_tokenizer("ignore_merges", where);
-    const Json& dropout = member(model, "dropout");
-    if (!dropout.is_null() && dropout.number() != 0) unsupported_tokenizer("dropout", where);
-    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
-        if (!text_member(model, key).empty()) unsupported_tokenizer(key, where);
-}
-
-inline void put_added_token(TokenList& list, const Json& token, bool gemma, const std::string& where) {
-    const std::string_view spelling = member(token, "content").string();
-    for (const char* key : {"single_word", "lstrip", "rstrip"})
-        if (flag_member(token, key, false)) unsupported_tokenizer(shown(spelling) + " with " + key, where);
-    const bool has_space = spelling.find(' ') != spelling.npos || spelling.find(kSpaceMark) != spelling.npos;
-    if (gemma && has_space && flag_member(token, "normalized", false))
-        unsupported_tokenizer(shown(spelling) + " with normalized", where);
-    const bool special = flag_member(token, "special", false);
-    list.put(spelling, member(token, "id"), special ? TokenKind::control : TokenKind::user_defined);
-}
-
-inline void set_bos(Tokenizer::Impl& tokenizer, std::string_view spelling, const std::string& where) {
-    tokenizer.add_bos = true;
-    tokenizer.bos = tokenizer.vocabulary.find(spelling);
-    if (tokenizer.bos < 0) damaged_tokenizer(shown(spelling) + " should begin each text and is no token", where);
-}
-
-// A template says what surrounds the text: nothing, or <bos> before it. True if the processor is or has a template.
-inline bool read_template(Tokenizer::Impl& tokenizer, const Json& processor, const std::string& where) {
-    const Json& parts = member(processor, "processors");  // of a Sequence
-    if (parts.is_array()) {
-        for (const Json& part : parts.array())
-            if (text_member(part, "type") == "TemplateProcessing") return read_template(tokenizer, part, where);
-    }
-    if (text_member(processor, "type") != "TemplateProcessing") return false;
-    const auto steps = member(processor, "single").array();
-    if (steps.empty() || steps.size() > 2 || !steps[steps.size() - 1].find("Sequence"))
-        unsupported_tokenizer("its template is not <bos> and the text", where);
-    if (steps.size() == 2) set_bos(tokenizer, text_member(member(steps[0], "SpecialToken"), "id"), where);
-    return true;
-}
-
-// Without a template, tokenizer_config.json decides about <bos>.
-inline void read_tokenizer_config(Tokenizer::Impl& tokenizer, const std::string& path) {
-    if (!file_exists(path)) return;
-    const JsonDocument document = read_json(path);
-    if (!flag_member(document.root(), "add_bos_token", false)) return;
-    const Json& bos = member(document.root(), "bos_token");
-    set_bos(tokenizer, bos.is_string() ? bos.string() : text_member(bos, "content"), path);
-}
-
-inline void read_tokenizer_json(Tokenizer::Impl& tokenizer, const std::string& directory) {
-    const std::string path = directory + "/tokenizer.json";
-    const JsonDocument document = read_json(path);
-    const Json& root = document.root();
-    read_kind(tokenizer, root, path);
-    const Json& model = member(root, "model");
-    const Json& added = member(root, "added_tokens");
-    const auto vocabulary = member(model, "vocab").members();
-    TokenList list(vocabulary.size() + (added.is_null() ? 0 : added.array().size()), path);
-    for (const auto& [spelling, id] : vocabulary) list.put(spelling, id, TokenKind::normal);
-    if (!added.is_null())
-        for (const Json& token : added.array()) put_added_token(list, token, !tokenizer.byte_level, path);
-    tokenizer.vocabulary = Vocabulary(list.tokens, path);
-
-    const auto merges = member(model, "merges").array();
-    reserve_merges(tokenizer, merges.size(), path);
-    std::size_t rank = 0;
-    for (const Json& merge : merges) {  // "left right", or since 2024 ["left", "right"]
-        if (merge.is_string()) add_merge(tokenizer, merge.string(), rank++, path);
-        else if (merge.array().size() != 2) damaged_tokenizer("a merge is not of two tokens", path);
-        else add_merge(tokenizer, merge.array()[0].string(), merge.array()[1].string(), rank++, path);
-    }
-    if (!read_template(tokenizer, member(root, "post_processor"), path))
-        read_tokenizer_config(tokenizer, directory + "/tokenizer_config.json");
-}
-
-inline void read_vocab_and_merges(Tokenizer::Impl& tokenizer, const std::string& directory) {
-    const std::string vocab_path = directory + "/vocab.json", merges_path = directory + "/merges.txt";
-    const JsonDocument document = read_json(vocab_path);
-    const auto vocabulary = document.root().members();
-    TokenList list(vocabulary.size(), vocab_path);
-    for (const auto& [spelling, id] : vocabulary)
-        list.put(spelling, id, spelling == "<|endoftext|>" ? TokenKind::control : TokenKind::normal);
-    tokenizer.vocabulary = Vocabulary(list.tokens, vocab_path);
-
-    const std::string text = File(merges_path).read_all(std::uint64_t{1} << 30);
-    reserve_merges(tokenizer, static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) + 1, merges_path);
-    std::size_t rank = 0;
-    for (std::size_t begin = 0, end; begin < text.size(); begin = end + 1) {
-        end = std::min(text.find('\n', begin), text.size());
-        std::string_view line = std::string_view(text).substr(begin, end - begin);
-        if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
-        if (!line.empty() && line.substr(0, 8) != "#version") add_merge(tokenizer, line, rank++, merges_path);
-    }
-}
-
-// Adds the id or ids of an eos_token_id.
-inline void add_ends(Tokenizer::Impl& tokenizer, const Json& ids) {
-    const auto add = [&](const Json& id) {
-        if (id.whole() < static_cast<std::uint64_t>(tokenizer.vocabulary.size()))
-            tokenizer.ends.push_back(static_cast<int>(id.whole()));
-    };
-    if (ids.is_number()) add(ids);
-    if (ids.is_array())
-        for (const Json& id : ids.array()) add(id);
-}
-
-inline void read_directory(Tokenizer::Impl& tokenizer, const Checkpoint& checkpoint) {
-    const std::string directory = checkpoint.directory();
-    if (file_exists(directory + "/tokenizer.json")) read_tokenizer_json(tokenizer, directory);
-    else if (file_exists(directory + "/vocab.json")) read_vocab_and_merges(tokenizer, directory);
-    else fail("there is no tokenizer", directory, "put tokenizer.json, or vocab.json and merges.txt, beside the model");
-
-    const Json& config = checkpoint.config.root();
-    add_ends(tokenizer, member(config, "eos_token_id"));
-    add_ends(tokenizer, member(member(config, "text_config"), "eos_token_id"));
-    const std::string generation = directory + "/generation_config.json";
-    if (file_exists(generation)) add_ends(tokenizer, member(read_json(generation).root(), "eos_token_id"));
-    const Json& bos = member(config, "bos_token_id");
-    if (tokenizer.bos < 0 && bos.is_number() && bos.whole() < static_cast<std::uint64_t>(tokenizer.vocabulary.size()))
-        tokenizer.bos = static_cast<int>(bos.whole());
-}
-
-// ---- GGUF
-
-inline const GgufValue* find_value(const Checkpoint& gguf, const std::string& name, GgufValue::Kind kind) {
-    const auto found = gguf.metadata.find("tokenizer.ggml." + name);
-    if (found == gguf.metadata.end()) return nullptr;
-    if (found->second.kind != kind) damaged_tokenizer("tokenizer.ggml." + name + " is of a wrong type", gguf.path);
-    return &found->second;
-}
-
-// A token's id from the metadata, or -1.
-inline int find_id(const Checkpoint& gguf, const std::string& name, int vocab_size) {
-    const GgufValue* value = find_value(gguf, name, GgufValue::Kind::integer);
-    if (!value) return -1;
-    if (value->i < 0 || value->i >= vocab_size)
-        damaged_tokenizer("tokenizer.ggml." + name + " is not in the vocabulary", gguf.path);
-    return static_cast<int>(value->i);
-}
-
-inline bool find_flag(const Checkpoint& gguf, const std::string& name, bool otherwise) {
-    const GgufValue* value = find_value(gguf, name, GgufValue::Kind::boolean);
-    return value ? value->i != 0 : otherwise;
-}
-
-inline std::vector<Token> list_tokens(const Checkpoint& gguf) {
-    const GgufValue* spellings = find_value(gguf, "tokens", GgufValue::Kind::strings);
-    const GgufValue* kinds = find_value(gguf, "token_type", GgufValue::Kind::integers);
-    if (!spellings) damaged_tokenizer("tokenizer.ggml.tokens is missing", gguf.path);
-    std::vector<Token> tokens;
-    tokens.reserve(spellings->strings.size());
-    for (const std::string_view spelling : spellings->strings) tokens.push_back({spelling, TokenKind::normal});
-    if (!kinds) return tokens;
-    if (kinds->integers.size() != tokens.size()) damaged_tokenizer("not every token has a type", gguf.path);
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-        const std::int64_t kind = kinds->integers[i];
-        if (kind < 0 || kind > 6) damaged_tokenizer("there is no token type " + std::to_string(kind), gguf.path);
-        if (kind >= 2 && kind <= 5) tokens[i].kind = static_cast<TokenKind>(kind);  // bytes are known by their spelling
-    }
-    return tokens;
-}
-
-inline void read_gpt2_metadata(Tokenizer::Impl& tokenizer, const Checkpoint& gguf) {
-    const GgufValue* splitter = find_value(gguf, "pre", GgufValue::Kind::string);
-    if (splitter && splitter->s != "gpt-2" && splitter->s != "gpt2" && splitter->s != "default")
-        unsupported_tokenizer("pre-tokenizer " + shown(splitter->s), gguf.path);
-    tokenizer.vocabulary = Vocabulary(list_tokens(gguf), gguf.path);
-    const GgufValue* merges = find_value(gguf, "merges", GgufValue::Kind::strings);
-    if (!merges) damaged_tokenizer("tokenizer.ggml.merges is missing", gguf.path);
-    reserve_merges(tokenizer, merges->strings.size(), gguf.path);
-    for (std::size_t rank = 0; rank < merges->strings.size(); ++rank)
-        add_merge(tokenizer, merges->strings[rank], rank, gguf.path);
-}
-
-// The rank of merging into a token: the better its score, the smaller. Runs of spaces, which are added tokens without a
-// score, merge before all others, the longest first; other added tokens never do.
-inline std::uint32_t rank_of(const Token& token, double score) {
-    if (token.kind != TokenKind::normal && token.kind != TokenKind::user_defined) return kNever;
-    const bool added = token.kind == TokenKind::user_defined;
-    const float cost = added ? -1e30f * static_cast<float>(token.spelling.size()) : 0 - static_cast<float>(score);
-    const std::uint32_t bits = f32_to_bits(cost);
-    return bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
-}
-
-inline void read_gemma_metadata(Tokenizer::Impl& tokenizer, const Checkpoint& gguf) {
-    std::vector<Token> tokens = list_tokens(gguf);
-    std::deque<std::string> marked;
-    for (Token& token : tokens)  // a GGUF lists runs of spaces as they are
-        if (token.kind == TokenKind::user_defined && token.spelling.find(' ') != token.spelling.npos)
-            token.spelling = marked.emplace_back(replace_all(token.spelling, " ", kSpaceMark));
-    const GgufValue* scores = find_value(gguf, "scores", GgufValue::Kind::reals);
-    if (!scores || scores->reals.size() != tokens.size()) damaged_tokenizer("not every token has a score", gguf.path);
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-        if (!(std::fabs(scores->reals[i]) < 1e30)) damaged_tokenizer("a score is not a number", gguf.path);
-        tokenizer.ranks.push_back(rank_of(tokens[i], scores->reals[i]));
-    }
-    tokenizer.vocabulary = Vocabulary(tokens, gguf.path);
-}
-
-inline void read_metadata(Tokenizer::Impl& tokenizer, const Checkpoint& gguf) {
-    const GgufValue* model = find_value(gguf, "model", GgufValue::Kind::string);
-    if (!model) fail("there is no tokenizer", gguf.path, "use a GGUF with tokenizer.ggml.model");
-    tokenizer.byte_level = model->s == "gpt2";
-    if (tokenizer.byte_level) read_gpt2_metadata(tokenizer, gguf);
-    else if (model->s == "llama") read_gemma_metadata(tokenizer, gguf);
-    else unsupported_tokenizer("tokenizer.ggml.model " + shown(model->s), gguf.path);
-
-    const int size = tokenizer.vocabulary.size();
-    tokenizer.prefix_space = find_flag(gguf, "add_space_prefix", false);
-    tokenizer.bos = find_id(gguf, "bos_token_id", size);
-    tokenizer.add_bos = find_flag(gguf, "add_bos_token", !tokenizer.byte_level) && tokenizer.bos >= 0;
-    for (const char* name : {"eos_token_id", "eot_token_id"}) tokenizer.ends.push_back(find_id(gguf, name, size));
-}
-
-// ---- Both
-
-inline void find_byte_tokens(Tokenizer::Impl& tokenizer, const std::string& where) {
-    for (unsigned b = 0; b < 256; ++b) {
-        const auto byte = static_cast<unsigned char>(b);
-        const std::string spelling = tokenizer.byte_level ? byte_level_spelling(byte) : byte_fallback_spelling(byte);
-        const int id = tokenizer.vocabulary.find(spelling);
-        if (id < 0) damaged_tokenizer("there is no token " + shown(spelling) + " for byte " + std::to_string(b), where);
-        if (!tokenizer.byte_level) tokenizer.vocabulary.set_kind(id, TokenKind::byte);
-        tokenizer.byte_tokens[b] = id;
-    }
-}
-
 inline std::shared_ptr<const Tokenizer::Impl> load_tokenizer(const Checkpoint& checkpoint) {
-    const auto tokenizer = std::make_shared<Tokenizer::Impl>();
-    if (checkpoint.is_gguf) read_metadata(*tokenizer, checkpoint);
-    else read_directory(*tokenizer, checkpoint);
-    find_byte_tokens(*tokenizer, checkpoint.path);
-    tokenizer->added = AddedTokens(tokenizer->vocabulary);
-    for (const char* name : {"<end_of_turn>", "<eos>", "<|endoftext|>"})
-        tokenizer->ends.push_back(tokenizer->added.find(tokenizer->vocabulary, name));
-    return tokenizer;
+    return TokenizerLoader(checkpoint).load();
 }
 
 }  // namespace detail
@@ -3384,13 +3344,13 @@ struct Layer {
     Norm q_norm, k_norm;          // [head_dim]: Gemma 3
     Matrix out;                   // [hidden_size, num_heads * head_dim]
     std::vector<float> out_bias;
-    Norm post_attn_norm;          // Gemma 3
+    Norm post_attn_norm;  // Gemma 3
     Norm ffn_norm;
-    Matrix up;                    // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 16 rows
+    Matrix up;  // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 16 rows
     std::vector<float> up_bias;
-    Matrix down;                  // [hidden_size, intermediate_size]
+    Matrix down;  // [hidden_size, intermediate_size]
     std::vector<float> down_bias;
-    Norm post_ffn_norm;           // Gemma 3
+    Norm post_ffn_norm;  // Gemma 3
 };
 
 struct Weights {
@@ -3435,8 +3395,9 @@ class Fields {
     int integer(const std::string& name, int lowest, int highest, double fallback = -1) const {
         const double value = real(name, fallback);
         if (value < lowest || value > highest || value != std::floor(value))
-            refuse(name, value == -1 ? "is missing" : "is " + text(value) + ", not a whole number from " +
-                   std::to_string(lowest) + " to " + std::to_string(highest));
+            refuse(name, value == -1 ? "is missing"
+                                     : "is " + text(value) + ", not a whole number from " + std::to_string(lowest) +
+                                           " to " + std::to_string(highest));
         return static_cast<int>(value);
     }
     std::string string(const std::string& name, const std::string& fallback) const {
@@ -3470,11 +3431,14 @@ inline Config::Architecture architecture_of(const Fields& f, const Checkpoint& f
     const std::string name = file.is_gguf ? f.string("general.architecture", "") : f.string("model_type", "");
     if (name == "gpt2") return Config::Architecture::gpt2;
     if (name == "gemma3" || name == "gemma3_text") return Config::Architecture::gemma3;
-    f.refuse(file.is_gguf ? "general.architecture" : "model_type", "is '" + name + "', not gpt2, gemma3 or gemma3_text");
+    f.refuse(file.is_gguf ? "general.architecture" : "model_type",
+             "is '" + name + "', not gpt2, gemma3 or gemma3_text");
 }
 
 inline Config gpt2_config(const Fields& f, bool gguf) {
-    const auto key = [&](const char* hf, const char* name) { return gguf ? std::string("gpt2.") + name : std::string(hf); };
+    const auto key = [&](const char* hf, const char* name) {
+        return gguf ? std::string("gpt2.") + name : std::string(hf);
+    };
     Config c;
     c.architecture = Config::Architecture::gpt2;
     c.context_length = f.integer(key("n_positions", "context_length"), 1, kMostRows, gguf ? -1 : 1024);
@@ -3484,7 +3448,8 @@ inline Config gpt2_config(const Fields& f, bool gguf) {
     c.num_kv_heads = c.num_heads;
     c.head_dim = c.hidden_size / c.num_heads;
     if (c.head_dim > kMostHeadDim) f.refuse(key("n_head", "attention.head_count"), "is too small");
-    if (c.hidden_size % c.num_heads) f.refuse(key("n_embd", "embedding_length"), "is no multiple of the number of heads");
+    if (c.hidden_size % c.num_heads)
+        f.refuse(key("n_embd", "embedding_length"), "is no multiple of the number of heads");
     c.intermediate_size = f.integer(key("n_inner", "feed_forward_length"), 1, 1 << 22, 4 * c.hidden_size);
     c.norm_eps = static_cast<float>(f.real(key("layer_norm_epsilon", "attention.layer_norm_epsilon"), 1e-5));
     c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
@@ -3541,15 +3506,18 @@ inline std::vector<bool> gemma3_local_layers(const Fields& f, bool gguf, int lay
         if (local.size() != usize(layers)) f.refuse("layer_types", "has another length than the model");
         return local;
     }
-    const char* name = gguf ? "gemma3.attention.sliding_window_pattern"
-                            : f.json("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern";
+    const char* name = gguf                                ? "gemma3.attention.sliding_window_pattern"
+                       : f.json("_sliding_window_pattern") ? "_sliding_window_pattern"
+                                                           : "sliding_window_pattern";
     const int pattern = f.integer(name, 1, 1000, 6);
     for (int i = 0; i < layers; ++i) local.push_back((i + 1) % pattern != 0);
     return local;
 }
 
 inline Config gemma3_config(const Fields& f, bool gguf) {
-    const auto key = [&](const char* hf, const char* name) { return gguf ? std::string("gemma3.") + name : std::string(hf); };
+    const auto key = [&](const char* hf, const char* name) {
+        return gguf ? std::string("gemma3.") + name : std::string(hf);
+    };
     Config c;
     c.architecture = Config::Architecture::gemma3;
     c.context_length = f.integer(key("max_position_embeddings", "context_length"), 1, kMostRows, gguf ? -1 : 131072);
@@ -3566,12 +3534,13 @@ inline Config gemma3_config(const Fields& f, bool gguf) {
     c.norm_eps = static_cast<float>(f.real(key("rms_norm_eps", "attention.layer_norm_rms_epsilon"), 1e-6));
     c.sliding_window = f.integer(key("sliding_window", "attention.sliding_window"), 1, kMostRows, gguf ? 1024 : 4096);
     // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
-    const double scalar = gguf ? (c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim)
-                               : f.real("query_pre_attn_scalar", 256);
+    const double scalar =
+        gguf ? (c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim) : f.real("query_pre_attn_scalar", 256);
     if (!(scalar > 0)) f.refuse("query_pre_attn_scalar", "is not positive");
     c.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
     const std::string activation = f.string("hidden_activation", "gelu_pytorch_tanh");
-    if (activation != "gelu_pytorch_tanh") f.refuse("hidden_activation", "is '" + activation + "', not gelu_pytorch_tanh");
+    if (activation != "gelu_pytorch_tanh")
+        f.refuse("hidden_activation", "is '" + activation + "', not gelu_pytorch_tanh");
     for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
         if (f.json(name)) f.refuse(name, "is set, which Gemma 3 has no use for");
     if (f.boolean("attention_bias", false)) f.refuse("attention_bias", "is true");
@@ -3586,7 +3555,8 @@ inline Config gemma3_config(const Fields& f, bool gguf) {
 
 class Loader {
   public:
-    // A tensor's name in Hugging Face checkpoints and in GGUF, and how many rows of a matrix it gives.
+    // A tensor's name in Hugging Face checkpoints and in GGUF, and how many rows of a matrix it gives. From a checkpoint
+    // without tensors come random matrices.
     struct Part {
         const char* hf;
         const char* gguf;
@@ -3595,8 +3565,14 @@ class Loader {
     enum class Join { stacked, in_turn };  // in_turn: 16 rows of the first, 16 of the second, ...
 
     Loader(const Checkpoint& file, const LoadOptions& options, const Kernels& kernels, ThreadPool& pool, Arena& memory,
-           ModelInfo& info)
-        : file_(file), options_(options), kernels_(kernels), pool_(pool), memory_(memory), info_(info) {
+           ModelInfo& info, std::uint64_t seed = 0)
+        : file_(file),
+          options_(options),
+          kernels_(kernels),
+          pool_(pool),
+          memory_(memory),
+          info_(info),
+          random_state_(seed) {
         for (const auto& [name, tensor] : file.tensors) bytes_total_ += static_cast<double>(tensor.bytes);
     }
 
@@ -3605,6 +3581,7 @@ class Loader {
     bool has(const Part& part) const { return file_.find(full_name(part)) != nullptr; }
 
     std::vector<float> floats(const Part& part, int cols = 1, float plus = 0) {
+        if (file_.tensors.empty()) return std::vector<float>(usize(part.rows) * usize(cols), 1.0f);
         const Tensor& t = take(part, cols == 1 ? std::vector<std::uint64_t>{static_cast<std::uint64_t>(part.rows)}
                                                : std::vector<std::uint64_t>{static_cast<std::uint64_t>(part.rows),
                                                                             static_cast<std::uint64_t>(cols)});
@@ -3619,23 +3596,10 @@ class Loader {
 
     // `transposed`: the file holds [cols, rows] (GPT-2's Conv1D).
     Matrix matrix(const std::vector<Part>& parts, int cols, Join join = Join::stacked, bool transposed = false) {
-        Source source{{}, cols, join, transposed, {}};
         int rows = 0;
-        bool exact = true;
-        for (const Part& part : parts) {
-            const auto r = static_cast<std::uint64_t>(part.rows), c = static_cast<std::uint64_t>(cols);
-            const Tensor& t = take(part, transposed ? std::vector<std::uint64_t>{c, r} : std::vector<std::uint64_t>{r, c});
-            source.tensors.push_back({&t, part.rows});
-            rows += join == Join::in_turn ? round_up(part.rows, kGroup) : part.rows;
-            exact = exact && (options_.dtype == DType::f32 ? traits(t.type).block == 1 : t.type == TensorType::q8_0);
-        }
-        if (transposed) source.read_whole(pool_);
+        for (const Part& part : parts) rows += join == Join::in_turn ? round_up(part.rows, kGroup) : part.rows;
         Matrix m(memory_, options_.dtype, rows, cols);
-        pool_.for_ranges(m.groups(), 4, [&](int begin, int end, int) {
-            Rows rows16(source, m.dtype);
-            for (int g = begin; g < end; ++g) pack_group(m, g, rows16);
-        });
-        ++(exact ? info_.exact : info_.quantized);
+        file_.tensors.empty() ? fill_randomly(m) : fill(m, parts, join, transposed);
         if (parts.size() > 1) info_.fused += static_cast<int>(parts.size());
         if (options_.progress) options_.progress(static_cast<float>(bytes_done_ / bytes_total_), parts[0].hf);
         return m;
@@ -3705,7 +3669,8 @@ class Loader {
                 run.count = std::min(run.count, kGroup - lane);
                 if (run.count <= 0) {  // beyond the last row
                     const auto rest = [lane](auto& v) {
-                        std::fill_n(v.data() + v.size() / kGroup * usize(lane), v.size() / kGroup * usize(kGroup - lane), 0);
+                        std::fill_n(v.data() + v.size() / kGroup * usize(lane),
+                                    v.size() / kGroup * usize(kGroup - lane), 0);
                     };
                     rest(floats);
                     rest(blocks);
@@ -3714,8 +3679,7 @@ class Loader {
                 if (dtype == DType::q8_0 && run.tensor->type == TensorType::q8_0) {
                     const std::size_t bytes = row_blocks() * kQ8Bytes;
                     run.tensor->file->read(run.tensor->offset + static_cast<std::uint64_t>(run.row) * bytes,
-                                           blocks.data() + usize(lane) * bytes,
-                                           usize(run.count) * bytes);
+                                           blocks.data() + usize(lane) * bytes, usize(run.count) * bytes);
                 } else {
                     source.transposed ? read_columns(run, lane) : read_rows(run, lane);
                     if (dtype == DType::q8_0) quantize(lane, run.count, k);
@@ -3730,7 +3694,8 @@ class Loader {
             const std::int64_t n = std::int64_t{run.count} * source.cols / type.block;
             raw.resize(usize(n * type.bytes));
             run.tensor->file->read(run.tensor->offset + static_cast<std::uint64_t>(run.row) * raw.size() /
-                                   static_cast<std::uint64_t>(run.count), raw.data(), raw.size());
+                                                            static_cast<std::uint64_t>(run.count),
+                                   raw.data(), raw.size());
             type.to_f32(raw.data(), floats.data() + usize(lane) * usize(source.cols), n);
         }
         void read_columns(const Source::Run& run, int lane) {
@@ -3759,13 +3724,55 @@ class Loader {
     };
     static constexpr std::size_t kQ8Bytes = 34;  // of a Q8_0 block in a file: f16 scale, 32 i8
 
+    void fill(Matrix& m, const std::vector<Part>& parts, Join join, bool transposed) {
+        Source source{{}, m.cols, join, transposed, {}};
+        bool exact = true;
+        for (const Part& part : parts) {
+            const auto r = static_cast<std::uint64_t>(part.rows), c = static_cast<std::uint64_t>(m.cols);
+            const Tensor& t =
+                take(part, transposed ? std::vector<std::uint64_t>{c, r} : std::vector<std::uint64_t>{r, c});
+            source.tensors.push_back({&t, part.rows});
+            exact = exact && (m.dtype == DType::f32 || t.type == TensorType::q8_0);
+        }
+        ++(exact ? info_.exact : info_.quantized);
+        if (transposed) source.read_whole(pool_);
+        pool_.for_ranges(m.groups(), 4, [&](int begin, int end, int) {
+            Rows rows(source, m.dtype);
+            for (int g = begin; g < end; ++g) pack_group(m, g, rows);
+        });
+    }
+
+    // Weights of the size that keeps activations as they are in trained models.
+    void fill_randomly(Matrix& m) {
+        const float deviation = 1.0f / std::sqrt(static_cast<float>(m.cols));
+        const std::uint64_t seed = random_state_ += 0x9E3779B97F4A7C15u;
+        pool_.for_ranges(m.groups(), 16, [&](int begin, int end, int) {
+            for (int g = begin; g < end; ++g) {
+                std::uint64_t state = seed + static_cast<std::uint64_t>(g) * 0xD1342543DE82EF95u;
+                if (m.dtype == DType::f32) {
+                    for (int i = 0; i < m.cols * kGroup; ++i)
+                        m.group<float>(g)[i] = deviation * static_cast<float>(4 * next_uniform(state) - 2);
+                    continue;
+                }
+                for (int b = 0; b < m.blocks(); ++b) {
+                    WeightBlock& block = m.group<WeightBlock>(g)[b];
+                    std::fill_n(block.scale, kGroup, f32_to_f16(deviation / 74));  // the deviation of a random i8
+                    for (std::size_t i = 0; i < sizeof block.w; i += sizeof(std::uint64_t)) {
+                        const std::uint64_t eight = next_random(state);
+                        std::memcpy(&block.w[0][0][0] + i, &eight, sizeof eight);
+                    }
+                }
+            }
+        });
+        info_.parameters += static_cast<std::uint64_t>(m.rows) * static_cast<std::uint64_t>(m.cols);
+    }
+
     void pack_group(Matrix& m, int g, Rows& rows) const {
         rows.load(g * kGroup, kernels_);
         if (m.dtype == DType::f32) {
             float* out = m.group<float>(g);
             for (int c = 0; c < m.cols; ++c)
-                for (int r = 0; r < kGroup; ++r)
-                    *out++ = rows.floats[usize(r) * usize(m.cols) + usize(c)];
+                for (int r = 0; r < kGroup; ++r) *out++ = rows.floats[usize(r) * usize(m.cols) + usize(c)];
             return;
         }
         const std::size_t row_bytes = rows.row_blocks() * kQ8Bytes;
@@ -3789,13 +3796,15 @@ class Loader {
     const Tensor& take(const Part& part, const std::vector<std::uint64_t>& shape) {
         const std::string name = full_name(part);
         const Tensor* t = file_.find(name);
-        if (!t) fail("a tensor is missing", file_.path + ": " + name, "the checkpoint is incomplete or of another model");
+        if (!t)
+            fail("a tensor is missing", file_.path + ": " + name, "the checkpoint is incomplete or of another model");
         if (t->type == TensorType::other)
             fail("a tensor has a type that cannot be read", file_.path + ": " + name,
                  "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K");
         if (t->shape != shape)
-            fail("a tensor has the wrong shape", file_.path + ": " + name + " is " + shape_text(t->shape) + ", not " +
-                 shape_text(shape), "the configuration and the weights are of different models");
+            fail("a tensor has the wrong shape",
+                 file_.path + ": " + name + " is " + shape_text(t->shape) + ", not " + shape_text(shape),
+                 "the configuration and the weights are of different models");
         ++used_;
         bytes_done_ += static_cast<double>(t->bytes);
         info_.parameters += t->elements();
@@ -3813,6 +3822,7 @@ class Loader {
     ThreadPool& pool_;
     Arena& memory_;
     ModelInfo& info_;
+    std::uint64_t random_state_;
     std::string prefix_;
     double bytes_done_ = 0, bytes_total_ = 1;
     int used_ = 0;
@@ -3822,7 +3832,8 @@ class Loader {
 inline std::string find_prefix(const Checkpoint& file, const std::vector<std::string>& prefixes, const char* name) {
     for (const std::string& prefix : prefixes)
         if (file.is_gguf || file.find(prefix + name)) return file.is_gguf ? "" : prefix;
-    fail("a tensor is missing", file.path + ": " + prefixes[0] + name, "the checkpoint is incomplete or of another model");
+    fail("a tensor is missing", file.path + ": " + prefixes[0] + name,
+         "the checkpoint is incomplete or of another model");
 }
 
 inline void load_gpt2(Loader& load, const Checkpoint& file, const Config& c, Weights& w) {
@@ -3838,12 +3849,14 @@ inline void load_gpt2(Loader& load, const Checkpoint& file, const Config& c, Wei
             return load.matrix({{hf, gguf, rows}}, cols, Loader::Join::stacked, transposed);
         };
         Layer l;
-        l.attn_norm = {load.floats({"ln_1.weight", "attn_norm.weight", d}), load.floats({"ln_1.bias", "attn_norm.bias", d})};
+        l.attn_norm = {load.floats({"ln_1.weight", "attn_norm.weight", d}),
+                       load.floats({"ln_1.bias", "attn_norm.bias", d})};
         l.qkv = matrix("attn.c_attn.weight", "attn_qkv.weight", 3 * d, d);
         l.qkv_bias = load.floats({"attn.c_attn.bias", "attn_qkv.bias", 3 * d});
         l.out = matrix("attn.c_proj.weight", "attn_output.weight", d, d);
         l.out_bias = load.floats({"attn.c_proj.bias", "attn_output.bias", d});
-        l.ffn_norm = {load.floats({"ln_2.weight", "ffn_norm.weight", d}), load.floats({"ln_2.bias", "ffn_norm.bias", d})};
+        l.ffn_norm = {load.floats({"ln_2.weight", "ffn_norm.weight", d}),
+                      load.floats({"ln_2.bias", "ffn_norm.bias", d})};
         l.up = matrix("mlp.c_fc.weight", "ffn_up.weight", c.intermediate_size, d);
         l.up_bias = load.floats({"mlp.c_fc.bias", "ffn_up.bias", c.intermediate_size});
         l.down = matrix("mlp.c_proj.weight", "ffn_down.weight", d, c.intermediate_size);
@@ -3851,13 +3864,15 @@ inline void load_gpt2(Loader& load, const Checkpoint& file, const Config& c, Wei
         w.layers.push_back(std::move(l));
     }
     load.set_prefix(root);
-    w.final_norm = {load.floats({"ln_f.weight", "output_norm.weight", d}), load.floats({"ln_f.bias", "output_norm.bias", d})};
+    w.final_norm = {load.floats({"ln_f.weight", "output_norm.weight", d}),
+                    load.floats({"ln_f.bias", "output_norm.bias", d})};
 }
 
 inline void load_gemma3(Loader& load, const Checkpoint& file, const Config& c, Weights& w) {
     const int d = c.hidden_size, q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
-    const std::string root = find_prefix(
-        file, {"model.", "language_model.model.", "model.language_model.", "language_model.", ""}, "embed_tokens.weight");
+    const std::string root =
+        find_prefix(file, {"model.", "language_model.model.", "model.language_model.", "language_model.", ""},
+                    "embed_tokens.weight");
     // RMSNorm multiplies by 1 + w; a GGUF has the 1 already in it.
     const auto norm = [&](const char* hf, const char* gguf, int n) {
         return Norm{load.floats({hf, gguf, n}, 1, file.is_gguf ? 0.0f : 1.0f), {}};
@@ -3870,14 +3885,16 @@ inline void load_gemma3(Loader& load, const Checkpoint& file, const Config& c, W
         l.attn_norm = norm("input_layernorm.weight", "attn_norm.weight", d);
         l.qkv = load.matrix({{"self_attn.q_proj.weight", "attn_q.weight", q},
                              {"self_attn.k_proj.weight", "attn_k.weight", kv},
-                             {"self_attn.v_proj.weight", "attn_v.weight", kv}}, d);
+                             {"self_attn.v_proj.weight", "attn_v.weight", kv}},
+                            d);
         l.q_norm = norm("self_attn.q_norm.weight", "attn_q_norm.weight", c.head_dim);
         l.k_norm = norm("self_attn.k_norm.weight", "attn_k_norm.weight", c.head_dim);
         l.out = load.matrix({{"self_attn.o_proj.weight", "attn_output.weight", d}}, q);
         l.post_attn_norm = norm("post_attention_layernorm.weight", "post_attention_norm.weight", d);
         l.ffn_norm = norm("pre_feedforward_layernorm.weight", "ffn_norm.weight", d);
         l.up = load.matrix({{"mlp.gate_proj.weight", "ffn_gate.weight", c.intermediate_size},
-                            {"mlp.up_proj.weight", "ffn_up.weight", c.intermediate_size}}, d, Loader::Join::in_turn);
+                            {"mlp.up_proj.weight", "ffn_up.weight", c.intermediate_size}},
+                           d, Loader::Join::in_turn);
         l.down = load.matrix({{"mlp.down_proj.weight", "ffn_down.weight", d}}, c.intermediate_size);
         l.post_ffn_norm = norm("post_feedforward_layernorm.weight", "post_ffw_norm.weight", d);
         w.layers.push_back(std::move(l));
@@ -3892,7 +3909,8 @@ inline int embedding_rows(const Checkpoint& file) {
                              "language_model.model.embed_tokens.weight", "model.language_model.embed_tokens.weight",
                              "language_model.embed_tokens.weight", "embed_tokens.weight"}) {
         const Tensor* t = file.find(name);
-        if (t && t->shape.size() == 2 && t->shape[0] >= 1 && t->shape[0] <= kMostRows) return static_cast<int>(t->shape[0]);
+        if (t && t->shape.size() == 2 && t->shape[0] >= 1 && t->shape[0] <= kMostRows)
+            return static_cast<int>(t->shape[0]);
     }
     fail("the embedding is missing", file.path, "the checkpoint is incomplete or of another model");
 }
@@ -3913,8 +3931,9 @@ inline void check_tokenizer(const Tokenizer& tokenizer, const Checkpoint& file, 
     bool fits = n >= rows - std::max(64, rows / 16);
     for (int id = rows; fits && id < n; ++id) fits = tokenizer.find(tokenizer.piece(id)) == id;
     if (!fits)
-        fail("the tokenizer does not fit the model", file.path + ": " + std::to_string(n) + " tokens, but " +
-             std::to_string(rows) + " rows in the embedding", "use the tokenizer that came with the model");
+        fail("the tokenizer does not fit the model",
+             file.path + ": " + std::to_string(n) + " tokens, but " + std::to_string(rows) + " rows in the embedding",
+             "use the tokenizer that came with the model");
 }
 
 }  // namespace detail
@@ -3949,42 +3968,79 @@ inline int checked_threads(int threads) {
 
 }  // namespace detail
 
+namespace detail {
+
+inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* head, const LoadOptions& options,
+                         ThreadPool& pool, std::uint64_t seed) {
+    Config& c = m.config;
+    const bool gpt2 = c.architecture == Config::Architecture::gpt2;
+    m.dtype = options.dtype;
+    m.kernels = &choose_kernels();
+    m.info.format = file.format;
+    for (const auto& [name, tensor] : file.tensors) ++m.info.tensors[traits(tensor.type).name];
+    Weights& w = m.weights;
+    Loader load(file, options, *m.kernels, pool, w.memory, m.info, seed);
+    gpt2 ? load_gpt2(load, file, c, w) : load_gemma3(load, file, c, w);
+    c.tied_head = head == nullptr;
+    if (head) {
+        load.set_prefix("");
+        w.untied_head = load.matrix({{head, head, c.vocab_size}}, c.hidden_size);
+    }
+    m.info.ignored = static_cast<int>(file.tensors.size()) - load.used();
+    m.info.weight_bytes = w.memory.bytes() + w.positions.size() * sizeof(float);
+    if (!gpt2) {
+        m.rope_global = rope_frequencies(c.rope_theta, c.rope_scaling, c.head_dim);
+        m.rope_local = rope_frequencies(c.rope_local_theta, 1.0f, c.head_dim);
+    }
+    if (options.progress) options.progress(1.0f, "ready");
+}
+
+}  // namespace detail
+
 inline Model Model::load(const std::string& path, const LoadOptions& options) {
     using namespace detail;
     ThreadPool pool(checked_threads(options.threads));
     if (options.progress) options.progress(0.0f, "opening");
     const Checkpoint file = open_checkpoint(path);
-    auto impl = std::make_shared<Model::Impl>();
     const Fields fields(file);
+    auto impl = std::make_shared<Model::Impl>();
     Config& c = impl->config;
-    const bool gpt2 = architecture_of(fields, file) == Config::Architecture::gpt2;
-    c = gpt2 ? gpt2_config(fields, file.is_gguf) : gemma3_config(fields, file.is_gguf);
+    c = architecture_of(fields, file) == Config::Architecture::gpt2 ? gpt2_config(fields, file.is_gguf)
+                                                                    : gemma3_config(fields, file.is_gguf);
     c.vocab_size = embedding_rows(file);
     if ((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim > kMostRows)
         fields.refuse("heads x head_dim", "is too large");
     if (options.progress) options.progress(0.0f, "tokenizer");
     impl->tokenizer.impl_ = load_tokenizer(file);
     check_tokenizer(impl->tokenizer, file, c.vocab_size);
+    load_weights(*impl, file, untied_head(file, fields), options, pool, 0);
+    Model model;
+    model.impl_ = std::move(impl);
+    return model;
+}
 
-    impl->dtype = options.dtype;
-    impl->kernels = &choose_kernels();
-    impl->info.format = file.format;
-    for (const auto& [name, tensor] : file.tensors) ++impl->info.tensors[traits(tensor.type).name];
-    Weights& w = impl->weights;
-    Loader load(file, options, *impl->kernels, pool, w.memory, impl->info);
-    gpt2 ? load_gpt2(load, file, c, w) : load_gemma3(load, file, c, w);
-    if (const char* name = untied_head(file, fields)) {
-        load.set_prefix("");
-        w.untied_head = load.matrix({{name, name, c.vocab_size}}, c.hidden_size);
-        c.tied_head = false;
-    }
-    impl->info.ignored = static_cast<int>(file.tensors.size()) - load.used();
-    impl->info.weight_bytes = w.memory.bytes() + w.positions.size() * sizeof(float);
-    if (!gpt2) {
-        impl->rope_global = rope_frequencies(c.rope_theta, c.rope_scaling, c.head_dim);
-        impl->rope_local = rope_frequencies(c.rope_local_theta, 1.0f, c.head_dim);
-    }
-    if (options.progress) options.progress(1.0f, "ready");
+inline Model Model::random(const Config& config, const LoadOptions& options, std::uint64_t seed) {
+    using namespace detail;
+    const auto require = [](bool good, const char* name) {
+        if (!good) fail("this configuration cannot be used", name, "set every size as a published config.json does");
+    };
+    const Config& c = config;
+    for (const int size : {c.vocab_size, c.context_length, c.hidden_size, c.intermediate_size, c.num_layers,
+                           c.num_heads, c.num_kv_heads, c.head_dim})
+        require(size > 0 && size <= kMostRows, "a size is missing or too large");
+    require(c.head_dim <= kMostHeadDim && c.head_dim % 2 == 0, "head_dim is odd or too large");
+    require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
+    require((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim <= kMostRows,
+            "heads x head_dim is too large");
+    require(c.is_local.size() == usize(c.num_layers), "is_local has another length than num_layers");
+    ThreadPool pool(checked_threads(options.threads));
+    Checkpoint nothing;
+    nothing.format = "random weights";
+    nothing.is_gguf = true;
+    auto impl = std::make_shared<Model::Impl>();
+    impl->config = config;
+    impl->tokenizer.impl_ = std::make_shared<Tokenizer::Impl>();
+    load_weights(*impl, nothing, config.tied_head ? nullptr : "output.weight", options, pool, seed);
     Model model;
     model.impl_ = std::move(impl);
     return model;
@@ -4019,14 +4075,8 @@ template <class Value>
 struct CacheView {
     Value *k, *v;
     int slots, head_dim, pitch;  // pitch: head_dim rounded up to 16
-    Value* keys(int head, int slot) const {
-        return k + (usize(head) * usize(slots) + usize(slot)) *
-                       usize(head_dim);
-    }
-    Value* values(int head, int slot) const {
-        return v + (usize(head) * usize(slots) + usize(slot)) *
-                       usize(pitch);
-    }
+    Value* keys(int head, int slot) const { return k + (usize(head) * usize(slots) + usize(slot)) * usize(head_dim); }
+    Value* values(int head, int slot) const { return v + (usize(head) * usize(slots) + usize(slot)) * usize(pitch); }
 };
 
 // K and V of one layer.
@@ -4042,12 +4092,12 @@ struct KvCache {
         v = Buffer(bytes(round_up(head_dim, kGroup)));
     }
     static int slots_for(const Config& c, bool local, int context) {
-        const std::int64_t wanted = local ? std::min<std::int64_t>(context, std::int64_t{c.sliding_window} + kBatch) : context;
+        const std::int64_t wanted =
+            local ? std::min<std::int64_t>(context, std::int64_t{c.sliding_window} + kBatch) : context;
         return round_up(static_cast<int>(wanted), kChunk);
     }
     std::size_t bytes(int dims) const {
-        return usize(num_kv_heads) * usize(slots) * usize(dims) *
-               (f16 ? sizeof(std::uint16_t) : sizeof(float));
+        return usize(num_kv_heads) * usize(slots) * usize(dims) * (f16 ? sizeof(std::uint16_t) : sizeof(float));
     }
     template <class Value>
     CacheView<Value> view() const {
@@ -4072,23 +4122,23 @@ void store_key_value(const Kernels& kernels, const CacheView<Value>& cache, int 
 
 // Several queries on their way over the positions: the state of the online softmax.
 struct Attending {
-    int m = 0;                      // queries, at most 12
-    int dims = 0;                   // head_dim rounded up to 16
-    float max[kTile], sum[kTile];   // largest score so far; sum of exp(score - max)
-    float* out;                     // [m, dims]: sum of exp(score - max) * v
+    int m = 0;                     // queries, at most 12
+    int dims = 0;                  // head_dim rounded up to 16
+    float max[kTile], sum[kTile];  // largest score so far; sum of exp(score - max)
+    float* out;                    // [m, dims]: sum of exp(score - max) * v
 };
 
 // One chunk: scores of all queries, their softmax weights, and the weighted values. Query r sees the positions
 // lowest[r] .. highest[r].
 template <class Value, class ProductFn>
-void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Value>& cache, int head, const float* queries,
-                  const int* lowest, const int* highest, int begin, int end, Attending& a) {
+void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Value>& cache, int head,
+                  const float* queries, const int* lowest, const int* highest, int begin, int end, Attending& a) {
     alignas(64) float scores[kTile][kChunk];
     alignas(64) float weights[kChunk * kTile];  // [position][query]
     const int base = begin / kChunk * kChunk, slot = base % cache.slots;
     for (int p = begin / kGroup * kGroup; p < end; p += kGroup)
-        product(cache.keys(head, slot + (p - base)), kGroup, cache.head_dim, queries, a.m, scores[0] + (p - base), kChunk,
-                false);
+        product(cache.keys(head, slot + (p - base)), kGroup, cache.head_dim, queries, a.m, scores[0] + (p - base),
+                kChunk, false);
     std::fill_n(weights, (end - begin) * a.m, 0.0f);
     for (int r = 0; r < a.m; ++r) {
         const int from = std::max(begin, lowest[r]), n = std::min(end, highest[r] + 1) - from;
@@ -4105,16 +4155,16 @@ void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Val
         for (int i = 0; i < n; ++i) weights[(from - begin + i) * a.m + r] = s[i];
     }
     for (int d = 0; d < a.dims; d += kGroup)
-        product(cache.values(head, slot + (begin - base)) + d, usize(cache.pitch), end - begin, weights,
-                a.m, a.out + d, usize(a.dims), true);
+        product(cache.values(head, slot + (begin - base)) + d, usize(cache.pitch), end - begin, weights, a.m, a.out + d,
+                usize(a.dims), true);
 }
 
 // What one call of attention works on.
 struct AttentionInput {
-    const float* q;          // [tokens, q_stride], num_heads x head_dim in a row
+    const float* q;  // [tokens, q_stride], num_heads x head_dim in a row
     std::size_t q_stride;
-    int tokens, position;    // the first token's position
-    int window;              // 0: all positions
+    int tokens, position;  // the first token's position
+    int window;            // 0: all positions
     float scale;
 };
 
@@ -4123,8 +4173,12 @@ struct AttentionInput {
 class Attention {
   public:
     Attention(ThreadPool& pool, const Kernels& kernels, const Config& c)
-        : pool_(pool), kernels_(kernels), group_(c.num_heads / c.num_kv_heads), heads_(c.num_kv_heads),
-          head_dim_(c.head_dim), dims_(round_up(c.head_dim, kGroup)) {}
+        : pool_(pool),
+          kernels_(kernels),
+          group_(c.num_heads / c.num_kv_heads),
+          heads_(c.num_kv_heads),
+          head_dim_(c.head_dim),
+          dims_(round_up(c.head_dim, kGroup)) {}
 
     // out [tokens, num_heads * head_dim]
     void run(const KvCache& cache, const AttentionInput& in, float* out) {
@@ -4138,23 +4192,24 @@ class Attention {
         pool_.for_ranges(items, 1, [&](int item, int, int) {
             const int tile = item / splits % tiles, head = item / splits / tiles;
             float* part = parts_.data() + usize(item) * item_floats;
-            if (cache.f16) attend(cache.view<std::uint16_t>(), kernels_.product_f16, in, head, tile, item % splits, splits, part);
+            if (cache.f16)
+                attend(cache.view<std::uint16_t>(), kernels_.product_f16, in, head, tile, item % splits, splits, part);
             else attend(cache.view<float>(), kernels_.product_f32, in, head, tile, item % splits, splits, part);
             if (splits == 1) merge(in, head, tile, 1, part, item_floats, out);
         });
         if (splits == 1) return;
         pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int) {
             for (int i = begin; i < end; ++i)
-                merge(in, i / tiles, i % tiles, splits,
-                      parts_.data() + usize(i) * usize(splits) * item_floats, item_floats, out);
+                merge(in, i / tiles, i % tiles, splits, parts_.data() + usize(i) * usize(splits) * item_floats,
+                      item_floats, out);
         });
     }
 
   private:
     // part: [kTile, dims] weighted values, [kTile] largest scores, [kTile] sums of weights, [head_dim, kTile] queries
     template <class Value, class ProductFn>
-    void attend(const CacheView<Value>& cache, ProductFn product, const AttentionInput& in, int head, int tile, int split,
-                int splits, float* part) const {
+    void attend(const CacheView<Value>& cache, ProductFn product, const AttentionInput& in, int head, int tile,
+                int split, int splits, float* part) const {
         Attending a;
         const int first = tile * kTile;
         a.m = std::min(kTile, in.tokens * group_ - first);
@@ -4183,7 +4238,8 @@ class Attention {
         std::copy_n(a.sum, kTile, part + kTile * (dims_ + 1));
     }
 
-    void merge(const AttentionInput& in, int head, int tile, int splits, float* parts, std::size_t stride, float* out) const {
+    void merge(const AttentionInput& in, int head, int tile, int splits, float* parts, std::size_t stride,
+               float* out) const {
         const int first = tile * kTile, m = std::min(kTile, in.tokens * group_ - first);
         const auto max_of = [&](int s, int r) { return parts[usize(s) * stride + usize(kTile * dims_ + r)]; };
         for (int r = 0; r < m; ++r) {
@@ -4231,29 +4287,55 @@ struct Transformer {
     Attention attention;
     int context;
     std::vector<KvCache> caches;  // [num_layers]
-    std::vector<int> history;             // the tokens held; their number is the position
-    int written = 0;                      // one more than the largest position ever stored in the caches
-    std::vector<int> unread;              // sampled by generate() and shown, but not yet gone through the layers
+    std::vector<int> history;     // the tokens held; their number is the position
+    int written = 0;              // one more than the largest position ever stored in the caches
+    std::vector<int> unread;      // sampled by generate() and shown, but not yet gone through the layers
 
     // Scratch for up to `batch` tokens.
     int batch;
-    std::vector<float> x, y;              // [batch, hidden_size]: the residual stream; a layer's addition to it
-    std::vector<float> qkv;               // [batch, (num_heads + 2 num_kv_heads) * head_dim]
-    std::vector<float> attended;          // [batch, num_heads * head_dim]
-    std::vector<float> rows;              // [threads, widest]: a row of each thread's own
-    std::vector<float> angles;            // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
+    std::vector<float> x, y;      // [batch, hidden_size]: the residual stream; a layer's addition to it
+    std::vector<float> qkv;       // [batch, (num_heads + 2 num_kv_heads) * head_dim]
+    std::vector<float> attended;  // [batch, num_heads * head_dim]
+    std::vector<float> rows;      // [threads, widest]: a row of each thread's own
+    std::vector<float> angles;    // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
     Activations in, ffn;          // inputs of products
-    std::vector<float> logits;            // [12, vocab_size], or [vocab_size] as long as only one row was asked for
+    std::vector<float> logits;    // [12, vocab_size], or [vocab_size] as long as only one row was asked for
 
     // The chunk that is being processed.
     const int* tokens = nullptr;
-    int n = 0, position = 0;
+    int n = 0, position = 0, layer = -1;
 
     void run_layers(const int* ids, int count);
     const float* compute_logits(int first, int count);
     void gpt2();
     void gemma3();
     void check(const int* ids, int count) const;
+
+    // ---- profiling: times the rest of the scope in which it stands; free when nobody listens
+
+    std::function<void(const Timing&)> report;
+    struct Timed {
+        Timed(Transformer& t, const char* name, std::uint64_t bytes = 0, std::uint64_t operations = 0)
+            : transformer(t) {
+            if (!t.report) return;
+            span = {name, t.layer, t.n, 0, t.pool.waited, bytes, operations};
+            start = std::chrono::steady_clock::now();
+        }
+        ~Timed() {
+            if (!transformer.report) return;
+            span.seconds = seconds_since(start);
+            span.waited = transformer.pool.waited - span.waited;
+            transformer.report(span);
+        }
+        Transformer& transformer;
+        Timing span;
+        std::chrono::steady_clock::time_point start;
+    };
+    void timed_product(const char* name, const Activations& input, const Product& p) {
+        const Timed timed(*this, name, p.w.bytes(),
+                          2 * std::uint64_t(p.w.rows) * std::uint64_t(p.w.cols) * std::uint64_t(input.tokens()));
+        detail::multiply(pool, kernels, input, p);
+    }
 
     // ---- the steps that the architectures are made of
 
@@ -4272,8 +4354,20 @@ struct Transformer {
         if (w.b.empty()) kernels.rms_norm(from, w.w.data(), config.norm_eps, config.hidden_size, to);
         else kernels.layer_norm(from, w.w.data(), w.b.data(), config.norm_eps, config.hidden_size, to);
     }
+    // x = rows of the embedding, each finished by finish(t, row)
+    template <class Finish>
+    void embed(const Finish& finish) {
+        layer = -1;
+        const Timed timed(*this, "embedding");
+        each_token([&](int t, float*) {
+            float* row = row_of(x, hidden(), t);
+            model.weights.embedding.row(tokens[t], row);
+            finish(t, row);
+        });
+    }
     // in = norm(x)
     void norm_input(const Norm& w) {
+        const Timed timed(*this, "norm");
         in.resize(model.dtype, n, config.hidden_size);
         each_token([&](int t, float* row) {
             norm(w, row_of(x, hidden(), t), row);
@@ -4282,40 +4376,46 @@ struct Transformer {
     }
     // x += norm(y)
     void add_normed(const Norm& w) {
+        const Timed timed(*this, "norm");
         each_token([&](int t, float* row) {
             norm(w, row_of(y, hidden(), t), row);
             kernels.axpy(1.0f, row, config.hidden_size, row_of(x, hidden(), t));
         });
     }
-    // to = W in + b, or to += ...
-    void multiply(const Matrix& w, const std::vector<float>& bias, std::vector<float>& to, Then then) {
-        detail::multiply(pool, kernels, in, {w, bias.empty() ? nullptr : bias.data(), then, to.data(),
-                                             usize(w.rows), nullptr});
+    static const float* or_null(const std::vector<float>& bias) { return bias.empty() ? nullptr : bias.data(); }
+    // to = W in + b, or to += W in + b
+    void multiply(const char* name, const Matrix& w, const std::vector<float>& bias, std::vector<float>& to,
+                  Then then) {
+        timed_product(name, in, {w, or_null(bias), then, to.data(), usize(w.rows), nullptr});
     }
-    // ffn = gelu(W in + b), or gelu(G in) * (U in); x or y = D ffn
+    // ffn = gelu(W in + b), or gelu(G in) * (U in); then to = D ffn + b, or to += D ffn + b
     void feed_forward(const Layer& l, std::vector<float>& to, Then activation, Then then) {
         ffn.resize(model.dtype, n, config.intermediate_size);
-        detail::multiply(pool, kernels, in, {l.up, l.up_bias.empty() ? nullptr : l.up_bias.data(), activation, nullptr, 0, &ffn});
-        detail::multiply(pool, kernels, ffn, {l.down, l.down_bias.empty() ? nullptr : l.down_bias.data(), then, to.data(),
-                                              hidden(), nullptr});
+        timed_product("up", in, {l.up, or_null(l.up_bias), activation, nullptr, 0, &ffn});
+        timed_product("down", ffn, {l.down, or_null(l.down_bias), then, to.data(), hidden(), nullptr});
     }
     // in = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
-    void attend(int layer);
+    void attend();
     void prepare_angles();
-    void norm_and_rotate(const Layer& l, bool local);
+    void norm_and_rotate(const Layer& l);
 };
 
 inline int checked_context(const Config& c, int context) {
     if (context < 0 || context > c.context_length)
-        fail("the context size is out of range", std::to_string(context), "this model takes 1 to " +
-             std::to_string(c.context_length) + " positions");
+        fail("the context size is out of range", std::to_string(context),
+             "this model takes 1 to " + std::to_string(c.context_length) + " positions");
     return context ? context : std::min(c.context_length, 8192);
 }
 
 inline Transformer::Transformer(const Model& m, int context_length, int threads)
-    : owner(m), model(m.impl()), config(model.config), kernels(*model.kernels),
-      pool(checked_threads(threads)), attention(pool, kernels, config),
-      context(checked_context(config, context_length)), batch(std::min(context, kBatch)) {
+    : owner(m),
+      model(m.impl()),
+      config(model.config),
+      kernels(*model.kernels),
+      pool(checked_threads(threads)),
+      attention(pool, kernels, config),
+      context(checked_context(config, context_length)),
+      batch(std::min(context, kBatch)) {
     const auto size = [](std::int64_t a, std::int64_t b) { return usize(a * b); };
     for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
     const int q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
@@ -4328,9 +4428,13 @@ inline Transformer::Transformer(const Model& m, int context_length, int threads)
     history.reserve(usize(context));
 }
 
-inline void Transformer::attend(int layer) {
-    const auto l = usize(layer);
-    const KvCache& cache = caches[l];
+inline void Transformer::attend() {
+    const KvCache& cache = caches[usize(layer)];
+    const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
+    const std::uint64_t seen = std::uint64_t(window ? std::min(window, position + n) : position + n);
+    const std::uint64_t width = std::uint64_t(config.head_dim) * 2;  // of a key and a value
+    const Timed timed(*this, "attention", seen * width * std::uint64_t(config.num_kv_heads) * (cache.f16 ? 2 : 4),
+                      2 * seen * width * std::uint64_t(config.num_heads) * std::uint64_t(n));
     const int d = config.head_dim, q = config.num_heads * d, kv = config.num_kv_heads * d;
     const std::size_t stride = usize(q + 2 * kv);
     each_token([&](int t, float*) {
@@ -4341,8 +4445,7 @@ inline void Transformer::attend(int layer) {
             else store_key_value(kernels, cache.view<float>(), h, position + t, key, value);
         }
     });
-    attention.run(cache, {qkv.data(), stride, n, position, config.is_local[l] ? config.sliding_window : 0, config.attention_scale},
-                  attended.data());
+    attention.run(cache, {qkv.data(), stride, n, position, window, config.attention_scale}, attended.data());
     in.resize(model.dtype, n, q);
     each_token([&](int t, float*) { in.set(kernels, t, 0, row_of(attended, usize(q), t), q); });
 }
@@ -4350,17 +4453,15 @@ inline void Transformer::attend(int layer) {
 // GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
 inline void Transformer::gpt2() {
     const Weights& w = model.weights;
-    each_token([&](int t, float*) {
-        float* xt = row_of(x, hidden(), t);
-        w.embedding.row(tokens[t], xt);
+    embed([&](int t, float* xt) {
         kernels.axpy(1.0f, w.positions.data() + usize(position + t) * hidden(), config.hidden_size, xt);
     });
-    for (int i = 0; i < config.num_layers; ++i) {
-        const Layer& l = w.layers[usize(i)];
+    for (layer = 0; layer < config.num_layers; ++layer) {
+        const Layer& l = w.layers[usize(layer)];
         norm_input(l.attn_norm);
-        multiply(l.qkv, l.qkv_bias, qkv, Then::store);
-        attend(i);
-        multiply(l.out, l.out_bias, x, Then::add);
+        multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
+        attend();
+        multiply("attn_out", l.out, l.out_bias, x, Then::add);
         norm_input(l.ffn_norm);
         feed_forward(l, x, Then::gelu, Then::add);
     }
@@ -4371,18 +4472,15 @@ inline void Transformer::gpt2() {
 inline void Transformer::gemma3() {
     const Weights& w = model.weights;
     const float embedding_scale = std::sqrt(static_cast<float>(config.hidden_size));
+    embed([&](int, float* xt) { kernels.scale(embedding_scale, config.hidden_size, xt); });
     prepare_angles();
-    each_token([&](int t, float*) {
-        w.embedding.row(tokens[t], row_of(x, hidden(), t));
-        kernels.scale(embedding_scale, config.hidden_size, row_of(x, hidden(), t));
-    });
-    for (int i = 0; i < config.num_layers; ++i) {
-        const Layer& l = w.layers[usize(i)];
+    for (layer = 0; layer < config.num_layers; ++layer) {
+        const Layer& l = w.layers[usize(layer)];
         norm_input(l.attn_norm);
-        multiply(l.qkv, {}, qkv, Then::store);
-        norm_and_rotate(l, config.is_local[usize(i)]);
-        attend(i);
-        multiply(l.out, {}, y, Then::store);
+        multiply("qkv", l.qkv, {}, qkv, Then::store);
+        norm_and_rotate(l);
+        attend();
+        multiply("attn_out", l.out, {}, y, Then::store);
         add_normed(l.post_attn_norm);
         norm_input(l.ffn_norm);
         feed_forward(l, y, Then::gate_gelu, Then::store);
@@ -4392,6 +4490,7 @@ inline void Transformer::gemma3() {
 
 // RoPE's cosines and sines for the chunk's positions, which all layers share.
 inline void Transformer::prepare_angles() {
+    const Timed timed(*this, "rope");
     const std::size_t half = usize(config.head_dim / 2);
     each_token([&](int t, float*) {
         float* out = row_of(angles, 4 * half, t);
@@ -4406,7 +4505,9 @@ inline void Transformer::prepare_angles() {
     });
 }
 
-inline void Transformer::norm_and_rotate(const Layer& l, bool local) {
+inline void Transformer::norm_and_rotate(const Layer& l) {
+    const Timed timed(*this, "rope");
+    const bool local = config.is_local[usize(layer)];
     const int d = config.head_dim, heads = config.num_heads + config.num_kv_heads;
     const std::size_t stride = usize(heads + config.num_kv_heads) * usize(d);
     each_token([&](int t, float*) {
@@ -4432,6 +4533,7 @@ inline void Transformer::run_layers(const int* ids, int count) {
 // Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
 inline const float* Transformer::compute_logits(int first, int count) {
     const Matrix& head = model.head();
+    layer = -1;
     const std::size_t floats = usize(count) * usize(head.rows);
     if (logits.size() < floats) logits.resize(floats);
     in.resize(model.dtype, count, config.hidden_size);
@@ -4439,19 +4541,21 @@ inline const float* Transformer::compute_logits(int first, int count) {
         norm(model.weights.final_norm, row_of(x, hidden(), first + t), rows.data());
         in.set(kernels, t, 0, rows.data(), config.hidden_size);
     }
-    multiply(head, {}, logits, Then::store);
+    multiply("lm_head", head, {}, logits, Then::store);
     return logits.data();
 }
 
 inline void Transformer::check(const int* ids, int count) const {
     if (count < 1 || !ids) fail("there are no tokens to process", std::to_string(count), "pass at least one");
     if (count > context - static_cast<int>(history.size()))
-        fail("the context is too small", std::to_string(count) + " tokens after " + std::to_string(history.size()) +
-             " do not fit into " + std::to_string(context), "use a larger context or a shorter text");
+        fail("the context is too small",
+             std::to_string(count) + " tokens after " + std::to_string(history.size()) + " do not fit into " +
+                 std::to_string(context),
+             "use a larger context or a shorter text");
     for (int i = 0; i < count; ++i)
         if (ids[i] < 0 || ids[i] >= config.vocab_size)
-            fail("a token id is out of range", std::to_string(ids[i]), "this model has ids 0 to " +
-                 std::to_string(config.vocab_size - 1));
+            fail("a token id is out of range", std::to_string(ids[i]),
+                 "this model has ids 0 to " + std::to_string(config.vocab_size - 1));
 }
 
 inline const float* Transformer::forward(const int* ids, int count) {
@@ -4461,7 +4565,8 @@ inline const float* Transformer::forward(const int* ids, int count) {
     return compute_logits(n - 1, 1);
 }
 
-inline void Transformer::forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits) {
+inline void Transformer::forward_each(const int* ids, int count,
+                                      const std::function<void(int, const float*)>& on_logits) {
     check(ids, count);
     unread.clear();
     for (int done = 0; done < count; done += batch) {
@@ -4469,7 +4574,8 @@ inline void Transformer::forward_each(const int* ids, int count, const std::func
         for (int first = 0, chunk = n; first < chunk; first += kTile) {
             const int m = std::min(kTile, chunk - first);
             const float* rows_of_logits = compute_logits(first, m);
-            for (int t = 0; t < m; ++t) on_logits(done + first + t, rows_of_logits + usize(t) * usize(config.vocab_size));
+            for (int t = 0; t < m; ++t)
+                on_logits(done + first + t, rows_of_logits + usize(t) * usize(config.vocab_size));
         }
     }
 }
@@ -4505,7 +4611,8 @@ inline Session::~Session() = default;
 inline Session::Session(Session&&) noexcept = default;
 inline Session& Session::operator=(Session&&) noexcept = default;
 inline const float* Session::forward(const int* tokens, int n) { return impl_->forward(tokens, n); }
-inline void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
+inline void Session::forward_each(const int* tokens, int n,
+                                  const std::function<void(int i, const float* logits)>& on_logits) {
     impl_->forward_each(tokens, n, on_logits);
 }
 inline int Session::position() const { return impl_->held(); }
@@ -4513,6 +4620,10 @@ inline int Session::context() const { return impl_->context; }
 inline int Session::threads() const { return impl_->pool.size(); }
 inline const Model& Session::model() const { return impl_->owner; }
 inline void Session::rewind(int position) { impl_->rewind(position); }
+inline void Session::on_timing(std::function<void(const Timing&)> report) {
+    impl_->pool.timed = static_cast<bool>(report);
+    impl_->report = std::move(report);
+}
 
 inline std::size_t Model::session_bytes(int context) const {
     using namespace detail;
@@ -4538,14 +4649,6 @@ inline std::size_t Model::session_bytes(int context) const {
 // vocabulary may have 262144 of them, so only as many are sorted as the filters need.
 
 namespace detail {
-
-// splitmix64 (Steele et al. 2014), 53 bits of it as a number in [0, 1)
-inline double next_uniform(std::uint64_t& state) {
-    std::uint64_t z = state += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
-}
 
 using Candidate = std::pair<float, int>;  // logit, id
 
@@ -4590,17 +4693,21 @@ inline void check_sampling(const Sampling& s) {
     const auto require = [](bool good, const char* name, double value, const char* range) {
         if (!good) fail(std::string(name) + " is out of range", std::to_string(value), range);
     };
-    require(s.temperature >= 0 && s.temperature <= 1e6f, "temperature", s.temperature, "use 0 (the likeliest token) or more");
+    require(s.temperature >= 0 && s.temperature <= 1e6f, "temperature", s.temperature,
+            "use 0 (the likeliest token) or more");
     require(s.top_p >= 0 && s.top_p <= 1, "top_p", s.top_p, "use 0 to 1");
     require(s.min_p >= 0 && s.min_p <= 1, "min_p", s.min_p, "use 0 to 1");
-    require(s.repeat_penalty > 0 && s.repeat_penalty <= 1e6f, "repeat_penalty", s.repeat_penalty, "use a positive number, 1 for none");
+    require(s.repeat_penalty > 0 && s.repeat_penalty <= 1e6f, "repeat_penalty", s.repeat_penalty,
+            "use a positive number, 1 for none");
     require(s.top_k >= 0, "top_k", s.top_k, "use 0 (all tokens) or more");
     require(s.repeat_last_n >= 0 && s.repeat_last_n <= 1 << 24, "repeat_last_n", s.repeat_last_n, "use 0 to 16777216");
 }
 
 }  // namespace detail
 
-inline Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) { detail::check_sampling(options); }
+inline Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) {
+    detail::check_sampling(options);
+}
 
 inline void Sampler::accept(int id) {
     const auto most = detail::usize(options_.repeat_last_n);
@@ -4688,10 +4795,6 @@ class TextStream {
     std::string text_;
 };
 
-inline double seconds_since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 }  // namespace detail
 
 inline Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
@@ -4700,7 +4803,8 @@ inline Stats generate(Session& session, std::string_view prompt, const GenerateO
     const Tokenizer& tokenizer = session.model().tokenizer();
     const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
     if (options.max_tokens < -1)
-        detail::fail("max_tokens is out of range", std::to_string(options.max_tokens), "use -1 (until the context is full) or more");
+        detail::fail("max_tokens is out of range", std::to_string(options.max_tokens),
+                     "use -1 (until the context is full) or more");
     Sampler sampler(options.sampling);
     detail::TextStream stream(options.stop, on_text);
 
@@ -4722,11 +4826,9 @@ inline Stats generate(Session& session, std::string_view prompt, const GenerateO
         if (!options.ignore_end && tokenizer.is_end(id)) break;
         sampler.accept(id);
         ++stats.generated;
-        const bool more = stream.add(tokenizer.piece(id));
-        if (!more || stats.generated == options.max_tokens || session.position() == session.context()) {
-            session.impl_->unread = {id};
-            break;
-        }
+        session.impl_->unread = {id};
+        if (!stream.add(tokenizer.piece(id))) break;
+        if (stats.generated == options.max_tokens || session.position() == session.context()) break;
         logits = session.forward(&id, 1);
     }
     stream.finish();

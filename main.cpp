@@ -88,16 +88,17 @@ std::vector<Flag> make_flags(Options& o) {
         {"-f", "--file", "PATH", "the file that holds the prompt, - is standard input", once(o.file)},
         {"-n", "--n-predict", "N", "tokens to generate, -1: fill the context (256)", number(o.n_predict, -1, INT_MAX)},
         {"-c", "--ctx-size", "N", "positions, 0: the model's own, at most 8192 (0)", number(o.context, 0, INT_MAX)},
-        {"-t", "--threads", "N", "0: one for each physical core (0)", number(o.load.threads, 0, 1024)},
+        {"-t", "--threads", "N", "threads, 0: one for each physical core (0)", number(o.load.threads, 0, 1024)},
         {"", "--dtype", "TYPE", "how matrices are held: q8_0 or f32 (q8_0)", dtype},
         {"", "--temp", "X", "temperature, 0: always the likeliest token (0.8)", number(s.temperature, 0.0f, 1e6f)},
         {"", "--top-k", "N", "sample from the N likeliest tokens, 0: all (40)", number(s.top_k, 0, INT_MAX)},
         {"", "--top-p", "X", "of these, those that together have probability X (0.95)", number(s.top_p, 0.0f, 1.0f)},
         {"", "--min-p", "X", "of these, those X times as likely as the first (0.05)", number(s.min_p, 0.0f, 1.0f)},
-        {"", "--repeat-penalty", "X", "against recent tokens, 1: off (1)", number(s.repeat_penalty, 1e-6f, 1e6f)},
-        {"", "--repeat-last-n", "N", "how many tokens are recent (64)", number(s.repeat_last_n, 0, 1 << 24)},
-        {"-s", "--seed", "N", "same seed, same text; -1: a new seed (0)", number(o.seed, -1LL, LLONG_MAX)},
-        {"", "--stop", "TEXT", "where to end; may be given often", [&o](Text t) { o.generate.stop.push_back(t); }},
+        {"", "--repeat-penalty", "X", "against repetition, 1: off (1)", number(s.repeat_penalty, 1e-6f, 1e6f)},
+        {"", "--repeat-last-n", "N", "how many of the last tokens it looks at (64)",
+         number(s.repeat_last_n, 0, 1 << 24)},
+        {"-s", "--seed", "N", "same seed, same text; -1: a new one (0)", number(o.seed, -1LL, LLONG_MAX)},
+        {"", "--stop", "TEXT", "end before this; repeatable", [&o](Text t) { o.generate.stop.push_back(t); }},
         {"", "--ignore-eos", "", "go on after an end-of-text token", turn(o.generate.ignore_end, true)},
         {"", "--no-display-prompt", "", "print the continuation alone", turn(o.echo, false)},
         {"", "--top", "N", "task: likeliest next tokens (id, logit, probability, piece)", number(o.top, 1, INT_MAX)},
@@ -259,7 +260,7 @@ std::string perplexity(llm::Session& session, const std::vector<int>& ids, const
         if (o.load.progress) o.load.progress(float(counted) / float(total), "perplexity");
     }
     nll /= total - 1;
-    return format("perplexity: %.6g  (%d tokens, nll %.6g)\n", std::exp(nll), total, nll);
+    return format("perplexity: %#.6g  (%d tokens, nll %#.6g)\n", std::exp(nll), total, nll);
 }
 
 std::string describe(const llm::Session& session, const std::string& path) {
