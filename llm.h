@@ -1492,7 +1492,10 @@ inline constexpr Kernels kernels = {"scalar",
                                     to_f16};
 
 }  // namespace scalar
-constexpr int kPrefetch = 2048;  // bytes that a product of one token asks for ahead of what it reads
+
+// A product of few tokens asks for weights ahead of what it reads: far ahead into the second-level cache, which can
+// wait for more lines at once, and from there into the first.
+constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  // bytes; most tokens that are few
 
 }  // namespace llm::detail
 
@@ -1724,6 +1727,11 @@ LLM_OP Ints dot(Ints acc, Ints w, const std::int8_t* x) {
 
 // ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
 
+LLM_OP void prefetch(const void* p) {
+    __builtin_prefetch(static_cast<const char*>(p) + kPrefetchFar, 0, 2);
+    __builtin_prefetch(static_cast<const char*>(p) + kPrefetchNear, 0, 3);
+}
+
 struct ProductQ8 {
     const WeightBlock* weights;
     int blocks;
@@ -1739,11 +1747,12 @@ struct ProductQ8 {
         const ActivationBlock* a = x + first;
         for (const WeightBlock *w = weights, *end = weights + blocks; w < end; ++w, a += m) {
             Ints acc[M][V];
+            if (M <= kPrefetchTokens) prefetch(w);
             LLM_UNROLL for (int t = 0; t < M; ++t) {
                 LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = start_dot(a[t].offset);
             }
             LLM_UNROLL for (int c = 0; c < kBlock / 4; ++c) {
-                if (M <= 2) __builtin_prefetch(w->w[c][row] + kPrefetch);
+                if (M <= kPrefetchTokens) prefetch(w->w[c][row]);
                 LLM_UNROLL for (int v = 0; v < V; ++v) {
                     const Ints columns = load_weights(w->w[c][row + v * kLanes]);
                     LLM_UNROLL for (int t = 0; t < M; ++t) acc[t][v] = dot(acc[t][v], columns, a[t].q + 4 * c);
@@ -1784,7 +1793,7 @@ struct ProductFloat {
         const Weight* w = weights + row;
         const float* a = x + first;
         for (int c = 0; c < columns; ++c, w += pitch, a += m) {
-            if (M == 1) __builtin_prefetch(reinterpret_cast<const char*>(w) + kPrefetch);
+            if (M <= kPrefetchTokens) prefetch(w);
             LLM_UNROLL for (int v = 0; v < V; ++v) {
                 const Floats column = load(w + v * kLanes);
                 LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = fma(column, set(a[t]), total[t][v]);
@@ -2145,11 +2154,14 @@ inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n
     }
 }
 
-// Threads take steps of so many groups that a step's output is whole blocks of 32.
+// Threads take steps of groups; where the output is packed, a step makes whole blocks of 32.
 inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, const Product& p) {
     constexpr int kMost = 4;  // groups in a step
-    const int step = p.then == Then::gate_gelu ? 4 : 2, groups = p.w.groups(), steps = (groups - 1) / step + 1;
-    const int grain = std::max(1, steps / (pool.size() * 16));
+    const int step = p.then == Then::gate_gelu ? 4 : p.then == Then::gelu ? 2 : 1;
+    const int groups = p.w.groups(), steps = (groups - 1) / step + 1;
+    constexpr std::size_t kGrain = std::size_t{256} << 10;  // bytes x tokens: some microseconds, so that none waits long
+    const std::size_t step_cost = p.w.group_bytes() * usize(step * x.tokens());
+    const int grain = std::min(steps / (pool.size() * 16), static_cast<int>(kGrain / step_cost));
     pool.for_ranges(steps, grain, [&](int begin, int end, int) {
         alignas(64) float rows[kTile][kMost * kGroup];
         for (int s = begin; s < end; ++s) {
