@@ -3591,6 +3591,7 @@ class Loader {
         const TypeTraits& type = traits(t.type);
         type.to_f32(raw.data(), out.data(), static_cast<std::int64_t>(t.elements()) / type.block);
         for (float& x : out) x += plus;
+        info_.weight_bytes += out.size() * sizeof(float);
         return out;
     }
 
@@ -3987,7 +3988,7 @@ inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* hea
         w.untied_head = load.matrix({{head, head, c.vocab_size}}, c.hidden_size);
     }
     m.info.ignored = static_cast<int>(file.tensors.size()) - load.used();
-    m.info.weight_bytes = w.memory.bytes() + w.positions.size() * sizeof(float);
+    m.info.weight_bytes += w.memory.bytes();
     if (!gpt2) {
         m.rope_global = rope_frequencies(c.rope_theta, c.rope_scaling, c.head_dim);
         m.rope_local = rope_frequencies(c.rope_local_theta, 1.0f, c.head_dim);
