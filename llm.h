@@ -4812,6 +4812,10 @@ inline Stats generate(Session& session, std::string_view prompt, const GenerateO
     std::vector<int> ids = session.impl_->unread;
     const std::vector<int> encoded = tokenizer.encode(prompt, session.position() == 0 && ids.empty());
     ids.insert(ids.end(), encoded.begin(), encoded.end());
+    if (ids.empty() && session.position() > 0) {  // nothing new: the last token is read again
+        ids.push_back(session.impl_->history.back());
+        session.rewind(session.position() - 1);
+    }
     if (ids.empty() && tokenizer.bos() >= 0) ids.push_back(tokenizer.bos());  // an empty GPT-2 prompt
     for (int id : ids) sampler.accept(id);
 
