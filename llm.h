@@ -4034,6 +4034,10 @@ inline Model Model::random(const Config& config, const LoadOptions& options, std
     require((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim <= kMostRows,
             "heads x head_dim is too large");
     require(c.is_local.size() == usize(c.num_layers), "is_local has another length than num_layers");
+    if (c.architecture == Config::Architecture::gpt2)
+        require(c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads,
+                "heads x head_dim is not hidden_size, as it is in GPT-2");
+    else require(c.sliding_window > 0 && c.sliding_window <= kMostRows, "sliding_window is missing or too large");
     ThreadPool pool(checked_threads(options.threads));
     Checkpoint nothing;
     nothing.format = "random weights";
