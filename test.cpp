@@ -22,7 +22,7 @@
 
 #include <cstdlib>
 #include <fstream>
-#include <iostream>
+#include <set>
 
 namespace fs = std::filesystem;
 namespace detail = llm::detail;
@@ -873,6 +873,192 @@ TEST_CASE("loading reports its progress from 0 to 1") {
     CHECK(std::is_sorted(steps.begin(), steps.end()));
 }
 
+// ==== TOKENIZERS =====================================================================================================
+
+struct Text {
+    std::string text;
+    std::vector<int> ids;
+};
+
+// The 400 texts of testdata/tok-NAME.jsonl with the ids of the reference, which are those of the real vocabulary.
+std::vector<Text> texts(const std::string& name) {
+    std::istringstream lines(read_file(testdata() / ("tok-" + name + ".jsonl")));
+    std::vector<Text> all;
+    for (std::string line; std::getline(lines, line);) {
+        const JsonDocument document = JsonDocument::parse(line, name);
+        all.push_back({text(document.root(), "text"), ints(*document.root().find("ids"))});
+    }
+    REQUIRE(all.size() == 400);
+    return all;
+}
+
+TEST_CASE("real vocabularies give the reference's ids, and 1 MB of anything takes no time to speak of") {
+    const std::pair<const char*, std::string> cases[] = {
+        {"gpt2", "gpt2-124m"}, {"gemma3", kRealGemma}, {"gemma3", "gemma-3-270m-hf"}};
+    for (const auto& [name, file] : cases) {
+        const fs::path path = real_model(file);
+        if (path.empty()) continue;
+        CAPTURE(file);
+        const Model model = load(path);
+        for (const Text& one : texts(name)) {
+            CAPTURE(one.text);
+            CHECK(model.tokenizer().encode(one.text, false) == one.ids);
+            // Gemma has one token for U+2581 and for a space.
+            CHECK(detail::replace_all(model.tokenizer().decode(one.ids), "\u2581", " ") ==
+                  detail::replace_all(one.text, "\u2581", " "));
+        }
+        for (const char* repeated : {"a", " ", "\n", "ab", "1", "\xFF"}) {
+            std::string million;
+            while (million.size() < 1000000) million += repeated;
+            CHECK(model.tokenizer().decode(model.tokenizer().encode(million, false)) == million);
+        }
+    }
+}
+
+// The tiny models' tokenizers, from every kind of file that can hold them.
+struct NamedTokenizer {
+    std::string name;
+    bool byte_level;
+    Tokenizer tokenizer;
+};
+
+const std::vector<NamedTokenizer>& tiny_tokenizers() {
+    static const std::vector<NamedTokenizer> all = [] {
+        std::vector<NamedTokenizer> list;
+        const TemporaryDirectory directory;
+        const fs::path gguf = directory.path / "model.gguf";
+        for (const std::string& name : kTinyModels) {
+            const bool byte_level = name == "gpt2-tiny";
+            list.push_back({name, byte_level, load(tiny(name)).tokenizer()});
+            write_file(gguf, as_gguf(tiny(name), TensorType::f16).bytes());
+            list.push_back({name + " as GGUF", byte_level, load(gguf).tokenizer()});
+        }
+        list.push_back({"GGUF of llama.cpp", false, load(testdata() / "layouts/gemma3-q8_0.gguf").tokenizer()});
+        // vocab.json and merges.txt, as GPT-2 was published
+        const JsonDocument whole = read_json(tiny("gpt2-tiny/tokenizer.json"));
+        std::string vocab = "{\"<|endoftext|>\": 767", merges = "#version: 0.2\n";
+        const auto quoted = [](std::string_view s) {
+            return '"' + detail::replace_all(detail::replace_all(s, "\\", "\\\\"), "\"", "\\\"") + '"';
+        };
+        for (const auto& [spelling, id] : whole.root().find("model")->find("vocab")->members())
+            vocab += ", " + quoted(spelling) + ": " + std::to_string(id.whole());
+        for (const Json& merge : whole.root().find("model")->find("merges")->array())
+            merges += std::string(merge.array()[0].string()) + " " + std::string(merge.array()[1].string()) + "\n";
+        write_file(directory.path / "vocab.json", vocab + "}");
+        write_file(directory.path / "merges.txt", merges);
+        for (const char* file : {"config.json", "model.safetensors"})
+            fs::copy(tiny("gpt2-tiny") + "/" + file, directory.path / file);
+        list.push_back({"vocab.json and merges.txt", true, load(directory.path).tokenizer()});
+        return list;
+    }();
+    return all;
+}
+
+TEST_CASE("a tokenizer is the same from every kind of file") {
+    const std::vector<NamedTokenizer>& all = tiny_tokenizers();
+    std::vector<Text> some = texts("gpt2");
+    for (const Text& one : texts("gemma3")) some.push_back(one);
+    for (const NamedTokenizer& one : all) {
+        CAPTURE(one.name);
+        const Tokenizer& first = all[one.byte_level ? 0 : 2].tokenizer;
+        for (const Text& t : some)
+            if (one.tokenizer.encode(t.text) != first.encode(t.text)) FAIL_CHECK("other ids of " << t.text);
+        for (int id = 0; id < first.vocab_size(); ++id)
+            if (one.tokenizer.piece(id) != first.piece(id)) FAIL_CHECK("another piece " << id);
+        CHECK(one.tokenizer.vocab_size() == first.vocab_size());
+        CHECK(one.tokenizer.bos() == first.bos());
+        CHECK(one.tokenizer.find("<end_of_turn>") == first.find("<end_of_turn>"));
+    }
+}
+
+// What a text should be after encode and decode. Gemma has one token for U+2581 and for a space.
+std::string round_trip(const NamedTokenizer& t, const std::string& bytes) {
+    return t.byte_level ? bytes : detail::replace_all(bytes, detail::kSpaceMark, " ");
+}
+
+TEST_CASE("any bytes decode back to themselves") {
+    const char* const parts[] = {" ",        "  ",   "\n",  "a",      "the",    "\xC3",   "\xA9",          "\xE2\x96",
+                                 "\x81",     "'s",   "123", "\u00e9", "\r\n",   "\u65e5", "<bos>",         "<",
+                                 "\xF0\x9F", "\xFF", "\t",  "The",    "\u2581", "<0x0A>", "<|endoftext|>", "\xF4\x90",
+                                 "\0"};
+    for (const NamedTokenizer& one : tiny_tokenizers()) {
+        CAPTURE(one.name);
+        const auto check = [&](const std::string& bytes) {
+            for (const bool parse_special : {true, false})
+                if (one.tokenizer.decode(one.tokenizer.encode(bytes, false, parse_special)) != round_trip(one, bytes))
+                    FAIL_CHECK("not decoded to itself: " << bytes);
+        };
+        for (int a = 0; a < 256; ++a) {
+            check({static_cast<char>(a)});
+            for (int b = 0; b < 256; ++b) check({static_cast<char>(a), static_cast<char>(b)});
+        }
+        Random random{1};
+        for (int i = 0; i < 5000; ++i) {
+            std::string bytes, pieces;
+            for (int n = random.below(30); n > 0; --n) {
+                bytes += static_cast<char>(random.below(256));
+                pieces += parts[random.below(std::size(parts))];
+            }
+            check(bytes);
+            check(pieces);
+        }
+    }
+}
+
+TEST_CASE("all of Unicode decodes back to itself") {
+    for (const NamedTokenizer& one : tiny_tokenizers()) {
+        CAPTURE(one.name);
+        for (std::uint32_t first = 0; first < 0x110000; first += 0x1000) {
+            std::string all;
+            for (std::uint32_t c = first; c < first + 0x1000; ++c)
+                if (c < 0xD800 || c > 0xDFFF) detail::utf8_append(all, c);
+            if (one.tokenizer.decode(one.tokenizer.encode(all, false)) != round_trip(one, all))
+                FAIL_CHECK("not decoded to itself: from code point " << first);
+        }
+    }
+}
+
+TEST_CASE("a long text takes little more than linear time") {
+    for (const NamedTokenizer& one : tiny_tokenizers())
+        for (const std::string repeated : {"a", " ", "\n", "he", "\xFF", "\u00e9", "<bos", "'"}) {
+            CAPTURE(one.name);
+            std::string million;
+            while (million.size() < 1000000) million += repeated;
+            CHECK((one.tokenizer.decode(one.tokenizer.encode(million, false)) == million));
+        }
+}
+
+TEST_CASE("special tokens are parsed on request, and begin a text where the model wants it") {
+    const Tokenizer gpt2 = load(tiny("gpt2-tiny")).tokenizer(), gemma = load(tiny("gemma3-tiny")).tokenizer();
+    CHECK(gpt2.bos() == 767);
+    CHECK(gemma.bos() == 2);
+    CHECK(gpt2.encode("") == std::vector<int>{});
+    CHECK(gemma.encode("") == std::vector<int>{2});
+    CHECK(gpt2.encode("<|endoftext|>") == std::vector<int>{767});
+    CHECK(gemma.encode("<bos><end_of_turn>", false) == std::vector<int>{2, 5});
+    CHECK(gemma.encode("<start_of_turn>user", false)[0] == 4);
+    const std::string texts_with_specials[] = {"<|endoftext|>", "a<bos>b<eos>", "<start_of_turn>user\n<end_of_turn>"};
+    for (const std::string& s : texts_with_specials) {
+        for (const int id : gpt2.encode(s, true, false)) CHECK(id != 767);
+        for (const int id : gemma.encode(s, false, false)) CHECK(id > 5);
+    }
+    CHECK(gpt2.encode("a<|endoftext|>b").size() == 3);
+    for (int id = 0; id < 768; ++id) CHECK(gpt2.is_end(id) == (id == 767));
+    for (int id = 0; id < 1024; ++id) CHECK(gemma.is_end(id) == (id == 1 || id == 5));
+    CHECK(gemma.find("<eos>") == 1);
+    CHECK(gemma.find("<eo") == -1);
+    CHECK(gemma.find("the") == -1);  // a token, but not an added one
+    CHECK(gemma.find("") == -1);
+}
+
+TEST_CASE("an id that is no token is refused") {
+    for (const NamedTokenizer& one : tiny_tokenizers())
+        for (const int id : {-1, one.tokenizer.vocab_size(), INT_MAX, INT_MIN}) {
+            CHECK(error_of([&] { one.tokenizer.piece(id); }).find(std::to_string(id)) != std::string::npos);
+            CHECK(error_of([&] { one.tokenizer.decode({1, id}); }).find(std::to_string(id)) != std::string::npos);
+        }
+}
+
 // ==== GOLDEN NUMBERS =================================================================================================
 
 // A model beside its golden file. Bounds of F32 and Q8_0; logits of Q8_0 are compared where a bound is given.
@@ -1112,6 +1298,1300 @@ TEST_CASE("a session needs as much memory as the model foretells") {
     const Model model = load(tiny("gemma3-tiny"));
     CHECK(model.session_bytes(512) > model.session_bytes(64));
     CHECK_THROWS_AS(model.session_bytes(513), llm::Error);
+}
+
+// ==== SAMPLING =======================================================================================================
+
+constexpr llm::Sampling kPlain = {1.0f, 1.0f, 0.0f, 1.0f, 0, 64, 0};  // no filter: the softmax itself
+
+llm::Sampling with(void (*change)(llm::Sampling&)) {
+    llm::Sampling s = kPlain;
+    change(s);
+    return s;
+}
+
+// The probability of each token by the book.
+std::vector<double> probabilities(std::vector<double> logits, const llm::Sampling& s, const std::vector<int>& recent) {
+    const std::size_t last = std::min(recent.size(), usize(s.repeat_last_n));
+    for (const int id : std::set<int>(recent.end() - static_cast<std::ptrdiff_t>(last), recent.end())) {
+        double& x = logits[usize(id)];
+        x = x > 0 ? x / s.repeat_penalty : x * s.repeat_penalty;
+    }
+    std::vector<int> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return logits[usize(a)] > logits[usize(b)]; });
+    if (s.top_k > 0) order.resize(std::min(order.size(), usize(s.top_k)));
+    const auto weight = [&](int id, double t) { return std::exp((logits[usize(id)] - logits[usize(order[0])]) / t); };
+    double total = 0, sum = 0;
+    for (const int id : order) total += weight(id, 1);
+    std::vector<double> p(logits.size());
+    for (const int id : order) {
+        if (sum > 0 && (sum >= s.top_p * total || weight(id, 1) < s.min_p)) break;
+        sum += weight(id, 1);
+        p[usize(id)] = weight(id, s.temperature);
+    }
+    const double all = std::accumulate(p.begin(), p.end(), 0.0);
+    for (double& x : p) x /= all;
+    return p;
+}
+
+TEST_CASE("tokens are drawn with the probabilities that the filters leave") {
+    const std::vector<float> logits = {1.0f, -0.5f, 2.0f, 0.25f, -3.0f, 1.5f, 1.5f, -0.75f};
+    const std::vector<int> recent = {2, 2, 4, 5};
+    const llm::Sampling cases[] = {
+        kPlain,
+        with([](auto& s) { s.temperature = 0.5f; }),
+        with([](auto& s) { s.temperature = 3; }),
+        with([](auto& s) { s.top_k = 3; }),
+        with([](auto& s) { s.top_k = 2; }),  // cuts between equals
+        with([](auto& s) { s.top_k = 1; }),
+        with([](auto& s) { s.top_k = 1000; }),
+        with([](auto& s) { s.top_p = 0.7f; }),
+        with([](auto& s) { s.top_p = 0.05f; }),
+        with([](auto& s) { s.top_p = 0; }),
+        with([](auto& s) { s.min_p = 0.2f; }),
+        with([](auto& s) { s.min_p = 1; }),
+        with([](auto& s) { s.top_p = 0.8f, s.temperature = 2; }),
+        with([](auto& s) { s.repeat_penalty = 1.7f; }),
+        with([](auto& s) { s.repeat_penalty = 0.6f; }),
+        with([](auto& s) { s.repeat_penalty = 1.7f, s.repeat_last_n = 2; }),
+        with([](auto& s) { s.repeat_penalty = 1.7f, s.repeat_last_n = 0; }),
+        with([](auto& s) {
+            s.temperature = 1.5f, s.top_k = 6, s.top_p = 0.9f, s.min_p = 0.1f, s.repeat_penalty = 1.2f;
+        }),
+        llm::Sampling(),
+    };
+    for (std::size_t c = 0; c < std::size(cases); ++c) {
+        CAPTURE(c);
+        llm::Sampling options = cases[c];
+        options.seed = 1234;
+        llm::Sampler sampler(options);
+        for (const int id : recent) sampler.accept(id);
+        const std::vector<double> p = probabilities({logits.begin(), logits.end()}, options, recent);
+        constexpr int kDraws = 20000;
+        std::vector<int> count(logits.size());
+        for (int i = 0; i < kDraws; ++i) ++count[usize(sampler.sample(logits.data(), static_cast<int>(logits.size())))];
+        double chi_squared = 0, freedom = -1;
+        for (std::size_t id = 0; id < p.size(); ++id) {
+            CAPTURE(id);
+            if (p[id] == 0) {
+                CHECK(count[id] == 0);
+                continue;
+            }
+            chi_squared += (count[id] - kDraws * p[id]) * (count[id] - kDraws * p[id]) / (kDraws * p[id]);
+            ++freedom;
+        }
+        CHECK(chi_squared < freedom + 4 * std::sqrt(2 * freedom) + 0.001);  // once in some 1000 seeds it is more
+    }
+}
+
+TEST_CASE("a temperature of 0 takes the likeliest token, of equals the first") {
+    const std::vector<std::pair<std::vector<float>, int>> cases = {
+        {{1, 3, 2}, 1}, {{5, 5, 5}, 0}, {{-INFINITY, 2, 2}, 1}, {{NAN, -7, NAN}, 1}, {{1, INFINITY, 2}, 1}, {{4}, 0}};
+    for (const auto& [logits, best] : cases) {
+        llm::Sampler greedy(with([](auto&s) { s.temperature = 0; })), one(with([](auto&s) { s.top_k = 1; }));
+        CHECK(greedy.sample(logits.data(), static_cast<int>(logits.size())) == best);
+        CHECK(one.sample(logits.data(), static_cast<int>(logits.size())) == best);
+    }
+    llm::Sampler penalized(with([](auto& s) { s.temperature = 0, s.repeat_penalty = 2; }));
+    const float logits[] = {3, 2, -1};
+    CHECK(penalized.sample(logits, 3) == 0);
+    penalized.accept(0);
+    CHECK(penalized.sample(logits, 3) == 1);
+}
+
+TEST_CASE("the same seed draws the same tokens, another one others") {
+    Random random{3};
+    std::vector<float> logits(1000);
+    for (float& x : logits) x = random.uniform(-1, 1);
+    const auto draw = [&](std::uint64_t seed) {
+        llm::Sampling options = kPlain;
+        options.seed = seed;
+        llm::Sampler sampler(options);
+        std::vector<int> ids;
+        for (int i = 0; i < 50; ++i) ids.push_back(sampler.sample(logits.data(), 1000));
+        return ids;
+    };
+    CHECK(draw(1) == draw(1));
+    CHECK(draw(1) != draw(2));
+    CHECK(draw(0) != draw(UINT64_MAX));
+}
+
+TEST_CASE("logits that are not finite neither crash the sampler nor leave the vocabulary") {
+    const std::vector<std::vector<float>> cases = {
+        {NAN, NAN},          {-INFINITY, -INFINITY}, {INFINITY, INFINITY}, {NAN, INFINITY, 1},
+        {NAN, 1, -INFINITY}, {3e38f, -3e38f, 0},     {1e-40f, -1e-40f, 0}, {0, 0, 0}};
+    for (const auto& logits : cases)
+        for (const float temperature : {0.0f, 1e-6f, 1.0f, 1e6f})
+            for (const int top_k : {0, 1, 2}) {
+                llm::Sampling options;
+                options.temperature = temperature;
+                options.top_k = top_k;
+                options.repeat_penalty = 1.1f;
+                llm::Sampler sampler(options);
+                for (const int id : {0, -1, 1000000, INT_MIN}) sampler.accept(id);
+                for (int i = 0; i < 20; ++i) {
+                    const int id = sampler.sample(logits.data(), static_cast<int>(logits.size()));
+                    REQUIRE((id >= 0 && id < static_cast<int>(logits.size())));
+                    if (std::isnan(logits[1]) == std::isnan(logits[0])) continue;
+                    CHECK_FALSE(std::isnan(logits[usize(id)]));
+                }
+            }
+}
+
+TEST_CASE("of a large vocabulary only the best are drawn") {
+    Random random{5};
+    std::vector<float> logits(262144);
+    for (float& x : logits) x = random.uniform(0, 10);
+    std::vector<float> sorted = logits;
+    std::sort(sorted.rbegin(), sorted.rend());
+    llm::Sampler sampler(with([](auto& s) { s.top_k = 40, s.temperature = 100; }));
+    std::set<int> seen;
+    for (int i = 0; i < 1000; ++i) seen.insert(sampler.sample(logits.data(), 262144));
+    CHECK(seen.size() == 40);
+    for (const int id : seen) CHECK(logits[usize(id)] >= sorted[39]);
+}
+
+TEST_CASE("sampling options out of range are refused by name") {
+    const std::pair<const char*, void (*)(llm::Sampling&)> cases[] = {
+        {"temperature", [](auto& s) { s.temperature = -0.1f; }},
+        {"temperature", [](auto& s) { s.temperature = NAN; }},
+        {"temperature", [](auto& s) { s.temperature = INFINITY; }},
+        {"top_p", [](auto& s) { s.top_p = 1.01f; }},
+        {"top_p", [](auto& s) { s.top_p = NAN; }},
+        {"min_p", [](auto& s) { s.min_p = -0.5f; }},
+        {"repeat_penalty", [](auto& s) { s.repeat_penalty = 0; }},
+        {"repeat_penalty", [](auto& s) { s.repeat_penalty = -INFINITY; }},
+        {"top_k", [](auto& s) { s.top_k = -1; }},
+        {"repeat_last_n", [](auto& s) { s.repeat_last_n = -1; }},
+        {"repeat_last_n", [](auto& s) { s.repeat_last_n = INT_MAX; }},
+    };
+    for (const auto& [name, change] : cases) {
+        const llm::Sampling options = with(change);
+        CHECK(error_of([&] { llm::Sampler sampler(options); }).rfind(name, 0) == 0);
+    }
+    llm::Sampler sampler;
+    const float logits[] = {1};
+    CHECK_THROWS_AS(sampler.sample(logits, 0), llm::Error);
+    CHECK_THROWS_AS(sampler.sample(nullptr, 1), llm::Error);
+}
+
+// ==== GENERATE =======================================================================================================
+
+// A GPT-2 that writes what it is told to: after the token at position p comes script[p]. Its layers add nothing, the
+// embedding is empty, each position is a dimension of its own, and the head turns that into the scripted token.
+constexpr int kScript = 64;  // positions and dimensions
+
+Gguf scripted(const std::vector<int>& script) {
+    constexpr int d = kScript, vocab = 768;
+    Gguf file;
+    file.set("general.architecture", std::string("gpt2"));
+    file.set("gpt2.context_length", d);
+    file.set("gpt2.embedding_length", d);
+    file.set("gpt2.block_count", 1);
+    file.set("gpt2.feed_forward_length", 32);
+    file.set("gpt2.attention.head_count", 2);
+    add_tokenizer(file, read_json(tiny("gpt2-tiny/tokenizer.json")), true);
+    const auto add = [&](const char* name, std::vector<std::uint64_t> shape, float value) {
+        std::uint64_t n = 1;
+        for (const std::uint64_t extent : shape) n *= extent;
+        file.tensors.push_back({name, shape, 0, encoded(std::vector<float>(usize(n), value), TensorType::f32)});
+    };
+    const auto set = [&](const char* name, int row, int column, float value) {
+        std::memcpy(file.tensor(name).bytes.data() + usize(row * d + column) * sizeof value, &value, sizeof value);
+    };
+    add("token_embd.weight", {vocab, d}, 0);
+    add("position_embd.weight", {d, d}, 0);
+    add("output.weight", {vocab, d}, 0);
+    add("output_norm.weight", {d}, 1);
+    add("output_norm.bias", {d}, 0);
+    for (const char* name : {"blk.0.attn_norm.weight", "blk.0.attn_norm.bias", "blk.0.ffn_norm.weight",
+                             "blk.0.ffn_norm.bias", "blk.0.attn_output.bias", "blk.0.ffn_down.bias"})
+        add(name, {d}, 0);
+    add("blk.0.attn_qkv.weight", {3 * d, d}, 0);
+    add("blk.0.attn_qkv.bias", {3 * d}, 0);
+    add("blk.0.attn_output.weight", {d, d}, 0);
+    add("blk.0.ffn_up.weight", {32, d}, 0);
+    add("blk.0.ffn_up.bias", {32}, 0);
+    add("blk.0.ffn_down.weight", {d, 32}, 0);
+    for (int p = 0; p < d; ++p) {
+        set("position_embd.weight", p, p, 1);
+        set("output.weight", p < static_cast<int>(script.size()) ? script[usize(p)] : 0, p, 5);
+    }
+    return file;
+}
+
+// A model that writes these bytes after one token, byte by byte.
+Model writer_of(const std::string& bytes) {
+    const Tokenizer& tokenizer = tiny_tokenizers()[0].tokenizer;
+    std::vector<int> script;
+    for (const char c : bytes) script.push_back(tokenizer.encode(std::string(1, c))[0]);
+    const TemporaryDirectory directory;
+    write_file(directory.path / "scripted.gguf", scripted(script).bytes());
+    return load(directory.path / "scripted.gguf");
+}
+
+llm::GenerateOptions greedy(int max_tokens, std::vector<std::string> stop = {}) {
+    llm::GenerateOptions options;
+    options.max_tokens = max_tokens;
+    options.sampling.temperature = 0;
+    options.stop = std::move(stop);
+    return options;
+}
+
+std::string generated(Session& session, std::string_view prompt, const llm::GenerateOptions& options) {
+    std::string text;
+    llm::generate(session, prompt, options, [&](std::string_view piece) {
+        text += piece;
+        return true;
+    });
+    return text;
+}
+
+TEST_CASE("greedy text is the reference's") {
+    for (const std::string& name : kTinyModels) {
+        const JsonDocument golden = read_json(testdata() / "golden" / (name + ".json"));
+        const Model model = load(tiny(name), DType::f32);
+        for (const Json& one : golden.root().find("cases")->array()) {
+            const std::vector<float> margins = floats(*one.find("greedy_margin"));
+            if (*std::min_element(margins.begin(), margins.end()) < 1e-3f) continue;
+            CAPTURE(name);
+            Session session(model);
+            CHECK(generated(session, text(one, "prompt"), greedy(static_cast<int>(margins.size()))) ==
+                  text(one, "text"));
+        }
+    }
+}
+
+TEST_CASE("generation ends before a stop text, wherever its tokens begin and end") {
+    const struct {
+        std::string written;
+        std::vector<std::string> stop;
+        std::string expected;
+    } cases[] = {
+        {"one STOP two", {"STOP"}, "one "},
+        {"one STOP two", {"TOP", "ST"}, "one "},
+        {"one STOP two", {"two", "one"}, ""},
+        {"one STO two", {"STOP", ""}, "one STO two"},
+        {"aaab", {"aab"}, "a"},
+        {"abababc", {"ababc"}, "ab"},
+        {"x\u00e9y", {"\u00e9"}, "x"},
+        {"x\u00e9y", {"\xA9y"}, "x"},  // from the middle of a character, which is not shown in part
+        {"end", {"ending"}, "end"},
+    };
+    for (const auto& one : cases) {
+        CAPTURE(one.written);
+        const Model model = writer_of(one.written);
+        Session session(model);
+        CHECK(generated(session, "A", greedy(static_cast<int>(one.written.size()), one.stop)) == one.expected);
+    }
+    // Tokens of many letters: every stop text of a real continuation
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model);
+    const std::string whole = generated(session, "ROMEO:", greedy(60));
+    for (std::size_t at = 0; at + 3 < whole.size(); at += 5) {
+        session.rewind(0);
+        const std::string stop = whole.substr(at, 3);
+        CAPTURE(stop);
+        CHECK(generated(session, "ROMEO:", greedy(60, {stop})) == whole.substr(0, whole.find(stop)));
+    }
+}
+
+TEST_CASE("text comes in whole characters, and without one that never ends") {
+    const struct {
+        std::string written, expected;
+        std::vector<std::string> pieces;
+    } cases[] = {
+        {"a\u00e9\u65e5\U0001F44D!", "a\u00e9\u65e5\U0001F44D!", {"a", "\u00e9", "\u65e5", "\U0001F44D", "!"}},
+        {"a\xC3", "a", {"a"}},
+        {"a\xE6\x97", "a", {"a"}},
+        {"\xC3"
+         "A",
+         "\xC3"
+         "A",
+         {"\xC3"
+          "A"}},
+        {"\xFF\x80"
+         "b",
+         "\xFF\x80"
+         "b",
+         {"\xFF", "\x80", "b"}},
+        {"\xE6\x97\xF0\x9F\x91\x8D", "\xE6\x97\U0001F44D", {"\xE6\x97", "\U0001F44D"}},
+    };
+    for (const auto& one : cases) {
+        CAPTURE(one.written);
+        const Model model = writer_of(one.written);
+        Session session(model);
+        std::vector<std::string> pieces;
+        llm::generate(session, "A", greedy(static_cast<int>(one.written.size())), [&](std::string_view piece) {
+            pieces.emplace_back(piece);
+            return true;
+        });
+        std::string all;
+        for (const std::string& piece : pieces) all += piece;
+        CHECK(all == one.expected);
+        if (all.size() == one.expected.size()) CHECK(pieces == one.pieces);
+    }
+}
+
+TEST_CASE("max_tokens, the context, an end token and the callback end generation") {
+    const Model model = writer_of(std::string(kScript, 'x'));
+    Session session(model);
+    const auto count = [&](int max_tokens) {
+        session.rewind(0);
+        return llm::generate(session, "A", greedy(max_tokens), nullptr).generated;
+    };
+    CHECK(count(0) == 0);
+    CHECK(count(1) == 1);
+    CHECK(count(7) == 7);
+    CHECK(count(-1) == kScript);  // the last one is read off the full context
+    CHECK(session.position() == kScript);
+    CHECK(count(1000) == kScript);
+    CHECK(error_of([&] { count(-2); }).find("max_tokens") != std::string::npos);
+
+    session.rewind(0);
+    int calls = 0;
+    const llm::Stats stats = llm::generate(session, "A", greedy(50), [&](std::string_view) { return ++calls < 3; });
+    CHECK(calls == 3);
+    CHECK(stats.generated == 3);
+    CHECK(stats.prompt_tokens == 1);
+    CHECK(stats.prompt_s > 0);
+    CHECK(stats.generate_s > 0);
+
+    const TemporaryDirectory directory;
+    write_file(directory.path / "ends.gguf", scripted({64, 65, 767, 66, 67}).bytes());
+    const Model ends = load(directory.path / "ends.gguf");
+    Session short_one(ends);
+    llm::GenerateOptions options = greedy(5);
+    CHECK(generated(short_one, "A", options).size() == 2);
+    short_one.rewind(0);
+    options.ignore_end = true;
+    CHECK(generated(short_one, "A", options).find("<|endoftext|>") == 2);
+}
+
+TEST_CASE("an empty prompt begins with the model's first token") {
+    for (const std::string& name : kTinyModels) {
+        Session session(load(tiny(name)));
+        CHECK(llm::generate(session, "", greedy(3), nullptr).prompt_tokens == 1);
+    }
+}
+
+TEST_CASE("a session goes on where it was") {
+    for (const std::string& name : kTinyModels) {
+        CAPTURE(name);
+        const Model model = load(tiny(name), DType::f32);
+        Session whole(model), parts(model);
+        const std::string expected = generated(whole, "To be, or", greedy(30));
+        std::string got = generated(parts, "To be, or", greedy(10));
+        for (const int n : {0, 1, 4, 0, 15}) got += generated(parts, "", greedy(n));
+        CHECK(got == expected);
+        // A prompt that only is read
+        Session read(model);
+        generated(read, "To be, or", greedy(0));
+        CHECK(generated(read, "", greedy(30)) == expected);
+        CHECK(read.position() == whole.position());
+        // A further prompt follows the text so far and no second <bos>
+        const int before = whole.position();
+        const int n = static_cast<int>(model.tokenizer().encode("\nROMEO:", false).size());
+        CHECK(llm::generate(whole, "\nROMEO:", greedy(0), nullptr).prompt_tokens == n + 1);  // and the last one written
+        CHECK(whole.position() == before + n + 1);
+    }
+}
+
+TEST_CASE("an exception from the callback leaves a session that can go on") {
+    const Model model = writer_of("abcdefghij");
+    Session session(model);
+    struct Stop {};
+    std::string got;
+    const auto on_text = [&](std::string_view piece) {
+        got += piece;
+        if (got.size() == 3) throw Stop();
+        return true;
+    };
+    CHECK_THROWS_AS(llm::generate(session, "A", greedy(10), on_text), Stop);
+    CHECK(got + generated(session, "", greedy(7)) == "abcdefghij");
+}
+
+TEST_CASE("a prompt that does not fit is refused and changes nothing") {
+    const Model model = load(tiny("gpt2-tiny"));
+    Session session(model, 16), fresh(model, 16);
+    const std::string text = generated(fresh, "Once", greedy(5));
+    const std::string message = error_of([&] { generated(session, std::string(400, 'x'), greedy(5)); });
+    CHECK(message.find("context") != std::string::npos);
+    CHECK(message.find("16") != std::string::npos);
+    CHECK(session.position() == 0);
+    CHECK(generated(session, "Once", greedy(5)) == text);
+}
+
+TEST_CASE("the same seed writes the same text") {
+    const Model model = load(tiny("gemma3-tiny"));
+    const auto write = [&](std::uint64_t seed) {
+        Session session(model);
+        llm::GenerateOptions options;
+        options.max_tokens = 40;
+        options.sampling.seed = seed;
+        return generated(session, "KING:", options);
+    };
+    CHECK(write(5) == write(5));
+    CHECK(write(5) != write(6));
+}
+
+TEST_CASE("every part of a step is timed on request") {
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model);
+    std::map<std::string, int> parts;
+    double seconds = 0;
+    session.on_timing([&](const llm::Timing& t) {
+        ++parts[t.name];
+        CHECK(t.tokens == 3);
+        CHECK((t.layer >= -1 && t.layer < 6));
+        CHECK((t.waited >= 0 && t.waited <= t.seconds));
+        seconds += t.seconds;
+    });
+    const auto start = std::chrono::steady_clock::now();
+    session.forward(std::vector<int>{2, 5, 6}.data(), 3);
+    CHECK(seconds <= detail::seconds_since(start));
+    for (const char* name : {"qkv", "attention", "attn_out", "up", "down"}) {
+        CAPTURE(std::string(name));
+        CHECK(parts[name] == 6);
+    }
+    CHECK(parts["lm_head"] == 1);
+    session.on_timing(nullptr);
+    seconds = 0;
+    session.forward(std::vector<int>{7}.data(), 1);
+    CHECK(seconds == 0);
+}
+
+// ==== THE COMMAND LINES ==============================================================================================
+
+struct Outcome {
+    int status;  // -1: ended by a signal
+    std::string out, err;
+};
+
+std::string quoted(const std::string& text) { return "'" + detail::replace_all(text, "'", "'\\''") + "'"; }
+
+// Runs a program that was built beside this one, in the repository's directory.
+Outcome run(const std::string& name, const std::vector<std::string>& args, const std::string& input = "") {
+    const fs::path beside = fs::absolute(program()).parent_path() / name;
+    REQUIRE_MESSAGE(fs::exists(beside), beside.string() << " is missing: run make first");
+    const TemporaryDirectory directory;
+    const auto file = [&](const char* stream) { return (directory.path / stream).string(); };
+    write_file(file("in"), input);
+    std::string command = "cd " + quoted(repository().string()) + " && " + quoted(beside.string());
+    for (const std::string& arg : args) command += " " + quoted(arg);
+    for (const char* stream : {"<in", ">out", "2>err"}) {
+        const std::string redirect = stream;
+        const std::size_t sign = redirect.find_first_of("<>") + 1;
+        command += " " + redirect.substr(0, sign) + quoted(file(redirect.substr(sign).c_str()));
+    }
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(file("out")), read_file(file("err"))};
+}
+Outcome run_llm(const std::vector<std::string>& args, const std::string& input = "") { return run("llm", args, input); }
+
+// The standard output of a run that succeeds.
+std::string output(std::vector<std::string> args, const std::string& input = "") {
+    const Outcome o = run_llm(args, input);
+    CAPTURE(o.err);
+    CHECK(o.status == 0);
+    return o.out;
+}
+
+std::vector<std::vector<std::string>> table(const std::string& text) {  // lines of cells, tab-separated
+    std::vector<std::vector<std::string>> rows;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+        rows.emplace_back();
+        std::istringstream cells(line);
+        for (std::string cell; std::getline(cells, cell, '\t');) rows.back().push_back(cell);
+    }
+    return rows;
+}
+
+TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
+    const std::map<std::string, std::string> values = {
+        {"--model", "models/gpt2-tiny"},
+        {"--prompt", "To be"},
+        {"--file", ".clang-format"},
+        {"--n-predict", "2"},
+        {"--ctx-size", "256"},
+        {"--threads", "2"},
+        {"--dtype", "f32"},
+        {"--temp", "0.5"},
+        {"--top-k", "5"},
+        {"--top-p", "0.5"},
+        {"--min-p", "0.5"},
+        {"--repeat-penalty", "1.1"},
+        {"--repeat-last-n", "5"},
+        {"--seed", "7"},
+        {"--stop", "zzz"},
+        {"--top", "2"},
+    };
+    const std::string help = output({"--help"});
+    CHECK(output({"-h"}) == help);
+    int flags = 0;
+    for (const auto& line : table(help)) {
+        const std::size_t at = line.empty() ? std::string::npos : line[0].find("--");
+        if (at != 6) continue;  // where the table's long names stand
+        const std::string& row = line[0];
+        const std::string name = row.substr(at, row.find(' ', at) - at);
+        const bool has_short = row[2] == '-', has_value = values.count(name) > 0;
+        CAPTURE(name);
+        ++flags;
+        CHECK(std::isupper(row[at + name.size() + 1]) == (has_value ? std::isupper('A') : 0));
+        for (const std::string& spelled : {name, has_short ? row.substr(2, 2) : name}) {
+            std::vector<std::string> args = {spelled};
+            if (has_value) args.push_back(values.at(name));
+            if (name != "--prompt" && name != "--file") args.insert(args.end(), {"-p", "To be"});
+            if (name != "--n-predict") args.insert(args.end(), {"-n", "2"});
+            CHECK(run_llm(args).status == 0);
+            const Outcome wrong =
+                run_llm(has_value ? std::vector<std::string>{spelled} : std::vector<std::string>{name + "=1"});
+            CHECK(wrong.status == 1);
+            CHECK(wrong.err.find(has_value ? spelled : name) != std::string::npos);
+        }
+    }
+    CHECK(flags == 24);
+}
+
+TEST_CASE("llm: text goes to standard output, all else to standard error") {
+    const Outcome o = run_llm({"-p", "ROMEO:", "-n", "8", "--temp", "0"});
+    CHECK(o.status == 0);
+    CHECK(o.out.rfind("ROMEO:", 0) == 0);
+    CHECK(o.out.back() == '\n');
+    for (const char* part : {"prompt: 2 tokens", "generated: 8 tokens", "tokens/s"})
+        CHECK(o.err.find(part) != std::string::npos);
+    CHECK(o.err.find('\r') == std::string::npos);  // no progress bar: this is no terminal
+    const Outcome quiet = run_llm({"ROMEO:", "-n", "8", "--temp", "0", "-q"});
+    CHECK(quiet.out == o.out);
+    CHECK(quiet.err == "");
+    CHECK("ROMEO:" + output({"ROMEO:", "-n", "8", "--temp=0", "--no-display-prompt"}) == o.out);
+}
+
+TEST_CASE("llm: a prompt from an argument, a file or standard input is the same") {
+    const TemporaryDirectory directory;
+    const std::string file = (directory.path / "prompt").string(), prompt = "it's \"quoted\"\n$HOME \xFF\u00e9\t";
+    write_file(file, prompt);
+    const std::string expected = output({"--tokenize", "-p", prompt});
+    CHECK(output({"--tokenize", prompt}) == expected);
+    CHECK(output({"--tokenize", "--prompt=" + prompt}) == expected);
+    CHECK(output({"--tokenize", "-f", file}) == expected);
+    CHECK(output({"--tokenize", "-f", "-"}, prompt) == expected);
+    CHECK(output({"--tokenize", "-f", "-"}, "") == "2\t<bos>\n");
+}
+
+TEST_CASE("llm --tokenize lists ids and pieces") {
+    const Tokenizer tokenizer = load(tiny("gemma3-tiny")).tokenizer();
+    const std::string prompt = "Now is\tthe \\ winter\n\u00e9\x01";
+    const auto rows = table(output({"--tokenize", prompt}));
+    const std::vector<int> ids = tokenizer.encode(prompt);
+    REQUIRE(rows.size() == ids.size());
+    std::string all;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        REQUIRE(rows[i].size() == 2);
+        CHECK(rows[i][0] == std::to_string(ids[i]));
+        all += rows[i][1];
+    }
+    CHECK(all == "<bos>Now is\\tthe \\\\ winter\\n\\xc3\\xa9\\x01");
+}
+
+TEST_CASE("llm --top lists the likeliest next tokens") {
+    const JsonDocument golden = read_json(testdata() / "golden/gpt2-tiny.json");
+    const Json& one = golden.root().find("cases")->array()[0];
+    const auto rows = table(output({"-m", tiny("gpt2-tiny"), "--dtype", "f32", "--top", "5", text(one, "prompt")}));
+    REQUIRE(rows.size() == 5);
+    const std::vector<float> logits = floats(*one.find("logits"));
+    for (std::size_t i = 0; i < 5; ++i) {
+        REQUIRE(rows[i].size() == 4);
+        const auto expected = one.find("top")->array()[i].array();
+        CHECK(std::stoi(rows[i][0]) == expected[0].number());
+        CHECK(std::stod(rows[i][1]) == doctest::Approx(expected[1].number()).epsilon(1e-4));
+        CHECK(std::stod(rows[i][2]) ==
+              doctest::Approx(std::exp(expected[1].number() - log_sum_exp(logits))).epsilon(1e-3));
+    }
+    CHECK(rows[0][3] == "\\n");
+    CHECK(table(output({"-m", tiny("gpt2-tiny"), "--top", "100000", "a"})).size() == 768);
+    CHECK(table(output({"-m", tiny("gpt2-tiny"), "--top", "3"})).size() == 3);  // without a prompt
+}
+
+TEST_CASE("llm --perplexity counts every token but the first once, in windows if the context is smaller") {
+    const JsonDocument golden = read_json(testdata() / "golden/gemma3-tiny.json");
+    const Json& one = golden.root().find("perplexity")->array()[0];
+    const auto value = [](const std::string& line) {
+        REQUIRE(line.rfind("perplexity: ", 0) == 0);
+        return std::stod(line.substr(12));
+    };
+    const std::string exact = output({"--perplexity", "--dtype", "f32", "-n", "240", "-p", text(one, "text")});
+    CHECK(value(exact) == doctest::Approx(one.find("ppl")->number()).epsilon(5e-4));
+    CHECK(exact.find("240 tokens") != std::string::npos);
+
+    // Windows of 64 that advance by 32
+    const Model model = load(tiny("gemma3-tiny"), DType::f32);
+    std::vector<int> ids = model.tokenizer().encode(text(one, "text"));
+    ids.resize(240);
+    Session session(model);
+    double sum = 0;
+    for (int begin = 0, counted = 1; counted < 240; begin += 32) {
+        const int end = std::min(begin + 64, 240);
+        std::vector<int> window(ids.begin() + begin, ids.begin() + end);
+        window[0] = ids[0];
+        session.rewind(0);
+        const Logits logits = logits_of(session, window);
+        for (; counted < end; ++counted) {
+            const std::vector<float>& row = logits[usize(counted - 1 - begin)];
+            sum += log_sum_exp(row) - row[usize(ids[usize(counted)])];
+        }
+    }
+    CHECK(value(output({"--perplexity", "--dtype=f32", "-n", "240", "-c", "64", text(one, "text")})) ==
+          doctest::Approx(std::exp(sum / 239)).epsilon(1e-4));
+    CHECK(value(output({"--perplexity", "-f", "LICENSE", "-m", tiny("gpt2-tiny")})) > 1);  // longer than the context
+}
+
+TEST_CASE("llm --info says what is in the file and what it becomes") {
+    const std::string info = output({"--info", "-m", (testdata() / "layouts/gemma3-q3_k_m.gguf").string(), "-c", "64"});
+    for (const char* part : {"Gemma 3", "GGUF v3", "layers        3", "see 16 positions", "hidden 256",
+                             "heads 4 of 64, KV heads 1", "1024 tokens", "head tied", "64 positions of 256", "12 Q3_K",
+                             "1 Q6_K", "13 quantized, 0 exact, 15 fused", "MB weights", "MB KV cache"}) {
+        CAPTURE(std::string(part));
+        CHECK(info.find(part) != std::string::npos);
+    }
+    CHECK(output({"--info", "-m", tiny("gpt2-tiny"), "--dtype", "f32"}).find("f32: 0 quantized, 17 exact") !=
+          std::string::npos);
+    CHECK(output({"--version"}) == "llm " LLM_VERSION "\n");
+}
+
+TEST_CASE("llm: sampling flags reach the sampler") {
+    const std::vector<std::string> base = {"-q", "-n", "30", "--no-display-prompt", "-p", "HAMLET:"};
+    const auto write = [&](std::vector<std::string> more) {
+        more.insert(more.end(), base.begin(), base.end());
+        return output(more);
+    };
+    const std::string greedy_text = write({"--temp", "0"}), sampled = write({"-s", "3"});
+    CHECK(write({"--top-k", "1"}) == greedy_text);
+    CHECK(write({"--top-p", "0"}) == greedy_text);
+    CHECK(write({"--min-p", "1"}) == greedy_text);
+    CHECK(write({"--temp=0", "--repeat-penalty", "1.5"}) != greedy_text);
+    CHECK(write({"--temp=0", "--repeat-penalty", "1.5", "--repeat-last-n", "0"}) == greedy_text);
+    CHECK(write({"--seed", "3"}) == sampled);
+    CHECK(write({"-s", "4"}) != sampled);
+    CHECK(write({"-s", "-1", "--temp", "5"}) != write({"-s", "-1", "--temp", "5"}));
+    const std::string stop = greedy_text.substr(10, 4);
+    CHECK(write({"--temp=0", "--stop", stop, "--stop", "never"}) ==
+          greedy_text.substr(0, greedy_text.find(stop)) + "\n");
+    // The end of the context ends a text that has no other end.
+    const Outcome full = run_llm({"-n", "-1", "-c", "20", "--ignore-eos", "a"});
+    CHECK(full.status == 0);
+    CHECK(full.err.find("the context is full") != std::string::npos);
+}
+
+TEST_CASE("llm: what is wrong is said in one clear line, and the exit status is 1") {
+    const struct {
+        std::vector<std::string> args;
+        std::vector<std::string> message;  // what the line must hold
+    } cases[] = {
+        {{"--bogus"}, {"--bogus", "unknown"}},
+        {{"-Z", "1"}, {"-Z", "unknown"}},
+        {{"-n"}, {"-n", "missing"}},
+        {{"-n", "five"}, {"-n", "'five'", "whole"}},
+        {{"-n", "5x"}, {"'5x'"}},
+        {{"-n", " 5"}, {"' 5'"}},
+        {{"-n", ""}, {"-n", "''"}},
+        {{"-n", "-2"}, {"'-2'"}},
+        {{"-n", "99999999999999"}, {"99999999999999"}},
+        {{"-n", "1.5"}, {"'1.5'"}},
+        {{"--temp", "nan"}, {"--temp", "nan"}},
+        {{"--temp", "-1"}, {"--temp", "-1"}},
+        {{"--top-p", "1.5"}, {"--top-p", "1.5"}},
+        {{"--min-p", "x"}, {"--min-p", "'x'"}},
+        {{"--repeat-penalty", "0"}, {"--repeat-penalty"}},
+        {{"--top", "0"}, {"--top", "'0'"}},
+        {{"-t", "-1"}, {"-t", "-1"}},
+        {{"--dtype", "int4"}, {"--dtype", "int4", "q8_0"}},
+        {{"--quiet=yes"}, {"--quiet", "no value"}},
+        {{"one", "two"}, {"twice", "two"}},
+        {{"-p", "a", "-f", "LICENSE"}, {"prompt", "--file"}},
+        {{"-f", "no/such/file"}, {"no/such/file"}},
+        {{"-f", "."}, {"."}},
+        {{"-m", "no/such/model", "a"}, {"no/such/model"}},
+        {{"-m", "LICENSE", "a"}, {"LICENSE", "not a model"}},
+        {{"-m", "testdata", "a"}, {"testdata", "model.safetensors"}},
+        {{"-c", "513", "a"}, {"context", "513", "512"}},
+        {{"-c", "8", "-p", std::string(50, 'x')}, {"context of 8", "tokens"}},
+        {{"--perplexity", "-p", ""}, {"--perplexity"}},
+    };
+    for (const auto& [args, message] : cases) {
+        const Outcome o = run_llm(args);
+        CAPTURE(o.err);
+        CHECK(o.status == 1);
+        CHECK(o.out == "");
+        CHECK(std::count(o.err.begin(), o.err.end(), '\n') == 1);
+        CHECK(o.err.rfind("llm: ", 0) == 0);
+        for (const std::string& part : message) {
+            CAPTURE(part);
+            CHECK(o.err.find(part) != std::string::npos);
+        }
+    }
+    const Environment forced("LLM_SIMD", "quantum");
+    CHECK(run_llm({"a"}).err.find("quantum") != std::string::npos);
+}
+
+TEST_CASE("bench prints what llama-bench prints, as JSON, CSV and Markdown") {
+    const std::vector<std::string> base = {
+        "-m", tiny("gpt2-tiny"), "-p", "8,16", "-n", "4", "-d", "0,5", "-t", "2", "-r", "3"};
+    const auto print = [&](const std::string& format) {
+        std::vector<std::string> args = base;
+        args.insert(args.end(), {"-o", format});
+        const Outcome o = run("bench", args);
+        CHECK(o.status == 0);
+        CHECK(o.err == "");
+        return o.out;
+    };
+    const JsonDocument json = JsonDocument::parse(print("json"), "bench");
+    const auto rows = json.root().array();
+    REQUIRE(rows.size() == 6);
+    for (const Json& row : rows) {
+        const auto number = [&](const char* name) {
+            CAPTURE(std::string(name));
+            REQUIRE(row.find(name));
+            return row.find(name)->number();
+        };
+        CHECK(text(row, "model_filename") == tiny("gpt2-tiny"));
+        for (const char* name : {"cpu_info", "model_type", "test_time"}) CHECK(text(row, name) != "");
+        CHECK(number("n_threads") == 2);
+        CHECK(number("model_n_params") == 924416);
+        CHECK(number("model_size") > 0);
+        const double tokens = number("n_prompt") + number("n_gen"), ns = number("avg_ns");
+        CHECK((tokens == 8 || tokens == 16 || tokens == 4));
+        CHECK((number("n_depth") == 0 || number("n_depth") == 5));
+        CHECK(number("avg_ts") >= tokens / ns * 0.999e9);  // the mean of ratios is not below the ratio of means
+        CHECK(number("stddev_ts") >= 0);
+        CHECK(number("stddev_ns") >= 0);
+        CHECK(row.find("samples_ns")->array().size() == 3);
+        CHECK(row.find("samples_ts")->array().size() == 3);
+    }
+    const std::string csv = print("csv"), md = print("md");
+    CHECK(std::count(csv.begin(), csv.end(), '\n') == 7);
+    CHECK(csv.find("n_prompt,n_gen,n_depth") != std::string::npos);
+    CHECK(std::count(md.begin(), md.end(), '\n') == 8);
+    CHECK(md.find("| pp8 @ d5 |") != std::string::npos);
+    CHECK(md.find("| tg4 |") != std::string::npos);
+}
+
+TEST_CASE("bench refuses what it cannot measure") {
+    const std::vector<std::vector<std::string>> cases = {{"--bogus"},
+                                                         {"-p"},
+                                                         {"-p", "x"},
+                                                         {"-p", "1,"},
+                                                         {"-p", "-1"},
+                                                         {"-r", "0"},
+                                                         {"-o", "xml"},
+                                                         {"--dtype", "f8"},
+                                                         {"-m", "no/such/model"},
+                                                         {"-p", "600"}};
+    for (const auto& args : cases) {
+        const Outcome o = run("bench", args);
+        CAPTURE(o.err);
+        CHECK(o.status == 1);
+        CHECK(o.out == "");
+        CHECK(o.err.rfind("bench: ", 0) == 0);
+        CHECK(o.err.find(args.back()) != std::string::npos);
+        CHECK(std::count(o.err.begin(), o.err.end(), '\n') == 1);
+    }
+    CHECK(run("bench", {"-h"}).out.rfind("usage: bench", 0) == 0);
+}
+
+// ==== REFUSED INPUT ==================================================================================================
+//
+// Damaged, foreign and hostile files. Each is refused with an llm::Error that names the file and what is wrong with it;
+// any other exception fails the test.
+
+std::string replaced(const std::string& text, const std::string& from, const std::string& to) {
+    const std::size_t at = text.find(from);
+    if (at == std::string::npos) throw std::logic_error("nothing to replace: " + from);
+    return text.substr(0, at) + to + text.substr(at + from.size());
+}
+
+void check_refused(const fs::path& path, const std::vector<std::string>& parts) {
+    const std::string message = error_of([&] { load(path); });
+    CAPTURE(message);
+    CHECK(message != "");
+    CHECK(message.find(path.string()) != std::string::npos);
+    for (const std::string& part : parts) {
+        CAPTURE(part);
+        CHECK(message.find(part) != std::string::npos);
+    }
+}
+
+// ---- Hugging Face directories
+
+using Files = std::map<std::string, std::string>;  // name -> content
+
+Files files_of(const fs::path& directory) {
+    Files files;
+    for (const auto& entry : fs::directory_iterator(directory))
+        files[entry.path().filename().string()] = read_file(entry.path());
+    return files;
+}
+
+// Changes the header of safetensors, whose length is written before it.
+void edit_header(std::string& file, const std::string& from, const std::string& to) {
+    const auto length = detail::load<std::uint64_t>(file.data());
+    const std::string header = replaced(file.substr(8, usize(length)), from, to);
+    file = Gguf::raw(std::uint64_t{header.size()}) + header + file.substr(8 + usize(length));
+}
+
+struct DirectoryCase {
+    const char* what;
+    void (*change)(Files&);
+    std::vector<std::string> message;
+};
+
+template <std::size_t N>
+void check_refused_directories(const fs::path& original, const DirectoryCase (&cases)[N]) {
+    const Files whole = files_of(original);
+    for (const DirectoryCase& one : cases) {
+        CAPTURE(std::string(one.what));
+        const TemporaryDirectory directory;
+        Files files = whole;
+        one.change(files);
+        for (const auto& [name, content] : files) write_file(directory.path / name, content);
+        check_refused(directory.path, one.message);
+    }
+}
+
+// Cases are mostly one text of one file replaced by another.
+#define LLM_EDIT(file, from, to) [](Files& f) { f[file] = replaced(f[file], from, to); }
+#define LLM_HEADER(from, to) [](Files& f) { edit_header(f["model.safetensors"], from, to); }
+
+TEST_CASE("damaged GPT-2 directories are refused") {
+    const DirectoryCase cases[] = {
+        {"no config", [](Files& f) { f.erase("config.json"); }, {"config.json"}},
+        {"empty config", [](Files& f) { f["config.json"] = ""; }, {"config.json", "byte 0"}},
+        {"config cut off", [](Files& f) { f["config.json"].resize(100); }, {"config.json"}},
+        {"config nested a million deep", [](Files& f) { f["config.json"] = std::string(1000000, '['); }, {"deep"}},
+        {"config a list", [](Files& f) { f["config.json"] = "[]"; }, {"model_type"}},
+        {"another architecture", LLM_EDIT("config.json", R"("gpt2")", R"("llama")"), {"model_type", "llama"}},
+        {"no architecture", LLM_EDIT("config.json", R"("model_type")", R"("x")"), {"model_type"}},
+        {"another activation", LLM_EDIT("config.json", "gelu_new", "relu"), {"activation_function", "relu"}},
+        {"heads that do not divide", LLM_EDIT("config.json", R"("n_head": 4)", R"("n_head": 3)"), {"n_embd"}},
+        {"no heads", LLM_EDIT("config.json", R"("n_head": 4)", R"("n_head": 0)"), {"n_head", "0"}},
+        {"negative heads", LLM_EDIT("config.json", R"("n_head": 4)", R"("n_head": -4)"), {"n_head", "-4"}},
+        {"half a head", LLM_EDIT("config.json", R"("n_head": 4)", R"("n_head": 4.5)"), {"n_head", "4.5"}},
+        {"heads as text", LLM_EDIT("config.json", R"("n_head": 4)", R"("n_head": "4")"), {"config.json"}},
+        {"huge width", LLM_EDIT("config.json", R"("n_embd": 128)", R"("n_embd": 1e15)"), {"n_embd", "1e+15"}},
+        {"another width",
+         LLM_EDIT("config.json", R"("n_embd": 128)", R"("n_embd": 256)"),
+         {"wte.weight", "[768, 128]"}},
+        {"another context", LLM_EDIT("config.json", R"("n_positions": 256)", R"("n_positions": 512)"), {"wpe.weight"}},
+        {"more layers", LLM_EDIT("config.json", R"("n_layer": 4)", R"("n_layer": 5)"), {"h.4.", "missing"}},
+        {"scaled by layer",
+         LLM_EDIT("config.json", R"("n_ctx": 256)", R"("scale_attn_by_inverse_layer_idx": true)"),
+         {"scale_attn_by_inverse_layer_idx"}},
+        {"unscaled attention",
+         LLM_EDIT("config.json", R"("n_ctx": 256)", R"("scale_attn_weights": false)"),
+         {"scale_attn_weights"}},
+
+        {"no weights", [](Files& f) { f.erase("model.safetensors"); }, {"model.safetensors"}},
+        {"empty weights", [](Files& f) { f["model.safetensors"] = ""; }, {"model.safetensors", "no safetensors"}},
+        {"a Git LFS pointer",
+         [](Files& f) { f["model.safetensors"] = "version https://git-lfs.github.com/spec/v1\n"; },
+         {"model.safetensors", "Git LFS"}},
+        {"header of a terabyte",
+         [](Files& f) { f["model.safetensors"].replace(0, 8, Gguf::raw(std::uint64_t{1} << 40)); },
+         {"model.safetensors"}},
+        {"header beyond the end",
+         [](Files& f) { f["model.safetensors"].replace(0, 8, Gguf::raw(f["model.safetensors"].size())); },
+         {"model.safetensors"}},
+        {"no JSON", LLM_HEADER("{", "<"), {"model.safetensors", "JSON"}},
+        {"data cut off", [](Files& f) { f["model.safetensors"].pop_back(); }, {"outside of the file"}},
+        {"a type that is none", LLM_HEADER("F16", "F17"), {"type"}},
+        {"integers", LLM_HEADER(R"("F16")", R"("I16")"), {"type"}},
+        {"another type's size", LLM_HEADER(R"("F16")", R"("F32")"), {"size that is not its shape's"}},
+        {"no type", LLM_HEADER(R"("dtype")", R"("d")"), {"lacks dtype"}},
+        {"no offsets", LLM_HEADER(R"("data_offsets")", R"("d")"), {"lacks"}},
+        {"three offsets", LLM_HEADER(R"("data_offsets":[)", R"("data_offsets":[0,)"), {"lacks"}},
+        {"a negative offset", LLM_HEADER(R"("data_offsets":[0,)", R"("data_offsets":[-1,)"), {"model.safetensors"}},
+        {"an offset beyond 64 bits",
+         LLM_HEADER(R"("data_offsets":[)", R"("data_offsets":[9e30)"),
+         {"model.safetensors"}},
+        {"shape of two to the 80",
+         LLM_HEADER(R"("shape":[)", R"("shape":[1099511627776,1099511627776,)"),
+         {"impossible shape"}},
+        {"a missing tensor", LLM_HEADER("ln_f.bias", "ln_f.base"), {"ln_f.bias", "missing"}},
+        {"a tensor twice", LLM_HEADER("h.0.ln_1.bias", "h.0.ln_2.bias"), {"h.0.ln_2.bias"}},
+
+        {"no tokenizer", [](Files& f) { f.erase("tokenizer.json"); }, {"tokenizer.json"}},
+        {"tokenizer cut off", [](Files& f) { f["tokenizer.json"].resize(9999); }, {"tokenizer.json"}},
+        {"another kind of tokenizer", LLM_EDIT("tokenizer.json", R"("BPE")", R"("WordPiece")"), {"WordPiece"}},
+        {"another normalizer",
+         LLM_EDIT("tokenizer.json", R"("normalizer":null)", R"("normalizer":{"type":"NFC"})"),
+         {"NFC"}},
+        {"another pre-tokenizer", LLM_EDIT("tokenizer.json", "ByteLevel", "Whitespace"), {"Whitespace"}},
+        {"no bytes", LLM_EDIT("tokenizer.json", R"("!")", R"("!!")"), {"byte 33"}},
+        {"an id out of range", LLM_EDIT("tokenizer.json", R"("!":0)", R"("!":4000000000)"), {"out of range"}},
+        {"an id twice", LLM_EDIT("tokenizer.json", R"("!":0)", R"("!":1)"), {"same id"}},
+        {"no vocabulary", LLM_EDIT("tokenizer.json", R"("vocab")", R"("v")"), {"vocab"}},
+        {"an unknown merge", LLM_EDIT("tokenizer.json", R"("merges":[)", R"("merges":[["q", "zzz"], )"), {"zzz"}},
+        {"a merge of three", LLM_EDIT("tokenizer.json", R"("merges":[)", R"("merges":[["a", "b", "c"], )"), {"two"}},
+        {"dropout", LLM_EDIT("tokenizer.json", R"("dropout":null)", R"("dropout":0.1)"), {"dropout"}},
+        {"a stripping token", LLM_EDIT("tokenizer.json", R"("lstrip":false)", R"("lstrip":true)"), {"lstrip"}},
+        {"another model's tokenizer",
+         [](Files& f) { f["tokenizer.json"] = read_file(tiny("gemma3-tiny/tokenizer.json")); },
+         {"does not fit", "1024", "768"}},
+    };
+    check_refused_directories(tiny("gpt2-tiny"), cases);
+}
+
+TEST_CASE("damaged Gemma directories are refused") {
+    const DirectoryCase cases[] = {
+        {"an unknown layer", LLM_EDIT("config.json", "full_attention", "chunked_attention"), {"chunked_attention"}},
+        {"a layer too many",
+         LLM_EDIT("config.json", R"("layer_types": [)", R"("layer_types": ["full_attention",)"),
+         {"layer_types"}},
+        {"another RoPE", LLM_EDIT("config.json", R"("default")", R"("yarn")"), {"rope_type", "yarn"}},
+        {"RoPE without a base", LLM_EDIT("config.json", "500000.0", "0"), {"rope"}},
+        {"soft caps",
+         LLM_EDIT("config.json", R"("final_logit_softcapping": null)", R"("final_logit_softcapping": 30)"),
+         {"final_logit_softcapping"}},
+        {"biases",
+         LLM_EDIT("config.json", R"("attention_bias": false)", R"("attention_bias": true)"),
+         {"attention_bias"}},
+        {"both directions",
+         LLM_EDIT("config.json", R"("use_bidirectional_attention": false)", R"("use_bidirectional_attention": true)"),
+         {"use_bidirectional_attention"}},
+        {"another activation", LLM_EDIT("config.json", "gelu_pytorch_tanh", "silu"), {"hidden_activation", "silu"}},
+        {"odd heads", LLM_EDIT("config.json", R"("head_dim": 32)", R"("head_dim": 33)"), {"head_dim", "odd"}},
+        {"large heads", LLM_EDIT("config.json", R"("head_dim": 32)", R"("head_dim": 4096)"), {"head_dim", "4096"}},
+        {"other heads", LLM_EDIT("config.json", R"("head_dim": 32)", R"("head_dim": 16)"), {"q_proj.weight"}},
+        {"K/V heads that do not divide",
+         LLM_EDIT("config.json", R"("num_key_value_heads": 3)", R"("num_key_value_heads": 4)"),
+         {"heads"}},
+        {"no window", LLM_EDIT("config.json", R"("sliding_window": 8)", R"("sliding_window": 0)"), {"sliding_window"}},
+        {"no scale",
+         LLM_EDIT("config.json", R"("query_pre_attn_scalar": 24)", R"("query_pre_attn_scalar": 0)"),
+         {"query_pre_attn_scalar"}},
+        {"no layers",
+         LLM_EDIT("config.json", R"("num_hidden_layers": 4)", R"("num_hidden_layers": 0)"),
+         {"num_hidden_layers"}},
+        {"more layers than listed",
+         LLM_EDIT("config.json", R"("num_hidden_layers": 4)", R"("num_hidden_layers": 9)"),
+         {"layer_types"}},
+        {"no embedding", LLM_HEADER("model.embed_tokens.weight", "model.embed.weight"), {"embedding"}},
+        {"a flat embedding", LLM_HEADER(R"("shape":[1024,96])", R"("shape":[98304])"), {"lm_head.weight", "[98304]"}},
+        {"a missing norm",
+         LLM_HEADER("layers.2.self_attn.q_norm", "layers.2.self_attn.r_norm"),
+         {"model.layers.2.self_attn.q_norm.weight"}},
+        {"no byte fallback",
+         LLM_EDIT("tokenizer.json", R"("byte_fallback":true)", R"("byte_fallback":false)"),
+         {"byte_fallback"}},
+        {"a template with an end",
+         LLM_EDIT("tokenizer.json", R"("single":[)", R"("single":[{"SpecialToken":{}},)"),
+         {"template"}},
+        {"no such first token", LLM_EDIT("tokenizer.json", R"({"id":"<bos>")", R"({"id":"<boss>")"), {"<boss>"}},
+    };
+    check_refused_directories(testdata() / "layouts/gemma3-v5", cases);
+}
+
+TEST_CASE("an index that leads astray is refused") {
+    const fs::path whole = testdata() / "layouts/gemma3-mm";
+    const std::string index = read_file(whole / "model.safetensors.index.json");
+    const std::string shard = "model-00001-of-00002.safetensors";
+    const struct {
+        std::string index;
+        std::vector<std::string> message;
+    } cases[] = {
+        {"", {"index.json"}},
+        {"{}", {"weight_map"}},
+        {R"({"weight_map": []})", {"index.json"}},
+        {R"({"weight_map": {}})", {"embedding"}},
+        {R"({"weight_map": {"a": 5}})", {"index.json"}},
+        {replaced(index, shard, "../" + shard), {"../" + shard}},
+        {replaced(index, shard, "/etc/passwd"), {"/etc/passwd"}},
+        {replaced(index, shard, ".."), {".."}},
+        {replaced(index, shard, "a\\\\b"), {"not a file of the model's directory"}},
+        {replaced(index, shard, ""), {"not a file of the model's directory"}},
+        {replaced(index, shard, "model-00003-of-00002.safetensors"), {"model-00003-of-00002.safetensors", "missing"}},
+        {replaced(index, shard, "model-00002-of-00002.safetensors"), {"is not in its shard"}},
+        {replaced(index, "language_model.model.norm.weight", "language_model.model.norms.weight"), {"norms.weight"}},
+        {replaced(index, shard, "config.json"), {"config.json", "no safetensors"}},
+    };
+    for (const auto& one : cases) {
+        const TemporaryDirectory directory;
+        for (const auto& entry : fs::directory_iterator(whole))
+            fs::create_symlink(entry.path(), directory.path / entry.path().filename());
+        fs::remove(directory.path / "model.safetensors.index.json");
+        write_file(directory.path / "model.safetensors.index.json", one.index);
+        check_refused(directory.path, one.message);
+    }
+}
+
+// ---- GGUF
+
+struct GgufCase {
+    const char* what;
+    void (*change)(Gguf&);
+    std::vector<std::string> message;
+};
+
+template <std::size_t N>
+void check_refused_ggufs(const Gguf& whole, const GgufCase (&cases)[N]) {
+    const TemporaryDirectory directory;
+    for (const GgufCase& one : cases) {
+        CAPTURE(std::string(one.what));
+        Gguf file = whole;
+        one.change(file);
+        write_file(directory.path / "model.gguf", file.bytes());
+        check_refused(directory.path / "model.gguf", one.message);
+    }
+}
+
+std::string raw_strings(std::uint32_t type, std::initializer_list<std::string> items) {
+    return Gguf::raw_array(type, std::vector<std::string>(items));
+}
+
+TEST_CASE("damaged GGUF files are refused") {
+    using G = Gguf;
+    const GgufCase cases[] = {
+        {"version 1", [](G& g) { g.version = 1; }, {"version 1"}},
+        {"version 4", [](G& g) { g.version = 4; }, {"version 4"}},
+        {"big-endian", [](G& g) { g.version = 0x03000000; }, {"big-endian"}},
+        {"a tensor too many", [](G& g) { g.extra_tensors = 1; }, {}},
+        {"too many tensors", [](G& g) { g.extra_tensors = std::uint64_t{1} << 40; }, {"count"}},
+        {"too many values", [](G& g) { g.extra_pairs = std::uint64_t{1} << 60; }, {"count"}},
+        {"a value twice", [](G& g) { g.pairs.push_back(g.pairs[0]); }, {"general.architecture"}},
+        {"a string of 4 exabytes", [](G& g) { g.set("x", G::string, G::raw(std::uint64_t{1} << 62)); }, {}},
+        {"an array of 16 exabytes", [](G& g) { g.set("x", G::array, G::raw(5u) + G::raw(UINT64_MAX)); }, {"count"}},
+        {"an array of arrays", [](G& g) { g.set("x", G::array, G::raw(9u) + G::raw(std::uint64_t{1})); }, {"type"}},
+        {"a value of unknown type", [](G& g) { g.set("x", 13, "abcd"); }, {"type"}},
+        {"one part of several", [](G& g) { g.set("split.count", 2); }, {"part"}},
+        {"no alignment", [](G& g) { g.set("general.alignment", 0); }, {"alignment"}},
+        {"alignment of 24", [](G& g) { g.set("general.alignment", 24); }, {"alignment"}},
+        {"alignment of 1 MB", [](G& g) { g.set("general.alignment", 1 << 20); }, {"alignment"}},
+
+        {"another architecture", [](G& g) { g.set("general.architecture", std::string("llama")); }, {"llama"}},
+        {"no architecture", [](G& g) { g.remove("general.architecture"); }, {"general.architecture"}},
+        {"architecture as a number", [](G& g) { g.set("general.architecture", 2); }, {"general.architecture"}},
+        {"no context", [](G& g) { g.remove("gpt2.context_length"); }, {"gpt2.context_length", "missing"}},
+        {"context as text", [](G& g) { g.set("gpt2.context_length", std::string("64")); }, {"gpt2.context_length"}},
+        {"no heads", [](G& g) { g.set("gpt2.attention.head_count", 0); }, {"gpt2.attention.head_count", "0"}},
+        {"heads that do not divide", [](G& g) { g.set("gpt2.attention.head_count", 3); }, {"gpt2.embedding_length"}},
+        {"another width", [](G& g) { g.set("gpt2.embedding_length", 128); }, {"token_embd.weight", "[768, 64]"}},
+        {"another depth", [](G& g) { g.set("gpt2.block_count", 2); }, {"blk.1."}},
+        {"a million layers", [](G& g) { g.set("gpt2.block_count", 1000000); }, {"gpt2.block_count", "1e+06"}},
+        {"infinite norms", [](G& g) { g.set("gpt2.attention.layer_norm_epsilon", INFINITY); }, {"layer_norm_epsilon"}},
+
+        {"no dimensions", [](G& g) { g.tensors[3].shape.clear(); }, {"output_norm.weight", "dimensions"}},
+        {"five dimensions", [](G& g) { g.tensors[3].shape.assign(5, 1); }, {"output_norm.weight", "dimensions"}},
+        {"a dimension of 0", [](G& g) { g.tensors[3].shape = {0}; }, {"output_norm.weight", "shape"}},
+        {"shape of two to the 80", [](G& g) { g.tensors[3].shape.assign(2, std::uint64_t{1} << 40); }, {"shape"}},
+        {"size of two to the 64", [](G& g) { g.tensors[3].shape = {std::uint64_t{1} << 62}; }, {"output_norm.weight"}},
+        {"integers", [](G& g) { g.tensors[3].type = 26; }, {"output_norm.weight", "type"}},
+        {"a type that is none", [](G& g) { g.tensors[0].type = 0xFFFFFFFF; }, {"token_embd.weight", "type"}},
+        {"half a block", [](G& g) { g.tensors[0].type = 12; }, {"token_embd.weight", "blocks"}},
+        {"an offset out of line", [](G& g) { g.tensors[3].shift = 4; }, {"output_norm.weight", "outside"}},
+        {"an offset beyond the end", [](G& g) { g.tensors[3].shift = std::uint64_t{1} << 40; }, {"output_norm.weight"}},
+        {"an offset near 2^64", [](G& g) { g.tensors[3].shift = 0 - std::uint64_t{1 << 20}; }, {"output_norm.weight"}},
+        {"overlapping tensors", [](G& g) { g.tensors[3].shift = 0 - std::uint64_t{256}; }, {"output", "overlaps"}},
+        {"a tensor twice", [](G& g) { g.tensors.push_back(g.tensors[3]); }, {"output_norm.weight"}},
+
+        {"no tokenizer", [](G& g) { g.remove("tokenizer.ggml.model"); }, {"tokenizer.ggml.model"}},
+        {"another tokenizer", [](G& g) { g.set("tokenizer.ggml.model", std::string("bert")); }, {"bert"}},
+        {"another pre-tokenizer", [](G& g) { g.set("tokenizer.ggml.pre", std::string("qwen2")); }, {"qwen2"}},
+        {"no tokens", [](G& g) { g.remove("tokenizer.ggml.tokens"); }, {"tokenizer.ggml.tokens"}},
+        {"tokens as text", [](G& g) { g.set("tokenizer.ggml.tokens", std::string("a")); }, {"tokenizer.ggml.tokens"}},
+        {"two tokens",
+         [](G& g) {
+             g.set("tokenizer.ggml.tokens", G::array, raw_strings(G::string, {"a", "b"}));
+         },
+         {}},
+        {"no merges", [](G& g) { g.remove("tokenizer.ggml.merges"); }, {"tokenizer.ggml.merges"}},
+        {"a merge of one",
+         [](G& g) { g.set("tokenizer.ggml.merges", G::array, raw_strings(G::string, {"ab"})); },
+         {R"("ab")"}},
+        {"an unknown merge",
+         [](G& g) { g.set("tokenizer.ggml.merges", G::array, raw_strings(G::string, {"q zzz"})); },
+         {"zzz"}},
+        {"a first token out of range", [](G& g) { g.set("tokenizer.ggml.bos_token_id", 768); }, {"bos_token_id"}},
+        {"a last token out of range", [](G& g) { g.set("tokenizer.ggml.eos_token_id", -1); }, {"eos_token_id"}},
+        {"types of other tokens",
+         [](G& g) { g.set("tokenizer.ggml.token_type", G::array, G::raw_array(G::i32, std::vector<int>(700, 1))); },
+         {"type"}},
+    };
+    check_refused_ggufs(scripted({}), cases);
+}
+
+TEST_CASE("damaged GGUF files of Gemma are refused") {
+    using G = Gguf;
+    const GgufCase cases[] = {
+        {"no window", [](G& g) { g.set("gemma3.attention.sliding_window", 0); }, {"sliding_window"}},
+        {"odd heads", [](G& g) { g.set("gemma3.attention.key_length", 63); }, {"head_dim", "odd"}},
+        {"values of another width", [](G& g) { g.set("gemma3.attention.value_length", 32); }, {"value_length"}},
+        {"K/V heads that do not divide", [](G& g) { g.set("gemma3.attention.head_count_kv", 3); }, {"heads"}},
+        {"another RoPE", [](G& g) { g.set("gemma3.rope.scaling.type", std::string("yarn")); }, {"yarn"}},
+        {"RoPE scaled by 0",
+         [](G& g) {
+             g.set("gemma3.rope.scaling.type", std::string("linear"));
+             g.set("gemma3.rope.scaling.factor", 0.0f);
+         },
+         {"rope"}},
+        {"RoPE that is no number", [](G& g) { g.set("gemma3.rope.freq_base", NAN); }, {"gemma3.rope.freq_base"}},
+        {"no scores", [](G& g) { g.remove("tokenizer.ggml.scores"); }, {"tokenizer.ggml.scores"}},
+        {"few scores",
+         [](G& g) { g.set("tokenizer.ggml.scores", G::array, G::raw_array(G::f32, std::vector<float>(9))); },
+         {"score"}},
+        {"scores that are no numbers",
+         [](G& g) { g.set("tokenizer.ggml.scores", G::array, G::raw_array(G::f32, std::vector<float>(1024, NAN))); },
+         {"score"}},
+        {"no first token", [](G& g) { g.remove("tokenizer.ggml.bos_token_id"); }, {"bos_token_id"}},
+        {"GPT-2's tokenizer",
+         [](G& g) { add_tokenizer(g, read_json(tiny("gpt2-tiny/tokenizer.json")), true); },
+         {"does not fit", "768", "1024"}},
+    };
+    check_refused_ggufs(as_gguf(tiny("gemma3-tiny"), TensorType::bf16), cases);
+}
+
+TEST_CASE("a missing or misshapen tensor is named, whichever it is") {
+    const TemporaryDirectory directory;
+    for (const Gguf& whole : {scripted({}), as_gguf(tiny("gemma3-tiny"), TensorType::bf16)}) {
+        std::set<std::string> kinds;
+        for (std::size_t i = 0; i < whole.tensors.size(); ++i) {
+            const std::string name = whole.tensors[i].name;
+            if (!kinds.insert(name.substr(name.find('.', 4) + 1)).second) continue;  // a layer like another
+            CAPTURE(name);
+            Gguf less = whole, twisted = whole;
+            less.tensors.erase(less.tensors.begin() + static_cast<std::ptrdiff_t>(i));
+            twisted.tensors[i].shape.push_back(1);
+            write_file(directory.path / "model.gguf", twisted.bytes());
+            check_refused(directory.path / "model.gguf", {name == "token_embd.weight" ? "embedding" : name});
+            if (name == "output.weight") continue;  // without it the head is the embedding
+            write_file(directory.path / "model.gguf", less.bytes());
+            check_refused(directory.path / "model.gguf", {name == "token_embd.weight" ? "embedding" : name});
+        }
+    }
+}
+
+TEST_CASE("files cut off anywhere, and files with any byte changed, are refused or loaded") {
+    const TemporaryDirectory directory;
+    const auto try_to_load = [&](const fs::path& path) {
+        const std::string message = error_of([&] {
+            Session session(load(path), 8);
+            session.forward(std::vector<int>{1, 2, 3}.data(), 3);
+        });
+        if (!message.empty() && message.find(path.filename().string()) == std::string::npos &&
+            message.find(path.parent_path().string()) == std::string::npos)
+            FAIL_CHECK("names no file: " << message);
+        return message;
+    };
+    fs::copy(tiny("gpt2-tiny"), directory.path / "hf");
+    const std::pair<fs::path, std::string> wholes[] = {
+        {directory.path / "model.gguf", scripted({1, 2, 3}).bytes()},
+        {directory.path / "hf/tokenizer.json", read_file(tiny("gpt2-tiny/tokenizer.json"))},
+        {directory.path / "hf/config.json", read_file(tiny("gpt2-tiny/config.json"))},
+        {directory.path / "hf/model.safetensors", read_file(tiny("gpt2-tiny/model.safetensors"))},
+    };
+    Random random{9};
+    for (const auto& [path, whole] : wholes) {
+        const fs::path model = path.extension() == ".gguf" ? path : path.parent_path();
+        const int header = static_cast<int>(std::min<std::size_t>(whole.size(), 20000));
+        for (int i = 0; i < 150; ++i) {
+            std::string damaged = whole;
+            if (i % 3 == 0) damaged.resize(usize(random.below(header)));
+            else damaged[usize(random.below(header))] = static_cast<char>(random.below(256));
+            write_file(path, damaged);
+            const std::string message = try_to_load(model);
+            if (i % 3 == 0) CHECK(message != "");
+        }
+        write_file(path, whole);
+        CHECK(try_to_load(model) == "");
+    }
+}
+
+// ---- the API
+
+TEST_CASE("a call that cannot work says what was asked and what is possible") {
+    const Model model = load(tiny("gpt2-tiny"));
+    Session session(model, 16);
+    const std::vector<int> ids(20, 5);
+    session.forward(ids.data(), 10);
+    const auto with_ids = [&](std::vector<int> bad) { session.forward(bad.data(), static_cast<int>(bad.size())); };
+    const auto with_shape = [](void (*change)(llm::Config&)) {
+        llm::Config c = shape(llm::Config::Architecture::gemma3, 32, 4, 2, 16, 64);
+        change(c);
+        Model::random(c);
+    };
+    const std::pair<std::function<void()>, std::vector<std::string>> cases[] = {
+        {[&] { session.forward(ids.data(), 0); }, {"0"}},
+        {[&] { session.forward(ids.data(), -1); }, {"-1"}},
+        {[&] { session.forward(nullptr, 1); }, {"token"}},
+        {[&] { session.forward(ids.data(), 7); }, {"7", "10", "16"}},
+        {[&] {
+             with_ids({1, 768});
+         },
+         {"768", "767"}},
+        {[&] { with_ids({-1}); }, {"-1", "767"}},
+        {[&] { session.forward_each(ids.data(), 7, [](int, const float*) {}); }, {"7", "10", "16"}},
+        {[&] { session.rewind(-1); }, {"-1", "10"}},
+        {[&] { session.rewind(11); }, {"11", "10"}},
+        {[&] { Session other(model, 257); }, {"257", "256"}},
+        {[&] { Session other(model, -1); }, {"-1", "256"}},
+        {[&] { Session other(model, 16, -1); }, {"-1", "threads"}},
+        {[&] { Session other(model, 16, 100000); }, {"100000", "threads"}},
+        {[&] { load(tiny("gpt2-tiny"), DType::q8_0, -5); }, {"-5", "threads"}},
+        {[&] { Model::load("no/such/model"); }, {"no/such/model"}},
+        {[&] { Model::load(""); }, {"no such file"}},
+        {[&] { Model::load("/dev/null"); }, {"/dev/null"}},
+        {[&] { with_shape([](llm::Config& c) { c.vocab_size = 0; }); }, {"size"}},
+        {[&] { with_shape([](llm::Config& c) { c.hidden_size = INT_MAX; }); }, {"size"}},
+        {[&] { with_shape([](llm::Config& c) { c.head_dim = 15; }); }, {"head_dim"}},
+        {[&] { with_shape([](llm::Config& c) { c.num_kv_heads = 3; }); }, {"num_kv_heads"}},
+        {[&] { with_shape([](llm::Config& c) { c.is_local.pop_back(); }); }, {"is_local"}},
+        {[&] { with_shape([](llm::Config& c) { c.sliding_window = 0; }); }, {"sliding_window"}},
+        {[&] { with_shape([](llm::Config& c) { c.architecture = llm::Config::Architecture::gpt2; }); }, {"heads"}},
+    };
+    for (std::size_t i = 0; i < std::size(cases); ++i) {
+        CAPTURE(i);
+        const std::string message = error_of(cases[i].first);
+        CAPTURE(message);
+        CHECK(message != "");
+        for (const std::string& part : cases[i].second) CHECK(message.find(part) != std::string::npos);
+    }
+    CHECK(session.position() == 10);  // none of them did anything
+    Session fresh(model, 16);
+    fresh.forward(ids.data(), 10);
+    CHECK(distance(last_logits(session, {7}), last_logits(fresh, {7})) == 0);
+
+    Session untrained(Model::random(shape(llm::Config::Architecture::gemma3, 32, 4, 2, 16, 64)));
+    CHECK_THROWS_AS(llm::generate(untrained, "text", {}, nullptr), llm::Error);  // it has no tokenizer
+}
+
+// ==== README =========================================================================================================
+
+TEST_CASE("the README's program compiles as printed, and writes") {
+    const std::string readme = read_file(repository() / "README.md"), fence = "```cpp\n";
+    const std::size_t begin = readme.find(fence), end = readme.find("```", begin + fence.size());
+    REQUIRE(end != std::string::npos);
+    const std::string source = readme.substr(begin + fence.size(), end - begin - fence.size());
+    CHECK(std::count(source.begin(), source.end(), '\n') <= 24);
+    const TemporaryDirectory directory;
+    write_file(directory.path / "hello.cpp", source);
+#ifdef __clang__
+    const std::string compiler = environment("CXX", "clang++");
+#else
+    const std::string compiler = environment("CXX", "g++");
+#endif
+    const std::string hello = (directory.path / "hello").string(), log = hello + ".log";
+    const std::string command = compiler + " -std=c++17 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I" +
+                                quoted(repository().string()) + " " + quoted(hello + ".cpp") + " -pthread -o " +
+                                quoted(hello) + " >" + quoted(log) + " 2>&1";
+    REQUIRE_MESSAGE(std::system(command.c_str()) == 0, read_file(log));
+    const auto run_it = [&](const std::string& model) {
+        return std::system((quoted(hello) + " " + quoted(model) + " >" + quoted(log) + " 2>&1").c_str());
+    };
+    CHECK(run_it(tiny("gemma3-tiny")) == 0);
+    CHECK(read_file(log).size() > 60);
+    CHECK(run_it("no/such/model") != 0);
+    CHECK(read_file(log).find("no/such/model") != std::string::npos);
 }
 
 }  // namespace
