@@ -766,7 +766,8 @@ int check_layouts(const fs::path& directory) {
     const JsonDocument golden = read_json(directory / "golden.json");
     const fs::path ours = testdata() / "layouts";
     int models = 0;
-    for (const auto& [name, cases] : golden.root().members()) {
+    for (const auto& [key, cases] : golden.root().members()) {
+        const std::string name(key);
         if (directory != ours && fs::exists(ours / name)) continue;
         CAPTURE(name);
         const std::string path = (directory / name).string();
@@ -806,19 +807,20 @@ TEST_CASE("GGUF of F32, F16 and BF16, version 2 and 3, is the same model as the 
         {"gemma3-tiny", TensorType::bf16, 2},
         {"gemma3-tiny", TensorType::f32, 3},
     };
-    for (const auto& [name, type, version] : cases) {
-        CAPTURE(name);
-        Gguf file = as_gguf(tiny(name), type);
-        file.version = version;
+    for (const auto& one : cases) {
+        const std::string original = tiny(one.name);
+        CAPTURE(original);
+        Gguf file = as_gguf(original, one.type);
+        file.version = one.version;
         write_file(path, file.bytes());
         for (const DType dtype : {DType::f32, DType::q8_0}) {
-            const Model expected = load(tiny(name), dtype), got = load(path, dtype);
+            const Model expected = load(original, dtype), got = load(path, dtype);
             const std::vector<int> ids = expected.tokenizer().encode("Shall I compare thee to a summer's day?");
             CHECK(got.tokenizer().encode("Shall I compare thee to a summer's day?") == ids);
             Session a(expected), b(got);
             CHECK(distance(logits_of(a, ids), logits_of(b, ids)) < 1e-5f);
-            CHECK(got.info().format == "GGUF v" + std::to_string(version));
-            CHECK(got.info().tensors.count(detail::traits(type).name) == 1);
+            CHECK(got.info().format == "GGUF v" + std::to_string(one.version));
+            CHECK(got.info().tensors.count(detail::traits(one.type).name) == 1);
         }
     }
 }
@@ -898,7 +900,7 @@ TEST_CASE("real vocabularies give the reference's ids, and 1 MB of anything take
     for (const auto& [name, file] : cases) {
         const fs::path path = real_model(file);
         if (path.empty()) continue;
-        CAPTURE(file);
+        CAPTURE(path);
         const Model model = load(path);
         for (const Text& one : texts(name)) {
             CAPTURE(one.text);
@@ -1061,20 +1063,19 @@ TEST_CASE("an id that is no token is refused") {
 
 // ==== GOLDEN NUMBERS =================================================================================================
 
-// A model beside its golden file. Bounds of F32 and Q8_0; logits of Q8_0 are compared where a bound is given.
+// A model beside its golden file, and how far F32 logits and the perplexity of Q8_0 may be from it.
 struct Golden {
     std::string name;  // of testdata/golden/NAME.json
     fs::path path;
-    float logits_f32, logits_q8_0;
+    float logits;
     double perplexity_q8_0;
 };
 
 std::vector<Golden> golden_models() {
-    const float none = INFINITY;
-    std::vector<Golden> all = {{"gpt2-tiny", tiny("gpt2-tiny"), 3e-4f, none, 0.02},
-                               {"gemma3-tiny", tiny("gemma3-tiny"), 3e-4f, none, 0.02},
-                               {"gemma-3-270m", real_model(kRealGemma), 3e-3f, 0.7f, 0.01},
-                               {"gpt2-124m", real_model("gpt2-124m"), 3e-3f, none, 0.01}};
+    std::vector<Golden> all = {{"gpt2-tiny", tiny("gpt2-tiny"), 3e-4f, 0.02},
+                               {"gemma3-tiny", tiny("gemma3-tiny"), 3e-4f, 0.02},
+                               {"gemma-3-270m", real_model(kRealGemma), 3e-3f, 0.01},
+                               {"gpt2-124m", real_model("gpt2-124m"), 3e-3f, 0.01}};
     all.erase(std::remove_if(all.begin(), all.end(), [](const Golden& g) { return g.path.empty(); }), all.end());
     return all;
 }
@@ -1111,23 +1112,30 @@ double perplexity(Session& session, const std::vector<int>& ids) {
     return std::exp(sum / static_cast<double>(ids.size() - 1));
 }
 
+JsonDocument golden_numbers(const std::string& name) { return read_json(testdata() / "golden" / (name + ".json")); }
+
+// F32: the logits after the prompt, and the best token at each of its positions.
+void check_exact(const Golden& golden, const Json& one, const Logits& logits) {
+    CHECK(distance_to_reference(one, logits.back()) < golden.logits);
+    const std::vector<int> best = ints(*one.find("argmax_per_position"));
+    for (std::size_t i = 0; i < best.size(); ++i) {
+        CAPTURE(i);
+        CHECK(*std::max_element(logits[i].begin(), logits[i].end()) - logits[i][usize(best[i])] < 2 * golden.logits);
+    }
+}
+
 void check_golden(const Golden& golden, DType dtype) {
-    const JsonDocument document = read_json(testdata() / "golden" / ((golden.name + ".json")));
+    const JsonDocument document = golden_numbers(golden.name);
     const bool exact = dtype == DType::f32;
     const Model model = load(golden.path, dtype);
-    Session session(model, 512 < model.config().context_length ? 512 : 0);
-    const float bound = exact ? golden.logits_f32 : golden.logits_q8_0;
+    Session session(model, std::min(512, model.config().context_length));
     for (const Json& one : document.root().find("cases")->array()) {
-        const std::vector<int> ids = ints(*one.find("ids")), best = ints(*one.find("argmax_per_position"));
+        const std::vector<int> ids = ints(*one.find("ids"));
         CAPTURE(text(one, "prompt"));
         CHECK(model.tokenizer().encode(text(one, "prompt")) == ids);
         session.rewind(0);
         const Logits logits = logits_of(session, ids);
-        CHECK(distance_to_reference(one, logits.back()) < bound);
-        for (std::size_t i = 0; exact && i < ids.size(); ++i) {
-            const float behind = *std::max_element(logits[i].begin(), logits[i].end()) - logits[i][usize(best[i])];
-            if (behind > 2 * bound) CHECK_MESSAGE(behind == 0, "the best token differs at position " << i);
-        }
+        if (exact) check_exact(golden, one, logits);
         check_greedy(session, one, logits.back(), exact ? 1e-3 : 1.0);
     }
     for (const Json& one : document.root().find("perplexity")->array()) {
@@ -1153,6 +1161,19 @@ TEST_CASE("both models give nearly the reference's numbers in Q8_0") {
     }
 }
 
+// Activations of 8 bits make the logits uncertain by some 0.2, four times that at one position of a hundred.
+TEST_CASE("the 20 largest logits of the real Gemma are within 0.7 in Q8_0") {
+    const fs::path path = real_model(kRealGemma);
+    if (path.empty()) return;
+    Session session(load(path), 512);
+    const JsonDocument document = golden_numbers("gemma-3-270m");
+    for (const Json& one : document.root().find("cases")->array()) {
+        CAPTURE(text(one, "prompt"));
+        session.rewind(0);
+        CHECK(distance_to_reference(one, last_logits(session, ints(*one.find("ids")))) < 0.7f);
+    }
+}
+
 TEST_CASE("the head is the model's own where its files say so") {
     CHECK(load(tiny("gemma3-tiny")).config().tied_head);
     CHECK_FALSE(load(testdata() / "layouts/gpt2-odd").config().tied_head);
@@ -1162,8 +1183,8 @@ TEST_CASE("the head is the model's own where its files say so") {
 // ---- the same text on different ways through the model
 
 // How far logits may be apart that differ in the order of their sums only. In Q8_0 an activation on the edge between
-// two integers may become either one.
-float rounding(DType dtype) { return dtype == DType::f32 ? 2e-4f : 0.15f; }
+// two integers may become either one, which all that follows carries on.
+float rounding(DType dtype) { return dtype == DType::f32 ? 2e-4f : 0.3f; }
 
 template <class Check>  // check(model, ids, expected logits): both tiny models in both types, as long as their context
 void with_long_text(const Check& check) {
@@ -1196,13 +1217,13 @@ TEST_CASE("prompts in pieces of every size give the same logits") {
 
 TEST_CASE("forward gives the last of the logits that forward_each gives") {
     with_long_text([&](const Model& model, const std::vector<int>& ids, const Logits& expected) {
-        for (const std::size_t n : {1, 2, 11, 12, 13, 24, 25, 63, 64, 65, 200, 255, 256, 257, 500}) {
-            if (n > ids.size()) continue;
+        for (const int n : {1, 2, 11, 12, 13, 24, 25, 63, 64, 65, 200, 255, 256, 257, 500}) {
+            if (usize(n) > ids.size()) continue;
             CAPTURE(n);
             Session session(model, 0, 2);
-            CHECK(distance(last_logits(session, {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(n)}),
-                           expected[n - 1]) < rounding(model.dtype()));
-            CHECK(session.position() == static_cast<int>(n));
+            CHECK(distance(last_logits(session, {ids.begin(), ids.begin() + n}), expected[usize(n - 1)]) <
+                  rounding(model.dtype()));
+            CHECK(session.position() == n);
         }
     });
 }
@@ -1550,7 +1571,7 @@ std::string generated(Session& session, std::string_view prompt, const llm::Gene
 
 TEST_CASE("greedy text is the reference's") {
     for (const std::string& name : kTinyModels) {
-        const JsonDocument golden = read_json(testdata() / "golden" / (name + ".json"));
+        const JsonDocument golden = golden_numbers(name);
         const Model model = load(tiny(name), DType::f32);
         for (const Json& one : golden.root().find("cases")->array()) {
             const std::vector<float> margins = floats(*one.find("greedy_margin"));
@@ -1897,7 +1918,7 @@ TEST_CASE("llm --tokenize lists ids and pieces") {
 }
 
 TEST_CASE("llm --top lists the likeliest next tokens") {
-    const JsonDocument golden = read_json(testdata() / "golden/gpt2-tiny.json");
+    const JsonDocument golden = golden_numbers("gpt2-tiny");
     const Json& one = golden.root().find("cases")->array()[0];
     const auto rows = table(output({"-m", tiny("gpt2-tiny"), "--dtype", "f32", "--top", "5", text(one, "prompt")}));
     REQUIRE(rows.size() == 5);
@@ -1916,7 +1937,7 @@ TEST_CASE("llm --top lists the likeliest next tokens") {
 }
 
 TEST_CASE("llm --perplexity counts every token but the first once, in windows if the context is smaller") {
-    const JsonDocument golden = read_json(testdata() / "golden/gemma3-tiny.json");
+    const JsonDocument golden = golden_numbers("gemma3-tiny");
     const Json& one = golden.root().find("perplexity")->array()[0];
     const auto value = [](const std::string& line) {
         REQUIRE(line.rfind("perplexity: ", 0) == 0);
