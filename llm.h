@@ -3603,6 +3603,7 @@ class Loader {
         const TypeTraits& type = traits(t.type);
         type.to_f32(raw.data(), out.data(), static_cast<std::int64_t>(t.elements()) / type.block);
         for (float& x : out) x += plus;
+        info_.weight_bytes += out.size() * sizeof(float);
         return out;
     }
 
@@ -3999,7 +4000,7 @@ inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* hea
         w.untied_head = load.matrix({{head, head, c.vocab_size}}, c.hidden_size);
     }
     m.info.ignored = static_cast<int>(file.tensors.size()) - load.used();
-    m.info.weight_bytes = w.memory.bytes() + w.positions.size() * sizeof(float);
+    m.info.weight_bytes += w.memory.bytes();
     if (!gpt2) {
         m.rope_global = rope_frequencies(c.rope_theta, c.rope_scaling, c.head_dim);
         m.rope_local = rope_frequencies(c.rope_local_theta, 1.0f, c.head_dim);
@@ -4045,6 +4046,10 @@ inline Model Model::random(const Config& config, const LoadOptions& options, std
     require((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim <= kMostRows,
             "heads x head_dim is too large");
     require(c.is_local.size() == usize(c.num_layers), "is_local has another length than num_layers");
+    if (c.architecture == Config::Architecture::gpt2)
+        require(c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads,
+                "heads x head_dim is not hidden_size, as it is in GPT-2");
+    else require(c.sliding_window > 0 && c.sliding_window <= kMostRows, "sliding_window is missing or too large");
     ThreadPool pool(checked_threads(options.threads));
     Checkpoint nothing;
     nothing.format = "random weights";
@@ -4823,6 +4828,10 @@ inline Stats generate(Session& session, std::string_view prompt, const GenerateO
     std::vector<int> ids = session.impl_->unread;
     const std::vector<int> encoded = tokenizer.encode(prompt, session.position() == 0 && ids.empty());
     ids.insert(ids.end(), encoded.begin(), encoded.end());
+    if (ids.empty() && session.position() > 0) {  // nothing new: the last token is read again
+        ids.push_back(session.impl_->history.back());
+        session.rewind(session.position() - 1);
+    }
     if (ids.empty() && tokenizer.bos() >= 0) ids.push_back(tokenizer.bos());  // an empty GPT-2 prompt
     for (int id : ids) sampler.accept(id);
 
