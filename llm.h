@@ -1147,9 +1147,36 @@ inline std::uint64_t next_random(std::uint64_t& state) {
 }
 inline double next_uniform(std::uint64_t& state) { return static_cast<double>(next_random(state) >> 11) * 0x1p-53; }
 
+// A thread's stopwatch for stages that share a parallel region, in ticks of any length: only their ratio is used.
+struct alignas(64) Laps {
+    bool running = false;
+    std::uint64_t last = 0;
+    std::array<std::uint64_t, 4> ticks{};
+
+    static std::uint64_t now() {
+#if defined(__x86_64__)
+        return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+        std::uint64_t count;
+        __asm__ __volatile__("mrs %0, cntvct_el0" : "=r"(count));
+        return count;
+#else
+        return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+#endif
+    }
+    void start() {
+        if (running) last = now();
+    }
+    void lap(int stage) {
+        if (!running) return;
+        const std::uint64_t time = now();
+        ticks[usize(stage)] += time - std::exchange(last, time);
+    }
+};
+
 class ThreadPool {
   public:
-    explicit ThreadPool(int threads) : shares_(usize(threads)) {
+    explicit ThreadPool(int threads) : laps(usize(threads)), shares_(usize(threads)) {
         try {
             for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
         } catch (const std::system_error& e) {
@@ -1171,6 +1198,7 @@ class ThreadPool {
     // Seconds that callers have waited for helpers at the ends of regions; counted while `timed` is set.
     bool timed = false;
     double waited = 0;
+    std::vector<Laps> laps;  // [threads]
 
     // Calls body(begin, end, thread) for ranges of at most `grain` items that cover 0 .. count-1 once, and returns when
     // all are done. An exception of a body is thrown here, once no thread is inside any more.
@@ -2150,8 +2178,9 @@ inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, c
     constexpr int kMost = 4;  // groups in a step
     const int step = p.then == Then::gate_gelu ? 4 : 2, groups = p.w.groups(), steps = (groups - 1) / step + 1;
     const int grain = std::max(1, steps / (pool.size() * 16));
-    pool.for_ranges(steps, grain, [&](int begin, int end, int) {
+    pool.for_ranges(steps, grain, [&](int begin, int end, int thread) {
         alignas(64) float rows[kTile][kMost * kGroup];
+        pool.laps[usize(thread)].start();
         for (int s = begin; s < end; ++s) {
             const int g0 = s * step, count = std::min(step, groups - g0);
             for (int first = 0; first < x.tokens(); first += kTile) {
@@ -2166,7 +2195,9 @@ inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, c
                                       kMost * kGroup, false);
                 }
                 const int n = std::min(count * kGroup, p.w.rows - g0 * kGroup);
+                pool.laps[usize(thread)].lap(0);
                 for (int t = 0; t < m; ++t) finish_rows(k, p, g0 * kGroup, n, first + t, rows[t]);
+                pool.laps[usize(thread)].lap(1);
             }
         }
     });
@@ -4096,6 +4127,7 @@ struct KvCache {
             local ? std::min<std::int64_t>(context, std::int64_t{c.sliding_window} + kBatch) : context;
         return round_up(static_cast<int>(wanted), kChunk);
     }
+    std::size_t bytes_per_position() const { return 2 * usize(num_kv_heads * head_dim) * (f16 ? 2 : 4); }
     std::size_t bytes(int dims) const {
         return usize(num_kv_heads) * usize(slots) * usize(dims) * (f16 ? sizeof(std::uint16_t) : sizeof(float));
     }
@@ -4126,6 +4158,7 @@ struct Attending {
     int dims = 0;                  // head_dim rounded up to 16
     float max[kTile], sum[kTile];  // largest score so far; sum of exp(score - max)
     float* out;                    // [m, dims]: sum of exp(score - max) * v
+    Laps* laps;                    // qk, softmax, av
 };
 
 // One chunk: scores of all queries, their softmax weights, and the weighted values. Query r sees the positions
@@ -4139,6 +4172,7 @@ void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Val
     for (int p = begin / kGroup * kGroup; p < end; p += kGroup)
         product(cache.keys(head, slot + (p - base)), kGroup, cache.head_dim, queries, a.m, scores[0] + (p - base),
                 kChunk, false);
+    a.laps->lap(0);
     std::fill_n(weights, (end - begin) * a.m, 0.0f);
     for (int r = 0; r < a.m; ++r) {
         const int from = std::max(begin, lowest[r]), n = std::min(end, highest[r] + 1) - from;
@@ -4154,9 +4188,11 @@ void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Val
         a.sum[r] += kernels.exp_sum(s, n, max);
         for (int i = 0; i < n; ++i) weights[(from - begin + i) * a.m + r] = s[i];
     }
+    a.laps->lap(1);
     for (int d = 0; d < a.dims; d += kGroup)
         product(cache.values(head, slot + (begin - base)) + d, usize(cache.pitch), end - begin, weights, a.m, a.out + d,
                 usize(a.dims), true);
+    a.laps->lap(2);
 }
 
 // What one call of attention works on.
@@ -4189,19 +4225,25 @@ class Attention {
         const int items = heads_ * tiles * splits;
         const std::size_t item_floats = usize(kTile) * usize(2 * dims_ + 2);
         if (parts_.size() < item_floats * usize(items)) parts_.resize(item_floats * usize(items));
-        pool_.for_ranges(items, 1, [&](int item, int, int) {
+        pool_.for_ranges(items, 1, [&](int item, int, int thread) {
+            Laps& laps = pool_.laps[usize(thread)];
+            laps.start();
             const int tile = item / splits % tiles, head = item / splits / tiles;
             float* part = parts_.data() + usize(item) * item_floats;
             if (cache.f16)
-                attend(cache.view<std::uint16_t>(), kernels_.product_f16, in, head, tile, item % splits, splits, part);
-            else attend(cache.view<float>(), kernels_.product_f32, in, head, tile, item % splits, splits, part);
+                attend(cache.view<std::uint16_t>(), kernels_.product_f16, in, head, tile, item % splits, splits, part,
+                       laps);
+            else attend(cache.view<float>(), kernels_.product_f32, in, head, tile, item % splits, splits, part, laps);
             if (splits == 1) merge(in, head, tile, 1, part, item_floats, out);
+            laps.lap(3);
         });
         if (splits == 1) return;
-        pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int) {
+        pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int thread) {
+            pool_.laps[usize(thread)].start();
             for (int i = begin; i < end; ++i)
                 merge(in, i / tiles, i % tiles, splits, parts_.data() + usize(i) * usize(splits) * item_floats,
                       item_floats, out);
+            pool_.laps[usize(thread)].lap(3);
         });
     }
 
@@ -4209,8 +4251,9 @@ class Attention {
     // part: [kTile, dims] weighted values, [kTile] largest scores, [kTile] sums of weights, [head_dim, kTile] queries
     template <class Value, class ProductFn>
     void attend(const CacheView<Value>& cache, ProductFn product, const AttentionInput& in, int head, int tile,
-                int split, int splits, float* part) const {
+                int split, int splits, float* part, Laps& laps) const {
         Attending a;
+        a.laps = &laps;
         const int first = tile * kTile;
         a.m = std::min(kTile, in.tokens * group_ - first);
         a.dims = dims_;
