@@ -4341,8 +4341,11 @@ struct Profiler {
         body();
         if (!report) return;
         done.push_back({"step", "step", 0, 0, -1, tokens, seconds_since(start), pool.waited - waited});
+        std::vector<Timing> timings = std::exchange(done, {});
         const auto to = report;  // which may call on_timing
-        for (const Timing& timing : std::exchange(done, {})) to(timing);
+        for (const Timing& timing : timings) to(timing);
+        timings.clear();
+        done = std::move(timings);  // for its memory
     }
 };
 
