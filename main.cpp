@@ -209,7 +209,7 @@ class Profile {
 
     void add(const llm::Timing& t) {
         if (t.part != std::string_view("step")) {
-            merge(step_, t);
+            step_.push_back(t);
             return;
         }
         Phase& phase = phases_[t.tokens > 1];
@@ -234,8 +234,9 @@ class Profile {
                 return 1e3 * sorted[static_cast<std::size_t>(q * double(sorted.size() - 1) + 0.5)];
             };
             text +=
-                format("%s%zu steps of %s: p50 %.3f ms, p95 %.3f, max %.3f\n", text.empty() ? "" : "\n", sorted.size(),
-                       &phase == phases_ ? "one token" : "several tokens", quantile(0.5), quantile(0.95), quantile(1));
+                format("%s%zu step%s of %s: p50 %.3f ms, p95 %.3f, max %.3f\n", text.empty() ? "" : "\n", sorted.size(),
+                       sorted.size() > 1 ? "s" : "", &phase == phases_ ? "one token" : "several tokens", quantile(0.5),
+                       quantile(0.95), quantile(1));
             if (options_.profile == "layer") text += layers(phase);
             if (options_.profile == "trace") text += trace(phase);
         }
@@ -249,11 +250,11 @@ class Profile {
         Timings sums{};  // of each layer and operation
     };
     static constexpr std::pair<const char*, const char*> kParts[] = {
-        {"embedding", "embed"}, {"norm", "norm"},    {"qkv", "qkv"},        {"rope", "rope"},
-        {"attention", "attn"},  {"attn_out", "out"}, {"up", "up"},          {"activation", "act"},
-        {"down", "down"},       {"lm_head", "head"}, {"sampling", "sample"}};
+        {"embedding", "embed"}, {"norm", "norm"},    {"qkv", "qkv"},      {"rope", "rope"},
+        {"attention", "attn"},  {"attn_out", "out"}, {"up", "up"},        {"activation", "act"},
+        {"down", "down"},       {"lm_head", "head"}, {"sampling", "pick"}};
 
-    // Adds to what is known of the same operation. The operations of a step come in one order: it is found soon.
+    // Adds to what is known of the same operation: as they come in one order, mostly the next one.
     void merge(Timings& sums, const llm::Timing& t) {
         for (std::size_t i = 0; i < sums.size(); ++i) {
             llm::Timing& sum = sums[next_ < sums.size() ? next_ : next_ = 0];
@@ -264,7 +265,6 @@ class Profile {
             return;
         }
         sums.push_back(t);
-        next_ = 0;
     }
     static std::string heading(const std::string& first) {
         std::string text = format("%-11s       ms   GB/s", first.c_str());
@@ -303,20 +303,18 @@ class Profile {
         double all = 0;
         const auto shown = [&](const llm::Timing& t) { return t.layer == options_.profile_layer; };
         for (const llm::Timing& t : phase.sums) all += shown(t) ? t.seconds : 0;
-        std::string text =
-            format("layer %-3d                  us      %%       MB   GB/s    MFLOP   GFLOP/s   (with waiting)\n",
-                   options_.profile_layer);
+        std::string text = format("  layer %-3d                       us      %%       MB   GB/s    MFLOP   GFLOP/s\n",
+                                  options_.profile_layer);
         for (const llm::Timing& t : phase.sums) {
             if (!shown(t)) continue;
             const auto rate = [&](std::uint64_t amount) { return double(amount) / t.seconds / 1e9; };
-            text += format("  %-10s %-11s %8.2f  %5.1f", t.part, t.operation, 1e6 * t.seconds / steps,
+            text += format("  %-10s %-14s %8.2f  %5.1f", t.part, t.operation, 1e6 * t.seconds / steps,
                            100 * t.seconds / all);
-            text +=
-                t.bytes ? format("  %7.3f %6.1f", double(t.bytes) / steps / 1e6, rate(t.bytes)) : std::string(16, ' ');
-            text += t.operations ? format("  %7.2f %9.1f", double(t.operations) / steps / 1e6, rate(t.operations)) : "";
+            if (t.bytes) text += format("  %7.3f %6.1f", double(t.bytes) / steps / 1e6, rate(t.bytes));
+            if (t.operations) text += format("  %7.2f %9.1f", double(t.operations) / steps / 1e6, rate(t.operations));
             text += "\n";
         }
-        return text + format("  layer                  %8.2f\n", 1e6 * all / steps);
+        return text + format("  %-25s %8.2f  100.0\n", "all", 1e6 * all / steps);
     }
 
     const Options& options_;
