@@ -163,15 +163,17 @@ class Model {
 struct GenerateOptions;
 struct Stats;
 
-// A part of a step as Session::on_timing reports it: a matrix product, attention, the norms between them.
+// An operation of a step as Session::on_timing reports it: a matrix product, a norm, a stage of attention.
 struct Timing {
-    const char* name = "";         // embedding, norm, qkv, rope, attention, attn_out, up, down, lm_head
+    const char* part = "";         // embedding, norm, qkv, rope, attention, attn_out, up, activation, down, lm_head,
+                                   // sampling (by generate), or step: the whole of it, reported after its operations
+    const char* operation = "";    // of the part: attention's are kv_store, qk, softmax, av, merge, pack
+    std::uint64_t bytes = 0;       // of weights or cache that were read, each counted once
+    std::uint64_t operations = 0;  // multiplications and additions
     int layer = -1;                // -1: outside of the layers
     int tokens = 0;                // that went through it together
     double seconds = 0;            // from begin to end on the calling thread
     double waited = 0;             // of these, until the other threads were done too
-    std::uint64_t bytes = 0;       // of weights or cache that were read
-    std::uint64_t operations = 0;  // multiplications and additions
 };
 
 // One conversation: KV cache, scratch memory, position, threads. Not to be used by two threads at once.
@@ -192,7 +194,8 @@ class Session {
     int threads() const;
     const Model& model() const;
     void rewind(int position);  // forgets everything from `position` on
-    // Has every part of every step timed from now on and reported on the calling thread; null ends it.
+    // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
+    // the operations' seconds add up to the step's. Null ends it.
     void on_timing(std::function<void(const Timing&)> report);
     struct Impl;
 
@@ -1147,9 +1150,36 @@ inline std::uint64_t next_random(std::uint64_t& state) {
 }
 inline double next_uniform(std::uint64_t& state) { return static_cast<double>(next_random(state) >> 11) * 0x1p-53; }
 
+// A thread's stopwatch for stages that share a parallel region, in ticks of any length: only their ratio is used.
+struct alignas(64) Laps {
+    bool running = false;
+    std::uint64_t last = 0;
+    std::array<std::uint64_t, 4> ticks{};
+
+    static std::uint64_t now() {
+#if defined(__x86_64__)
+        return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+        std::uint64_t count;
+        __asm__ __volatile__("mrs %0, cntvct_el0" : "=r"(count));
+        return count;
+#else
+        return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+#endif
+    }
+    void start() {
+        if (running) last = now();
+    }
+    void lap(int stage) {
+        if (!running) return;
+        const std::uint64_t time = now();
+        ticks[usize(stage)] += time - std::exchange(last, time);
+    }
+};
+
 class ThreadPool {
   public:
-    explicit ThreadPool(int threads) : shares_(usize(threads)) {
+    explicit ThreadPool(int threads) : laps(usize(threads)), shares_(usize(threads)) {
         try {
             for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
         } catch (const std::system_error& e) {
@@ -1171,6 +1201,7 @@ class ThreadPool {
     // Seconds that callers have waited for helpers at the ends of regions; counted while `timed` is set.
     bool timed = false;
     double waited = 0;
+    std::vector<Laps> laps;  // [threads]
 
     // Calls body(begin, end, thread) for ranges of at most `grain` items that cover 0 .. count-1 once, and returns when
     // all are done. An exception of a body is thrown here, once no thread is inside any more.
@@ -2162,8 +2193,9 @@ inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, c
     constexpr std::size_t kGrain = std::size_t{256} << 10;  // bytes x tokens: some microseconds, so that none waits long
     const std::size_t step_cost = p.w.group_bytes() * usize(step * x.tokens());
     const int grain = std::min(steps / (pool.size() * 16), static_cast<int>(kGrain / step_cost));
-    pool.for_ranges(steps, grain, [&](int begin, int end, int) {
+    pool.for_ranges(steps, grain, [&](int begin, int end, int thread) {
         alignas(64) float rows[kTile][kMost * kGroup];
+        pool.laps[usize(thread)].start();
         for (int s = begin; s < end; ++s) {
             const int g0 = s * step, count = std::min(step, groups - g0);
             for (int first = 0; first < x.tokens(); first += kTile) {
@@ -2178,7 +2210,9 @@ inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, c
                                       kMost * kGroup, false);
                 }
                 const int n = std::min(count * kGroup, p.w.rows - g0 * kGroup);
+                pool.laps[usize(thread)].lap(0);
                 for (int t = 0; t < m; ++t) finish_rows(k, p, g0 * kGroup, n, first + t, rows[t]);
+                pool.laps[usize(thread)].lap(1);
             }
         }
     });
@@ -4113,6 +4147,7 @@ struct KvCache {
             local ? std::min<std::int64_t>(context, std::int64_t{c.sliding_window} + kBatch) : context;
         return round_up(static_cast<int>(wanted), kChunk);
     }
+    std::size_t bytes_per_position() const { return 2 * usize(num_kv_heads * head_dim) * (f16 ? 2 : 4); }
     std::size_t bytes(int dims) const {
         return usize(num_kv_heads) * usize(slots) * usize(dims) * (f16 ? sizeof(std::uint16_t) : sizeof(float));
     }
@@ -4143,6 +4178,7 @@ struct Attending {
     int dims = 0;                  // head_dim rounded up to 16
     float max[kTile], sum[kTile];  // largest score so far; sum of exp(score - max)
     float* out;                    // [m, dims]: sum of exp(score - max) * v
+    Laps* laps;                    // qk, softmax, av
 };
 
 // One chunk: scores of all queries, their softmax weights, and the weighted values. Query r sees the positions
@@ -4156,6 +4192,7 @@ void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Val
     for (int p = begin / kGroup * kGroup; p < end; p += kGroup)
         product(cache.keys(head, slot + (p - base)), kGroup, cache.head_dim, queries, a.m, scores[0] + (p - base),
                 kChunk, false);
+    a.laps->lap(0);
     std::fill_n(weights, (end - begin) * a.m, 0.0f);
     for (int r = 0; r < a.m; ++r) {
         const int from = std::max(begin, lowest[r]), n = std::min(end, highest[r] + 1) - from;
@@ -4171,9 +4208,11 @@ void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Val
         a.sum[r] += kernels.exp_sum(s, n, max);
         for (int i = 0; i < n; ++i) weights[(from - begin + i) * a.m + r] = s[i];
     }
+    a.laps->lap(1);
     for (int d = 0; d < a.dims; d += kGroup)
         product(cache.values(head, slot + (begin - base)) + d, usize(cache.pitch), end - begin, weights, a.m, a.out + d,
                 usize(a.dims), true);
+    a.laps->lap(2);
 }
 
 // What one call of attention works on.
@@ -4206,19 +4245,25 @@ class Attention {
         const int items = heads_ * tiles * splits;
         const std::size_t item_floats = usize(kTile) * usize(2 * dims_ + 2);
         if (parts_.size() < item_floats * usize(items)) parts_.resize(item_floats * usize(items));
-        pool_.for_ranges(items, 1, [&](int item, int, int) {
+        pool_.for_ranges(items, 1, [&](int item, int, int thread) {
+            Laps& laps = pool_.laps[usize(thread)];
+            laps.start();
             const int tile = item / splits % tiles, head = item / splits / tiles;
             float* part = parts_.data() + usize(item) * item_floats;
             if (cache.f16)
-                attend(cache.view<std::uint16_t>(), kernels_.product_f16, in, head, tile, item % splits, splits, part);
-            else attend(cache.view<float>(), kernels_.product_f32, in, head, tile, item % splits, splits, part);
+                attend(cache.view<std::uint16_t>(), kernels_.product_f16, in, head, tile, item % splits, splits, part,
+                       laps);
+            else attend(cache.view<float>(), kernels_.product_f32, in, head, tile, item % splits, splits, part, laps);
             if (splits == 1) merge(in, head, tile, 1, part, item_floats, out);
+            laps.lap(3);
         });
         if (splits == 1) return;
-        pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int) {
+        pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int thread) {
+            pool_.laps[usize(thread)].start();
             for (int i = begin; i < end; ++i)
                 merge(in, i / tiles, i % tiles, splits, parts_.data() + usize(i) * usize(splits) * item_floats,
                       item_floats, out);
+            pool_.laps[usize(thread)].lap(3);
         });
     }
 
@@ -4226,8 +4271,9 @@ class Attention {
     // part: [kTile, dims] weighted values, [kTile] largest scores, [kTile] sums of weights, [head_dim, kTile] queries
     template <class Value, class ProductFn>
     void attend(const CacheView<Value>& cache, ProductFn product, const AttentionInput& in, int head, int tile,
-                int split, int splits, float* part) const {
+                int split, int splits, float* part, Laps& laps) const {
         Attending a;
+        a.laps = &laps;
         const int first = tile * kTile;
         a.m = std::min(kTile, in.tokens * group_ - first);
         a.dims = dims_;
@@ -4282,6 +4328,79 @@ class Attention {
     std::vector<float> parts_;
 };
 
+// ==== PROFILING ======================================================================================================
+//
+// Where does a step's time go? The forward pass names what it does by a Timed at the top of a scope. Operations that are
+// fused into one parallel region (q K^T, softmax and p V; a product and the activation at its end) are the stages of one
+// Timed, whose time is divided among them as the threads' Laps say. Nothing is reported inside a step, so a listener may
+// print, and throw. When nobody listens, a Timed costs one comparison.
+
+struct Stage {
+    const char *part, *operation;
+    std::uint64_t bytes = 0, operations = 0;
+};
+
+struct Profiler {
+    ThreadPool& pool;
+    std::function<void(const Timing&)> report{};
+    std::vector<Timing> done{};  // not yet reported
+
+    void listen(std::function<void(const Timing&)> to) {
+        pool.timed = static_cast<bool>(to);
+        report = std::move(to);
+        done.clear();
+    }
+    // Runs body(), a step of so many tokens, and reports its operations.
+    template <class Body>
+    void step(int tokens, const Body& body) {
+        const double waited = pool.waited;
+        const auto start = std::chrono::steady_clock::now();
+        body();
+        if (!report) return;
+        done.push_back({"step", "step", 0, 0, -1, tokens, seconds_since(start), pool.waited - waited});
+        std::vector<Timing> timings = std::exchange(done, {});
+        const auto to = report;  // which may call on_timing
+        for (const Timing& timing : timings) to(timing);
+        timings.clear();
+        done = std::move(timings);  // for its memory
+    }
+};
+
+class Timed {
+  public:
+    Timed(Profiler& profiler, std::initializer_list<Stage> stages, int layer, int tokens)
+        : profiler_(profiler), first_(profiler.done.size()) {
+        if (!profiler.report) return;
+        for (const Stage& s : stages)
+            profiler.done.push_back({s.part, s.operation, s.bytes, s.operations, layer, tokens, 0, 0});
+        if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, 0, {}});
+        waited_ = profiler.pool.waited;
+        start_ = std::chrono::steady_clock::now();
+    }
+    ~Timed() {
+        if (profiler_.done.size() == first_) return;
+        const double seconds = seconds_since(start_), waited = profiler_.pool.waited - waited_;
+        std::array<double, 4> ticks{1e-9, 0, 0, 0};  // all is the first stage's unless Laps were running
+        for (Laps& laps : profiler_.pool.laps) {
+            for (std::size_t s = 0; s < ticks.size(); ++s) ticks[s] += static_cast<double>(laps.ticks[s]);
+            laps = {};
+        }
+        const double total = ticks[0] + ticks[1] + ticks[2] + ticks[3];
+        for (std::size_t i = first_; i < profiler_.done.size(); ++i) {
+            profiler_.done[i].seconds = seconds * ticks[i - first_] / total;
+            profiler_.done[i].waited = waited * ticks[i - first_] / total;
+        }
+    }
+    Timed(const Timed&) = delete;
+    Timed& operator=(const Timed&) = delete;
+
+  private:
+    Profiler& profiler_;
+    std::size_t first_;
+    double waited_ = 0;
+    std::chrono::steady_clock::time_point start_;
+};
+
 // ==== FORWARD ========================================================================================================
 //
 // A token's way through the layers. x [tokens, hidden_size] is the residual stream: every layer reads it through a
@@ -4301,6 +4420,7 @@ struct Transformer {
     const Config& config;
     const Kernels& kernels;
     ThreadPool pool;
+    Profiler profiler{pool, {}, {}};
     Attention attention;
     int context;
     std::vector<KvCache> caches;  // [num_layers]
@@ -4328,29 +4448,12 @@ struct Transformer {
     void gemma3();
     void check(const int* ids, int count) const;
 
-    // ---- profiling: times the rest of the scope in which it stands; free when nobody listens
-
-    std::function<void(const Timing&)> report;
-    struct Timed {
-        Timed(Transformer& t, const char* name, std::uint64_t bytes = 0, std::uint64_t operations = 0)
-            : transformer(t) {
-            if (!t.report) return;
-            span = {name, t.layer, t.n, 0, t.pool.waited, bytes, operations};
-            start = std::chrono::steady_clock::now();
-        }
-        ~Timed() {
-            if (!transformer.report) return;
-            span.seconds = seconds_since(start);
-            span.waited = transformer.pool.waited - span.waited;
-            transformer.report(span);
-        }
-        Transformer& transformer;
-        Timing span;
-        std::chrono::steady_clock::time_point start;
-    };
-    void timed_product(const char* name, const Activations& input, const Product& p) {
-        const Timed timed(*this, name, p.w.bytes(),
-                          2 * std::uint64_t(p.w.rows) * std::uint64_t(p.w.cols) * std::uint64_t(input.tokens()));
+    // Times the rest of the scope in which it stands.
+    Timed timed(std::initializer_list<Stage> stages) { return {profiler, stages, layer, n}; }
+    void multiply(const char* name, const Activations& input, const Product& p) {
+        const Stage product{name, name, p.w.bytes(), 2ull * usize(p.w.rows) * usize(p.w.cols) * usize(input.tokens())};
+        const bool activates = p.then == Then::gelu || p.then == Then::gate_gelu;
+        const auto span = activates ? timed({product, {"activation", "gelu"}}) : timed({product});
         detail::multiply(pool, kernels, input, p);
     }
 
@@ -4367,15 +4470,27 @@ struct Transformer {
             for (int t = begin; t < end; ++t) body(t, rows.data() + usize(thread) * width);
         });
     }
+    // body(t, h, head) for each query head of each token, then for its key heads, which follow in its row of qkv.
+    template <class Body>
+    void each_head(const Body& body) {
+        const int heads = config.num_heads + config.num_kv_heads;
+        const std::size_t head = usize(config.head_dim), stride = (usize(heads) + usize(config.num_kv_heads)) * head;
+        each_token([&](int t, float*) {
+            for (int h = 0; h < heads; ++h) body(t, h, row_of(qkv, stride, t) + usize(h) * head);
+        });
+    }
     void norm(const Norm& w, const float* from, float* to) const {
         if (w.b.empty()) kernels.rms_norm(from, w.w.data(), config.norm_eps, config.hidden_size, to);
         else kernels.layer_norm(from, w.w.data(), w.b.data(), config.norm_eps, config.hidden_size, to);
+    }
+    static Stage norm_stage(const char* name, const Norm& w, int count) {
+        return {"norm", name, (w.w.size() + w.b.size()) * sizeof(float), 4 * w.w.size() * usize(count)};
     }
     // x = rows of the embedding, each finished by finish(t, row)
     template <class Finish>
     void embed(const Finish& finish) {
         layer = -1;
-        const Timed timed(*this, "embedding");
+        const auto span = timed({{"embedding", "embedding", usize(n) * model.weights.embedding.group_bytes()}});
         each_token([&](int t, float*) {
             float* row = row_of(x, hidden(), t);
             model.weights.embedding.row(tokens[t], row);
@@ -4383,8 +4498,8 @@ struct Transformer {
         });
     }
     // in = norm(x)
-    void norm_input(const Norm& w) {
-        const Timed timed(*this, "norm");
+    void norm_input(const char* name, const Norm& w) {
+        const auto span = timed({norm_stage(name, w, n)});
         in.resize(model.dtype, n, config.hidden_size);
         each_token([&](int t, float* row) {
             norm(w, row_of(x, hidden(), t), row);
@@ -4392,8 +4507,8 @@ struct Transformer {
         });
     }
     // x += norm(y)
-    void add_normed(const Norm& w) {
-        const Timed timed(*this, "norm");
+    void add_normed(const char* name, const Norm& w) {
+        const auto span = timed({norm_stage(name, w, n)});
         each_token([&](int t, float* row) {
             norm(w, row_of(y, hidden(), t), row);
             kernels.axpy(1.0f, row, config.hidden_size, row_of(x, hidden(), t));
@@ -4403,18 +4518,20 @@ struct Transformer {
     // to = W in + b, or to += W in + b
     void multiply(const char* name, const Matrix& w, const std::vector<float>& bias, std::vector<float>& to,
                   Then then) {
-        timed_product(name, in, {w, or_null(bias), then, to.data(), usize(w.rows), nullptr});
+        multiply(name, in, {w, or_null(bias), then, to.data(), usize(w.rows), nullptr});
     }
     // ffn = gelu(W in + b), or gelu(G in) * (U in); then to = D ffn + b, or to += D ffn + b
     void feed_forward(const Layer& l, std::vector<float>& to, Then activation, Then then) {
         ffn.resize(model.dtype, n, config.intermediate_size);
-        timed_product("up", in, {l.up, or_null(l.up_bias), activation, nullptr, 0, &ffn});
-        timed_product("down", ffn, {l.down, or_null(l.down_bias), then, to.data(), hidden(), nullptr});
+        multiply("up", in, {l.up, or_null(l.up_bias), activation, nullptr, 0, &ffn});
+        multiply("down", ffn, {l.down, or_null(l.down_bias), then, to.data(), hidden(), nullptr});
     }
     // in = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
     void attend();
+    void store_keys_and_values();
     void prepare_angles();
-    void norm_and_rotate(const Layer& l);
+    void norm_queries_and_keys(const Layer& l);
+    void rotate_queries_and_keys();
 };
 
 inline int checked_context(const Config& c, int context) {
@@ -4445,24 +4562,39 @@ inline Transformer::Transformer(const Model& m, int context_length, int threads)
     history.reserve(usize(context));
 }
 
-inline void Transformer::attend() {
+inline void Transformer::store_keys_and_values() {
     const KvCache& cache = caches[usize(layer)];
-    const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
-    const std::uint64_t seen = std::uint64_t(window ? std::min(window, position + n) : position + n);
-    const std::uint64_t width = std::uint64_t(config.head_dim) * 2;  // of a key and a value
-    const Timed timed(*this, "attention", seen * width * std::uint64_t(config.num_kv_heads) * (cache.f16 ? 2 : 4),
-                      2 * seen * width * std::uint64_t(config.num_heads) * std::uint64_t(n));
     const int d = config.head_dim, q = config.num_heads * d, kv = config.num_kv_heads * d;
-    const std::size_t stride = usize(q + 2 * kv);
+    const auto span = timed({{"attention", "kv_store", usize(n) * cache.bytes_per_position()}});
     each_token([&](int t, float*) {
-        const float* keys = row_of(qkv, stride, t) + q;
+        const float* keys = row_of(qkv, usize(q + 2 * kv), t) + q;
         for (int h = 0; h < config.num_kv_heads; ++h) {
             const float *key = keys + h * d, *value = key + kv;
             if (cache.f16) store_key_value(kernels, cache.view<std::uint16_t>(), h, position + t, key, value);
             else store_key_value(kernels, cache.view<float>(), h, position + t, key, value);
         }
     });
-    attention.run(cache, {qkv.data(), stride, n, position, window, config.attention_scale}, attended.data());
+}
+
+inline void Transformer::attend() {
+    store_keys_and_values();
+    const KvCache& cache = caches[usize(layer)];
+    const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
+    const int q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
+    // What the queries see of the cache: the positions that any of them does, and the sum over all.
+    const int seen = position + n - (window ? std::max(0, position - window + 1) : 0);
+    std::size_t pairs = 0;
+    for (int end = position + 1; end <= position + n; ++end) pairs += usize(window ? std::min(window, end) : end);
+    {
+        const std::size_t bytes = usize(seen) * cache.bytes_per_position() / 2, operations = 2 * pairs * usize(q);
+        const auto span = timed({{"attention", "qk", bytes, operations},
+                                 {"attention", "softmax"},
+                                 {"attention", "av", bytes, operations},
+                                 {"attention", "merge"}});
+        attention.run(cache, {qkv.data(), usize(q + 2 * kv), n, position, window, config.attention_scale},
+                      attended.data());
+    }
+    const auto span = timed({{"attention", "pack"}});
     in.resize(model.dtype, n, q);
     each_token([&](int t, float*) { in.set(kernels, t, 0, row_of(attended, usize(q), t), q); });
 }
@@ -4475,11 +4607,11 @@ inline void Transformer::gpt2() {
     });
     for (layer = 0; layer < config.num_layers; ++layer) {
         const Layer& l = w.layers[usize(layer)];
-        norm_input(l.attn_norm);
+        norm_input("attn_norm", l.attn_norm);
         multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
         attend();
         multiply("attn_out", l.out, l.out_bias, x, Then::add);
-        norm_input(l.ffn_norm);
+        norm_input("ffn_norm", l.ffn_norm);
         feed_forward(l, x, Then::gelu, Then::add);
     }
 }
@@ -4493,21 +4625,22 @@ inline void Transformer::gemma3() {
     prepare_angles();
     for (layer = 0; layer < config.num_layers; ++layer) {
         const Layer& l = w.layers[usize(layer)];
-        norm_input(l.attn_norm);
+        norm_input("attn_norm", l.attn_norm);
         multiply("qkv", l.qkv, {}, qkv, Then::store);
-        norm_and_rotate(l);
+        norm_queries_and_keys(l);
+        rotate_queries_and_keys();
         attend();
         multiply("attn_out", l.out, {}, y, Then::store);
-        add_normed(l.post_attn_norm);
-        norm_input(l.ffn_norm);
+        add_normed("post_attn_norm", l.post_attn_norm);
+        norm_input("ffn_norm", l.ffn_norm);
         feed_forward(l, y, Then::gate_gelu, Then::store);
-        add_normed(l.post_ffn_norm);
+        add_normed("post_ffn_norm", l.post_ffn_norm);
     }
 }
 
 // RoPE's cosines and sines for the chunk's positions, which all layers share.
 inline void Transformer::prepare_angles() {
-    const Timed timed(*this, "rope");
+    const auto span = timed({{"rope", "angles"}});
     const std::size_t half = usize(config.head_dim / 2);
     each_token([&](int t, float*) {
         float* out = row_of(angles, 4 * half, t);
@@ -4522,19 +4655,21 @@ inline void Transformer::prepare_angles() {
     });
 }
 
-inline void Transformer::norm_and_rotate(const Layer& l) {
-    const Timed timed(*this, "rope");
-    const bool local = config.is_local[usize(layer)];
-    const int d = config.head_dim, heads = config.num_heads + config.num_kv_heads;
-    const std::size_t stride = usize(heads + config.num_kv_heads) * usize(d);
-    each_token([&](int t, float*) {
-        const float* cos = row_of(angles, usize(2 * d), t) + (local ? d : 0);
-        for (int h = 0; h < heads; ++h) {
-            float* head = row_of(qkv, stride, t) + h * d;
-            const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
-            kernels.rms_norm(head, w.w.data(), config.norm_eps, d, head);
-            kernels.rotate(head, cos, cos + d / 2, d / 2);
-        }
+inline void Transformer::norm_queries_and_keys(const Layer& l) {
+    const auto span = timed({{"rope", "qk_norm"}});
+    each_head([&](int, int h, float* head) {
+        const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
+        kernels.rms_norm(head, w.w.data(), config.norm_eps, config.head_dim, head);
+    });
+}
+
+inline void Transformer::rotate_queries_and_keys() {
+    const auto span = timed({{"rope", "rotate"}});
+    const int d = config.head_dim;
+    const int first = config.is_local[usize(layer)] ? d : 0;  // of the angles
+    each_head([&](int t, int, float* head) {
+        const float* cos = row_of(angles, usize(2 * d), t) + first;
+        kernels.rotate(head, cos, cos + d / 2, d / 2);
     });
 }
 
@@ -4554,9 +4689,12 @@ inline const float* Transformer::compute_logits(int first, int count) {
     const std::size_t floats = usize(count) * usize(head.rows);
     if (logits.size() < floats) logits.resize(floats);
     in.resize(model.dtype, count, config.hidden_size);
-    for (int t = 0; t < count; ++t) {
-        norm(model.weights.final_norm, row_of(x, hidden(), first + t), rows.data());
-        in.set(kernels, t, 0, rows.data(), config.hidden_size);
+    {
+        const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)});
+        for (int t = 0; t < count; ++t) {
+            norm(model.weights.final_norm, row_of(x, hidden(), first + t), rows.data());
+            in.set(kernels, t, 0, rows.data(), config.hidden_size);
+        }
     }
     multiply("lm_head", head, {}, logits, Then::store);
     return logits.data();
@@ -4627,20 +4765,21 @@ inline Session::Session(const Model& model, int context, int threads)
 inline Session::~Session() = default;
 inline Session::Session(Session&&) noexcept = default;
 inline Session& Session::operator=(Session&&) noexcept = default;
-inline const float* Session::forward(const int* tokens, int n) { return impl_->forward(tokens, n); }
+inline const float* Session::forward(const int* tokens, int n) {
+    const float* logits = nullptr;
+    impl_->profiler.step(n, [&] { logits = impl_->forward(tokens, n); });
+    return logits;
+}
 inline void Session::forward_each(const int* tokens, int n,
                                   const std::function<void(int i, const float* logits)>& on_logits) {
-    impl_->forward_each(tokens, n, on_logits);
+    impl_->profiler.step(n, [&] { impl_->forward_each(tokens, n, on_logits); });
 }
 inline int Session::position() const { return impl_->held(); }
 inline int Session::context() const { return impl_->context; }
 inline int Session::threads() const { return impl_->pool.size(); }
 inline const Model& Session::model() const { return impl_->owner; }
 inline void Session::rewind(int position) { impl_->rewind(position); }
-inline void Session::on_timing(std::function<void(const Timing&)> report) {
-    impl_->pool.timed = static_cast<bool>(report);
-    impl_->report = std::move(report);
-}
+inline void Session::on_timing(std::function<void(const Timing&)> report) { impl_->profiler.listen(std::move(report)); }
 
 inline std::size_t Model::session_bytes(int context) const {
     using namespace detail;
@@ -4843,7 +4982,10 @@ inline Stats generate(Session& session, std::string_view prompt, const GenerateO
 
     start = Clock::now();
     while (options.max_tokens == -1 || stats.generated < options.max_tokens) {
-        const int id = sampler.sample(logits, vocab);
+        const int id = [&] {
+            const detail::Timed span(session.impl_->profiler, {{"sampling", "sample"}}, -1, 1);
+            return sampler.sample(logits, vocab);
+        }();
         if (!options.ignore_end && tokenizer.is_end(id)) break;
         sampler.accept(id);
         ++stats.generated;

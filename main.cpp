@@ -15,6 +15,8 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <map>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <sstream>
@@ -31,6 +33,8 @@ struct Options {
     int context = 0, top = 0;  // top > 0: list that many
     long long seed = 0;
     bool echo = true, quiet = false;
+    std::string profile;    // step, layer or trace
+    int profile_layer = 0;  // for trace
     llm::LoadOptions load;
     llm::GenerateOptions generate;
 };
@@ -82,6 +86,12 @@ std::vector<Flag> make_flags(Options& o) {
         if (value != "f32" && value != "q8_0") throw llm::Error("'" + value + "' is neither f32 nor q8_0");
         o.load.dtype = value == "f32" ? llm::DType::f32 : llm::DType::q8_0;
     };
+    const Setter profile = [&o](Text value) {
+        o.profile = value.substr(0, value.find(':'));
+        if (o.profile != "step" && o.profile != "layer" && o.profile != "trace")
+            throw llm::Error("'" + value + "' is none of step, layer, trace and trace:LAYER");
+        if (o.profile.size() < value.size()) number(o.profile_layer, 0, INT_MAX)(value.substr(o.profile.size() + 1));
+    };
     return {
         {"-m", "--model", "PATH", "directory, .safetensors, .gguf (models/gemma3-tiny)", [&o](Text t) { o.model = t; }},
         {"-p", "--prompt", "TEXT", "text to continue; also the first free argument", once(o.prompt)},
@@ -105,6 +115,7 @@ std::vector<Flag> make_flags(Options& o) {
         {"", "--tokenize", "", "task: the tokens of the prompt (id, piece)", turn(o.task, Task::tokenize)},
         {"", "--perplexity", "", "task: of the prompt, with -n of its first N tokens", turn(o.task, Task::perplexity)},
         {"", "--info", "", "task: what is in the model's file and what it becomes", turn(o.task, Task::info)},
+        {"", "--profile", "KIND", "time of each step, of each layer, or trace[:LAYER]: its operations", profile},
         {"-q", "--quiet", "", "only the result and errors", turn(o.quiet, true)},
         {"-h", "--help", "", "this text", turn(o.task, Task::help)},
         {"", "--version", "", "task: the version of llm.h", turn(o.task, Task::version)},
@@ -189,6 +200,129 @@ std::string escaped(std::string_view bytes) {
     }
     return text;
 }
+
+// ---- Profiling: where the time goes, in tables on standard error once the task is done
+
+class Profile {
+  public:
+    explicit Profile(const Options& o) : options_(o) {}
+
+    void add(const llm::Timing& t) {
+        if (t.part != std::string_view("step")) {
+            step_.push_back(t);
+            return;
+        }
+        Phase& phase = phases_[t.tokens > 1];
+        for (const llm::Timing& part : step_) merge(phase.sums, part);
+        phase.seconds.push_back(
+            std::accumulate(step_.begin(), step_.end(), t.seconds, [](double sum, const auto& part) {
+                return sum + (part.part == std::string_view("sampling") ? part.seconds : 0);
+            }));
+        if (options_.profile == "step")
+            lines_ +=
+                line(phases_[0].seconds.size() + phases_[1].seconds.size(), t.tokens, phase.seconds.back(), step_);
+        step_.clear();
+    }
+
+    std::string text() const {
+        std::string text = options_.profile == "step" ? heading("step tokens") + lines_ : "";
+        for (const Phase& phase : phases_) {
+            if (phase.seconds.empty()) continue;
+            std::vector<double> sorted = phase.seconds;
+            std::sort(sorted.begin(), sorted.end());
+            const auto quantile = [&](double q) {
+                return 1e3 * sorted[static_cast<std::size_t>(q * double(sorted.size() - 1) + 0.5)];
+            };
+            text +=
+                format("%s%zu step%s of %s: p50 %.3f ms, p95 %.3f, max %.3f\n", text.empty() ? "" : "\n", sorted.size(),
+                       sorted.size() > 1 ? "s" : "", &phase == phases_ ? "one token" : "several tokens", quantile(0.5),
+                       quantile(0.95), quantile(1));
+            if (options_.profile == "layer") text += layers(phase);
+            if (options_.profile == "trace") text += trace(phase);
+        }
+        return text;
+    }
+
+  private:
+    using Timings = std::vector<llm::Timing>;
+    struct Phase {  // steps of one token, or of several
+        std::vector<double> seconds{};
+        Timings sums{};  // of each layer and operation
+    };
+    static constexpr std::pair<const char*, const char*> kParts[] = {
+        {"embedding", "embed"}, {"norm", "norm"},    {"qkv", "qkv"},      {"rope", "rope"},
+        {"attention", "attn"},  {"attn_out", "out"}, {"up", "up"},        {"activation", "act"},
+        {"down", "down"},       {"lm_head", "head"}, {"sampling", "pick"}};
+
+    // Adds to what is known of the same operation: as they come in one order, mostly the next one.
+    void merge(Timings& sums, const llm::Timing& t) {
+        for (std::size_t i = 0; i < sums.size(); ++i) {
+            llm::Timing& sum = sums[next_ < sums.size() ? next_ : next_ = 0];
+            ++next_;
+            if (sum.layer != t.layer || sum.operation != std::string_view(t.operation)) continue;
+            sum.seconds += t.seconds, sum.waited += t.waited;
+            sum.bytes += t.bytes, sum.operations += t.operations;
+            return;
+        }
+        sums.push_back(t);
+    }
+    static std::string heading(const std::string& first) {
+        std::string text = format("%-11s       ms   GB/s", first.c_str());
+        for (const auto& part : kParts) text += format(" %5s", part.second);
+        return text + "  wait (% of the time)\n";
+    }
+    // Milliseconds, GB/s, and the shares of the parts without what was waited for other threads, and of that.
+    static std::string shares(double seconds, double steps, const Timings& timings) {
+        double bytes = 0, waited = 0, parts[std::size(kParts)] = {};
+        for (const llm::Timing& t : timings) {
+            bytes += double(t.bytes), waited += t.waited;
+            for (std::size_t p = 0; p < std::size(kParts); ++p)
+                if (t.part == std::string_view(kParts[p].first)) parts[p] += t.seconds - t.waited;
+        }
+        std::string text = format(" %8.3f %6.1f", 1e3 * seconds / steps, bytes / seconds / 1e9);
+        for (const double part : parts) text += part > 0 ? format(" %5.1f", 100 * part / seconds) : "     -";
+        return text + format(" %5.1f\n", 100 * waited / seconds);
+    }
+    static std::string line(std::size_t step, int tokens, double seconds, const Timings& timings) {
+        return format("%4zu %6d", step, tokens) + shares(seconds, 1, timings);
+    }
+    static std::string layers(const Phase& phase) {
+        std::map<int, Timings> of_layer;
+        for (const llm::Timing& t : phase.sums) of_layer[t.layer].push_back(t);
+        std::string text = heading("layer");
+        for (const auto& [layer, timings] : of_layer) {
+            double seconds = 0;
+            for (const llm::Timing& t : timings) seconds += t.seconds;
+            text += format("%-11s", layer < 0 ? "outside" : std::to_string(layer).c_str()) +
+                    shares(seconds, double(phase.seconds.size()), timings);
+        }
+        return text;
+    }
+    std::string trace(const Phase& phase) const {
+        const double steps = double(phase.seconds.size());
+        double all = 0;
+        const auto shown = [&](const llm::Timing& t) { return t.layer == options_.profile_layer; };
+        for (const llm::Timing& t : phase.sums) all += shown(t) ? t.seconds : 0;
+        std::string text = format("  layer %-3d                       us      %%       MB   GB/s    MFLOP   GFLOP/s\n",
+                                  options_.profile_layer);
+        for (const llm::Timing& t : phase.sums) {
+            if (!shown(t)) continue;
+            const auto rate = [&](std::uint64_t amount) { return double(amount) / t.seconds / 1e9; };
+            text += format("  %-10s %-14s %8.2f  %5.1f", t.part, t.operation, 1e6 * t.seconds / steps,
+                           100 * t.seconds / all);
+            if (t.bytes) text += format("  %7.3f %6.1f", double(t.bytes) / steps / 1e6, rate(t.bytes));
+            if (t.operations) text += format("  %7.2f %9.1f", double(t.operations) / steps / 1e6, rate(t.operations));
+            text += "\n";
+        }
+        return text + format("  %-25s %8.2f  100.0\n", "all", 1e6 * all / steps);
+    }
+
+    const Options& options_;
+    Timings step_;
+    Phase phases_[2];
+    std::string lines_;
+    std::size_t next_ = 0;
+};
 
 // ---- Tasks
 
@@ -311,7 +445,16 @@ int run(const std::vector<std::string>& args) {
     if (ids.size() > static_cast<std::size_t>(session.context()) && o.task != Task::perplexity)
         throw llm::Error(
             format("prompt of %zu tokens, context of %d: shorten it or see -c", ids.size(), session.context()));
-    if (o.task == Task::generate && o.top == 0) return generate(session, o, prompt);
+    Profile profile(o);
+    if (!o.profile.empty()) session.on_timing([&](const llm::Timing& t) { profile.add(t); });
+    if (o.profile == "trace" && o.profile_layer >= model.config().num_layers)
+        throw llm::Error(
+            format("--profile: there is no layer %d: choose 0 to %d", o.profile_layer, model.config().num_layers - 1));
+    if (o.task == Task::generate && o.top == 0) {
+        const int status = generate(session, o, prompt);
+        if (!o.profile.empty()) std::fprintf(stderr, "\n%s", profile.text().c_str());
+        return status;
+    }
     if (o.task == Task::info) return print(describe(session, o.model)), 0;
     if (o.top > 0) return print(list_top(session, ids, o.top)), 0;
     if (o.n_predict.value_or(-1) >= 0) ids.resize(std::min(ids.size(), static_cast<std::size_t>(*o.n_predict)));
