@@ -252,6 +252,11 @@ Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
 #ifndef LLM_IMPLEMENTATION_INCLUDED
 #define LLM_IMPLEMENTATION_INCLUDED
 
+#pragma push_macro("min")  // <windows.h> has them as macros; they come back at the end
+#pragma push_macro("max")
+#undef min
+#undef max
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -267,6 +272,7 @@ Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <limits>
 #include <mutex>
 #include <new>
@@ -320,10 +326,12 @@ namespace llm::detail {
     throw Error(what + ": " + where + ": " + remedy);
 }
 
+inline bool is_control(char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; }
+
 // A name out of a file as a message shows it: in quotes, not too long, without control characters.
 inline std::string shown(std::string_view name) {
     std::string out = "\"";
-    for (const char c : name.substr(0, 80)) out += (c >= 0 && c < ' ') || c == 127 ? '?' : c;
+    for (const char c : name.substr(0, 80)) out += is_control(c) ? '?' : c;
     return out + (name.size() > 80 ? "...\"" : "\"");
 }
 
@@ -345,14 +353,25 @@ inline bool checked_multiply(std::uint64_t& product, std::uint64_t factor) {
     return true;
 }
 
+// Paths are UTF-8 everywhere, also where the system's own are UTF-16.
+inline std::filesystem::path to_path(const std::string& path) try {
+#ifdef __cpp_char8_t
+    return std::u8string(path.begin(), path.end());
+#else
+    return std::filesystem::u8path(path);
+#endif
+} catch (const std::system_error& e) {
+    fail(std::string("not a path (") + e.what() + ")", shown(path), "paths are UTF-8");
+}
+
 inline bool is_directory(const std::string& path) {
     std::error_code ignored;
-    return std::filesystem::is_directory(path, ignored);
+    return std::filesystem::is_directory(to_path(path), ignored);
 }
 
 inline bool file_exists(const std::string& path) {
     std::error_code ignored;
-    return std::filesystem::exists(path, ignored);
+    return std::filesystem::exists(to_path(path), ignored);
 }
 
 // A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS).
@@ -360,10 +379,10 @@ class File {
   public:
     explicit File(const std::string& path) : path_(path) {
         std::error_code error;
-        const auto status = std::filesystem::status(path, error);
-        if (!std::filesystem::exists(status)) fail("no such file", path, "check the path");
-        if (!std::filesystem::is_regular_file(status)) fail("not a file", path, "name a model file or directory");
-        size_ = std::filesystem::file_size(path, error);
+        const auto status = std::filesystem::status(to_path(path), error);
+        if (status.type() == std::filesystem::file_type::not_found) fail("no such file", path, "check the path");
+        if (!error && !is_regular_file(status)) fail("not a file", path, "name a model file or directory");
+        if (!error) size_ = std::filesystem::file_size(to_path(path), error);
         if (!error) error = open();
         if (error) fail("cannot open (" + error.message() + ")", path, "check its permissions");
     }
@@ -404,6 +423,7 @@ class File {
         return descriptor_ < 0 ? std::error_code(errno, std::system_category()) : std::error_code();
     }
     std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
+        if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return 0;
         for (;;) {
             const auto got = ::pread(descriptor_, out, bytes, static_cast<off_t>(offset));
             if (got >= 0) return static_cast<std::size_t>(got);
@@ -416,7 +436,7 @@ class File {
 
   private:
     std::error_code open() {
-        stream_.open(path_, std::ios::binary);
+        stream_.open(to_path(path_), std::ios::binary);
         return stream_ ? std::error_code() : std::make_error_code(std::errc::io_error);
     }
     std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
@@ -1025,6 +1045,15 @@ constexpr std::size_t usize(Int n) {
     return static_cast<std::size_t>(n);
 }
 
+// The product of sizes, as a number of floats or less; more than can be addressed is out of memory.
+inline std::size_t checked_size(std::initializer_list<int> sizes) {
+    std::uint64_t product = 1;
+    for (const int size : sizes)
+        if (!checked_multiply(product, static_cast<std::uint64_t>(size)) || product > SIZE_MAX / 8)
+            throw std::bad_alloc();
+    return static_cast<std::size_t>(product);
+}
+
 // Zeroed memory, aligned to a page or better. Move-only.
 class Buffer {
   public:
@@ -1518,7 +1547,9 @@ constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  //
 #include "llm.h"
 #undef LLM_KERNEL_PASS
 #undef LLM_KERNEL_LANES
-#if defined(__linux__) || defined(__APPLE__)
+// Clang before 16 has the dot product only where the whole program may use it.
+#if (defined(__linux__) && (!defined(__clang__) || __clang_major__ >= 16)) || defined(__ARM_FEATURE_DOTPROD)
+#define LLM_HAS_NEON_DOT
 #define LLM_KERNEL_PASS neon_dot
 #define LLM_KERNEL_LANES 4
 #define LLM_KERNEL_DOT
@@ -1543,7 +1574,7 @@ constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  //
 #define LLM_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 #elif LLM_KERNEL_LANES == 8
 #define LLM_TARGET __attribute__((target("avx2,fma,f16c")))
-#elif defined(LLM_KERNEL_DOT)
+#elif defined(LLM_KERNEL_DOT) && !defined(__ARM_FEATURE_DOTPROD)
 #define LLM_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
 #else
 #define LLM_TARGET
@@ -2013,10 +2044,10 @@ inline std::vector<const Kernels*> available_kernels() {
     }
 #elif defined(__aarch64__)
     sets.push_back(&neon::kernels);
-#if defined(__linux__)
+#if defined(__ARM_FEATURE_DOTPROD)
+    sets.push_back(&neon_dot::kernels);  // as on every Apple processor that runs macOS
+#elif defined(LLM_HAS_NEON_DOT)
     if (getauxval(AT_HWCAP) & (1u << 20)) sets.push_back(&neon_dot::kernels);  // HWCAP_ASIMDDP
-#elif defined(__APPLE__)
-    sets.push_back(&neon_dot::kernels);  // every Apple processor that runs 64-bit macOS has it
 #endif
 #endif
 #endif
@@ -2240,8 +2271,8 @@ struct Checkpoint {
 
     std::string directory() const {
         if (is_directory(path)) return path;
-        const std::string parent = std::filesystem::path(path).parent_path().string();
-        return parent.empty() ? "." : parent;
+        const auto parent = to_path(path).parent_path().u8string();
+        return parent.empty() ? "." : std::string(parent.begin(), parent.end());
     }
 };
 
@@ -2315,7 +2346,7 @@ inline void read_safetensors(Checkpoint& checkpoint, const std::string& path) {
 // A name from the internet must not lead out of the directory.
 inline bool is_plain_file_name(std::string_view name) {
     if (name.empty() || name == "." || name.find("..") != std::string_view::npos) return false;
-    const auto is_bad = [](char c) { return c == '/' || c == '\\' || c == ':' || (c >= 0 && c < ' ') || c == 127; };
+    const auto is_bad = [](char c) { return c == '/' || c == '\\' || c == ':' || is_control(c); };
     return std::none_of(name.begin(), name.end(), is_bad);
 }
 
@@ -2543,7 +2574,7 @@ inline Checkpoint open_checkpoint(const std::string& path) {
             read_gguf(checkpoint, std::move(file));
             return checkpoint;
         }
-        if (std::filesystem::path(path).extension() != ".safetensors") {
+        if (to_path(path).extension() != ".safetensors") {
             fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
         }
     } else if (!file_exists(single) && !file_exists(single + ".index.json")) {
@@ -2965,7 +2996,7 @@ class Encoder {
 
 }  // namespace detail
 
-inline std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool parse_special) const {
+std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool parse_special) const {
     if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
     if (add_bos && impl_->add_bos) ids.push_back(impl_->bos);
@@ -2984,7 +3015,7 @@ inline std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, b
     return ids;
 }
 
-inline std::string Tokenizer::piece(int id) const {
+std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
         detail::fail("there is no token " + std::to_string(id),
                      "a vocabulary of " + std::to_string(vocab_size()) + " tokens", "pass ids of this model");
@@ -2996,18 +3027,18 @@ inline std::string Tokenizer::piece(int id) const {
                                                    : std::string(token.spelling);
 }
 
-inline std::string Tokenizer::decode(const std::vector<int>& ids) const {
+std::string Tokenizer::decode(const std::vector<int>& ids) const {
     std::string text;
     for (const int id : ids) text += piece(id);
     return text;
 }
 
-inline int Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
-inline int Tokenizer::bos() const { return impl_->bos; }
-inline bool Tokenizer::is_end(int id) const {
+int Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
+int Tokenizer::bos() const { return impl_->bos; }
+bool Tokenizer::is_end(int id) const {
     return std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
 }
-inline int Tokenizer::find(std::string_view piece) const {
+int Tokenizer::find(std::string_view piece) const {
     const detail::AddedToken* added = detail::longest_match(impl_->added, piece);
     return added && added->spelling == piece ? added->id : -1;
 }
@@ -3982,6 +4013,17 @@ inline int checked_threads(int threads) {
 
 namespace detail {
 
+// A program of 32 bits cannot hold every model.
+inline void check_address_space(const Checkpoint& file, DType dtype) {
+    double bytes = 0;
+    for (const auto& [name, tensor] : file.tensors)
+        bytes += static_cast<double>(tensor.elements()) * (dtype == DType::f32 ? 4.0 : 34.0 / 32.0);
+    if (bytes > static_cast<double>(SIZE_MAX) * 0.75)
+        fail("the model is too large for a program of " + std::to_string(8 * sizeof(void*)) + " bits",
+             file.path + " takes " + std::to_string(static_cast<std::uint64_t>(bytes / 1e6)) + " MB",
+             "use a program of 64 bits");
+}
+
 inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* head, const LoadOptions& options,
                          ThreadPool& pool, std::uint64_t seed) {
     Config& c = m.config;
@@ -3991,6 +4033,7 @@ inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* hea
     m.info.format = file.format;
     for (const auto& [name, tensor] : file.tensors) ++m.info.tensors[traits(tensor.type).name];
     Weights& w = m.weights;
+    check_address_space(file, options.dtype);
     Loader load(file, options, *m.kernels, pool, w.memory, m.info, seed);
     gpt2 ? load_gpt2(load, file, c, w) : load_gemma3(load, file, c, w);
     c.tied_head = head == nullptr;
@@ -4009,7 +4052,7 @@ inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* hea
 
 }  // namespace detail
 
-inline Model Model::load(const std::string& path, const LoadOptions& options) {
+Model Model::load(const std::string& path, const LoadOptions& options) {
     using namespace detail;
     ThreadPool pool(checked_threads(options.threads));
     if (options.progress) options.progress(0.0f, "opening");
@@ -4031,7 +4074,7 @@ inline Model Model::load(const std::string& path, const LoadOptions& options) {
     return model;
 }
 
-inline Model Model::random(const Config& config, const LoadOptions& options, std::uint64_t seed) {
+Model Model::random(const Config& config, const LoadOptions& options, std::uint64_t seed) {
     using namespace detail;
     const auto require = [](bool good, const char* name) {
         if (!good) fail("this configuration cannot be used", name, "set every size as a published config.json does");
@@ -4058,10 +4101,10 @@ inline Model Model::random(const Config& config, const LoadOptions& options, std
     return model;
 }
 
-inline const Config& Model::config() const { return impl_->config; }
-inline const Tokenizer& Model::tokenizer() const { return impl_->tokenizer; }
-inline const ModelInfo& Model::info() const { return impl_->info; }
-inline DType Model::dtype() const { return impl_->dtype; }
+const Config& Model::config() const { return impl_->config; }
+const Tokenizer& Model::tokenizer() const { return impl_->tokenizer; }
+const ModelInfo& Model::info() const { return impl_->info; }
+DType Model::dtype() const { return impl_->dtype; }
 namespace detail {
 
 // ==== ATTENTION ======================================================================================================
@@ -4108,9 +4151,7 @@ struct KvCache {
             local ? std::min<std::int64_t>(context, std::int64_t{c.sliding_window} + kBatch) : context;
         return round_up(static_cast<int>(wanted), kChunk);
     }
-    std::size_t bytes(int dims) const {
-        return usize(num_kv_heads) * usize(slots) * usize(dims) * (f16 ? sizeof(std::uint16_t) : sizeof(float));
-    }
+    std::size_t bytes(int dims) const { return checked_size({num_kv_heads, slots, dims, f16 ? 2 : 4}); }
     template <class Value>
     CacheView<Value> view() const {
         return {k.as<Value>(), v.as<Value>(), slots, head_dim, round_up(head_dim, kGroup)};
@@ -4428,15 +4469,14 @@ inline Transformer::Transformer(const Model& m, int context_length, int threads)
       attention(pool, kernels, config),
       context(checked_context(config, context_length)),
       batch(std::min(context, kBatch)) {
-    const auto size = [](std::int64_t a, std::int64_t b) { return usize(a * b); };
     for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
     const int q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
-    x.resize(size(batch, config.hidden_size));
+    x.resize(checked_size({batch, config.hidden_size}));
     y.resize(x.size());
-    qkv.resize(size(batch, q + 2 * kv));
-    attended.resize(size(batch, q));
-    rows.resize(size(pool.size(), std::max(q + 2 * kv, config.hidden_size)));
-    angles.resize(size(batch, 2 * config.head_dim));
+    qkv.resize(checked_size({batch, q + 2 * kv}));
+    attended.resize(checked_size({batch, q}));
+    rows.resize(checked_size({pool.size(), std::max(q + 2 * kv, config.hidden_size)}));
+    angles.resize(checked_size({batch, 2 * config.head_dim}));
     history.reserve(usize(context));
 }
 
@@ -4617,27 +4657,26 @@ struct Session::Impl : detail::Transformer {
     using Transformer::Transformer;
 };
 
-inline Session::Session(const Model& model, int context, int threads)
+Session::Session(const Model& model, int context, int threads)
     : impl_(std::make_unique<Impl>(model, context, threads)) {}
-inline Session::~Session() = default;
-inline Session::Session(Session&&) noexcept = default;
-inline Session& Session::operator=(Session&&) noexcept = default;
-inline const float* Session::forward(const int* tokens, int n) { return impl_->forward(tokens, n); }
-inline void Session::forward_each(const int* tokens, int n,
-                                  const std::function<void(int i, const float* logits)>& on_logits) {
+Session::~Session() = default;
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+const float* Session::forward(const int* tokens, int n) { return impl_->forward(tokens, n); }
+void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
     impl_->forward_each(tokens, n, on_logits);
 }
-inline int Session::position() const { return impl_->held(); }
-inline int Session::context() const { return impl_->context; }
-inline int Session::threads() const { return impl_->pool.size(); }
-inline const Model& Session::model() const { return impl_->owner; }
-inline void Session::rewind(int position) { impl_->rewind(position); }
-inline void Session::on_timing(std::function<void(const Timing&)> report) {
+int Session::position() const { return impl_->held(); }
+int Session::context() const { return impl_->context; }
+int Session::threads() const { return impl_->pool.size(); }
+const Model& Session::model() const { return impl_->owner; }
+void Session::rewind(int position) { impl_->rewind(position); }
+void Session::on_timing(std::function<void(const Timing&)> report) {
     impl_->pool.timed = static_cast<bool>(report);
     impl_->report = std::move(report);
 }
 
-inline std::size_t Model::session_bytes(int context) const {
+std::size_t Model::session_bytes(int context) const {
     using namespace detail;
     const Config& c = config();
     context = checked_context(c, context);
@@ -4717,11 +4756,9 @@ inline void check_sampling(const Sampling& s) {
 
 }  // namespace detail
 
-inline Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) {
-    detail::check_sampling(options);
-}
+Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) { detail::check_sampling(options); }
 
-inline void Sampler::accept(int id) {
+void Sampler::accept(int id) {
     const auto most = detail::usize(options_.repeat_last_n);
     if (most == 0) return;
     if (recent_.size() < most) recent_.push_back(id);
@@ -4729,7 +4766,7 @@ inline void Sampler::accept(int id) {
     ++accepted_;
 }
 
-inline int Sampler::sample(const float* logits, int n) {
+int Sampler::sample(const float* logits, int n) {
     using namespace detail;
     if (n < 1 || !logits) fail("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
     candidates_.resize(usize(n));
@@ -4809,8 +4846,8 @@ class TextStream {
 
 }  // namespace detail
 
-inline Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
-                      const std::function<bool(std::string_view text)>& on_text) {
+Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
+               const std::function<bool(std::string_view text)>& on_text) {
     using Clock = std::chrono::steady_clock;
     const Tokenizer& tokenizer = session.model().tokenizer();
     const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
@@ -4849,4 +4886,7 @@ inline Stats generate(Session& session, std::string_view prompt, const GenerateO
 }
 
 }  // namespace llm
+
+#pragma pop_macro("max")
+#pragma pop_macro("min")
 #endif  // LLM_IMPLEMENTATION
