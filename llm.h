@@ -154,7 +154,7 @@ class Model {
     std::size_t session_bytes(int context) const;
 
     struct Impl;
-    const Impl& impl() const { return *impl_; }  // for the library itself
+    const Impl& impl() const;  // for the library itself
 
   private:
     std::shared_ptr<const Impl> impl_;
@@ -2276,6 +2276,8 @@ struct Checkpoint {
     }
 };
 
+constexpr std::size_t kMostTensors = 65536;  // of a file; the largest models have two thousand
+
 [[noreturn]] inline void damaged(const std::string& what, const File& file) {
     fail(what, file.path(), "the file is damaged or incomplete: download it again");
 }
@@ -2339,6 +2341,7 @@ inline void read_safetensors(Checkpoint& checkpoint, const std::string& path) {
     for (const auto& [name, entry] : header.root().members()) {
         if (name == "__metadata__") continue;
         tensors.push_back(safetensors_tensor(name, entry, file, sizeof length + length));
+        if (tensors.size() > kMostTensors) damaged("an impossible number of tensors", file);
     }
     add_tensors(checkpoint, std::move(tensors), file);
 }
@@ -2531,7 +2534,7 @@ inline void read_gguf(Checkpoint& checkpoint, std::unique_ptr<File> opened) {
     checkpoint.is_gguf = true;
     checkpoint.format = "GGUF v" + std::to_string(gguf_version(reader, file));
     const std::size_t tensor_count = reader.count(32), pairs = reader.count(13);  // the shortest ones' bytes
-    if (pairs > 65536 || tensor_count > 65536) damaged("an impossible count in the header", file);
+    if (pairs > kMostTensors || tensor_count > kMostTensors) damaged("an impossible count in the header", file);
     for (std::size_t k = 0; k < pairs; ++k) {
         const std::string key(reader.string());
         if (!checkpoint.metadata.emplace(key, reader.value()).second) damaged("two values of " + shown(key), file);
@@ -2759,9 +2762,18 @@ struct HashTable {
     // The index of the slot that is_it, or else of the free one where it belongs.
     template <class IsIt>
     std::size_t find(std::uint64_t hash, const IsIt& is_it) const {
-        std::size_t i = static_cast<std::size_t>(hash >> (64 - bits));
-        while (slots[i].id >= 0 && !is_it(slots[i])) i = (i + 1) & (slots.size() - 1);
+        const std::size_t first = static_cast<std::size_t>(hash >> (64 - bits));
+        std::size_t i = first;
+        while (slots[i].id >= 0 && !is_it(slots[i])) {
+            i = (i + 1) & (slots.size() - 1);
+            if (((i - first) & (slots.size() - 1)) == kMostProbes) crowded();
+        }
         return i;
+    }
+    static constexpr std::size_t kMostProbes = 4096;
+    // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
+    [[noreturn]] static void crowded() {
+        fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
     }
     int bits = 1;
     std::vector<Slot> slots;  // [2^bits]
@@ -2997,6 +3009,7 @@ class Encoder {
 }  // namespace detail
 
 std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool parse_special) const {
+    if (vocab_size() == 0) detail::fail("there is no tokenizer", "encode", "load a model from a file");
     if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
     if (add_bos && impl_->add_bos) ids.push_back(impl_->bos);
@@ -3033,13 +3046,13 @@ std::string Tokenizer::decode(const std::vector<int>& ids) const {
     return text;
 }
 
-int Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
-int Tokenizer::bos() const { return impl_->bos; }
+int Tokenizer::vocab_size() const { return impl_ ? impl_->vocabulary.size() : 0; }
+int Tokenizer::bos() const { return impl_ ? impl_->bos : -1; }
 bool Tokenizer::is_end(int id) const {
-    return std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
+    return impl_ && std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
 }
 int Tokenizer::find(std::string_view piece) const {
-    const detail::AddedToken* added = detail::longest_match(impl_->added, piece);
+    const detail::AddedToken* added = impl_ ? detail::longest_match(impl_->added, piece) : nullptr;
     return added && added->spelling == piece ? added->id : -1;
 }
 
@@ -3434,6 +3447,10 @@ class Fields {
         if (!(value > -1e30 && value < 1e30)) refuse(name, "is missing or out of range");
         return value;
     }
+    float real(const Json& value, const char* name) const {
+        if (!(std::fabs(value.number()) < 1e30)) refuse(name, "is out of range");
+        return static_cast<float>(value.number());
+    }
     // A fallback of -1 means that there is none.
     int integer(const std::string& name, int lowest, int highest, double fallback = -1) const {
         const double value = real(name, fallback);
@@ -3467,7 +3484,8 @@ class Fields {
     const Json* json_;
 };
 
-constexpr int kMostRows = 1 << 24;  // of anything: the largest vocabularies have a 64th of it
+constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
+constexpr int kMostWidth = 1 << 18;  // of a token's vectors: what a session allocates for them stays below 2 GB
 constexpr int kMostHeadDim = 1024;
 
 inline Config::Architecture architecture_of(const Fields& f, const Checkpoint& file) {
@@ -3475,7 +3493,7 @@ inline Config::Architecture architecture_of(const Fields& f, const Checkpoint& f
     if (name == "gpt2") return Config::Architecture::gpt2;
     if (name == "gemma3" || name == "gemma3_text") return Config::Architecture::gemma3;
     f.refuse(file.is_gguf ? "general.architecture" : "model_type",
-             "is '" + name + "', not gpt2, gemma3 or gemma3_text");
+             "is " + shown(name) + ", not gpt2, gemma3 or gemma3_text");
 }
 
 inline Config gpt2_config(const Fields& f, bool gguf) {
@@ -3485,7 +3503,7 @@ inline Config gpt2_config(const Fields& f, bool gguf) {
     Config c;
     c.architecture = Config::Architecture::gpt2;
     c.context_length = f.integer(key("n_positions", "context_length"), 1, kMostRows, gguf ? -1 : 1024);
-    c.hidden_size = f.integer(key("n_embd", "embedding_length"), 1, 1 << 20, gguf ? -1 : 768);
+    c.hidden_size = f.integer(key("n_embd", "embedding_length"), 1, kMostWidth, gguf ? -1 : 768);
     c.num_layers = f.integer(key("n_layer", "block_count"), 1, 1000, gguf ? -1 : 12);
     c.num_heads = f.integer(key("n_head", "attention.head_count"), 1, 1 << 12, gguf ? -1 : 12);
     c.num_kv_heads = c.num_heads;
@@ -3493,12 +3511,12 @@ inline Config gpt2_config(const Fields& f, bool gguf) {
     if (c.head_dim > kMostHeadDim) f.refuse(key("n_head", "attention.head_count"), "is too small");
     if (c.hidden_size % c.num_heads)
         f.refuse(key("n_embd", "embedding_length"), "is no multiple of the number of heads");
-    c.intermediate_size = f.integer(key("n_inner", "feed_forward_length"), 1, 1 << 22, 4 * c.hidden_size);
+    c.intermediate_size = f.integer(key("n_inner", "feed_forward_length"), 1, kMostWidth, 4 * c.hidden_size);
     c.norm_eps = static_cast<float>(f.real(key("layer_norm_epsilon", "attention.layer_norm_epsilon"), 1e-5));
     c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
     const std::string activation = f.string("activation_function", "gelu_new");
     if (activation != "gelu_new" && activation != "gelu_pytorch_tanh")
-        f.refuse("activation_function", "is '" + activation + "', not gelu_new");
+        f.refuse("activation_function", "is " + shown(activation) + ", not gelu_new");
     if (!f.boolean("scale_attn_weights", true)) f.refuse("scale_attn_weights", "is false");
     if (f.boolean("scale_attn_by_inverse_layer_idx", false)) f.refuse("scale_attn_by_inverse_layer_idx", "is true");
     c.is_local.assign(usize(c.num_layers), false);
@@ -3513,8 +3531,8 @@ inline void gemma3_rope_from_json(const Fields& f, Config& c) {
     if (const Json* both = f.json("rope_parameters")) {
         scaling = both->find("full_attention");
         const Json* local = both->find("sliding_attention");
-        const auto theta = [](const Json* v, float& out) {
-            if (v && v->find("rope_theta")) out = static_cast<float>(v->find("rope_theta")->number());
+        const auto theta = [&](const Json* v, float& out) {
+            if (v && v->find("rope_theta")) out = f.real(*v->find("rope_theta"), "rope_theta");
         };
         theta(scaling, c.rope_theta);
         theta(local, c.rope_local_theta);
@@ -3524,9 +3542,9 @@ inline void gemma3_rope_from_json(const Fields& f, Config& c) {
     if (!type) type = scaling->find("type");
     const std::string_view name = type ? type->string() : "default";
     if (name == "default") return;
-    if (name != "linear") f.refuse("rope_type", "is '" + std::string(name) + "', not linear");
+    if (name != "linear") f.refuse("rope_type", "is " + shown(name) + ", not linear");
     const Json* factor = scaling->find("factor");
-    c.rope_scaling = factor ? static_cast<float>(factor->number()) : 1.0f;
+    c.rope_scaling = factor ? f.real(*factor, "rope_scaling") : 1.0f;
 }
 
 inline void gemma3_rope_from_gguf(const Fields& f, Config& c) {
@@ -3534,7 +3552,7 @@ inline void gemma3_rope_from_gguf(const Fields& f, Config& c) {
     c.rope_local_theta = static_cast<float>(f.real("gemma3.rope.freq_base_swa", 1e4));
     const std::string type = f.string("gemma3.rope.scaling.type", "none");
     if (type == "linear") c.rope_scaling = static_cast<float>(f.real("gemma3.rope.scaling.factor", 1));
-    else if (type != "none") f.refuse("gemma3.rope.scaling.type", "is '" + type + "', not linear");
+    else if (type != "none") f.refuse("gemma3.rope.scaling.type", "is " + shown(type) + ", not linear");
 }
 
 // Which layers see only a window: `layer_types`, or all but every sixth (or whatever the pattern's length is).
@@ -3543,7 +3561,7 @@ inline std::vector<bool> gemma3_local_layers(const Fields& f, bool gguf, int lay
     if (const Json* types = f.json("layer_types")) {
         for (const Json& type : types->array()) {
             if (type.string() != "sliding_attention" && type.string() != "full_attention")
-                f.refuse("layer_types", "holds '" + std::string(type.string()) + "'");
+                f.refuse("layer_types", "holds " + shown(type.string()));
             local.push_back(type.string() == "sliding_attention");
         }
         if (local.size() != usize(layers)) f.refuse("layer_types", "has another length than the model");
@@ -3564,8 +3582,8 @@ inline Config gemma3_config(const Fields& f, bool gguf) {
     Config c;
     c.architecture = Config::Architecture::gemma3;
     c.context_length = f.integer(key("max_position_embeddings", "context_length"), 1, kMostRows, gguf ? -1 : 131072);
-    c.hidden_size = f.integer(key("hidden_size", "embedding_length"), 1, 1 << 20, gguf ? -1 : 2304);
-    c.intermediate_size = f.integer(key("intermediate_size", "feed_forward_length"), 1, 1 << 22, gguf ? -1 : 9216);
+    c.hidden_size = f.integer(key("hidden_size", "embedding_length"), 1, kMostWidth, gguf ? -1 : 2304);
+    c.intermediate_size = f.integer(key("intermediate_size", "feed_forward_length"), 1, kMostWidth, gguf ? -1 : 9216);
     c.num_layers = f.integer(key("num_hidden_layers", "block_count"), 1, 1000, gguf ? -1 : 26);
     c.num_heads = f.integer(key("num_attention_heads", "attention.head_count"), 1, 1 << 12, gguf ? -1 : 8);
     c.num_kv_heads = f.integer(key("num_key_value_heads", "attention.head_count_kv"), 1, 1 << 12, gguf ? -1 : 4);
@@ -3583,7 +3601,7 @@ inline Config gemma3_config(const Fields& f, bool gguf) {
     c.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
     const std::string activation = f.string("hidden_activation", "gelu_pytorch_tanh");
     if (activation != "gelu_pytorch_tanh")
-        f.refuse("hidden_activation", "is '" + activation + "', not gelu_pytorch_tanh");
+        f.refuse("hidden_activation", "is " + shown(activation) + ", not gelu_pytorch_tanh");
     for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
         if (f.json(name)) f.refuse(name, "is set, which Gemma 3 has no use for");
     if (f.boolean("attention_bias", false)) f.refuse("attention_bias", "is true");
@@ -3641,8 +3659,10 @@ class Loader {
     Matrix matrix(const std::vector<Part>& parts, int cols, Join join = Join::stacked, bool transposed = false) {
         int rows = 0;
         for (const Part& part : parts) rows += join == Join::in_turn ? round_up(part.rows, kGroup) : part.rows;
+        Source source{{}, cols, join, transposed, {}};  // first, so that memory is asked for only if the file has it
+        if (!file_.tensors.empty()) take_all(source, parts);
         Matrix m(memory_, options_.dtype, rows, cols);
-        file_.tensors.empty() ? fill_randomly(m) : fill(m, parts, join, transposed);
+        file_.tensors.empty() ? fill_randomly(m) : fill(m, source);
         if (parts.size() > 1) info_.fused += static_cast<int>(parts.size());
         if (options_.progress) options_.progress(static_cast<float>(bytes_done_ / bytes_total_), parts[0].hf);
         return m;
@@ -3767,18 +3787,20 @@ class Loader {
     };
     static constexpr std::size_t kQ8Bytes = 34;  // of a Q8_0 block in a file: f16 scale, 32 i8
 
-    void fill(Matrix& m, const std::vector<Part>& parts, Join join, bool transposed) {
-        Source source{{}, m.cols, join, transposed, {}};
+    void take_all(Source& source, const std::vector<Part>& parts) {
         bool exact = true;
         for (const Part& part : parts) {
-            const auto r = static_cast<std::uint64_t>(part.rows), c = static_cast<std::uint64_t>(m.cols);
+            const auto r = static_cast<std::uint64_t>(part.rows), c = static_cast<std::uint64_t>(source.cols);
             const Tensor& t =
-                take(part, transposed ? std::vector<std::uint64_t>{c, r} : std::vector<std::uint64_t>{r, c});
+                take(part, source.transposed ? std::vector<std::uint64_t>{c, r} : std::vector<std::uint64_t>{r, c});
             source.tensors.push_back({&t, part.rows});
-            exact = exact && (m.dtype == DType::f32 || t.type == TensorType::q8_0);
+            exact = exact && (options_.dtype == DType::f32 || t.type == TensorType::q8_0);
         }
         ++(exact ? info_.exact : info_.quantized);
-        if (transposed) source.read_whole(pool_);
+    }
+
+    void fill(Matrix& m, Source& source) {
+        if (source.transposed) source.read_whole(pool_);
         pool_.for_ranges(m.groups(), 4, [&](int begin, int end, int) {
             Rows rows(source, m.dtype);
             for (int g = begin; g < end; ++g) pack_group(m, g, rows);
@@ -4063,7 +4085,7 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
     c = architecture_of(fields, file) == Config::Architecture::gpt2 ? gpt2_config(fields, file.is_gguf)
                                                                     : gemma3_config(fields, file.is_gguf);
     c.vocab_size = embedding_rows(file);
-    if ((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim > kMostRows)
+    if ((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim > kMostWidth)
         fields.refuse("heads x head_dim", "is too large");
     if (options.progress) options.progress(0.0f, "tokenizer");
     impl->tokenizer.impl_ = load_tokenizer(file);
@@ -4083,9 +4105,10 @@ Model Model::random(const Config& config, const LoadOptions& options, std::uint6
     for (const int size : {c.vocab_size, c.context_length, c.hidden_size, c.intermediate_size, c.num_layers,
                            c.num_heads, c.num_kv_heads, c.head_dim})
         require(size > 0 && size <= kMostRows, "a size is missing or too large");
+    require(c.hidden_size <= kMostWidth && c.intermediate_size <= kMostWidth, "a size is too large");
     require(c.head_dim <= kMostHeadDim && c.head_dim % 2 == 0, "head_dim is odd or too large");
     require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
-    require((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim <= kMostRows,
+    require((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth,
             "heads x head_dim is too large");
     require(c.is_local.size() == usize(c.num_layers), "is_local has another length than num_layers");
     ThreadPool pool(checked_threads(options.threads));
@@ -4101,10 +4124,14 @@ Model Model::random(const Config& config, const LoadOptions& options, std::uint6
     return model;
 }
 
-const Config& Model::config() const { return impl_->config; }
-const Tokenizer& Model::tokenizer() const { return impl_->tokenizer; }
-const ModelInfo& Model::info() const { return impl_->info; }
-DType Model::dtype() const { return impl_->dtype; }
+const Model::Impl& Model::impl() const {
+    if (!impl_) detail::fail("there is no model", "an llm::Model that nothing was loaded into", "use Model::load");
+    return *impl_;
+}
+const Config& Model::config() const { return impl().config; }
+const Tokenizer& Model::tokenizer() const { return impl().tokenizer; }
+const ModelInfo& Model::info() const { return impl().info; }
+DType Model::dtype() const { return impl().dtype; }
 namespace detail {
 
 // ==== ATTENTION ======================================================================================================
@@ -4374,13 +4401,14 @@ struct Transformer {
             span = {name, t.layer, t.n, 0, t.pool.waited, bytes, operations};
             start = std::chrono::steady_clock::now();
         }
-        ~Timed() {
-            if (!transformer.report) return;
+        ~Timed() noexcept(false) {  // report may throw
+            if (!transformer.report || std::uncaught_exceptions() > exceptions) return;
             span.seconds = seconds_since(start);
             span.waited = transformer.pool.waited - span.waited;
             transformer.report(span);
         }
         Transformer& transformer;
+        int exceptions = std::uncaught_exceptions();
         Timing span;
         std::chrono::steady_clock::time_point start;
     };
@@ -4577,9 +4605,10 @@ inline void Transformer::run_layers(const int* ids, int count) {
     tokens = ids;
     n = count;
     position = static_cast<int>(history.size());
+    written = std::max(written, position + count);  // also if an exception ends it half-way
     config.architecture == Config::Architecture::gpt2 ? gpt2() : gemma3();
     history.insert(history.end(), ids, ids + count);
-    written = std::max(written, position + count);
+    unread.clear();
 }
 
 // Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
@@ -4612,7 +4641,6 @@ inline void Transformer::check(const int* ids, int count) const {
 
 inline const float* Transformer::forward(const int* ids, int count) {
     check(ids, count);
-    unread.clear();
     for (int done = 0; done < count; done += batch) run_layers(ids + done, std::min(batch, count - done));
     return compute_logits(n - 1, 1);
 }
@@ -4620,7 +4648,6 @@ inline const float* Transformer::forward(const int* ids, int count) {
 inline void Transformer::forward_each(const int* ids, int count,
                                       const std::function<void(int, const float*)>& on_logits) {
     check(ids, count);
-    unread.clear();
     for (int done = 0; done < count; done += batch) {
         run_layers(ids + done, std::min(batch, count - done));
         for (int first = 0, chunk = n; first < chunk; first += kTile) {
