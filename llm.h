@@ -688,7 +688,7 @@ class JsonParser {
     const Json* keep(const Json* items, std::size_t count) {
         if (count > room_) {
             room_ = std::max<std::size_t>(count, storage_.pools.empty() ? 64 : 16384);
-            storage_.pools.emplace_back(new Json[room_]);
+            storage_.pools.push_back(std::make_unique<Json[]>(room_));
             next_ = storage_.pools.back().get();
         }
         std::copy(items, items + count, next_);
@@ -2167,7 +2167,7 @@ struct Product {
 inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n, int token, float* rows) {
     if (p.bias)
         for (int r = 0; r < n; ++r) rows[r] += p.bias[first_row + r];
-    float* y = p.y + usize(token) * p.stride + first_row;
+    float* y = p.y ? p.y + usize(token) * p.stride + first_row : nullptr;
     switch (p.then) {
         case Then::store: std::copy_n(rows, n, y); break;
         case Then::add:
@@ -2396,7 +2396,7 @@ class GgufReader {
         if (n > kMostBytes || position_ > kMostBytes) damaged("the header is too large", file_);
         if (n > left_) {
             left_ = std::min(std::max(n, next_piece_), file_.size() - position_);
-            pieces_.emplace_back(new char[static_cast<std::size_t>(left_)]);
+            pieces_.push_back(std::unique_ptr<char[]>(new char[static_cast<std::size_t>(left_)]));
             at_ = pieces_.back().get();
             file_.read(position_, pieces_.back().get(), static_cast<std::size_t>(left_));
             next_piece_ = std::min<std::uint64_t>(2 * next_piece_, 8 << 20);
@@ -2770,7 +2770,7 @@ struct HashTable {
         }
         return i;
     }
-    static constexpr std::size_t kMostProbes = 4096;
+    static constexpr std::size_t kMostProbes = 512;
     // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
     [[noreturn]] static void crowded() {
         fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
