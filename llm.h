@@ -154,7 +154,7 @@ class Model {
     std::size_t session_bytes(int context) const;
 
     struct Impl;
-    const Impl& impl() const { return *impl_; }  // for the library itself
+    const Impl& impl() const;  // for the library itself
 
   private:
     std::shared_ptr<const Impl> impl_;
@@ -255,6 +255,11 @@ Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
 #ifndef LLM_IMPLEMENTATION_INCLUDED
 #define LLM_IMPLEMENTATION_INCLUDED
 
+#pragma push_macro("min")  // <windows.h> has them as macros; they come back at the end
+#pragma push_macro("max")
+#undef min
+#undef max
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -270,6 +275,7 @@ Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <limits>
 #include <mutex>
 #include <new>
@@ -323,10 +329,12 @@ namespace llm::detail {
     throw Error(what + ": " + where + ": " + remedy);
 }
 
+inline bool is_control(char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; }
+
 // A name out of a file as a message shows it: in quotes, not too long, without control characters.
 inline std::string shown(std::string_view name) {
     std::string out = "\"";
-    for (const char c : name.substr(0, 80)) out += (c >= 0 && c < ' ') || c == 127 ? '?' : c;
+    for (const char c : name.substr(0, 80)) out += is_control(c) ? '?' : c;
     return out + (name.size() > 80 ? "...\"" : "\"");
 }
 
@@ -348,14 +356,25 @@ inline bool checked_multiply(std::uint64_t& product, std::uint64_t factor) {
     return true;
 }
 
+// Paths are UTF-8 everywhere, also where the system's own are UTF-16.
+inline std::filesystem::path to_path(const std::string& path) try {
+#ifdef __cpp_char8_t
+    return std::u8string(path.begin(), path.end());
+#else
+    return std::filesystem::u8path(path);
+#endif
+} catch (const std::system_error& e) {
+    fail(std::string("not a path (") + e.what() + ")", shown(path), "paths are UTF-8");
+}
+
 inline bool is_directory(const std::string& path) {
     std::error_code ignored;
-    return std::filesystem::is_directory(path, ignored);
+    return std::filesystem::is_directory(to_path(path), ignored);
 }
 
 inline bool file_exists(const std::string& path) {
     std::error_code ignored;
-    return std::filesystem::exists(path, ignored);
+    return std::filesystem::exists(to_path(path), ignored);
 }
 
 // A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS).
@@ -363,10 +382,10 @@ class File {
   public:
     explicit File(const std::string& path) : path_(path) {
         std::error_code error;
-        const auto status = std::filesystem::status(path, error);
-        if (!std::filesystem::exists(status)) fail("no such file", path, "check the path");
-        if (!std::filesystem::is_regular_file(status)) fail("not a file", path, "name a model file or directory");
-        size_ = std::filesystem::file_size(path, error);
+        const auto status = std::filesystem::status(to_path(path), error);
+        if (status.type() == std::filesystem::file_type::not_found) fail("no such file", path, "check the path");
+        if (!error && !is_regular_file(status)) fail("not a file", path, "name a model file or directory");
+        if (!error) size_ = std::filesystem::file_size(to_path(path), error);
         if (!error) error = open();
         if (error) fail("cannot open (" + error.message() + ")", path, "check its permissions");
     }
@@ -407,6 +426,7 @@ class File {
         return descriptor_ < 0 ? std::error_code(errno, std::system_category()) : std::error_code();
     }
     std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
+        if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return 0;
         for (;;) {
             const auto got = ::pread(descriptor_, out, bytes, static_cast<off_t>(offset));
             if (got >= 0) return static_cast<std::size_t>(got);
@@ -419,7 +439,7 @@ class File {
 
   private:
     std::error_code open() {
-        stream_.open(path_, std::ios::binary);
+        stream_.open(to_path(path_), std::ios::binary);
         return stream_ ? std::error_code() : std::make_error_code(std::errc::io_error);
     }
     std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
@@ -671,7 +691,7 @@ class JsonParser {
     const Json* keep(const Json* items, std::size_t count) {
         if (count > room_) {
             room_ = std::max<std::size_t>(count, storage_.pools.empty() ? 64 : 16384);
-            storage_.pools.emplace_back(new Json[room_]);
+            storage_.pools.push_back(std::make_unique<Json[]>(room_));
             next_ = storage_.pools.back().get();
         }
         std::copy(items, items + count, next_);
@@ -1026,6 +1046,15 @@ TensorType find_type(const Matches& matches) {
 template <class Int>
 constexpr std::size_t usize(Int n) {
     return static_cast<std::size_t>(n);
+}
+
+// The product of sizes, as a number of floats or less; more than can be addressed is out of memory.
+inline std::size_t checked_size(std::initializer_list<int> sizes) {
+    std::uint64_t product = 1;
+    for (const int size : sizes)
+        if (!checked_multiply(product, static_cast<std::uint64_t>(size)) || product > SIZE_MAX / 8)
+            throw std::bad_alloc();
+    return static_cast<std::size_t>(product);
 }
 
 // Zeroed memory, aligned to a page or better. Move-only.
@@ -1549,7 +1578,9 @@ constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  //
 #include "llm.h"
 #undef LLM_KERNEL_PASS
 #undef LLM_KERNEL_LANES
-#if defined(__linux__) || defined(__APPLE__)
+// Clang before 16 has the dot product only where the whole program may use it.
+#if (defined(__linux__) && (!defined(__clang__) || __clang_major__ >= 16)) || defined(__ARM_FEATURE_DOTPROD)
+#define LLM_HAS_NEON_DOT
 #define LLM_KERNEL_PASS neon_dot
 #define LLM_KERNEL_LANES 4
 #define LLM_KERNEL_DOT
@@ -1574,7 +1605,7 @@ constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  //
 #define LLM_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 #elif LLM_KERNEL_LANES == 8
 #define LLM_TARGET __attribute__((target("avx2,fma,f16c")))
-#elif defined(LLM_KERNEL_DOT)
+#elif defined(LLM_KERNEL_DOT) && !defined(__ARM_FEATURE_DOTPROD)
 #define LLM_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
 #else
 #define LLM_TARGET
@@ -2044,10 +2075,10 @@ inline std::vector<const Kernels*> available_kernels() {
     }
 #elif defined(__aarch64__)
     sets.push_back(&neon::kernels);
-#if defined(__linux__)
+#if defined(__ARM_FEATURE_DOTPROD)
+    sets.push_back(&neon_dot::kernels);  // as on every Apple processor that runs macOS
+#elif defined(LLM_HAS_NEON_DOT)
     if (getauxval(AT_HWCAP) & (1u << 20)) sets.push_back(&neon_dot::kernels);  // HWCAP_ASIMDDP
-#elif defined(__APPLE__)
-    sets.push_back(&neon_dot::kernels);  // every Apple processor that runs 64-bit macOS has it
 #endif
 #endif
 #endif
@@ -2167,7 +2198,7 @@ struct Product {
 inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n, int token, float* rows) {
     if (p.bias)
         for (int r = 0; r < n; ++r) rows[r] += p.bias[first_row + r];
-    float* y = p.y + usize(token) * p.stride + first_row;
+    float* y = p.y ? p.y + usize(token) * p.stride + first_row : nullptr;
     switch (p.then) {
         case Then::store: std::copy_n(rows, n, y); break;
         case Then::add:
@@ -2190,7 +2221,8 @@ inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, c
     constexpr int kMost = 4;  // groups in a step
     const int step = p.then == Then::gate_gelu ? 4 : p.then == Then::gelu ? 2 : 1;
     const int groups = p.w.groups(), steps = (groups - 1) / step + 1;
-    constexpr std::size_t kGrain = std::size_t{256} << 10;  // bytes x tokens: some microseconds, so that none waits long
+    constexpr std::size_t kGrain = std::size_t{256}
+                                   << 10;  // bytes x tokens: some microseconds, so that none waits long
     const std::size_t step_cost = p.w.group_bytes() * usize(step * x.tokens());
     const int grain = std::min(steps / (pool.size() * 16), static_cast<int>(kGrain / step_cost));
     pool.for_ranges(steps, grain, [&](int begin, int end, int thread) {
@@ -2274,10 +2306,12 @@ struct Checkpoint {
 
     std::string directory() const {
         if (is_directory(path)) return path;
-        const std::string parent = std::filesystem::path(path).parent_path().string();
-        return parent.empty() ? "." : parent;
+        const auto parent = to_path(path).parent_path().u8string();
+        return parent.empty() ? "." : std::string(parent.begin(), parent.end());
     }
 };
+
+constexpr std::size_t kMostTensors = 65536;  // of a file; the largest models have two thousand
 
 [[noreturn]] inline void damaged(const std::string& what, const File& file) {
     fail(what, file.path(), "the file is damaged or incomplete: download it again");
@@ -2342,6 +2376,7 @@ inline void read_safetensors(Checkpoint& checkpoint, const std::string& path) {
     for (const auto& [name, entry] : header.root().members()) {
         if (name == "__metadata__") continue;
         tensors.push_back(safetensors_tensor(name, entry, file, sizeof length + length));
+        if (tensors.size() > kMostTensors) damaged("an impossible number of tensors", file);
     }
     add_tensors(checkpoint, std::move(tensors), file);
 }
@@ -2349,7 +2384,7 @@ inline void read_safetensors(Checkpoint& checkpoint, const std::string& path) {
 // A name from the internet must not lead out of the directory.
 inline bool is_plain_file_name(std::string_view name) {
     if (name.empty() || name == "." || name.find("..") != std::string_view::npos) return false;
-    const auto is_bad = [](char c) { return c == '/' || c == '\\' || c == ':' || (c >= 0 && c < ' ') || c == 127; };
+    const auto is_bad = [](char c) { return c == '/' || c == '\\' || c == ':' || is_control(c); };
     return std::none_of(name.begin(), name.end(), is_bad);
 }
 
@@ -2396,7 +2431,7 @@ class GgufReader {
         if (n > kMostBytes || position_ > kMostBytes) damaged("the header is too large", file_);
         if (n > left_) {
             left_ = std::min(std::max(n, next_piece_), file_.size() - position_);
-            pieces_.emplace_back(new char[static_cast<std::size_t>(left_)]);
+            pieces_.push_back(std::unique_ptr<char[]>(new char[static_cast<std::size_t>(left_)]));
             at_ = pieces_.back().get();
             file_.read(position_, pieces_.back().get(), static_cast<std::size_t>(left_));
             next_piece_ = std::min<std::uint64_t>(2 * next_piece_, 8 << 20);
@@ -2534,7 +2569,7 @@ inline void read_gguf(Checkpoint& checkpoint, std::unique_ptr<File> opened) {
     checkpoint.is_gguf = true;
     checkpoint.format = "GGUF v" + std::to_string(gguf_version(reader, file));
     const std::size_t tensor_count = reader.count(32), pairs = reader.count(13);  // the shortest ones' bytes
-    if (pairs > 65536 || tensor_count > 65536) damaged("an impossible count in the header", file);
+    if (pairs > kMostTensors || tensor_count > kMostTensors) damaged("an impossible count in the header", file);
     for (std::size_t k = 0; k < pairs; ++k) {
         const std::string key(reader.string());
         if (!checkpoint.metadata.emplace(key, reader.value()).second) damaged("two values of " + shown(key), file);
@@ -2577,7 +2612,7 @@ inline Checkpoint open_checkpoint(const std::string& path) {
             read_gguf(checkpoint, std::move(file));
             return checkpoint;
         }
-        if (std::filesystem::path(path).extension() != ".safetensors") {
+        if (to_path(path).extension() != ".safetensors") {
             fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
         }
     } else if (!file_exists(single) && !file_exists(single + ".index.json")) {
@@ -2762,9 +2797,18 @@ struct HashTable {
     // The index of the slot that is_it, or else of the free one where it belongs.
     template <class IsIt>
     std::size_t find(std::uint64_t hash, const IsIt& is_it) const {
-        std::size_t i = static_cast<std::size_t>(hash >> (64 - bits));
-        while (slots[i].id >= 0 && !is_it(slots[i])) i = (i + 1) & (slots.size() - 1);
+        const std::size_t first = static_cast<std::size_t>(hash >> (64 - bits));
+        std::size_t i = first;
+        while (slots[i].id >= 0 && !is_it(slots[i])) {
+            i = (i + 1) & (slots.size() - 1);
+            if (((i - first) & (slots.size() - 1)) == kMostProbes) crowded();
+        }
         return i;
+    }
+    static constexpr std::size_t kMostProbes = 512;
+    // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
+    [[noreturn]] static void crowded() {
+        fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
     }
     int bits = 1;
     std::vector<Slot> slots;  // [2^bits]
@@ -2999,7 +3043,8 @@ class Encoder {
 
 }  // namespace detail
 
-inline std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool parse_special) const {
+std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool parse_special) const {
+    if (vocab_size() == 0) detail::fail("there is no tokenizer", "encode", "load a model from a file");
     if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
     if (add_bos && impl_->add_bos) ids.push_back(impl_->bos);
@@ -3018,7 +3063,7 @@ inline std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, b
     return ids;
 }
 
-inline std::string Tokenizer::piece(int id) const {
+std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
         detail::fail("there is no token " + std::to_string(id),
                      "a vocabulary of " + std::to_string(vocab_size()) + " tokens", "pass ids of this model");
@@ -3030,19 +3075,19 @@ inline std::string Tokenizer::piece(int id) const {
                                                    : std::string(token.spelling);
 }
 
-inline std::string Tokenizer::decode(const std::vector<int>& ids) const {
+std::string Tokenizer::decode(const std::vector<int>& ids) const {
     std::string text;
     for (const int id : ids) text += piece(id);
     return text;
 }
 
-inline int Tokenizer::vocab_size() const { return impl_->vocabulary.size(); }
-inline int Tokenizer::bos() const { return impl_->bos; }
-inline bool Tokenizer::is_end(int id) const {
-    return std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
+int Tokenizer::vocab_size() const { return impl_ ? impl_->vocabulary.size() : 0; }
+int Tokenizer::bos() const { return impl_ ? impl_->bos : -1; }
+bool Tokenizer::is_end(int id) const {
+    return impl_ && std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
 }
-inline int Tokenizer::find(std::string_view piece) const {
-    const detail::AddedToken* added = detail::longest_match(impl_->added, piece);
+int Tokenizer::find(std::string_view piece) const {
+    const detail::AddedToken* added = impl_ ? detail::longest_match(impl_->added, piece) : nullptr;
     return added && added->spelling == piece ? added->id : -1;
 }
 
@@ -3437,6 +3482,10 @@ class Fields {
         if (!(value > -1e30 && value < 1e30)) refuse(name, "is missing or out of range");
         return value;
     }
+    float real(const Json& value, const char* name) const {
+        if (!(std::fabs(value.number()) < 1e30)) refuse(name, "is out of range");
+        return static_cast<float>(value.number());
+    }
     // A fallback of -1 means that there is none.
     int integer(const std::string& name, int lowest, int highest, double fallback = -1) const {
         const double value = real(name, fallback);
@@ -3470,7 +3519,8 @@ class Fields {
     const Json* json_;
 };
 
-constexpr int kMostRows = 1 << 24;  // of anything: the largest vocabularies have a 64th of it
+constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
+constexpr int kMostWidth = 1 << 18;  // of a token's vectors: what a session allocates for them stays below 2 GB
 constexpr int kMostHeadDim = 1024;
 
 inline Config::Architecture architecture_of(const Fields& f, const Checkpoint& file) {
@@ -3478,7 +3528,7 @@ inline Config::Architecture architecture_of(const Fields& f, const Checkpoint& f
     if (name == "gpt2") return Config::Architecture::gpt2;
     if (name == "gemma3" || name == "gemma3_text") return Config::Architecture::gemma3;
     f.refuse(file.is_gguf ? "general.architecture" : "model_type",
-             "is '" + name + "', not gpt2, gemma3 or gemma3_text");
+             "is " + shown(name) + ", not gpt2, gemma3 or gemma3_text");
 }
 
 inline Config gpt2_config(const Fields& f, bool gguf) {
@@ -3488,7 +3538,7 @@ inline Config gpt2_config(const Fields& f, bool gguf) {
     Config c;
     c.architecture = Config::Architecture::gpt2;
     c.context_length = f.integer(key("n_positions", "context_length"), 1, kMostRows, gguf ? -1 : 1024);
-    c.hidden_size = f.integer(key("n_embd", "embedding_length"), 1, 1 << 20, gguf ? -1 : 768);
+    c.hidden_size = f.integer(key("n_embd", "embedding_length"), 1, kMostWidth, gguf ? -1 : 768);
     c.num_layers = f.integer(key("n_layer", "block_count"), 1, 1000, gguf ? -1 : 12);
     c.num_heads = f.integer(key("n_head", "attention.head_count"), 1, 1 << 12, gguf ? -1 : 12);
     c.num_kv_heads = c.num_heads;
@@ -3496,12 +3546,12 @@ inline Config gpt2_config(const Fields& f, bool gguf) {
     if (c.head_dim > kMostHeadDim) f.refuse(key("n_head", "attention.head_count"), "is too small");
     if (c.hidden_size % c.num_heads)
         f.refuse(key("n_embd", "embedding_length"), "is no multiple of the number of heads");
-    c.intermediate_size = f.integer(key("n_inner", "feed_forward_length"), 1, 1 << 22, 4 * c.hidden_size);
+    c.intermediate_size = f.integer(key("n_inner", "feed_forward_length"), 1, kMostWidth, 4 * c.hidden_size);
     c.norm_eps = static_cast<float>(f.real(key("layer_norm_epsilon", "attention.layer_norm_epsilon"), 1e-5));
     c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
     const std::string activation = f.string("activation_function", "gelu_new");
     if (activation != "gelu_new" && activation != "gelu_pytorch_tanh")
-        f.refuse("activation_function", "is '" + activation + "', not gelu_new");
+        f.refuse("activation_function", "is " + shown(activation) + ", not gelu_new");
     if (!f.boolean("scale_attn_weights", true)) f.refuse("scale_attn_weights", "is false");
     if (f.boolean("scale_attn_by_inverse_layer_idx", false)) f.refuse("scale_attn_by_inverse_layer_idx", "is true");
     c.is_local.assign(usize(c.num_layers), false);
@@ -3516,8 +3566,8 @@ inline void gemma3_rope_from_json(const Fields& f, Config& c) {
     if (const Json* both = f.json("rope_parameters")) {
         scaling = both->find("full_attention");
         const Json* local = both->find("sliding_attention");
-        const auto theta = [](const Json* v, float& out) {
-            if (v && v->find("rope_theta")) out = static_cast<float>(v->find("rope_theta")->number());
+        const auto theta = [&](const Json* v, float& out) {
+            if (v && v->find("rope_theta")) out = f.real(*v->find("rope_theta"), "rope_theta");
         };
         theta(scaling, c.rope_theta);
         theta(local, c.rope_local_theta);
@@ -3527,9 +3577,9 @@ inline void gemma3_rope_from_json(const Fields& f, Config& c) {
     if (!type) type = scaling->find("type");
     const std::string_view name = type ? type->string() : "default";
     if (name == "default") return;
-    if (name != "linear") f.refuse("rope_type", "is '" + std::string(name) + "', not linear");
+    if (name != "linear") f.refuse("rope_type", "is " + shown(name) + ", not linear");
     const Json* factor = scaling->find("factor");
-    c.rope_scaling = factor ? static_cast<float>(factor->number()) : 1.0f;
+    c.rope_scaling = factor ? f.real(*factor, "rope_scaling") : 1.0f;
 }
 
 inline void gemma3_rope_from_gguf(const Fields& f, Config& c) {
@@ -3537,7 +3587,7 @@ inline void gemma3_rope_from_gguf(const Fields& f, Config& c) {
     c.rope_local_theta = static_cast<float>(f.real("gemma3.rope.freq_base_swa", 1e4));
     const std::string type = f.string("gemma3.rope.scaling.type", "none");
     if (type == "linear") c.rope_scaling = static_cast<float>(f.real("gemma3.rope.scaling.factor", 1));
-    else if (type != "none") f.refuse("gemma3.rope.scaling.type", "is '" + type + "', not linear");
+    else if (type != "none") f.refuse("gemma3.rope.scaling.type", "is " + shown(type) + ", not linear");
 }
 
 // Which layers see only a window: `layer_types`, or all but every sixth (or whatever the pattern's length is).
@@ -3546,7 +3596,7 @@ inline std::vector<bool> gemma3_local_layers(const Fields& f, bool gguf, int lay
     if (const Json* types = f.json("layer_types")) {
         for (const Json& type : types->array()) {
             if (type.string() != "sliding_attention" && type.string() != "full_attention")
-                f.refuse("layer_types", "holds '" + std::string(type.string()) + "'");
+                f.refuse("layer_types", "holds " + shown(type.string()));
             local.push_back(type.string() == "sliding_attention");
         }
         if (local.size() != usize(layers)) f.refuse("layer_types", "has another length than the model");
@@ -3567,8 +3617,8 @@ inline Config gemma3_config(const Fields& f, bool gguf) {
     Config c;
     c.architecture = Config::Architecture::gemma3;
     c.context_length = f.integer(key("max_position_embeddings", "context_length"), 1, kMostRows, gguf ? -1 : 131072);
-    c.hidden_size = f.integer(key("hidden_size", "embedding_length"), 1, 1 << 20, gguf ? -1 : 2304);
-    c.intermediate_size = f.integer(key("intermediate_size", "feed_forward_length"), 1, 1 << 22, gguf ? -1 : 9216);
+    c.hidden_size = f.integer(key("hidden_size", "embedding_length"), 1, kMostWidth, gguf ? -1 : 2304);
+    c.intermediate_size = f.integer(key("intermediate_size", "feed_forward_length"), 1, kMostWidth, gguf ? -1 : 9216);
     c.num_layers = f.integer(key("num_hidden_layers", "block_count"), 1, 1000, gguf ? -1 : 26);
     c.num_heads = f.integer(key("num_attention_heads", "attention.head_count"), 1, 1 << 12, gguf ? -1 : 8);
     c.num_kv_heads = f.integer(key("num_key_value_heads", "attention.head_count_kv"), 1, 1 << 12, gguf ? -1 : 4);
@@ -3586,7 +3636,7 @@ inline Config gemma3_config(const Fields& f, bool gguf) {
     c.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
     const std::string activation = f.string("hidden_activation", "gelu_pytorch_tanh");
     if (activation != "gelu_pytorch_tanh")
-        f.refuse("hidden_activation", "is '" + activation + "', not gelu_pytorch_tanh");
+        f.refuse("hidden_activation", "is " + shown(activation) + ", not gelu_pytorch_tanh");
     for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
         if (f.json(name)) f.refuse(name, "is set, which Gemma 3 has no use for");
     if (f.boolean("attention_bias", false)) f.refuse("attention_bias", "is true");
@@ -3645,8 +3695,10 @@ class Loader {
     Matrix matrix(const std::vector<Part>& parts, int cols, Join join = Join::stacked, bool transposed = false) {
         int rows = 0;
         for (const Part& part : parts) rows += join == Join::in_turn ? round_up(part.rows, kGroup) : part.rows;
+        Source source{{}, cols, join, transposed, {}};  // first, so that memory is asked for only if the file has it
+        if (!file_.tensors.empty()) take_all(source, parts);
         Matrix m(memory_, options_.dtype, rows, cols);
-        file_.tensors.empty() ? fill_randomly(m) : fill(m, parts, join, transposed);
+        file_.tensors.empty() ? fill_randomly(m) : fill(m, source);
         if (parts.size() > 1) info_.fused += static_cast<int>(parts.size());
         if (options_.progress) options_.progress(static_cast<float>(bytes_done_ / bytes_total_), parts[0].hf);
         return m;
@@ -3771,18 +3823,20 @@ class Loader {
     };
     static constexpr std::size_t kQ8Bytes = 34;  // of a Q8_0 block in a file: f16 scale, 32 i8
 
-    void fill(Matrix& m, const std::vector<Part>& parts, Join join, bool transposed) {
-        Source source{{}, m.cols, join, transposed, {}};
+    void take_all(Source& source, const std::vector<Part>& parts) {
         bool exact = true;
         for (const Part& part : parts) {
-            const auto r = static_cast<std::uint64_t>(part.rows), c = static_cast<std::uint64_t>(m.cols);
+            const auto r = static_cast<std::uint64_t>(part.rows), c = static_cast<std::uint64_t>(source.cols);
             const Tensor& t =
-                take(part, transposed ? std::vector<std::uint64_t>{c, r} : std::vector<std::uint64_t>{r, c});
+                take(part, source.transposed ? std::vector<std::uint64_t>{c, r} : std::vector<std::uint64_t>{r, c});
             source.tensors.push_back({&t, part.rows});
-            exact = exact && (m.dtype == DType::f32 || t.type == TensorType::q8_0);
+            exact = exact && (options_.dtype == DType::f32 || t.type == TensorType::q8_0);
         }
         ++(exact ? info_.exact : info_.quantized);
-        if (transposed) source.read_whole(pool_);
+    }
+
+    void fill(Matrix& m, Source& source) {
+        if (source.transposed) source.read_whole(pool_);
         pool_.for_ranges(m.groups(), 4, [&](int begin, int end, int) {
             Rows rows(source, m.dtype);
             for (int g = begin; g < end; ++g) pack_group(m, g, rows);
@@ -4017,6 +4071,17 @@ inline int checked_threads(int threads) {
 
 namespace detail {
 
+// A program of 32 bits cannot hold every model.
+inline void check_address_space(const Checkpoint& file, DType dtype) {
+    double bytes = 0;
+    for (const auto& [name, tensor] : file.tensors)
+        bytes += static_cast<double>(tensor.elements()) * (dtype == DType::f32 ? 4.0 : 34.0 / 32.0);
+    if (bytes > static_cast<double>(SIZE_MAX) * 0.75)
+        fail("the model is too large for a program of " + std::to_string(8 * sizeof(void*)) + " bits",
+             file.path + " takes " + std::to_string(static_cast<std::uint64_t>(bytes / 1e6)) + " MB",
+             "use a program of 64 bits");
+}
+
 inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* head, const LoadOptions& options,
                          ThreadPool& pool, std::uint64_t seed) {
     Config& c = m.config;
@@ -4026,6 +4091,7 @@ inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* hea
     m.info.format = file.format;
     for (const auto& [name, tensor] : file.tensors) ++m.info.tensors[traits(tensor.type).name];
     Weights& w = m.weights;
+    check_address_space(file, options.dtype);
     Loader load(file, options, *m.kernels, pool, w.memory, m.info, seed);
     gpt2 ? load_gpt2(load, file, c, w) : load_gemma3(load, file, c, w);
     c.tied_head = head == nullptr;
@@ -4044,7 +4110,7 @@ inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* hea
 
 }  // namespace detail
 
-inline Model Model::load(const std::string& path, const LoadOptions& options) {
+Model Model::load(const std::string& path, const LoadOptions& options) {
     using namespace detail;
     ThreadPool pool(checked_threads(options.threads));
     if (options.progress) options.progress(0.0f, "opening");
@@ -4055,7 +4121,7 @@ inline Model Model::load(const std::string& path, const LoadOptions& options) {
     c = architecture_of(fields, file) == Config::Architecture::gpt2 ? gpt2_config(fields, file.is_gguf)
                                                                     : gemma3_config(fields, file.is_gguf);
     c.vocab_size = embedding_rows(file);
-    if ((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim > kMostRows)
+    if ((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim > kMostWidth)
         fields.refuse("heads x head_dim", "is too large");
     if (options.progress) options.progress(0.0f, "tokenizer");
     impl->tokenizer.impl_ = load_tokenizer(file);
@@ -4066,7 +4132,7 @@ inline Model Model::load(const std::string& path, const LoadOptions& options) {
     return model;
 }
 
-inline Model Model::random(const Config& config, const LoadOptions& options, std::uint64_t seed) {
+Model Model::random(const Config& config, const LoadOptions& options, std::uint64_t seed) {
     using namespace detail;
     const auto require = [](bool good, const char* name) {
         if (!good) fail("this configuration cannot be used", name, "set every size as a published config.json does");
@@ -4075,9 +4141,10 @@ inline Model Model::random(const Config& config, const LoadOptions& options, std
     for (const int size : {c.vocab_size, c.context_length, c.hidden_size, c.intermediate_size, c.num_layers,
                            c.num_heads, c.num_kv_heads, c.head_dim})
         require(size > 0 && size <= kMostRows, "a size is missing or too large");
+    require(c.hidden_size <= kMostWidth && c.intermediate_size <= kMostWidth, "a size is too large");
     require(c.head_dim <= kMostHeadDim && c.head_dim % 2 == 0, "head_dim is odd or too large");
     require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
-    require((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim <= kMostRows,
+    require((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth,
             "heads x head_dim is too large");
     require(c.is_local.size() == usize(c.num_layers), "is_local has another length than num_layers");
     if (c.architecture == Config::Architecture::gpt2)
@@ -4097,10 +4164,14 @@ inline Model Model::random(const Config& config, const LoadOptions& options, std
     return model;
 }
 
-inline const Config& Model::config() const { return impl_->config; }
-inline const Tokenizer& Model::tokenizer() const { return impl_->tokenizer; }
-inline const ModelInfo& Model::info() const { return impl_->info; }
-inline DType Model::dtype() const { return impl_->dtype; }
+const Model::Impl& Model::impl() const {
+    if (!impl_) detail::fail("there is no model", "an llm::Model that nothing was loaded into", "use Model::load");
+    return *impl_;
+}
+const Config& Model::config() const { return impl().config; }
+const Tokenizer& Model::tokenizer() const { return impl().tokenizer; }
+const ModelInfo& Model::info() const { return impl().info; }
+DType Model::dtype() const { return impl().dtype; }
 namespace detail {
 
 // ==== ATTENTION ======================================================================================================
@@ -4148,9 +4219,7 @@ struct KvCache {
         return round_up(static_cast<int>(wanted), kChunk);
     }
     std::size_t bytes_per_position() const { return 2 * usize(num_kv_heads * head_dim) * (f16 ? 2 : 4); }
-    std::size_t bytes(int dims) const {
-        return usize(num_kv_heads) * usize(slots) * usize(dims) * (f16 ? sizeof(std::uint16_t) : sizeof(float));
-    }
+    std::size_t bytes(int dims) const { return checked_size({num_kv_heads, slots, dims, f16 ? 2 : 4}); }
     template <class Value>
     CacheView<Value> view() const {
         return {k.as<Value>(), v.as<Value>(), slots, head_dim, round_up(head_dim, kGroup)};
@@ -4550,15 +4619,14 @@ inline Transformer::Transformer(const Model& m, int context_length, int threads)
       attention(pool, kernels, config),
       context(checked_context(config, context_length)),
       batch(std::min(context, kBatch)) {
-    const auto size = [](std::int64_t a, std::int64_t b) { return usize(a * b); };
     for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
     const int q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
-    x.resize(size(batch, config.hidden_size));
+    x.resize(checked_size({batch, config.hidden_size}));
     y.resize(x.size());
-    qkv.resize(size(batch, q + 2 * kv));
-    attended.resize(size(batch, q));
-    rows.resize(size(pool.size(), std::max(q + 2 * kv, config.hidden_size)));
-    angles.resize(size(batch, 2 * config.head_dim));
+    qkv.resize(checked_size({batch, q + 2 * kv}));
+    attended.resize(checked_size({batch, q}));
+    rows.resize(checked_size({pool.size(), std::max(q + 2 * kv, config.hidden_size)}));
+    angles.resize(checked_size({batch, 2 * config.head_dim}));
     history.reserve(usize(context));
 }
 
@@ -4677,9 +4745,10 @@ inline void Transformer::run_layers(const int* ids, int count) {
     tokens = ids;
     n = count;
     position = static_cast<int>(history.size());
+    written = std::max(written, position + count);  // also if an exception ends it half-way
     config.architecture == Config::Architecture::gpt2 ? gpt2() : gemma3();
     history.insert(history.end(), ids, ids + count);
-    written = std::max(written, position + count);
+    unread.clear();
 }
 
 // Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
@@ -4715,7 +4784,6 @@ inline void Transformer::check(const int* ids, int count) const {
 
 inline const float* Transformer::forward(const int* ids, int count) {
     check(ids, count);
-    unread.clear();
     for (int done = 0; done < count; done += batch) run_layers(ids + done, std::min(batch, count - done));
     return compute_logits(n - 1, 1);
 }
@@ -4723,7 +4791,6 @@ inline const float* Transformer::forward(const int* ids, int count) {
 inline void Transformer::forward_each(const int* ids, int count,
                                       const std::function<void(int, const float*)>& on_logits) {
     check(ids, count);
-    unread.clear();
     for (int done = 0; done < count; done += batch) {
         run_layers(ids + done, std::min(batch, count - done));
         for (int first = 0, chunk = n; first < chunk; first += kTile) {
@@ -4760,28 +4827,27 @@ struct Session::Impl : detail::Transformer {
     using Transformer::Transformer;
 };
 
-inline Session::Session(const Model& model, int context, int threads)
+Session::Session(const Model& model, int context, int threads)
     : impl_(std::make_unique<Impl>(model, context, threads)) {}
-inline Session::~Session() = default;
-inline Session::Session(Session&&) noexcept = default;
-inline Session& Session::operator=(Session&&) noexcept = default;
-inline const float* Session::forward(const int* tokens, int n) {
+Session::~Session() = default;
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+const float* Session::forward(const int* tokens, int n) {
     const float* logits = nullptr;
     impl_->profiler.step(n, [&] { logits = impl_->forward(tokens, n); });
     return logits;
 }
-inline void Session::forward_each(const int* tokens, int n,
-                                  const std::function<void(int i, const float* logits)>& on_logits) {
+void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
     impl_->profiler.step(n, [&] { impl_->forward_each(tokens, n, on_logits); });
 }
-inline int Session::position() const { return impl_->held(); }
-inline int Session::context() const { return impl_->context; }
-inline int Session::threads() const { return impl_->pool.size(); }
-inline const Model& Session::model() const { return impl_->owner; }
-inline void Session::rewind(int position) { impl_->rewind(position); }
-inline void Session::on_timing(std::function<void(const Timing&)> report) { impl_->profiler.listen(std::move(report)); }
+int Session::position() const { return impl_->held(); }
+int Session::context() const { return impl_->context; }
+int Session::threads() const { return impl_->pool.size(); }
+const Model& Session::model() const { return impl_->owner; }
+void Session::rewind(int position) { impl_->rewind(position); }
+void Session::on_timing(std::function<void(const Timing&)> report) { impl_->profiler.listen(std::move(report)); }
 
-inline std::size_t Model::session_bytes(int context) const {
+std::size_t Model::session_bytes(int context) const {
     using namespace detail;
     const Config& c = config();
     context = checked_context(c, context);
@@ -4861,11 +4927,9 @@ inline void check_sampling(const Sampling& s) {
 
 }  // namespace detail
 
-inline Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) {
-    detail::check_sampling(options);
-}
+Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) { detail::check_sampling(options); }
 
-inline void Sampler::accept(int id) {
+void Sampler::accept(int id) {
     const auto most = detail::usize(options_.repeat_last_n);
     if (most == 0) return;
     if (recent_.size() < most) recent_.push_back(id);
@@ -4873,7 +4937,7 @@ inline void Sampler::accept(int id) {
     ++accepted_;
 }
 
-inline int Sampler::sample(const float* logits, int n) {
+int Sampler::sample(const float* logits, int n) {
     using namespace detail;
     if (n < 1 || !logits) fail("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
     candidates_.resize(usize(n));
@@ -4953,8 +5017,8 @@ class TextStream {
 
 }  // namespace detail
 
-inline Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
-                      const std::function<bool(std::string_view text)>& on_text) {
+Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
+               const std::function<bool(std::string_view text)>& on_text) {
     using Clock = std::chrono::steady_clock;
     const Tokenizer& tokenizer = session.model().tokenizer();
     const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
@@ -5000,4 +5064,7 @@ inline Stats generate(Session& session, std::string_view prompt, const GenerateO
 }
 
 }  // namespace llm
+
+#pragma pop_macro("max")
+#pragma pop_macro("min")
 #endif  // LLM_IMPLEMENTATION

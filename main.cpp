@@ -3,6 +3,11 @@
 #define LLM_IMPLEMENTATION
 #include "llm.h"
 
+#ifdef _WIN32
+#include <windows.h>
+// after it
+#include <shellapi.h>
+#endif
 #include <unistd.h>
 
 #include <algorithm>
@@ -178,7 +183,7 @@ void show_progress(float done, const char* what) {
 
 std::string read_file(const std::string& path) {
     std::ifstream file;
-    if (path != "-") file.open(path, std::ios::binary);
+    if (path != "-") file.open(llm::detail::to_path(path), std::ios::binary);
     std::istream& in = path == "-" ? std::cin : file;
     std::ostringstream text;
     if (in.peek() != EOF) text << in.rdbuf();
@@ -420,6 +425,20 @@ std::string describe(const llm::Session& session, const std::string& path) {
            format("%.1f MB KV cache and scratch\n", mega(model.session_bytes(session.context())));
 }
 
+// The command line in UTF-8, without the program's name; and a console that shows UTF-8.
+std::vector<std::string> arguments([[maybe_unused]] int argc, [[maybe_unused]] char** argv) {
+#ifdef _WIN32
+    SetConsoleOutputCP(CP_UTF8);
+    std::vector<std::string> args;
+    wchar_t** const wide = CommandLineToArgvW(GetCommandLineW(), &argc);
+    for (int i = 1; wide && i < argc; ++i) args.push_back(std::filesystem::path(wide[i]).u8string());
+    LocalFree(wide);
+    return args;
+#else
+    return {argv + std::min(argc, 1), argv + argc};
+#endif
+}
+
 int run(const std::vector<std::string>& args) {
     Options o;
     const std::vector<Flag> flags = make_flags(o);
@@ -464,10 +483,12 @@ int run(const std::vector<std::string>& args) {
 }  // namespace
 
 int main(int argc, char** argv) {
+#ifdef SIGPIPE
     std::signal(SIGPIPE, SIG_IGN);  // a closed pipe shall be a failed write
+#endif
     std::signal(SIGINT, on_interrupt);
     try {
-        return run({argv + std::min(argc, 1), argv + argc});
+        return run(arguments(argc, argv));
     } catch (const std::bad_alloc&) {
         std::fprintf(stderr, "%sllm: out of memory: try a smaller model or -c\n", clear_line());
     } catch (const std::exception& e) {
