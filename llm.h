@@ -1403,15 +1403,25 @@ struct WeightBlock {
 };
 static_assert(sizeof(ActivationBlock) == 40 && sizeof(WeightBlock) == 544, "the kernels count on these sizes");
 
+// Groups of float rows: column c of group g is 16 values, F32 or F16, at w + g * next + c * pitch.
+template <class Weight>
+struct FloatRows {
+    const Weight* w;
+    int columns;
+    std::size_t pitch, next;
+    const Weight* group(int g) const { return w + usize(g) * next; }
+};
+
 struct Kernels {
     const char* name;
 
-    // Products of one group with m <= kTile tokens: y[t * stride + r] = sum over c of W[r][c] * x[c][t].
-    //   x: [blocks][m] blocks, or [columns][m] floats; float W: column c's 16 values start at w + c * pitch; `add` adds to y.
-    void (*product_q8)(const WeightBlock* w, int blocks, const ActivationBlock* x, int m, float* y, std::size_t stride);
-    void (*product_f32)(const float* w, std::size_t pitch, int columns, const float* x, int m, float* y,
-                        std::size_t stride, bool add);
-    void (*product_f16)(const std::uint16_t* w, std::size_t pitch, int columns, const float* x, int m, float* y,
+    // Products of groups with m <= kTile tokens: y[t * stride + r] = sum over c of W[r][c] * x[c][t], or added to it.
+    //   w: [groups][blocks] blocks, or groups of floats; x: [blocks][m] blocks, or [columns][m] floats
+    void (*product_q8)(const WeightBlock* w, int groups, int blocks, const ActivationBlock* x, int m, float* y,
+                       std::size_t stride);
+    void (*product_f32)(const FloatRows<float>& w, int groups, const float* x, int m, float* y, std::size_t stride,
+                        bool add);
+    void (*product_f16)(const FloatRows<std::uint16_t>& w, int groups, const float* x, int m, float* y,
                         std::size_t stride, bool add);
 
     // x[n] in blocks of 32, the last one filled up with zeros: out[b * step] for block b.
@@ -1437,19 +1447,21 @@ struct Kernels {
 
 namespace scalar {
 
-inline void product_q8(const WeightBlock* w, int blocks, const ActivationBlock* x, int m, float* y,
+inline void product_q8(const WeightBlock* w, int groups, int blocks, const ActivationBlock* x, int m, float* y,
                        std::size_t stride) {
-    for (int t = 0; t < m; ++t) {
-        float sum[kGroup] = {};
-        for (int b = 0; b < blocks; ++b) {
-            const ActivationBlock& a = x[b * m + t];
-            for (int r = 0; r < kGroup; ++r) {
-                std::int32_t dot = a.offset;
-                for (int c = 0; c < kBlock; ++c) dot += w[b].w[c / 4][r][c % 4] * a.q[c];
-                sum[r] += static_cast<float>(dot) * (f16_to_f32(w[b].scale[r]) * a.scale);
+    for (int g = 0; g < groups; ++g, w += blocks) {
+        for (int t = 0; t < m; ++t) {
+            float sum[kGroup] = {};
+            for (int b = 0; b < blocks; ++b) {
+                const ActivationBlock& a = x[b * m + t];
+                for (int r = 0; r < kGroup; ++r) {
+                    std::int32_t dot = a.offset;
+                    for (int c = 0; c < kBlock; ++c) dot += w[b].w[c / 4][r][c % 4] * a.q[c];
+                    sum[r] += static_cast<float>(dot) * (f16_to_f32(w[b].scale[r]) * a.scale);
+                }
             }
+            std::copy_n(sum, kGroup, y + usize(t) * stride + g * kGroup);
         }
-        std::copy_n(sum, kGroup, y + usize(t) * stride);
     }
 }
 
@@ -1457,15 +1469,16 @@ inline float to_float(float x) { return x; }
 inline float to_float(std::uint16_t x) { return f16_to_f32(x); }
 
 template <class Weight>
-void product(const Weight* w, std::size_t pitch, int columns, const float* x, int m, float* y, std::size_t stride,
-             bool add) {
-    for (int t = 0; t < m; ++t) {
-        float sum[kGroup] = {};
-        float* yt = y + usize(t) * stride;
-        if (add) std::copy_n(yt, kGroup, sum);
-        for (int c = 0; c < columns; ++c)
-            for (int r = 0; r < kGroup; ++r) sum[r] += to_float(w[usize(c) * pitch + usize(r)]) * x[c * m + t];
-        std::copy_n(sum, kGroup, yt);
+void product(const FloatRows<Weight>& w, int groups, const float* x, int m, float* y, std::size_t stride, bool add) {
+    for (int g = 0; g < groups; ++g) {
+        for (int t = 0; t < m; ++t) {
+            float sum[kGroup] = {}, *out = y + usize(t) * stride + g * kGroup;
+            if (add) std::copy_n(out, kGroup, sum);
+            const Weight* column = w.group(g);
+            for (int c = 0; c < w.columns; ++c, column += w.pitch)
+                for (int r = 0; r < kGroup; ++r) sum[r] += to_float(column[r]) * x[c * m + t];
+            std::copy_n(sum, kGroup, out);
+        }
     }
 }
 
@@ -1626,7 +1639,7 @@ namespace llm::detail::LLM_KERNEL_PASS {
 using Floats = __m512;
 using Ints = __m512i;
 constexpr int kLanes = 16;
-constexpr int kTokens = 12, kVectors = 1;  // of a product at a time: tokens, and vectors of 16 rows
+constexpr int kQ8Tokens = 6, kQ8Vectors = 2, kFloatTokens = 12, kFloatVectors = 2;  // that a product holds in registers
 LLM_OP Floats set(float x) { return _mm512_set1_ps(x); }
 LLM_OP Floats load(const float* p) { return _mm512_loadu_ps(p); }
 LLM_OP Floats load(const float* p, int n) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p); }
@@ -1659,18 +1672,15 @@ LLM_OP std::int32_t sum(Ints a) { return _mm512_reduce_add_epi32(a); }
 LLM_OP void store(std::int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
 LLM_OP Ints load_weights(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
 LLM_OP Ints start_dot(std::int32_t offset) { return _mm512_set1_epi32(offset); }
-LLM_OP Ints dot(Ints acc, Ints w, const std::int8_t* x) {
-    std::int32_t four;
-    std::memcpy(&four, x, 4);
-    return _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(four));
-}
+LLM_OP Ints set(std::int32_t x) { return _mm512_set1_epi32(x); }
+LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return _mm512_dpbusd_epi32(acc, w, x); }
 
 #elif LLM_KERNEL_LANES == 8  // AVX2
 
 using Floats = __m256;
 using Ints = __m256i;
 constexpr int kLanes = 8;
-constexpr int kTokens = 4, kVectors = 1;
+constexpr int kQ8Tokens = 4, kQ8Vectors = 1, kFloatTokens = 6, kFloatVectors = 2;
 LLM_OP __m256i first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
@@ -1723,10 +1733,9 @@ LLM_OP Ints load_weights(const std::uint8_t* p) {
     return _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_set1_epi8(-128));
 }
 LLM_OP Ints start_dot(std::int32_t) { return _mm256_setzero_si256(); }
-LLM_OP Ints dot(Ints acc, Ints w, const std::int8_t* x) {
-    std::int32_t four;
-    std::memcpy(&four, x, 4);
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(_mm256_set1_epi32(four), w));
+LLM_OP Ints set(std::int32_t x) { return _mm256_set1_epi32(x); }
+LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
@@ -1735,7 +1744,7 @@ LLM_OP Ints dot(Ints acc, Ints w, const std::int8_t* x) {
 using Floats = float32x4_t;
 using Ints = int32x4_t;
 constexpr int kLanes = 4;
-constexpr int kTokens = 4, kVectors = 2;
+constexpr int kQ8Tokens = 4, kQ8Vectors = 2, kFloatTokens = 6, kFloatVectors = 4;
 LLM_OP Floats set(float x) { return vdupq_n_f32(x); }
 LLM_OP Floats load(const float* p) { return vld1q_f32(p); }
 LLM_OP Floats load(const float* p, int n) {
@@ -1773,10 +1782,9 @@ LLM_OP void store(std::int8_t* p, Ints a) {
 }
 LLM_OP Ints load_weights(const std::uint8_t* p) { return vreinterpretq_s32_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(128))); }
 LLM_OP Ints start_dot(std::int32_t) { return vdupq_n_s32(0); }
-LLM_OP Ints dot(Ints acc, Ints w, const std::int8_t* x) {
-    std::int32_t four;
-    std::memcpy(&four, x, 4);
-    const int8x16_t a = vreinterpretq_s8_s32(w), b = vreinterpretq_s8_s32(vdupq_n_s32(four));
+LLM_OP Ints set(std::int32_t x) { return vdupq_n_s32(x); }
+LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
+    const int8x16_t a = vreinterpretq_s8_s32(w), b = vreinterpretq_s8_s32(x);
 #ifdef LLM_KERNEL_DOT
     return vdotq_s32(acc, a, b);
 #else
@@ -1796,7 +1804,7 @@ LLM_OP void prefetch(const void* p) {
 
 struct ProductQ8 {
     const WeightBlock* weights;
-    int blocks;
+    int groups, blocks;
     const ActivationBlock* x;
     int m;
     float* y;
@@ -1804,26 +1812,37 @@ struct ProductQ8 {
 
     template <int M, int V>
     LLM_TARGET void tile(int first, int row) const {
+        const int lane = row % kGroup;
+        const WeightBlock* w[V];
         Floats total[M][V];
-        LLM_UNROLL for (int t = 0; t < M; ++t) { LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = set(0.0f); }
+        LLM_UNROLL for (int v = 0; v < V; ++v) {
+            w[v] = weights + usize((row + v * kLanes) / kGroup) * usize(blocks);
+            LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = set(0.0f);
+        }
         const ActivationBlock* a = x + first;
-        for (const WeightBlock *w = weights, *end = weights + blocks; w < end; ++w, a += m) {
+        for (int b = 0; b < blocks; ++b, a += m) {
             Ints acc[M][V];
-            if (M <= kPrefetchTokens) prefetch(w);
-            LLM_UNROLL for (int t = 0; t < M; ++t) {
-                LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = start_dot(a[t].offset);
+            LLM_UNROLL for (int v = 0; v < V; ++v) {
+                if (M <= kPrefetchTokens) prefetch(w[v]);
+                LLM_UNROLL for (int t = 0; t < M; ++t) acc[t][v] = start_dot(a[t].offset);
             }
             LLM_UNROLL for (int c = 0; c < kBlock / 4; ++c) {
-                if (M <= kPrefetchTokens) prefetch(w->w[c][row]);
+                Ints columns[V];
                 LLM_UNROLL for (int v = 0; v < V; ++v) {
-                    const Ints columns = load_weights(w->w[c][row + v * kLanes]);
-                    LLM_UNROLL for (int t = 0; t < M; ++t) acc[t][v] = dot(acc[t][v], columns, a[t].q + 4 * c);
+                    const std::uint8_t* four = w[v]->w[c][(lane + v * kLanes) % kGroup];
+                    if (M <= kPrefetchTokens) prefetch(four);
+                    columns[v] = load_weights(four);
+                }
+                LLM_UNROLL for (int t = 0; t < M; ++t) {
+                    const Ints q = set(detail::load<std::int32_t>(a[t].q + 4 * c));
+                    LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = dot(acc[t][v], columns[v], q);
                 }
             }
             LLM_UNROLL for (int v = 0; v < V; ++v) {
-                const Floats scale = load(w->scale + row + v * kLanes);
+                const Floats scale = load(w[v]->scale + (lane + v * kLanes) % kGroup);
                 LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
                     fma(to_floats(acc[t][v]), mul(scale, set(a[t].scale)), total[t][v]);
+                ++w[v];
             }
         }
         LLM_UNROLL for (int t = 0; t < M; ++t) {
@@ -1835,9 +1854,8 @@ struct ProductQ8 {
 
 template <class Weight>
 struct ProductFloat {
-    const Weight* weights;
-    std::size_t pitch;
-    int columns;
+    FloatRows<Weight> weights;
+    int groups;
     const float* x;
     int m;
     float* y;
@@ -1846,19 +1864,26 @@ struct ProductFloat {
 
     template <int M, int V>
     LLM_TARGET void tile(int first, int row) const {
+        const Weight* w[V];
         Floats total[M][V];
         float* out = y + usize(first) * stride + row;
-        LLM_UNROLL for (int t = 0; t < M; ++t) {
-            LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] =
+        LLM_UNROLL for (int v = 0; v < V; ++v) {
+            const int r = row + v * kLanes;
+            w[v] = weights.group(r / kGroup) + r % kGroup;
+            LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
                 add_to_y ? load(out + usize(t) * stride + v * kLanes) : set(0.0f);
         }
-        const Weight* w = weights + row;
         const float* a = x + first;
-        for (int c = 0; c < columns; ++c, w += pitch, a += m) {
-            if (M <= kPrefetchTokens) prefetch(w);
+        for (int c = 0; c < weights.columns; ++c, a += m) {
+            Floats column[V];
             LLM_UNROLL for (int v = 0; v < V; ++v) {
-                const Floats column = load(w + v * kLanes);
-                LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = fma(column, set(a[t]), total[t][v]);
+                if (M <= kPrefetchTokens) prefetch(w[v]);
+                column[v] = load(w[v]);
+                w[v] += weights.pitch;
+            }
+            LLM_UNROLL for (int t = 0; t < M; ++t) {
+                const Floats value = set(a[t]);
+                LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = fma(column[v], value, total[t][v]);
             }
         }
         LLM_UNROLL for (int t = 0; t < M; ++t) {
@@ -1867,28 +1892,32 @@ struct ProductFloat {
     }
 };
 
-// Calls tile<tokens, vectors>(first token, first row) until m tokens and 16 rows are done. One token takes all 16 rows
+// Calls tile<tokens, vectors>(first token, first row) until m tokens and all rows are done. One token takes 16 rows
 // at once, so that memory is read in one stream.
-template <int M, class Product>
+template <int M, int V, class Product>
 LLM_TARGET inline void cover(const Product& product, int first, int left) {
     if (left >= M) {
-        constexpr int vectors = M == 1 ? kGroup / kLanes : kVectors;
-        for (int row = 0; row < kGroup; row += vectors * kLanes) product.template tile<M, vectors>(first, row);
-        if (left > M) cover<M>(product, first + M, left - M);
+        constexpr int vectors = M == 1 ? kGroup / kLanes : V,
+                      single = vectors * kLanes > kGroup ? vectors / 2 : vectors;
+        const int rows = product.groups * kGroup;
+        int row = 0;
+        for (; row + vectors * kLanes <= rows; row += vectors * kLanes) product.template tile<M, vectors>(first, row);
+        if (row < rows) product.template tile<M, single>(first, row);
+        if (left > M) cover<M, V>(product, first + M, left - M);
     } else if constexpr (M > 1) {
-        if (left > 0) cover<M - 1>(product, first, left);
+        if (left > 0) cover<M - 1, V>(product, first, left);
     }
 }
 
-LLM_TARGET inline void product_q8(const WeightBlock* w, int blocks, const ActivationBlock* x, int m, float* y,
-                                  std::size_t stride) {
-    cover<kTokens>(ProductQ8{w, blocks, x, m, y, stride}, 0, m);
+LLM_TARGET inline void product_q8(const WeightBlock* w, int groups, int blocks, const ActivationBlock* x, int m,
+                                  float* y, std::size_t stride) {
+    cover<kQ8Tokens, kQ8Vectors>(ProductQ8{w, groups, blocks, x, m, y, stride}, 0, m);
 }
 
 template <class Weight>
-LLM_TARGET void product(const Weight* w, std::size_t pitch, int columns, const float* x, int m, float* y,
-                        std::size_t stride, bool add_to_y) {
-    cover<kTokens>(ProductFloat<Weight>{w, pitch, columns, x, m, y, stride, add_to_y}, 0, m);
+LLM_TARGET void product(const FloatRows<Weight>& w, int groups, const float* x, int m, float* y, std::size_t stride,
+                        bool add_to_y) {
+    cover<kFloatTokens, kFloatVectors>(ProductFloat<Weight>{w, groups, x, m, y, stride, add_to_y}, 0, m);
 }
 
 // ---- along one row: whole vectors, then the rest by a partial load and store
@@ -2219,7 +2248,7 @@ inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n
 // Threads take steps of groups; where the output is packed, a step makes whole blocks of 32.
 inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, const Product& p) {
     constexpr int kMost = 4;  // groups in a step
-    const int step = p.then == Then::gate_gelu ? 4 : p.then == Then::gelu ? 2 : 1;
+    const int step = p.then == Then::gate_gelu || x.tokens() > 1 ? kMost : p.then == Then::gelu ? 2 : 1;
     const int groups = p.w.groups(), steps = (groups - 1) / step + 1;
     constexpr std::size_t kGrain = std::size_t{256}
                                    << 10;  // bytes x tokens: some microseconds, so that none waits long
@@ -2232,15 +2261,12 @@ inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, c
             const int g0 = s * step, count = std::min(step, groups - g0);
             for (int first = 0; first < x.tokens(); first += kTile) {
                 const int m = x.tile_size(first);
-                for (int g = 0; g < count; ++g) {
-                    float* y = rows[0] + g * kGroup;
-                    if (p.w.dtype == DType::q8_0)
-                        k.product_q8(p.w.group<WeightBlock>(g0 + g), p.w.blocks(), x.tile<ActivationBlock>(first), m, y,
-                                     kMost * kGroup);
-                    else
-                        k.product_f32(p.w.group<float>(g0 + g), kGroup, p.w.cols, x.tile<float>(first), m, y,
-                                      kMost * kGroup, false);
-                }
+                if (p.w.dtype == DType::q8_0)
+                    k.product_q8(p.w.group<WeightBlock>(g0), count, p.w.blocks(), x.tile<ActivationBlock>(first), m,
+                                 rows[0], kMost * kGroup);
+                else
+                    k.product_f32({p.w.group<float>(g0), p.w.cols, kGroup, p.w.group_bytes() / sizeof(float)}, count,
+                                  x.tile<float>(first), m, rows[0], kMost * kGroup, false);
                 const int n = std::min(count * kGroup, p.w.rows - g0 * kGroup);
                 pool.laps[usize(thread)].lap(0);
                 for (int t = 0; t < m; ++t) finish_rows(k, p, g0 * kGroup, n, first + t, rows[t]);
@@ -4258,9 +4284,9 @@ void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Val
     alignas(64) float scores[kTile][kChunk];
     alignas(64) float weights[kChunk * kTile];  // [position][query]
     const int base = begin / kChunk * kChunk, slot = base % cache.slots;
-    for (int p = begin / kGroup * kGroup; p < end; p += kGroup)
-        product(cache.keys(head, slot + (p - base)), kGroup, cache.head_dim, queries, a.m, scores[0] + (p - base),
-                kChunk, false);
+    const int first = begin / kGroup * kGroup;
+    product({cache.keys(head, slot + (first - base)), cache.head_dim, kGroup, usize(cache.head_dim) * kGroup},
+            (end - first - 1) / kGroup + 1, queries, a.m, scores[0] + (first - base), kChunk, false);
     a.laps->lap(0);
     std::fill_n(weights, (end - begin) * a.m, 0.0f);
     for (int r = 0; r < a.m; ++r) {
@@ -4278,9 +4304,8 @@ void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Val
         for (int i = 0; i < n; ++i) weights[(from - begin + i) * a.m + r] = s[i];
     }
     a.laps->lap(1);
-    for (int d = 0; d < a.dims; d += kGroup)
-        product(cache.values(head, slot + (begin - base)) + d, usize(cache.pitch), end - begin, weights, a.m, a.out + d,
-                usize(a.dims), true);
+    product({cache.values(head, slot + (begin - base)), end - begin, usize(cache.pitch), kGroup}, a.dims / kGroup,
+            weights, a.m, a.out, usize(a.dims), true);
     a.laps->lap(2);
 }
 
