@@ -270,7 +270,7 @@ std::string wrapped(const std::string& text) {
     std::size_t length = 0;
     std::istringstream words(text);
     for (std::string word; words >> word; length += word.size() + 1) {
-        if (length + word.size() > 96) out += '\n', length = 0;
+        if (length + word.size() > 96 && word[0] != '%') out += '\n', length = 0;
         out += (length ? " " : "") + word;
     }
     return out;
@@ -1121,8 +1121,9 @@ std::vector<Table> tables_of(const Measurement& m) {
              1 / median(p.steps) / fastest});
     }
     const Phase decoding(m, false), prompting(m, true);
-    Table limits{m.name, "limits", "",
-                 1,      false,    {{"row", ""}, {"percent_of_limit", "", 1}, {"bound_by", ""}, {"verdict", ""}}};
+    Table limits{m.name, "limits",
+                 "",     1,
+                 false,  {{"row", ""}, {"percent_of_limit", "% of limit", 1}, {"bound_by", ""}, {"verdict", ""}}};
     for (const Phase* phase : {&decoding, &prompting})
         limits.rows.push_back({{std::string(phase->is_prompt ? "prompt" : "decode"), 100 * phase->reached(),
                                 std::string(phase->by_memory() ? "memory" : "arithmetic"), verdict(*phase)}});
