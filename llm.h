@@ -4448,11 +4448,13 @@ struct Transformer {
     void check(const int* ids, int count) const;
 
     // Times the rest of the scope in which it stands.
-    Timed timed(std::initializer_list<Stage> stages) { return {profiler, stages, layer, n}; }
+    Timed timed(std::initializer_list<Stage> stages, int count) { return {profiler, stages, layer, count}; }
+    Timed timed(std::initializer_list<Stage> stages) { return timed(stages, n); }
     void multiply(const char* name, const Activations& input, const Product& p) {
-        const Stage product{name, name, p.w.bytes(), 2ull * usize(p.w.rows) * usize(p.w.cols) * usize(input.tokens())};
+        const int count = input.tokens();
+        const Stage product{name, name, p.w.bytes(), 2ull * usize(p.w.rows) * usize(p.w.cols) * usize(count)};
         const bool activates = p.then == Then::gelu || p.then == Then::gate_gelu;
-        const auto span = activates ? timed({product, {"activation", "gelu"}}) : timed({product});
+        const auto span = activates ? timed({product, {"activation", "gelu"}}, count) : timed({product}, count);
         detail::multiply(pool, kernels, input, p);
     }
 
@@ -4689,7 +4691,7 @@ inline const float* Transformer::compute_logits(int first, int count) {
     if (logits.size() < floats) logits.resize(floats);
     in.resize(model.dtype, count, config.hidden_size);
     {
-        const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)});
+        const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)}, count);
         for (int t = 0; t < count; ++t) {
             norm(model.weights.final_norm, row_of(x, hidden(), first + t), rows.data());
             in.set(kernels, t, 0, rows.data(), config.hidden_size);
