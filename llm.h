@@ -4352,7 +4352,12 @@ struct Profiler {
         const double waited = pool.waited;
         restart();
         const auto start = last;
-        body();
+        try {
+            body();
+        } catch (...) {
+            done.clear();  // half a step is none
+            throw;
+        }
         if (!report) return;
         done.push_back({"step", "step", 0, 0, -1, tokens, seconds_since(start), pool.waited - waited});
         std::vector<Timing> timings = std::exchange(done, {});

@@ -191,6 +191,14 @@ TEST_CASE("profiling: a listener may throw and may leave, and generate reports i
     session.forward(&id, 1);
     CHECK(reports == first);
 
+    // Of a step that was broken off nothing is reported, not even with the next one.
+    int heads = 0;
+    session.on_timing([&](const Timing& t) { heads += is(t.part, "lm_head"); });
+    CHECK_THROWS_AS(session.forward_each(&id, 1, [](int, const float*) { throw Error("enough"); }), Error);
+    CHECK(heads == 0);
+    session.forward(&id, 1);
+    CHECK(heads == 1);
+
     int samples = 0, steps = 0;
     session.on_timing([&](const Timing& t) {
         samples += is(t.part, "sampling");
