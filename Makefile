@@ -10,6 +10,9 @@ MODEL  ?= models/gemma3-tiny
 PROMPT ?= ROMEO:
 GEMMA   = models/gemma-3-270m-q4_k_m.gguf
 
+# What `make bench` measures: the model that is named, or else the shapes that bench chooses.
+BENCH_MODEL := $(if $(filter command environment,$(origin MODEL)),-m \"\$$MODEL\")
+
 # These reach the shell through the environment: their quotes, dollars and spaces stay as they are.
 override MODEL  := $(value MODEL)
 override PROMPT := $(value PROMPT)
@@ -30,8 +33,8 @@ gemma: $(BUILD)/llm $(GEMMA)  ## the same with Google's Gemma 3 270M: fetches 25
 test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests; installs doctest if it is missing
 	$(BUILD)/test
 
-bench: $(BUILD)/bench  ## measure speed: make bench MODEL=models/gpt2-tiny ARGS="-p 128 -n 64 -t 2"
-	@eval "$(BUILD)/bench -m \"\$$MODEL\" $$ARGS"
+bench: $(BUILD)/bench  ## what bounds speed here, and a picture of it: make bench MODEL=models/gpt2-tiny ARGS="-t 2"
+	@eval "$(BUILD)/bench --report --png $(BUILD)/bench.png $(BENCH_MODEL) $$ARGS"
 
 clean:  ## remove what was built
 	rm -rf $(BUILD)
@@ -42,7 +45,7 @@ help:  ## list the targets
 
 $(BUILD)/llm: main.cpp
 $(BUILD)/test: test.cpp | need-doctest
-$(BUILD)/bench: bench.cpp
+$(BUILD)/bench: bench.cpp plot.h | want-stb
 $(BUILD)/llm $(BUILD)/test $(BUILD)/bench: llm.h Makefile
 	@mkdir -p $(BUILD)
 	$(COMPILE) $(filter %.cpp,$^) -o $@
@@ -86,3 +89,6 @@ need-%:
 	@$(has.$*) || { echo "Installing $*"; $(if $($(MANAGER).$*),$(call $(MANAGER).install,$($(MANAGER).$*)),false); \
 	} && $(has.$*) || { echo "$* is missing. Please install its package:" \
 	"$(foreach m,$(MANAGERS),$(if $($(m).$*),$(m): $($(m).$*);))"; exit 1; } >&2
+
+want-%:  # the same where it can be done without
+	@$(MAKE) --no-print-directory need-$* || echo "Going on without $*"

@@ -270,7 +270,7 @@ std::string wrapped(const std::string& text) {
     std::size_t length = 0;
     std::istringstream words(text);
     for (std::string word; words >> word; length += word.size() + 1) {
-        if (length + word.size() > 96) out += '\n', length = 0;
+        if (length + word.size() > 96 && word[0] != '%') out += '\n', length = 0;
         out += (length ? " " : "") + word;
     }
     return out;
@@ -294,7 +294,7 @@ class Output {
         }
         void add_text(const std::string& name, const std::string& text) {
             std::string clean;
-            for (const char c : text) clean += c >= 0 && c < ' ' ? ' ' : c;
+            for (const char c : text) clean += static_cast<unsigned char>(c) < ' ' ? ' ' : c;
             std::ostringstream quoted;
             quoted << std::quoted(clean, '"', json_ ? '\\' : '"');
             add(name, quoted.str());
@@ -1022,7 +1022,7 @@ Table step_table(const Phase& phase) {
     for (int p = 0; p < kStep; ++p) longest = std::max(longest, phase.all.parts[p].seconds);
     for (int p = 0; p < kParts; ++p) {
         const Profile::Sums& part = phase.all.parts[p];
-        const double seconds = part.total(), amount = prompt ? part.operations / 1e9 : part.bytes / (1e6),
+        const double seconds = part.total(), amount = prompt ? part.operations / 1e9 : part.bytes / 1e6,
                      need = prompt ? phase.arithmetic[p] : phase.memory[p];
         if (!(seconds > 0)) continue;
         Samples rounds;
@@ -1121,11 +1121,12 @@ std::vector<Table> tables_of(const Measurement& m) {
              1 / median(p.steps) / fastest});
     }
     const Phase decoding(m, false), prompting(m, true);
-    Table limits{m.name, "limits", "",
-                 1,      false,    {{"row", ""}, {"percent_of_limit", "", 1}, {"bound_by", ""}, {"verdict", ""}}};
+    Table limits{m.name, "limits",
+                 "",     1,
+                 false,  {{"row", ""}, {"percent_of_limit", "% of limit", 1}, {"bound_by", ""}, {"verdict", ""}}};
     for (const Phase* phase : {&decoding, &prompting})
-        limits.rows.push_back({{std::string(phase->is_prompt ? "prompt" : "decode"), 100 * phase->reached(),
-                                std::string(phase->by_memory() ? "memory" : "arithmetic"), verdict(*phase)}});
+        limits.rows.push_back({{phase->is_prompt ? "prompt" : "decode", 100 * phase->reached(),
+                                phase->by_memory() ? "memory" : "arithmetic", verdict(*phase)}});
     return {memory, first, decode, step_table(decoding), step_table(prompting), limits};
 }
 
@@ -1156,6 +1157,8 @@ struct Labels {
             all[i].at = std::min(all[i].at, i + 1 < all.size() ? all[i + 1].at - kPitch : lowest);
         for (const Label& l : all) {
             c.line(l.x, l.y, column, l.at, 1, l.color, 0.6);
+            c.rect(column + 3, l.at - 9, column + 9 + plot::Canvas::text_width(l.text, 11), l.at + 9, plot::kPanel,
+                   0.75);
             c.text(column + 6, l.at + 5, l.text, 11, plot::kInk);
         }
     }
@@ -1184,14 +1187,15 @@ void draw_roofline(plot::Canvas& c, const Machine& machine, const std::vector<Me
     };
     const auto level = [&](double peak, const std::string& name) {
         c.line(x(peak / roof.read), y(peak / 1e9), x(x.high), y(peak / 1e9), 3, plot::kInk);
-        c.text(x(peak / roof.read) + 24, y(peak / 1e9) - 9, name, 11, plot::kInk);
+        c.text(x(peak / roof.read) + 48, y(peak / 1e9) - 9, name, 11, plot::kInk);
     };
     for (const Measurement& m : models) slope(m.roof.read, true);
     slope(roof.read, false);
     c.text(x.from + 14, y.to + 24, format("memory %.1f GB/s", roof.read / 1e9), 11, plot::kInk);
     c.text(x.to - 10, y.from - 50, "discs: decode, squares: prompt; larger: more of the time", 10, plot::kFaint, 1);
-    c.text(x.to - 10, y.from - 31, format("named: %s, pale: the others", short_name(models.back()).c_str()), 10,
-           plot::kFaint, 1);
+    if (models.size() > 1)
+        c.text(x.to - 10, y.from - 31, "named: " + short_name(models.back()) + ", pale: the others", 10, plot::kFaint,
+               1);
     c.text(x.to - 10, y.from - 12, "dashed: reading as much data as a model has", 10, plot::kFaint, 1);
     level(roof.int8, format("int8 %.0f GOP/s", roof.int8 / 1e9));
     level(roof.f32, format("f32 %.0f GFLOP/s", roof.f32 / 1e9));
@@ -1209,7 +1213,7 @@ void draw_roofline(plot::Canvas& c, const Machine& machine, const std::vector<Me
             (c.*shape)(px, py, r, kPartColors[p], named ? 1.0 : 0.45);
             if (named) labels.all.push_back({px, py, 0, part_name(phase.m, p), kPartColors[p]});
         }
-        if (phase.is_prompt) labels.draw(c, x.to - 90, y.from - 12);
+        if (phase.is_prompt) labels.draw(c, x.to - 104, y.from - 12);
         else labels.draw(c, x(9), y.from - 80);
     }
 }
@@ -1218,7 +1222,8 @@ void draw_roofline(plot::Canvas& c, const Machine& machine, const std::vector<Me
 void draw_steps(plot::Canvas& c, const std::vector<Measurement>& models) {
     const double left = 1080, right = 1485, top = 130, bottom = 560;
     c.text(left, top - 16, "Where the time goes; below, the limit", 15, plot::kInk, 0, true);
-    const double pitch = (bottom - top) / double(2 * models.size()), height = std::min(30.0, pitch * 0.42);
+    const double pitch = std::min(110.0, (bottom - top) / double(2 * models.size())),
+                 height = std::min(30.0, pitch * 0.42);
     double y = top + 6;
     for (const Measurement& m : models)
         for (const bool prompt : {false, true}) {
@@ -1322,14 +1327,14 @@ void draw(const Machine& machine, const std::vector<Measurement>& models, const 
            format("%s, %d threads, %s kernels, %s", processor().c_str(), machine.measured().back().threads,
                   machine.kernels(), caches().c_str()),
            11, plot::kFaint);
-    double at = 1080;
+    double at = 960;
     for (int p = 0; p < kStep; ++p) {
         const std::string name = p == kUp ? "gate+up, c_fc" : p == kDown ? "down, c_proj" : kPartNames[p];
-        if (p == kAttnOut || p == kDown) at = 1080;
+        if (p == kAttnOut || p == kDown) at = 960;
         const double y = 588 + 22 * (p >= kDown ? 2 : p >= kAttnOut ? 1 : 0);
         c.rect(at, y - 11, at + 12, y + 1, kPartColors[p]);
         c.text(at + 18, y, name, 10, plot::kInk);
-        at += plot::Canvas::text_width(name, 10) + 44;
+        at += plot::Canvas::text_width(name, 10) + 42;
     }
     draw_roofline(c, machine, models);
     draw_steps(c, models);

@@ -172,7 +172,7 @@ struct Timing {
     std::uint64_t operations = 0;  // multiplications and additions
     int layer = -1;                // -1: outside of the layers
     int tokens = 0;                // that went through it together
-    double seconds = 0;            // from begin to end on the calling thread
+    double seconds = 0;            // from the end of the operation before to its own, on the calling thread
     double waited = 0;             // of these, until the other threads were done too
 };
 
@@ -195,7 +195,7 @@ class Session {
     const Model& model() const;
     void rewind(int position);  // forgets everything from `position` on
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
-    // the operations' seconds add up to the step's. Null ends it.
+    // the operations' seconds add up to the step's (less what on_logits took). Null ends it.
     void on_timing(std::function<void(const Timing&)> report);
     struct Impl;
 
@@ -1179,9 +1179,11 @@ inline std::uint64_t next_random(std::uint64_t& state) {
 }
 inline double next_uniform(std::uint64_t& state) { return static_cast<double>(next_random(state) >> 11) * 0x1p-53; }
 
-// A thread's stopwatch for stages that share a parallel region, in ticks of any length: only their ratio is used.
+// A thread's stopwatch for stages that share a parallel region. Only their ratio is used: so ticks have any length, and
+// only every fourth piece of work is timed, for a look at the clock takes as long as a few rows of a product.
 struct alignas(64) Laps {
-    bool running = false;
+    bool running = false, timing = false;
+    std::uint32_t pieces = 0;
     std::uint64_t last = 0;
     std::array<std::uint64_t, 4> ticks{};
 
@@ -1197,10 +1199,12 @@ struct alignas(64) Laps {
 #endif
     }
     void start() {
-        if (running) last = now();
+        if (!running) return;
+        timing = pieces++ % 4 == 0;
+        if (timing) last = now();
     }
     void lap(int stage) {
-        if (!running) return;
+        if (!timing) return;
         const std::uint64_t time = now();
         ticks[usize(stage)] += time - std::exchange(last, time);
     }
@@ -3703,7 +3707,10 @@ class Loader {
     bool has(const Part& part) const { return file_.find(full_name(part)) != nullptr; }
 
     std::vector<float> floats(const Part& part, int cols = 1, float plus = 0) {
-        if (file_.tensors.empty()) return std::vector<float>(usize(part.rows) * usize(cols), 1.0f);
+        if (file_.tensors.empty()) {
+            info_.parameters += usize(part.rows) * usize(cols);
+            return std::vector<float>(usize(part.rows) * usize(cols), 1.0f);
+        }
         const Tensor& t = take(part, cols == 1 ? std::vector<std::uint64_t>{static_cast<std::uint64_t>(part.rows)}
                                                : std::vector<std::uint64_t>{static_cast<std::uint64_t>(part.rows),
                                                                             static_cast<std::uint64_t>(cols)});
@@ -4424,10 +4431,11 @@ class Attention {
 
 // ==== PROFILING ======================================================================================================
 //
-// Where does a step's time go? The forward pass names what it does by a Timed at the top of a scope. Operations that are
-// fused into one parallel region (q K^T, softmax and p V; a product and the activation at its end) are the stages of one
-// Timed, whose time is divided among them as the threads' Laps say. Nothing is reported inside a step, so a listener may
-// print, and throw. When nobody listens, a Timed costs one comparison.
+// Where does a step's time go? The forward pass names an operation by a Timed at the top of its scope. Its time is what
+// has passed since the end of the one before, so that the operations add up to the step. Those that are fused into one
+// parallel region (q K^T, softmax and p V; a product and the activation at its end) are the stages of one Timed, whose
+// time is divided among them as the threads' Laps say. Nothing is reported inside a step, so a listener may print, and
+// throw. When nobody listens, a Timed costs one comparison.
 
 struct Stage {
     const char *part, *operation;
@@ -4437,8 +4445,13 @@ struct Stage {
 struct Profiler {
     ThreadPool& pool;
     std::function<void(const Timing&)> report{};
-    std::vector<Timing> done{};  // not yet reported
+    std::vector<Timing> done{};                    // not yet reported
+    std::chrono::steady_clock::time_point last{};  // the end of the operation before
 
+    // What has passed since the last operation is nobody's.
+    void restart() {
+        if (report) last = std::chrono::steady_clock::now();
+    }
     void listen(std::function<void(const Timing&)> to) {
         pool.timed = static_cast<bool>(to);
         report = std::move(to);
@@ -4448,8 +4461,14 @@ struct Profiler {
     template <class Body>
     void step(int tokens, const Body& body) {
         const double waited = pool.waited;
-        const auto start = std::chrono::steady_clock::now();
-        body();
+        restart();
+        const auto start = last;
+        try {
+            body();
+        } catch (...) {
+            done.clear();  // half a step is none
+            throw;
+        }
         if (!report) return;
         done.push_back({"step", "step", 0, 0, -1, tokens, seconds_since(start), pool.waited - waited});
         std::vector<Timing> timings = std::exchange(done, {});
@@ -4467,22 +4486,25 @@ class Timed {
         if (!profiler.report) return;
         for (const Stage& s : stages)
             profiler.done.push_back({s.part, s.operation, s.bytes, s.operations, layer, tokens, 0, 0});
-        if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, 0, {}});
+        if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, false, 0, 0, {}});
         waited_ = profiler.pool.waited;
-        start_ = std::chrono::steady_clock::now();
     }
     ~Timed() {
-        if (profiler_.done.size() == first_) return;
-        const double seconds = seconds_since(start_), waited = profiler_.pool.waited - waited_;
-        std::array<double, 4> ticks{1e-9, 0, 0, 0};  // all is the first stage's unless Laps were running
-        for (Laps& laps : profiler_.pool.laps) {
-            for (std::size_t s = 0; s < ticks.size(); ++s) ticks[s] += static_cast<double>(laps.ticks[s]);
-            laps = {};
-        }
+        const std::size_t count = profiler_.done.size() - first_;
+        if (count == 0) return;
+        const auto start = std::exchange(profiler_.last, std::chrono::steady_clock::now());
+        const double seconds = std::chrono::duration<double>(profiler_.last - start).count();
+        const double waited = profiler_.pool.waited - waited_;
+        std::array<double, 4> ticks{1e-9, 0, 0, 0};  // a single stage has all
+        if (count > 1)
+            for (Laps& laps : profiler_.pool.laps) {
+                for (std::size_t s = 0; s < count; ++s) ticks[s] += static_cast<double>(laps.ticks[s]);
+                laps = {};
+            }
         const double total = ticks[0] + ticks[1] + ticks[2] + ticks[3];
-        for (std::size_t i = first_; i < profiler_.done.size(); ++i) {
-            profiler_.done[i].seconds = seconds * ticks[i - first_] / total;
-            profiler_.done[i].waited = waited * ticks[i - first_] / total;
+        for (std::size_t s = 0; s < count; ++s) {
+            profiler_.done[first_ + s].seconds = seconds * ticks[s] / total;
+            profiler_.done[first_ + s].waited = waited * ticks[s] / total;
         }
     }
     Timed(const Timed&) = delete;
@@ -4492,7 +4514,6 @@ class Timed {
     Profiler& profiler_;
     std::size_t first_;
     double waited_ = 0;
-    std::chrono::steady_clock::time_point start_;
 };
 
 // ==== FORWARD ========================================================================================================
@@ -4543,11 +4564,13 @@ struct Transformer {
     void check(const int* ids, int count) const;
 
     // Times the rest of the scope in which it stands.
-    Timed timed(std::initializer_list<Stage> stages) { return {profiler, stages, layer, n}; }
+    Timed timed(std::initializer_list<Stage> stages, int count) { return {profiler, stages, layer, count}; }
+    Timed timed(std::initializer_list<Stage> stages) { return timed(stages, n); }
     void multiply(const char* name, const Activations& input, const Product& p) {
-        const Stage product{name, name, p.w.bytes(), 2ull * usize(p.w.rows) * usize(p.w.cols) * usize(input.tokens())};
+        const int count = input.tokens();
+        const Stage product{name, name, p.w.bytes(), 2ull * usize(p.w.rows) * usize(p.w.cols) * usize(count)};
         const bool activates = p.then == Then::gelu || p.then == Then::gate_gelu;
-        const auto span = activates ? timed({product, {"activation", "gelu"}}) : timed({product});
+        const auto span = activates ? timed({product, {"activation", "gelu"}}, count) : timed({product}, count);
         detail::multiply(pool, kernels, input, p);
     }
 
@@ -4784,7 +4807,7 @@ inline const float* Transformer::compute_logits(int first, int count) {
     if (logits.size() < floats) logits.resize(floats);
     in.resize(model.dtype, count, config.hidden_size);
     {
-        const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)});
+        const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)}, count);
         for (int t = 0; t < count; ++t) {
             norm(model.weights.final_norm, row_of(x, hidden(), first + t), rows.data());
             in.set(kernels, t, 0, rows.data(), config.hidden_size);
@@ -4823,6 +4846,7 @@ inline void Transformer::forward_each(const int* ids, int count,
             const float* rows_of_logits = compute_logits(first, m);
             for (int t = 0; t < m; ++t)
                 on_logits(done + first + t, rows_of_logits + usize(t) * usize(config.vocab_size));
+            profiler.restart();
         }
     }
 }
@@ -5071,6 +5095,7 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
 
     start = Clock::now();
     while (options.max_tokens == -1 || stats.generated < options.max_tokens) {
+        session.impl_->profiler.restart();
         const int id = [&] {
             const detail::Timed span(session.impl_->profiler, {{"sampling", "sample"}}, -1, 1);
             return sampler.sample(logits, vocab);
