@@ -53,11 +53,11 @@ help:  ## list the targets
 		while read -r target text; do printf 'make %-8s %s\n' "$$target" "$$text"; done
 
 $(BUILD)/llm: main.cpp
-$(BUILD)/test: test.cpp | need-doctest
+$(BUILD)/test: test.cpp robust_tests.cpp fuzz.cpp | need-doctest
 $(BUILD)/bench: bench.cpp
 $(BUILD)/llm $(BUILD)/test $(BUILD)/bench: llm.h Makefile
 	@mkdir -p $(BUILD)
-	$(COMPILE) $(filter %.cpp,$^) -o $@
+	$(COMPILE) $(firstword $(filter %.cpp,$^)) -o $@
 
 $(BUILD)/fuzz: CXX := clang++
 $(BUILD)/fuzz: CXXFLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all

@@ -4439,7 +4439,12 @@ struct Profiler {
     void step(int tokens, const Body& body) {
         const double waited = pool.waited;
         const auto start = std::chrono::steady_clock::now();
-        body();
+        try {
+            body();
+        } catch (...) {
+            done.clear();  // half a step is not reported with the next one
+            throw;
+        }
         if (!report) return;
         done.push_back({"step", "step", 0, 0, -1, tokens, seconds_since(start), pool.waited - waited});
         std::vector<Timing> timings = std::exchange(done, {});

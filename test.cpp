@@ -3,6 +3,7 @@
 //
 //     helpers        numbers     kernels              model files    tokenizers    golden numbers
 //     sampling       generate    the command lines    refused input  README
+//     robustness (robust_tests.cpp)
 //
 // Tests of real models run where these are: models/gemma-3-270m-q4_k_m.gguf (`make gemma` gets it), and a directory
 // that the environment's LLM_REAL names (~/.cache/llm-real if it does not) with gemma-3-270m-hf/ and gpt2-124m/.
@@ -2617,6 +2618,10 @@ TEST_CASE("the README's program compiles as printed, and writes") {
 }
 
 }  // namespace
+
+#ifdef __linux__  // memory and threads are counted in its ways
+#include "robust_tests.cpp"
+#endif
 
 int main(int argc, char** argv) {
     program() = argv[0];
