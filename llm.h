@@ -851,24 +851,23 @@ inline std::uint16_t f32_to_f16(float value) {
     return static_cast<std::uint16_t>(half | (bits >> 16 & 0x8000));
 }
 
-// 32 values to one block: d = max|x| / 127, q = round(x / d). If a value is not finite, so is the scale.
-inline void quantize_q8_0(const float* x, std::uint16_t& scale_f16, std::int8_t* __restrict q) {
+// n <= 32 values to a Q8_0 block as it stands in a file: the scale d = max|x| / 127 in F16, q = round(x / d) by the scale
+// as it will be read. If a value is not finite, so is the scale.
+inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block) {
+    float values[32] = {};
+    std::copy_n(x, n, values);
     std::int32_t largest = 0;  // magnitudes of floats sort like their bits; nan comes last
-    for (int i = 0; i < 32; ++i) {
-        const auto magnitude = static_cast<std::int32_t>(f32_to_bits(x[i]) & 0x7FFFFFFF);
+    for (const float v : values) {
+        const auto magnitude = static_cast<std::int32_t>(f32_to_bits(v) & 0x7FFFFFFF);
         largest = magnitude > largest ? magnitude : largest;
     }
-    const float d = bits_to_f32(static_cast<std::uint32_t>(largest)) / 127.0f;
-    scale_f16 = f32_to_f16(d);
-    if (!std::isfinite(d)) {
-        std::memset(q, 0, 32);
-        return;
-    }
-    const float inverse = d > 1e-30f ? 1.0f / d : 0.0f;  // a smaller d is 0 in F16
+    const std::uint16_t scale = f32_to_f16(bits_to_f32(static_cast<std::uint32_t>(largest)) / 127.0f);
+    const float d = f16_to_f32(scale), inverse = d > 0 && std::isfinite(d) ? 1.0f / d : 0.0f;
+    std::memcpy(block, &scale, sizeof scale);
     for (int i = 0; i < 32; ++i) {
+        const float v = inverse > 0 ? std::min(std::max(values[i] * inverse, -127.0f), 127.0f) : 0.0f;
         // Halves go away from zero. Adding the float below 0.5, not 0.5 itself, keeps 0.49999997 from becoming 1.
-        const float v = x[i] * inverse;
-        q[i] = static_cast<std::int8_t>(static_cast<int>(v + std::copysign(0.49999997f, v)));
+        block[2 + i] = static_cast<std::uint8_t>(static_cast<int>(v + std::copysign(0.49999997f, v)));
     }
 }
 
@@ -3705,15 +3704,9 @@ class Loader {
     };
     enum class Join { stacked, in_turn };  // in_turn: 16 rows of the first, 16 of the second, ...
 
-    Loader(const Checkpoint& file, const LoadOptions& options, const Kernels& kernels, ThreadPool& pool, Arena& memory,
-           ModelInfo& info, std::uint64_t seed = 0)
-        : file_(file),
-          options_(options),
-          kernels_(kernels),
-          pool_(pool),
-          memory_(memory),
-          info_(info),
-          random_state_(seed) {
+    Loader(const Checkpoint& file, const LoadOptions& options, ThreadPool& pool, Arena& memory, ModelInfo& info,
+           std::uint64_t seed = 0)
+        : file_(file), options_(options), pool_(pool), memory_(memory), info_(info), random_state_(seed) {
         for (const auto& [name, tensor] : file.tensors) bytes_total_ += static_cast<double>(tensor.bytes);
     }
 
@@ -3810,7 +3803,7 @@ class Loader {
         }
         std::size_t row_blocks() const { return (usize(source.cols) + kBlock - 1) / kBlock; }
 
-        void load(int first, const Kernels& k) {
+        void load(int first) {
             for (int lane = 0; lane < kGroup;) {
                 auto run = source.locate(first + lane);
                 run.count = std::min(run.count, kGroup - lane);
@@ -3829,7 +3822,7 @@ class Loader {
                                            blocks.data() + usize(lane) * bytes, usize(run.count) * bytes);
                 } else {
                     source.transposed ? read_columns(run, lane) : read_rows(run, lane);
-                    if (dtype == DType::q8_0) quantize(lane, run.count, k);
+                    if (dtype == DType::q8_0) quantize(lane, run.count);
                 }
                 lane += run.count;
             }
@@ -3855,17 +3848,12 @@ class Loader {
                 for (int r = 0; r < run.count; ++r) floats[usize(lane + r) * cols + c] = column[r];
             }
         }
-        void quantize(int lane, int count, const Kernels& k) {
-            ActivationBlock block;
+        void quantize(int lane, int count) {
             for (int r = lane; r < lane + count; ++r) {
                 const float* x = floats.data() + usize(r) * usize(source.cols);
                 std::uint8_t* out = blocks.data() + usize(r) * row_blocks() * kQ8Bytes;
-                for (int c = 0; c < source.cols; c += kBlock, out += kQ8Bytes) {
-                    k.quantize(x + c, std::min(kBlock, source.cols - c), &block, 1);
-                    const std::uint16_t scale = f32_to_f16(block.scale);
-                    std::memcpy(out, &scale, sizeof scale);
-                    std::memcpy(out + sizeof scale, block.q, sizeof block.q);
-                }
+                for (int c = 0; c < source.cols; c += kBlock, out += kQ8Bytes)
+                    quantize_q8_0(x + c, std::min(kBlock, source.cols - c), out);
             }
         }
     };
@@ -3917,7 +3905,7 @@ class Loader {
     }
 
     void pack_group(Matrix& m, int g, Rows& rows) const {
-        rows.load(g * kGroup, kernels_);
+        rows.load(g * kGroup);
         if (m.dtype == DType::f32) {
             float* out = m.group<float>(g);
             for (int c = 0; c < m.cols; ++c)
@@ -3967,7 +3955,6 @@ class Loader {
 
     const Checkpoint& file_;
     const LoadOptions& options_;
-    const Kernels& kernels_;
     ThreadPool& pool_;
     Arena& memory_;
     ModelInfo& info_;
@@ -4140,7 +4127,7 @@ inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* hea
     for (const auto& [name, tensor] : file.tensors) ++m.info.tensors[traits(tensor.type).name];
     Weights& w = m.weights;
     check_address_space(file, options.dtype);
-    Loader load(file, options, *m.kernels, pool, w.memory, m.info, seed);
+    Loader load(file, options, pool, w.memory, m.info, seed);
     gpt2 ? load_gpt2(load, file, c, w) : load_gemma3(load, file, c, w);
     c.tied_head = head == nullptr;
     if (head) {
