@@ -56,7 +56,7 @@ help:  ## list the targets
 		while read -r target text; do printf 'make %-8s %s\n' "$$target" "$$text"; done
 
 $(BUILD)/llm: main.cpp
-$(BUILD)/test: test.cpp robust_tests.cpp fuzz.cpp | need-doctest
+$(BUILD)/test: test.cpp profile_tests.cpp robust_tests.cpp fuzz.cpp | need-doctest
 $(BUILD)/bench: bench.cpp plot.h | want-stb
 $(BUILD)/llm $(BUILD)/test $(BUILD)/bench: llm.h Makefile
 	@mkdir -p $(BUILD)

@@ -2622,6 +2622,7 @@ TEST_CASE("the README's program compiles as printed, and writes") {
 
 }  // namespace
 
+#include "profile_tests.cpp"
 #ifdef __linux__  // memory and threads are counted in its ways
 #include "robust_tests.cpp"
 #endif

@@ -1,15 +1,9 @@
-// Profiling and bench, to be joined to test.cpp.
-
-#define LLM_IMPLEMENTATION
-#include "llm.h"
-
-#include <doctest/doctest.h>
+// Profiling and build/bench: a part of test.cpp, which includes this.
 
 #include <cstdio>
-#include <fstream>
 #include <iterator>
 
-namespace {
+namespace profile_tests {
 
 using namespace llm;
 
@@ -33,20 +27,20 @@ const detail::Kernels* counted = nullptr;
 detail::Kernels counting(const detail::Kernels& base) {
     counted = &base;
     detail::Kernels k = base;
-    k.product_q8 = [](const detail::WeightBlock* w, int blocks, const detail::ActivationBlock* x, int m, float* y,
-                      std::size_t stride) {
-        bytes_q8 += std::uint64_t(blocks) * sizeof *w;
-        counted->product_q8(w, blocks, x, m, y, stride);
+    k.product_q8 = [](const detail::WeightBlock* w, int groups, int blocks, const detail::ActivationBlock* x, int m,
+                      float* y, std::size_t stride) {
+        bytes_q8 += std::uint64_t(groups) * std::uint64_t(blocks) * sizeof *w;
+        counted->product_q8(w, groups, blocks, x, m, y, stride);
     };
-    k.product_f32 = [](const float* w, std::size_t pitch, int columns, const float* x, int m, float* y,
+    k.product_f32 = [](const detail::FloatRows<float>& w, int groups, const float* x, int m, float* y,
                        std::size_t stride, bool add) {
-        bytes_f32 += std::uint64_t(columns) * detail::kGroup * sizeof *w;
-        counted->product_f32(w, pitch, columns, x, m, y, stride, add);
+        bytes_f32 += std::uint64_t(groups) * std::uint64_t(w.columns) * detail::kGroup * sizeof *w.w;
+        counted->product_f32(w, groups, x, m, y, stride, add);
     };
-    k.product_f16 = [](const std::uint16_t* w, std::size_t pitch, int columns, const float* x, int m, float* y,
+    k.product_f16 = [](const detail::FloatRows<std::uint16_t>& w, int groups, const float* x, int m, float* y,
                        std::size_t stride, bool add) {
-        bytes_f16 += std::uint64_t(columns) * detail::kGroup * sizeof *w;
-        counted->product_f16(w, pitch, columns, x, m, y, stride, add);
+        bytes_f16 += std::uint64_t(groups) * std::uint64_t(w.columns) * detail::kGroup * sizeof *w.w;
+        counted->product_f16(w, groups, x, m, y, stride, add);
     };
     return k;
 }
@@ -74,8 +68,6 @@ std::string text(const detail::Json& object, const char* key) {
     const detail::Json* value = object.find(key);
     return value && value->is_string() ? std::string(value->string()) : "";
 }
-
-}  // namespace
 
 TEST_CASE("profiling: bytes counted are bytes read") {
     for (const char* path : {"models/gpt2-tiny", "models/gemma3-tiny"})
@@ -295,3 +287,5 @@ TEST_CASE("bench --compare: marks what lies beyond the spread, and reads llama-b
     CHECK(number(row, "ratio") == doctest::Approx(number(document.root().array()[0], "avg_ts")));
     std::remove(file.c_str());
 }
+
+}  // namespace profile_tests
