@@ -35,8 +35,8 @@ bench: $(BUILD)/bench  ## measure speed: make bench MODEL=models/gpt2-tiny ARGS=
 	@eval "$(BUILD)/bench -m \"\$$MODEL\" $$ARGS"
 
 sanitize:  ## the tests under the address, undefined behaviour and thread sanitizers
-	$(MAKE) test BUILD=$(BUILD)/asan CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
-	$(MAKE) test BUILD=$(BUILD)/tsan CXXFLAGS="-O1 -g -fsanitize=thread"
+	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/asan CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/tsan CXXFLAGS="-O1 -g -fsanitize=thread"
 
 fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: safetensors gguf tokenizer config text
 	@for target in $(or $(FUZZ_TARGET),safetensors gguf tokenizer config text); do \
