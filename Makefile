@@ -38,8 +38,8 @@ bench: $(BUILD)/bench  ## what bounds speed here, and a picture of it: make benc
 	@eval "$(BUILD)/bench --report --png $(BUILD)/bench.png $(BENCH_MODEL) $$ARGS"
 
 sanitize:  ## the tests under the address, undefined behaviour and thread sanitizers
-	$(MAKE) test BUILD=$(BUILD)/asan CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
-	$(MAKE) test BUILD=$(BUILD)/tsan CXXFLAGS="-O1 -g -fsanitize=thread"
+	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/asan CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/tsan CXXFLAGS="-O1 -g -fsanitize=thread"
 
 fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: safetensors gguf tokenizer config text
 	@for target in $(or $(FUZZ_TARGET),safetensors gguf tokenizer config text); do \

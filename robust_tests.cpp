@@ -66,12 +66,30 @@ struct Heap {
 }  // namespace robust
 
 #if !LLM_TSAN
+// All forms, as a sanitizer brings its own of those that are left out.
+using Alignment = std::align_val_t;
 void* operator new(std::size_t n) { return robust::Heap::allocate(n, 1); }
-void* operator new(std::size_t n, std::align_val_t a) { return robust::Heap::allocate(n, static_cast<std::size_t>(a)); }
+void* operator new[](std::size_t n) { return robust::Heap::allocate(n, 1); }
+void* operator new(std::size_t n, Alignment a) { return robust::Heap::allocate(n, static_cast<std::size_t>(a)); }
+void* operator new[](std::size_t n, Alignment a) { return robust::Heap::allocate(n, static_cast<std::size_t>(a)); }
+void* operator new(std::size_t n, const std::nothrow_t&) noexcept {
+    try {
+        return robust::Heap::allocate(n, 1);
+    } catch (const std::bad_alloc&) {
+        return nullptr;
+    }
+}
+void* operator new[](std::size_t n, const std::nothrow_t& nothrow) noexcept { return operator new(n, nothrow); }
 void operator delete(void* p) noexcept { robust::Heap::release(p); }
+void operator delete[](void* p) noexcept { robust::Heap::release(p); }
 void operator delete(void* p, std::size_t) noexcept { robust::Heap::release(p); }
-void operator delete(void* p, std::align_val_t) noexcept { robust::Heap::release(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { robust::Heap::release(p); }
+void operator delete[](void* p, std::size_t) noexcept { robust::Heap::release(p); }
+void operator delete(void* p, Alignment) noexcept { robust::Heap::release(p); }
+void operator delete[](void* p, Alignment) noexcept { robust::Heap::release(p); }
+void operator delete(void* p, std::size_t, Alignment) noexcept { robust::Heap::release(p); }
+void operator delete[](void* p, std::size_t, Alignment) noexcept { robust::Heap::release(p); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { robust::Heap::release(p); }
+void operator delete[](void* p, const std::nothrow_t&) noexcept { robust::Heap::release(p); }
 #endif
 
 TEST_SUITE_BEGIN("robust");
@@ -904,12 +922,8 @@ void check_vocabulary(const llm::Tokenizer& tokenizer) {
 
 TEST_CASE("every token of a vocabulary comes back from its text") {
     for (const char* name : kTiny) check_vocabulary(tiny(name).tokenizer());
-    const char* home = std::getenv("HOME");
-    for (const char* name : {"gemma-3-270m-q8_0.gguf", "gemma-3-270m-hf", "gpt2-124m"}) {
-        const fs::path path = fs::path(home ? home : "/") / ".cache/llm-real" / name;
-        if (!fs::exists(path)) MESSAGE("skipped, " << name << " is not here");
-        else if (!LLM_ASAN && !LLM_TSAN) check_vocabulary(load(path, 2).tokenizer());
-    }
+    for (const char* name : {kRealGemma, "gemma-3-270m-hf", "gpt2-124m"})
+        if (const fs::path path = real_model(name); !path.empty()) check_vocabulary(load(path, 2).tokenizer());
 }
 
 TEST_CASE("logits that are equal, infinite or no numbers can be sampled from") {
