@@ -119,6 +119,7 @@ class Tokenizer {
     int vocab_size() const;
     int bos() const;                         // -1: the model has none
     bool is_end(int id) const;               // end of text or of a turn
+    bool has_turns() const;                  // the model was trained to answer in turns: see Chat
     int find(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
     struct Impl;
 
@@ -189,8 +190,11 @@ class Session {
     const float* forward(const int* tokens, int n);
     // The same, handing out the logits after each token: on_logits(i, logits) for i = 0 .. n-1.
     void forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits);
-    int position() const;  // tokens held
-    int context() const;   // tokens that can be held
+    // The same with the hidden states [hidden_size] that the logits would be made of, after the last norm.
+    void forward_hidden(const int* tokens, int n, const std::function<void(int i, const float* hidden)>& on_hidden);
+    const std::vector<int>& tokens() const;  // that are held
+    int position() const;                    // their number
+    int context() const;                     // tokens that can be held
     int threads() const;
     const Model& model() const;
     void rewind(int position);  // forgets everything from `position` on
@@ -201,7 +205,8 @@ class Session {
 
   private:
     std::unique_ptr<Impl> impl_;
-    friend Stats generate(Session&, std::string_view, const GenerateOptions&,
+    friend class Chat;
+    friend Stats generate(Session&, const std::vector<int>&, const GenerateOptions&,
                           const std::function<bool(std::string_view)>&);
 };
 
@@ -235,16 +240,26 @@ struct GenerateOptions {
     Sampling sampling;
     std::vector<std::string> stop;  // generation ends before the first of these texts
     bool ignore_end = false;        // end-of-text tokens do not stop
+    // Guess up to this many tokens (at most 11) from what followed earlier in the text, and check them together: the
+    // text is the same as without, and comes faster where it repeats itself. 0: off.
+    int lookup = 0;
+    // Called after each 256 tokens of the prompt and at its end; false ends generation there.
+    std::function<bool(int done, int total)> on_prompt;
 };
 
 struct Stats {
     int prompt_tokens = 0, generated = 0;
     double prompt_s = 0, generate_s = 0;
+    bool stopped = false;                // by a stop text
+    int guessed = 0, guessed_right = 0;  // tokens, by GenerateOptions::lookup
 };
 
 // Appends the prompt to the session, then samples until an end token, a stop text, max_tokens, the context's end,
 // or on_text returning false. on_text gets whole UTF-8 characters as they come.
 Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
+               const std::function<bool(std::string_view text)>& on_text);
+// The same after a prompt of tokens, which are appended as they are.
+Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&,
                const std::function<bool(std::string_view text)>& on_text);
 
 }  // namespace llm
@@ -2969,6 +2984,7 @@ struct Tokenizer::Impl {
     bool prefix_space = false;  // and with a space
     int bos = -1;
     std::vector<int> ends;
+    bool turns = false;  // <end_of_turn> is an end by the files' own account, or there is a chat template
     detail::Vocabulary vocabulary;
     std::vector<detail::AddedToken> added;
     std::array<int, 256> byte_tokens{};  // the token of each byte
@@ -3131,6 +3147,7 @@ int Tokenizer::bos() const { return impl_ ? impl_->bos : -1; }
 bool Tokenizer::is_end(int id) const {
     return impl_ && std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
 }
+bool Tokenizer::has_turns() const { return impl_ && impl_->turns && find("<start_of_turn>") >= 0; }
 int Tokenizer::find(std::string_view piece) const {
     const detail::AddedToken* added = impl_ ? detail::longest_match(impl_->added, piece) : nullptr;
     return added && added->spelling == piece ? added->id : -1;
@@ -3167,6 +3184,9 @@ class TokenizerLoader {
         for (const auto& [spelling, id, special] : result_->added) {
             if (spelling.size() > 1000)
                 damaged("too long a token, " + shown(spelling));  // it would be slow to look for
+            if (spelling == "<end_of_turn>")
+                result_->turns = file_.metadata.count("tokenizer.chat_template") > 0 ||
+                                 std::count(result_->ends.begin(), result_->ends.end(), id) > 0;
             if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>")
                 result_->ends.push_back(id);
         }
@@ -4540,8 +4560,11 @@ class Timed {
 struct Transformer {
     Transformer(const Model& m, int context_length, int threads);
 
-    const float* forward(const int* ids, int count);
+    const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {});
     void forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits);
+    void forward_hidden(const int* ids, int count, const std::function<void(int, const float*)>& on_hidden);
+    const float* try_out(const int* ids, int count);
+    void keep(int id);
     void rewind(int to);
     int held() const { return static_cast<int>(history.size()); }
 
@@ -4571,8 +4594,9 @@ struct Transformer {
     // The chunk that is being processed.
     const int* tokens = nullptr;
     int n = 0, position = 0, layer = -1;
+    bool one_by_one = false;  // attention takes one token at a time
 
-    void run_layers(const int* ids, int count);
+    void run_layers(const int* ids, int count, bool each_alone = false);
     const float* compute_logits(int first, int count);
     void gpt2();
     void gemma3();
@@ -4722,8 +4746,11 @@ inline void Transformer::attend() {
                                  {"attention", "softmax"},
                                  {"attention", "av", bytes, operations},
                                  {"attention", "merge"}});
-        attention.run(cache, {qkv.data(), usize(q + 2 * kv), n, position, window, config.attention_scale},
-                      attended.data());
+        for (int t = 0, m = one_by_one ? 1 : n; t < n; t += m)
+            attention.run(
+                cache,
+                {row_of(qkv, usize(q + 2 * kv), t), usize(q + 2 * kv), m, position + t, window, config.attention_scale},
+                row_of(attended, usize(q), t));
     }
     const auto span = timed({{"attention", "pack"}});
     in.resize(model.dtype, n, q);
@@ -4804,9 +4831,10 @@ inline void Transformer::rotate_queries_and_keys() {
     });
 }
 
-inline void Transformer::run_layers(const int* ids, int count) {
+inline void Transformer::run_layers(const int* ids, int count, bool each_alone) {
     tokens = ids;
     n = count;
+    one_by_one = each_alone;
     position = static_cast<int>(history.size());
     written = std::max(written, position + count);  // also if an exception ends it half-way
     config.architecture == Config::Architecture::gpt2 ? gpt2() : gemma3();
@@ -4845,10 +4873,28 @@ inline void Transformer::check(const int* ids, int count) const {
                  "this model has ids 0 to " + std::to_string(config.vocab_size - 1));
 }
 
-inline const float* Transformer::forward(const int* ids, int count) {
+// Null if on_chunk(tokens done, of all) ends it.
+inline const float* Transformer::forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk) {
     check(ids, count);
-    for (int done = 0; done < count; done += batch) run_layers(ids + done, std::min(batch, count - done));
+    for (int done = 0; done < count;) {
+        run_layers(ids + done, std::min(batch, count - done));
+        done += n;
+        if (on_chunk && !on_chunk(done, count)) return nullptr;
+    }
     return compute_logits(n - 1, 1);
+}
+
+// Logits after each of up to 12 tokens, of which only the first is held then: the others are guesses, and keep() makes
+// the next one good. All is rounded as if the tokens had come one by one, so the logits are the same to the last bit.
+inline const float* Transformer::try_out(const int* ids, int count) {
+    check(ids, count);
+    run_layers(ids, count, true);
+    history.resize(history.size() - usize(count - 1));
+    return compute_logits(0, count);
+}
+inline void Transformer::keep(int id) {
+    history.push_back(id);
+    unread.clear();
 }
 
 inline void Transformer::forward_each(const int* ids, int count,
@@ -4862,6 +4908,18 @@ inline void Transformer::forward_each(const int* ids, int count,
             for (int t = 0; t < m; ++t)
                 on_logits(done + first + t, rows_of_logits + usize(t) * usize(config.vocab_size));
             profiler.restart();
+        }
+    }
+}
+
+inline void Transformer::forward_hidden(const int* ids, int count,
+                                        const std::function<void(int, const float*)>& on_hidden) {
+    check(ids, count);
+    for (int done = 0; done < count; done += n) {
+        run_layers(ids + done, std::min(batch, count - done));
+        for (int t = 0; t < n; ++t) {
+            norm(model.weights.final_norm, row_of(x, hidden(), t), rows.data());
+            on_hidden(done + t, rows.data());
         }
     }
 }
@@ -4904,6 +4962,10 @@ const float* Session::forward(const int* tokens, int n) {
 void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
     impl_->profiler.step(n, [&] { impl_->forward_each(tokens, n, on_logits); });
 }
+void Session::forward_hidden(const int* tokens, int n, const std::function<void(int i, const float*)>& on_hidden) {
+    impl_->profiler.step(n, [&] { impl_->forward_hidden(tokens, n, on_hidden); });
+}
+const std::vector<int>& Session::tokens() const { return impl_->history; }
 int Session::position() const { return impl_->held(); }
 int Session::context() const { return impl_->context; }
 int Session::threads() const { return impl_->pool.size(); }
@@ -5049,7 +5111,8 @@ class TextStream {
         std::size_t first = std::string::npos;
         for (const std::string& s : stop_)
             if (!s.empty()) first = std::min(first, text_.find(s));
-        if (first != std::string::npos) {
+        stopped_ = first != std::string::npos;
+        if (stopped_) {
             text_.resize(first);
             return false;
         }
@@ -5057,6 +5120,7 @@ class TextStream {
     }
     // The rest, without an unfinished character.
     void finish() { emit(text_.size()); }
+    bool stopped() const { return stopped_; }  // by a stop text
 
   private:
     // How many bytes at the end could be the beginning of a stop text.
@@ -5077,11 +5141,90 @@ class TextStream {
     const std::vector<std::string>& stop_;
     const std::function<bool(std::string_view)>& on_text_;
     std::string text_;
+    bool stopped_ = false;
+};
+
+// Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
+// follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
+// Leviathan et al. 2023). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena
+// 2023). With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c:
+// r is learnt for each length of the copy, c is measured.
+class Lookup {
+  public:
+    Lookup(Transformer& transformer, int most)
+        : transformer_(transformer), most_(std::min(most, kTile - 1)), text_(transformer.history) {
+        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
+    }
+    int guessed = 0, right = 0;
+
+    // The logits after `id`.
+    const float* append(int id) {
+        text_.push_back(id);
+        if (next_ < guesses_.size()) {
+            const bool is_right = guesses_[next_++] == id;
+            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
+            if (is_right) {
+                ++right;
+                transformer_.keep(id);
+                return logits_ += transformer_.config.vocab_size;
+            }
+        }
+        guess(transformer_.context - transformer_.held() - 1);
+        guessed += static_cast<int>(guesses_.size());
+        std::vector<int> ids = {id};
+        ids.insert(ids.end(), guesses_.begin(), guesses_.end());
+        const auto start = std::chrono::steady_clock::now();
+        const int n = static_cast<int>(ids.size());
+        transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
+        measure(seconds_since(start));
+        return logits_;
+    }
+
+  private:
+    static constexpr int kLongest = 8;  // tokens of a copy that are compared
+    static double first_rate(int copied) { return copied / (copied + 2.0); }
+
+    void guess(int room) {
+        guesses_.clear();
+        next_ = 0;
+        if (most_ <= 0) return;
+        const std::size_t n = text_.size();
+        std::size_t from = 0;  // what followed the copy
+        copied_ = 0;
+        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
+            int same = 0;
+            while (same < kLongest && usize(same) < end && text_[end - 1 - usize(same)] == text_[n - 1 - usize(same)])
+                ++same;
+            if (same > copied_) copied_ = same, from = end;
+        }
+        double& rate = rates_[usize(copied_)];
+        for (double all = rate; all > cost_ && static_cast<int>(guesses_.size()) < std::min(most_, room); all *= rate) {
+            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
+            guesses_.push_back(at < n ? text_[at] : guesses_[at - n]);
+        }
+        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
+    }
+    void measure(double seconds) {
+        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
+        else if (single_ > 0) {
+            const double extra = (seconds / single_ - 1) / static_cast<double>(guesses_.size());
+            cost_ += 0.1 * (std::max(0.01, std::min(extra, 1.0)) - cost_);
+        }
+    }
+
+    Transformer& transformer_;
+    int most_;
+    std::vector<int> text_, guesses_;
+    std::size_t next_ = 0;                    // of the guesses
+    int copied_ = 0;                          // tokens before them that are the same as before
+    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
+    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
+    const float* logits_ = nullptr;
 };
 
 }  // namespace detail
 
-Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
+Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
                const std::function<bool(std::string_view text)>& on_text) {
     using Clock = std::chrono::steady_clock;
     const Tokenizer& tokenizer = session.model().tokenizer();
@@ -5089,43 +5232,57 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
     if (options.max_tokens < -1)
         detail::fail("max_tokens is out of range", std::to_string(options.max_tokens),
                      "use -1 (until the context is full) or more");
+    if (options.lookup < 0) detail::fail("lookup is out of range", std::to_string(options.lookup), "use 0 to 11");
     Sampler sampler(options.sampling);
     detail::TextStream stream(options.stop, on_text);
+    detail::Transformer& transformer = *session.impl_;
 
-    std::vector<int> ids = session.impl_->unread;
-    const std::vector<int> encoded = tokenizer.encode(prompt, session.position() == 0 && ids.empty());
-    ids.insert(ids.end(), encoded.begin(), encoded.end());
+    std::vector<int> ids = transformer.unread;
+    ids.insert(ids.end(), prompt.begin(), prompt.end());
     if (ids.empty() && session.position() > 0) {  // nothing new: the last token is read again
-        ids.push_back(session.impl_->history.back());
+        ids.push_back(session.tokens().back());
         session.rewind(session.position() - 1);
     }
-    if (ids.empty() && tokenizer.bos() >= 0) ids.push_back(tokenizer.bos());  // an empty GPT-2 prompt
-    for (int id : ids) sampler.accept(id);
+    for (const int id : session.tokens()) sampler.accept(id);
+    for (const int id : ids) sampler.accept(id);
 
     Stats stats;
     auto start = Clock::now();
-    const float* logits = session.forward(ids.data(), static_cast<int>(ids.size()));
-    stats.prompt_tokens = static_cast<int>(ids.size());
+    const int before = session.position(), n = static_cast<int>(ids.size());
+    const float* logits = nullptr;
+    transformer.profiler.step(n, [&] { logits = transformer.forward(ids.data(), n, options.on_prompt); });
+    stats.prompt_tokens = session.position() - before;
     stats.prompt_s = detail::seconds_since(start);
 
     start = Clock::now();
-    while (options.max_tokens == -1 || stats.generated < options.max_tokens) {
-        session.impl_->profiler.restart();
+    detail::Lookup lookup(transformer, options.lookup);
+    while (logits && (options.max_tokens == -1 || stats.generated < options.max_tokens)) {
+        transformer.profiler.restart();
         const int id = [&] {
-            const detail::Timed span(session.impl_->profiler, {{"sampling", "sample"}}, -1, 1);
+            const detail::Timed span(transformer.profiler, {{"sampling", "sample"}}, -1, 1);
             return sampler.sample(logits, vocab);
         }();
         if (!options.ignore_end && tokenizer.is_end(id)) break;
         sampler.accept(id);
         ++stats.generated;
-        session.impl_->unread = {id};
+        transformer.unread = {id};
         if (!stream.add(tokenizer.piece(id))) break;
         if (stats.generated == options.max_tokens || session.position() == session.context()) break;
-        logits = session.forward(&id, 1);
+        logits = lookup.append(id);
     }
     stream.finish();
+    stats.stopped = stream.stopped();
+    stats.guessed = lookup.guessed, stats.guessed_right = lookup.right;
     stats.generate_s = detail::seconds_since(start);
     return stats;
+}
+
+Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
+               const std::function<bool(std::string_view text)>& on_text) {
+    const Tokenizer& tokenizer = session.model().tokenizer();
+    std::vector<int> ids = tokenizer.encode(prompt, session.position() == 0);
+    if (ids.empty() && session.position() == 0 && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
+    return generate(session, ids, options, on_text);
 }
 
 }  // namespace llm

@@ -115,6 +115,8 @@ std::vector<Flag> make_flags(Options& o) {
         {"-s", "--seed", "N", "same seed, same text; -1: a new one (0)", number(o.seed, -1LL, LLONG_MAX)},
         {"", "--stop", "TEXT", "end before this; repeatable", [&o](Text t) { o.generate.stop.push_back(t); }},
         {"", "--ignore-eos", "", "go on after an end-of-text token", turn(o.generate.ignore_end, true)},
+        {"", "--lookup", "N", "guess up to N tokens from the text so far (at most 11): same text, faster (0)",
+         number(o.generate.lookup, 0, 11)},
         {"", "--no-display-prompt", "", "print the continuation alone", turn(o.echo, false)},
         {"", "--top", "N", "task: likeliest next tokens (id, logit, probability, piece)", number(o.top, 1, INT_MAX)},
         {"", "--tokenize", "", "task: the tokens of the prompt (id, piece)", turn(o.task, Task::tokenize)},
