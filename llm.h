@@ -24,7 +24,8 @@
 //       });
 //
 //   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits, Sampler::sample
-//   chooses the next id from them, Tokenizer::piece gives its text.
+//   chooses the next id from them, Tokenizer::piece gives its text. One level above it: Chat is a conversation.
+//   examples/ holds short programs with all of them.
 //
 // WHAT IT RUNS
 //
@@ -41,7 +42,12 @@
 //     threads, which sleep when it has nothing to do.
 //   - Model files are read, not mapped, and nothing in them is trusted.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
-//   - Defines: LLM_NO_SIMD leaves the vector kernels out.
+//   - Defines, wherever the header is included:
+//       LLM_IMPLEMENTATION   the functions' bodies too; in one .cpp file
+//       LLM_STATIC           the same in any number of .cpp files: each gets its own copy, nothing of it is visible to
+//                            the linker, so that a library may hide one llm.h inside and its user have another
+//       LLM_NO_THREADS       no threads: <thread> and the like are not included, nor -pthread needed
+//       LLM_NO_SIMD          no vector kernels: plain C++ for any processor and compiler, many times slower
 //
 // HOW TO READ IT
 //
@@ -71,8 +77,24 @@
 #include <vector>
 
 #define LLM_VERSION "0.1.0"
+#define LLM_VERSION_NUMBER 100  // 10000 * major + 100 * minor + patch
 
-namespace llm {
+#ifdef LLM_STATIC  // what is in an unnamed namespace belongs to its .cpp file alone
+#ifndef LLM_IMPLEMENTATION
+#define LLM_IMPLEMENTATION
+#endif
+#define LLM_BEGIN   \
+    namespace llm { \
+    namespace {
+#define LLM_END \
+    }           \
+    }
+#else
+#define LLM_BEGIN namespace llm {
+#define LLM_END }
+#endif
+
+LLM_BEGIN
 
 // Every failure of this library. what() reads "what is wrong: which file or value: what to do".
 struct Error : std::runtime_error {
@@ -198,6 +220,10 @@ class Session {
     int threads() const;
     const Model& model() const;
     void rewind(int position);  // forgets everything from `position` on
+    // Writes what the session holds to a file (at once or not at all), and takes it from there: into a session of the
+    // same model and dtype whose context is large enough. What load() refuses leaves the session as it was.
+    void save(const std::string& path) const;
+    void load(const std::string& path);
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
     // the operations' seconds add up to the step's (less what on_logits took). Null ends it.
     void on_timing(std::function<void(const Timing&)> report);
@@ -256,13 +282,36 @@ struct Stats {
 
 // Appends the prompt to the session, then samples until an end token, a stop text, max_tokens, the context's end,
 // or on_text returning false. on_text gets whole UTF-8 characters as they come.
-Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
-               const std::function<bool(std::string_view text)>& on_text);
+[[maybe_unused]] Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
+                                const std::function<bool(std::string_view text)>& on_text);
 // The same after a prompt of tokens, which are appended as they are.
-Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&,
-               const std::function<bool(std::string_view text)>& on_text);
+[[maybe_unused]] Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&,
+                                const std::function<bool(std::string_view text)>& on_text);
 
-}  // namespace llm
+// A conversation: what is said in turn by the user and the model. It stays in the session from turn to turn; when it
+// outgrows the context, its oldest turns are dropped.
+class Chat {
+  public:
+    // gemma is the template of Gemma's instruction-tuned models; plain continues what the user writes (end it by
+    // GenerateOptions::stop); automatic is the one that fits the model.
+    enum class Template { automatic, gemma, plain };
+    // A session that holds something goes on from there. `system` is what comes before the first turn.
+    explicit Chat(Session&, const std::string& system = {}, Template = Template::automatic);
+    // Appends a turn of the user and writes the model's. A turn that options.on_prompt or an exception ends is forgotten.
+    Stats say(std::string_view text, const GenerateOptions&, const std::function<bool(std::string_view text)>& on_text);
+    int dropped() const { return dropped_; }  // turns, so far
+
+  private:
+    void make_room(std::size_t wanted);
+    Session& session_;
+    bool plain_ = true, stopped_ = false;      // stopped_: a stop text was the last turn's end
+    std::vector<int> head_, between_, after_;  // tokens before the first turn, before others, after the user's words
+    std::vector<int> text_;                    // the whole conversation
+    std::vector<std::size_t> starts_;          // of the user's words in it
+    int dropped_ = 0;
+};
+
+LLM_END
 #endif  // LLM_H
 #endif  // LLM_KERNEL_PASS
 
@@ -277,12 +326,10 @@ Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&,
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <climits>
 #include <cmath>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -292,17 +339,21 @@ Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&,
 #include <fstream>
 #include <initializer_list>
 #include <limits>
-#include <mutex>
 #include <new>
 #include <numeric>
 #include <queue>
 #include <sstream>
 #include <system_error>
-#include <thread>
 #include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
+#ifndef LLM_NO_THREADS
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -329,7 +380,8 @@ Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&,
 #include <arm_neon.h>
 #endif
 
-namespace llm::detail {
+LLM_BEGIN
+namespace detail {
 
 // ==== ERRORS AND SMALL TOOLS =========================================================================================
 //
@@ -458,13 +510,17 @@ class File {
         return stream_ ? std::error_code() : std::make_error_code(std::errc::io_error);
     }
     std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
+#ifndef LLM_NO_THREADS
         const std::lock_guard<std::mutex> lock(mutex_);
+#endif
         stream_.clear();
         stream_.seekg(static_cast<std::streamoff>(offset));
         stream_.read(out, static_cast<std::streamsize>(bytes));
         return static_cast<std::size_t>(stream_.gcount());
     }
+#ifndef LLM_NO_THREADS
     mutable std::mutex mutex_;
+#endif
     mutable std::ifstream stream_;
 #endif
     static constexpr std::size_t kMostAtOnce = std::size_t{1} << 30;
@@ -1156,6 +1212,9 @@ class Arena {
 
 // Cores, not hardware threads: two threads of one core share the units and the caches that a product keeps busy.
 inline int physical_cores() {
+#ifdef LLM_NO_THREADS
+    return 1;
+#else
 #ifdef __linux__
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
@@ -1171,6 +1230,7 @@ inline int physical_cores() {
     }
 #endif
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+#endif
 }
 
 inline void cpu_relax() {
@@ -1193,6 +1253,12 @@ struct FlushToZero {
     FlushToZero() {}
 #endif
 };
+
+inline std::vector<int> joined(std::initializer_list<std::vector<int>> parts) {
+    std::vector<int> all;
+    for (const std::vector<int>& part : parts) all.insert(all.end(), part.begin(), part.end());
+    return all;
+}
 
 inline double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -1240,6 +1306,10 @@ struct alignas(64) Laps {
 
 class ThreadPool {
   public:
+#ifdef LLM_NO_THREADS
+    explicit ThreadPool(int) : laps(1) {}
+    int size() const { return 1; }
+#else
     explicit ThreadPool(int threads) : laps(usize(threads)), shares_(usize(threads)) {
         try {
             for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
@@ -1258,6 +1328,7 @@ class ThreadPool {
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
     int size() const { return static_cast<int>(shares_.size()); }
+#endif
 
     // Seconds that callers have waited for helpers at the ends of regions; counted while `timed` is set.
     bool timed = false;
@@ -1274,6 +1345,7 @@ class ThreadPool {
             for (int i = 0; i < count; i += grain) body(i, std::min(i + grain, count), 0);
             return;
         }
+#ifndef LLM_NO_THREADS
         call_ = [](const void* b, int begin, int end, int thread) {
             (*static_cast<const Body*>(b))(begin, end, thread);
         };
@@ -1283,6 +1355,7 @@ class ThreadPool {
         work(0);
         close();
         if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+#endif
     }
 
     // Calls body(i) for each of 0 .. count-1.
@@ -1291,6 +1364,7 @@ class ThreadPool {
         for_ranges(count, 1, [&](int i, int, int) { body(i); });
     }
 
+#ifndef LLM_NO_THREADS
   private:
     struct alignas(64) Share {
         std::atomic<int> next{0};
@@ -1397,6 +1471,7 @@ class ThreadPool {
     std::condition_variable wake_;
     std::exception_ptr error_;
     std::vector<std::thread> helpers_;
+#endif
 };
 
 // ==== KERNELS ========================================================================================================
@@ -1604,7 +1679,8 @@ inline constexpr Kernels kernels = {"scalar",
 // wait for more lines at once, and from there into the first.
 constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  // bytes; most tokens that are few
 
-}  // namespace llm::detail
+}  // namespace detail
+LLM_END
 
 // The vector kernels are the text below this; it is read once per instruction set, into a namespace of that name.
 #if defined(__GNUC__) && !defined(LLM_NO_SIMD)
@@ -1666,7 +1742,8 @@ constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  //
 #define LLM_NAME_OF(pass) #pass
 #define LLM_NAME(pass) LLM_NAME_OF(pass)
 
-namespace llm::detail::LLM_KERNEL_PASS {
+LLM_BEGIN
+namespace detail::LLM_KERNEL_PASS {
 
 #if LLM_KERNEL_LANES == 16  // AVX-512
 
@@ -2104,7 +2181,8 @@ inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS),
                                     scale,
                                     to_f16};
 
-}  // namespace llm::detail::LLM_KERNEL_PASS
+}  // namespace detail::LLM_KERNEL_PASS
+LLM_END
 
 #undef LLM_TARGET
 #undef LLM_OP
@@ -2116,7 +2194,7 @@ inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS),
 #if defined(LLM_IMPLEMENTATION) && !defined(LLM_KERNEL_PASS) && !defined(LLM_ROOMS_INCLUDED)
 #define LLM_ROOMS_INCLUDED
 
-namespace llm {
+LLM_BEGIN
 namespace detail {
 
 // ==== MATRICES =======================================================================================================
@@ -4880,6 +4958,7 @@ inline const float* Transformer::forward(const int* ids, int count, const std::f
         run_layers(ids + done, std::min(batch, count - done));
         done += n;
         if (on_chunk && !on_chunk(done, count)) return nullptr;
+        profiler.restart();
     }
     return compute_logits(n - 1, 1);
 }
@@ -4921,6 +5000,7 @@ inline void Transformer::forward_hidden(const int* ids, int count,
             norm(model.weights.final_norm, row_of(x, hidden(), t), rows.data());
             on_hidden(done + t, rows.data());
         }
+        profiler.restart();
     }
 }
 
@@ -4941,6 +5021,147 @@ inline void Transformer::rewind(int to) {
     const std::vector<int> again = std::exchange(history, {});
     written = 0;
     for (int done = 0; done < to; done += batch) run_layers(again.data() + done, std::min(batch, to - done));
+}
+
+// ---- a session's state in a file: header, tokens, the caches by groups of 16 positions, and a hash of all that
+
+struct StateHeader {
+    char magic[8] = {'l', 'l', 'm', 's', 't', 'a', 't', 'e'};
+    std::uint32_t version = 1;
+    std::int32_t held = 0, unread = 0, written = 0;  // as in Transformer
+    std::uint64_t model = 0;                         // fingerprint
+};
+static_assert(sizeof(StateHeader) == 32, "it is written as it is");
+
+// Tells apart any two that differ in one word of 8 bytes.
+inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; i += 8) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, static_cast<const char*>(data) + i, std::min<std::size_t>(8, bytes - i));
+        h = (h ^ word) * 0x9E3779B97F4A7C15u;
+        h ^= h >> 32;
+    }
+    return h;
+}
+
+// Of the model's shape, its norms, and the first rows of its matrices.
+inline std::uint64_t fingerprint(const Model::Impl& model) {
+    const Config& c = model.config;
+    const int sizes[] = {static_cast<int>(c.architecture),
+                         static_cast<int>(model.dtype),
+                         c.vocab_size,
+                         c.num_layers,
+                         c.num_heads,
+                         c.num_kv_heads,
+                         c.head_dim,
+                         c.sliding_window,
+                         c.context_length};
+    std::uint64_t h = hash(0, sizes, sizeof sizes);
+    const auto norm = [&](const Norm& n) { h = hash(h, n.w.data(), n.w.size() * sizeof(float)); };
+    const auto matrix = [&](const Matrix& m) { h = hash(h, m.data, m.group_bytes()); };
+    matrix(model.weights.embedding);
+    norm(model.weights.final_norm);
+    for (const Layer& l : model.weights.layers) {
+        for (const Norm* n : {&l.attn_norm, &l.q_norm, &l.post_attn_norm, &l.ffn_norm, &l.post_ffn_norm}) norm(*n);
+        for (const Matrix* m : {&l.qkv, &l.out, &l.up, &l.down}) matrix(*m);
+    }
+    return h;
+}
+
+// body(memory, bytes) for all that the caches hold of positions before `held`: of a local layer what its ring would,
+// were the context the model's own. So a state fits into a session of another context.
+template <class Body>
+void each_cached(const Transformer& t, int held, const Body& body) {
+    for (std::size_t layer = 0; layer < t.caches.size(); ++layer) {
+        const KvCache& cache = t.caches[layer];
+        const int ring = KvCache::slots_for(t.config, t.config.is_local[layer], t.config.context_length);
+        const auto each = [&](auto view) {
+            for (int head = 0; head < cache.num_kv_heads; ++head)
+                for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
+                    body(view.keys(head, p % view.slots), usize(kGroup * view.head_dim) * sizeof *view.k);
+                    body(view.values(head, p % view.slots), usize(kGroup * view.pitch) * sizeof *view.v);
+                }
+        };
+        if (cache.f16) each(cache.view<std::uint16_t>());
+        else each(cache.view<float>());
+    }
+}
+
+// Under another name until it is complete.
+inline void save_state(const Transformer& t, const std::string& path) {
+    const std::string part = path + ".part";
+    std::error_code error;
+    errno = 0;
+    {
+        std::ofstream file(to_path(part), std::ios::binary | std::ios::trunc);
+        std::uint64_t sum = 0;
+        const auto put = [&](const void* data, std::size_t bytes) {
+            sum = hash(sum, data, bytes);
+            file.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes));
+        };
+        StateHeader header;
+        header.held = t.held(), header.unread = static_cast<std::int32_t>(t.unread.size()), header.written = t.written;
+        header.model = fingerprint(t.model);
+        put(&header, sizeof header);
+        put(t.history.data(), t.history.size() * sizeof(int));
+        put(t.unread.data(), t.unread.size() * sizeof(int));
+        each_cached(t, t.held(), put);
+        file.write(reinterpret_cast<const char*>(&sum), sizeof sum);
+        if (!file.flush()) error = std::error_code(errno ? errno : EIO, std::generic_category());
+    }
+    if (!error) std::filesystem::rename(to_path(part), to_path(path), error);
+    if (!error) return;
+    std::error_code ignored;
+    std::filesystem::remove(to_path(part), ignored);
+    fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left");
+}
+
+inline void load_state(Transformer& t, const std::string& path) {
+    const File file(path);
+    StateHeader header;
+    const StateHeader expected;
+    if (file.size() < sizeof header) fail("not a saved session", path, "name a file that save() wrote");
+    file.read(0, &header, sizeof header);
+    if (!std::equal(header.magic, header.magic + 8, expected.magic))
+        fail("not a saved session", path, "name a file that save() wrote");
+    if (header.version != expected.version)
+        fail("a saved session of version " + std::to_string(header.version), path, "save it again with this version");
+    if (header.model != fingerprint(t.model))
+        fail("the session is of another model", path, "load it with the model and dtype that it was saved from");
+    const auto damaged = [&] { fail("the saved session is damaged", path, "save it again"); };
+    if (header.held < 0 || header.written < header.held || header.unread < 0 || header.unread > 1) damaged();
+    if (header.held > t.context)
+        fail("the saved session is too long", path + ": " + std::to_string(header.held) + " tokens",
+             "use a context that is larger than " + std::to_string(t.context));
+
+    std::vector<int> ids(usize(header.held + header.unread));
+    std::uint64_t size = sizeof header + ids.size() * sizeof(int);
+    each_cached(t, header.held, [&](const void*, std::size_t bytes) { size += bytes; });
+    if (file.size() != size + sizeof(std::uint64_t)) damaged();
+    std::uint64_t at = sizeof header, sum = hash(0, &header, sizeof header), saved_sum;
+    const auto take = [&](void* to, std::size_t bytes) {
+        file.read(std::exchange(at, at + bytes), to, bytes);
+        sum = hash(sum, to, bytes);
+    };
+    take(ids.data(), usize(header.held) * sizeof(int));
+    take(ids.data() + header.held, usize(header.unread) * sizeof(int));
+    // Nothing is changed before all is known to be good.
+    std::vector<char> piece;
+    const std::uint64_t first = at;
+    each_cached(t, header.held, [&](const void*, std::size_t bytes) {
+        piece.resize(bytes);
+        take(piece.data(), bytes);
+    });
+    file.read(at, &saved_sum, sizeof saved_sum);
+    if (sum != saved_sum) damaged();
+    for (const int id : ids)
+        if (id < 0 || id >= t.config.vocab_size) damaged();
+    t.rewind(0);
+    at = first;
+    each_cached(t, header.held, take);
+    t.history.assign(ids.begin(), ids.begin() + header.held);
+    t.unread.assign(ids.begin() + header.held, ids.end());
+    t.written = header.written;
 }
 
 }  // namespace detail
@@ -4971,6 +5192,8 @@ int Session::context() const { return impl_->context; }
 int Session::threads() const { return impl_->pool.size(); }
 const Model& Session::model() const { return impl_->owner; }
 void Session::rewind(int position) { impl_->rewind(position); }
+void Session::save(const std::string& path) const { detail::save_state(*impl_, path); }
+void Session::load(const std::string& path) { detail::load_state(*impl_, path); }
 void Session::on_timing(std::function<void(const Timing&)> report) { impl_->profiler.listen(std::move(report)); }
 
 std::size_t Model::session_bytes(int context) const {
@@ -5285,7 +5508,89 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
     return generate(session, ids, options, on_text);
 }
 
-}  // namespace llm
+// Gemma's template, with the system's words in the first turn, is
+//
+//     <bos><start_of_turn>user\n{system}\n\n{user}<end_of_turn>\n<start_of_turn>model\n{model}<end_of_turn>\n ...
+//
+// What people say is never parsed for such tokens.
+Chat::Chat(Session& session, const std::string& system, Template style) : session_(session) {
+    const Tokenizer& tokenizer = session.model().tokenizer();
+    const int turn = tokenizer.find("<start_of_turn>"), end = tokenizer.find("<end_of_turn>");
+    if (style == Template::gemma && (turn < 0 || end < 0))
+        detail::fail("the vocabulary has no turn tokens", "Chat", "use the plain template");
+    plain_ = style == Template::plain || (style == Template::automatic && !tokenizer.has_turns());
+    const auto text = [&](const std::string& words) { return tokenizer.encode(words, false, false); };
+    std::vector<int> user;  // what his words come after
+    if (plain_) between_ = text("\n\n");
+    else {
+        user = detail::joined({{turn}, text("user\n")});
+        between_ = detail::joined({{end}, text("\n"), user});
+        after_ = detail::joined({{end}, text("\n"), {turn}, text("model\n")});
+    }
+    head_ = detail::joined({tokenizer.encode("", true), user, text(system.empty() ? "" : system + "\n\n")});
+
+    text_ = detail::joined({session.tokens(), session.impl_->unread});
+    for (auto at = text_.begin(); !plain_; at += static_cast<std::ptrdiff_t>(user.size())) {
+        at = std::search(at, text_.end(), user.begin(), user.end());
+        if (at == text_.end()) break;
+        starts_.push_back(detail::usize(at - text_.begin()) + user.size());
+    }
+    if (starts_.empty() && !text_.empty()) starts_ = {0};
+}
+
+// Drops the oldest turns if `wanted` more tokens do not fit, and then as many as leave half of the context.
+void Chat::make_room(std::size_t wanted) {
+    const std::size_t context = detail::usize(session_.context());
+    if (text_.size() + wanted <= context) return;
+    std::size_t drop = 1;
+    const auto left = [&] { return head_.size() + text_.size() - starts_[drop]; };
+    while (drop < starts_.size() && (left() > context / 2 || left() + wanted > context)) ++drop;
+    drop = std::min(drop, starts_.size());
+    dropped_ += static_cast<int>(drop);
+    const std::size_t first = drop < starts_.size() ? starts_[drop] : text_.size();
+    starts_.erase(starts_.begin(), starts_.begin() + static_cast<std::ptrdiff_t>(drop));
+    for (std::size_t& start : starts_) start = start - first + head_.size();
+    text_.erase(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(first));
+    if (!text_.empty()) text_.insert(text_.begin(), head_.begin(), head_.end());
+}
+
+Stats Chat::say(std::string_view words, const GenerateOptions& options,
+                const std::function<bool(std::string_view text)>& on_text) {
+    const int context = session_.context();
+    if (!plain_) {
+        words.remove_prefix(std::min(words.find_first_not_of(" \t\r\n"), words.size()));
+        words = words.substr(0, words.find_last_not_of(" \t\r\n") + 1);
+    }
+    const std::vector<int> said = detail::joined({session_.model().tokenizer().encode(words, false, false), after_});
+    const std::size_t opening = std::max(head_.size(), between_.size());
+    if (opening + said.size() >= detail::usize(context))
+        detail::fail("the text is too long for the context",
+                     std::to_string(said.size()) + " tokens, context of " + std::to_string(context),
+                     "shorten it or use a larger context");
+    const int answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
+    make_room(opening + said.size() + detail::usize(std::min(answer, context / 4)));
+
+    std::vector<int> all = detail::joined({text_, text_.empty() ? head_ : stopped_ ? std::vector<int>() : between_});
+    const std::size_t start = all.size();
+    all = detail::joined({all, said});
+    const std::vector<int>& held = session_.tokens();
+    const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
+    session_.rewind(static_cast<int>(known));
+    bool ended = false;
+    GenerateOptions asked = options;
+    asked.on_prompt = [&](int done, int total) {
+        ended = options.on_prompt && !options.on_prompt(done, total);
+        return !ended;
+    };
+    const Stats stats = generate(session_, std::vector<int>(all.begin() + known, all.end()), asked, on_text);
+    if (ended) return stats;
+    starts_.push_back(start);
+    text_ = detail::joined({session_.tokens(), session_.impl_->unread});
+    stopped_ = plain_ && stats.stopped;
+    return stats;
+}
+
+LLM_END
 
 #pragma pop_macro("max")
 #pragma pop_macro("min")
