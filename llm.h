@@ -282,11 +282,11 @@ struct Stats {
 
 // Appends the prompt to the session, then samples until an end token, a stop text, max_tokens, the context's end,
 // or on_text returning false. on_text gets whole UTF-8 characters as they come.
-[[maybe_unused]] Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
-                                const std::function<bool(std::string_view text)>& on_text);
+Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
+               const std::function<bool(std::string_view text)>& on_text);
 // The same after a prompt of tokens, which are appended as they are.
-[[maybe_unused]] Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&,
-                                const std::function<bool(std::string_view text)>& on_text);
+Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&,
+               const std::function<bool(std::string_view text)>& on_text);
 
 // A conversation: what is said in turn by the user and the model. It stays in the session from turn to turn; when it
 // outgrows the context, its oldest turns are dropped.
@@ -323,6 +323,10 @@ LLM_END
 #pragma push_macro("max")
 #undef min
 #undef max
+#if defined(LLM_STATIC) && defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"  // a .cpp file may leave out what others need
+#endif
 
 #include <algorithm>
 #include <array>
@@ -5129,7 +5133,9 @@ inline void load_state(Transformer& t, const std::string& path) {
     if (header.model != fingerprint(t.model))
         fail("the session is of another model", path, "load it with the model and dtype that it was saved from");
     const auto damaged = [&] { fail("the saved session is damaged", path, "save it again"); };
-    if (header.held < 0 || header.written < header.held || header.unread < 0 || header.unread > 1) damaged();
+    if (header.held < 0 || header.written < header.held || header.written > t.config.context_length ||
+        header.unread < 0 || header.unread > 1)
+        damaged();
     if (header.held > t.context)
         fail("the saved session is too long", path + ": " + std::to_string(header.held) + " tokens",
              "use a context that is larger than " + std::to_string(t.context));
@@ -5592,6 +5598,9 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options,
 
 LLM_END
 
+#if defined(LLM_STATIC) && defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 #pragma pop_macro("max")
 #pragma pop_macro("min")
 #endif  // LLM_IMPLEMENTATION
