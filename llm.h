@@ -259,6 +259,7 @@ class Sampler {
     std::vector<int> recent_;  // ring of the last repeat_last_n ids
     std::size_t accepted_ = 0;
     std::vector<std::pair<float, int>> candidates_;  // scratch: logit or probability, id
+    std::vector<float> penalized_;                   // scratch: logits
 };
 
 struct GenerateOptions {
@@ -5234,20 +5235,19 @@ inline bool better(const Candidate& a, const Candidate& b) {
     return a.first > b.first || (a.first == b.first && a.second < b.second);
 }
 
-// Keeps the k best, sorted. One pass with a heap of k: nearly every logit fails its first comparison.
-inline void keep_top_k(std::vector<Candidate>& c, std::size_t k) {
-    if (k < c.size()) {
-        const auto end = c.begin() + static_cast<std::ptrdiff_t>(k);
-        std::make_heap(c.begin(), end, better);
-        for (auto it = end; it != c.end(); ++it)
-            if (better(*it, c.front())) {
-                std::pop_heap(c.begin(), end, better);
-                *(end - 1) = *it;
-                std::push_heap(c.begin(), end, better);
-            }
-        c.resize(k);
+// The k best of n logits, sorted. One pass with a heap of k: nearly every logit fails its first comparison. A NaN is
+// none of the best.
+inline void take_best(const float* logits, int n, int k, std::vector<Candidate>& best) {
+    best.clear();
+    for (int id = 0; id < k; ++id) best.emplace_back(logits[id] == logits[id] ? logits[id] : -INFINITY, id);
+    if (k < n) std::make_heap(best.begin(), best.end(), better);
+    for (int id = k; id < n; ++id) {
+        if (!(logits[id] > best.front().first)) continue;
+        std::pop_heap(best.begin(), best.end(), better);
+        best.back() = {logits[id], id};
+        std::push_heap(best.begin(), best.end(), better);
     }
-    std::sort(c.begin(), c.end(), better);
+    std::sort(best.begin(), best.end(), better);
 }
 
 // Keeps the fewest of the best (c is sorted) that together have at least probability p.
@@ -5295,22 +5295,18 @@ void Sampler::accept(int id) {
 int Sampler::sample(const float* logits, int n) {
     using namespace detail;
     if (n < 1 || !logits) fail("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
-    candidates_.resize(usize(n));
-    for (int id = 0; id < n; ++id)  // a NaN is no candidate
-        candidates_[usize(id)] = {logits[id] == logits[id] ? logits[id] : -INFINITY, id};
     if (options_.repeat_penalty != 1.0f) {
-        std::vector<int> recent = recent_;
-        std::sort(recent.begin(), recent.end());
-        recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
-        for (int id : recent) {
+        penalized_.assign(logits, logits + n);
+        for (const int id : recent_) {
             if (id < 0 || id >= n) continue;
-            float& logit = candidates_[usize(id)].first;
-            logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
+            const float x = logits[id];  // not of penalized_: an id may be there more than once
+            penalized_[usize(id)] = x > 0 ? x / options_.repeat_penalty : x * options_.repeat_penalty;
         }
+        logits = penalized_.data();
     }
-    if (options_.temperature == 0) return std::min_element(candidates_.begin(), candidates_.end(), better)->second;
-
-    keep_top_k(candidates_, options_.top_k ? usize(options_.top_k) : candidates_.size());
+    const int k = options_.temperature == 0 ? 1 : options_.top_k ? std::min(options_.top_k, n) : n;
+    take_best(logits, n, k, candidates_);
+    if (k == 1) return candidates_[0].second;
     if (!std::isfinite(candidates_[0].first)) return candidates_[0].second;  // nothing to weigh
     if (options_.top_p < 1) keep_top_p(candidates_, options_.top_p);
     if (options_.min_p > 0) drop_below(candidates_, options_.min_p);
