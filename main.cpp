@@ -28,7 +28,7 @@
 
 namespace {
 
-enum class Task { generate, tokenize, perplexity, info, help, version };
+enum class Task { generate, chat, tokenize, perplexity, info, help, version };
 
 struct Options {
     Task task = Task::generate;
@@ -38,6 +38,8 @@ struct Options {
     int context = 0, top = 0;  // top > 0: list that many
     long long seed = 0;
     bool echo = true, quiet = false;
+    std::string system, save, load_from;
+    llm::Chat::Template chat_template = llm::Chat::Template::automatic;
     std::string profile;    // step, layer or trace
     int profile_layer = 0;  // for trace
     llm::LoadOptions load;
@@ -97,6 +99,10 @@ std::vector<Flag> make_flags(Options& o) {
             throw llm::Error("'" + value + "' is none of step, layer, trace and trace:LAYER");
         if (o.profile.size() < value.size()) number(o.profile_layer, 0, INT_MAX)(value.substr(o.profile.size() + 1));
     };
+    const Setter chat_template = [&o](Text value) {
+        if (value != "gemma" && value != "plain") throw llm::Error("'" + value + "' is neither gemma nor plain");
+        o.chat_template = value == "gemma" ? llm::Chat::Template::gemma : llm::Chat::Template::plain;
+    };
     return {
         {"-m", "--model", "PATH", "directory, .safetensors, .gguf (models/gemma3-tiny)", [&o](Text t) { o.model = t; }},
         {"-p", "--prompt", "TEXT", "text to continue; also the first free argument", once(o.prompt)},
@@ -115,7 +121,16 @@ std::vector<Flag> make_flags(Options& o) {
         {"-s", "--seed", "N", "same seed, same text; -1: a new one (0)", number(o.seed, -1LL, LLONG_MAX)},
         {"", "--stop", "TEXT", "end before this; repeatable", [&o](Text t) { o.generate.stop.push_back(t); }},
         {"", "--ignore-eos", "", "go on after an end-of-text token", turn(o.generate.ignore_end, true)},
+        {"", "--lookup", "N", "guess up to N tokens from the text so far (at most 11): same text, faster (0)",
+         number(o.generate.lookup, 0, 11)},
         {"", "--no-display-prompt", "", "print the continuation alone", turn(o.echo, false)},
+        {"", "--save", "PATH", "write the session to a file at the end", [&o](Text t) { o.save = t; }},
+        {"", "--load", "PATH", "go on from a saved session of the same model", [&o](Text t) { o.load_from = t; }},
+        {"", "--chat", "", "task: a conversation, each line a turn; \\ at its end continues it",
+         turn(o.task, Task::chat)},
+        {"", "--system", "TEXT", "what comes before the conversation", [&o](Text t) { o.system = t; }},
+        {"", "--chat-template", "NAME", "gemma, or plain: continue what is written (as the model was trained)",
+         chat_template},
         {"", "--top", "N", "task: likeliest next tokens (id, logit, probability, piece)", number(o.top, 1, INT_MAX)},
         {"", "--tokenize", "", "task: the tokens of the prompt (id, piece)", turn(o.task, Task::tokenize)},
         {"", "--perplexity", "", "task: of the prompt, with -n of its first N tokens", turn(o.task, Task::perplexity)},
@@ -162,7 +177,10 @@ std::string usage(const std::vector<Flag>& flags) {
     for (const Flag& f : flags)
         text += format("  %2s%c %-20s %s\n", f.short_name.c_str(), f.short_name.empty() ? ' ' : ',',
                        (f.long_name + " " + f.argument).c_str(), f.help.c_str());
-    return text;
+    return text +
+           "\nCtrl-C ends a text in good order, and pressed again the program; Ctrl-D leaves a conversation. NO_COLOR "
+           "in\n"
+           "the environment turns colours off. Exit status: 0 all done, 1 an error, 130 ended by Ctrl-C.\n";
 }
 
 // ---- Input and output
@@ -173,8 +191,23 @@ void print(std::string_view text) {
     throw llm::Error(std::string("cannot write to standard output: ") + std::strerror(errno));
 }
 
-bool on_terminal() { return isatty(STDERR_FILENO) != 0; }
+bool is_terminal(int descriptor) {
+    const char* const kind = std::getenv("TERM");
+    return isatty(descriptor) != 0 && !(kind && std::strcmp(kind, "dumb") == 0);
+}
+bool on_terminal() { return is_terminal(STDERR_FILENO); }
 const char* clear_line() { return on_terminal() ? "\r\033[K" : ""; }
+
+// What the user says is green, errors are red: on a terminal, unless NO_COLOR is set (no-color.org).
+std::string colored(int descriptor, const char* color, const std::string& text) {
+    const char* const no_color = std::getenv("NO_COLOR");
+    if (text.empty() || !is_terminal(descriptor) || (no_color && *no_color)) return text;
+    return format("\033[%sm", color) + text + "\033[0m";
+}
+std::string users(const std::string& text) { return colored(STDOUT_FILENO, "32", text); }
+void print_error(const char* message) {
+    std::fprintf(stderr, "%s%s %s\n", clear_line(), colored(STDERR_FILENO, "31", "llm:").c_str(), message);
+}
 
 void show_progress(float done, const char* what) {
     const std::string bar(static_cast<std::size_t>(30 * std::clamp(done, 0.0f, 1.0f)), '#');
@@ -339,20 +372,90 @@ extern "C" void on_interrupt(int) {
     interrupted = 1;
 }
 
-int generate(llm::Session& session, const Options& o, const std::string& prompt) {
-    if (o.echo) print(prompt);
-    const llm::Stats stats = llm::generate(session, prompt, o.generate, [](std::string_view text) {
-        streaming = 1;
+struct Streaming {
+    Streaming() { interrupted = 0, streaming = 1; }
+    ~Streaming() { streaming = 0; }
+};
+
+// Runs write(options, on_text), which is generate or a turn of a chat: Ctrl-C ends it, and a prompt that takes more
+// than a second gets a bar. `echo` goes out before the text.
+template <class Write>
+llm::Stats stream(const Options& o, const std::string& echo, const Write& write) {
+    const Streaming now;
+    const auto start = std::chrono::steady_clock::now();
+    llm::GenerateOptions options = o.generate;
+    options.on_prompt = [&](int done, int total) {
+        const double expected = llm::detail::seconds_since(start) * total / done;
+        if (o.load.progress && expected > 1) o.load.progress(float(done) / float(total), "prompt");
+        if (done == total) print(echo);
+        return !interrupted;
+    };
+    const llm::Stats stats = write(options, [](std::string_view text) {
         print(text);
         return !interrupted;
     });
-    print("\n");
-    if (!o.quiet)
-        std::fprintf(stderr, "prompt: %d tokens, %.1f tokens/s; generated: %d tokens, %.1f tokens/s; seed %lld%s\n",
-                     stats.prompt_tokens, stats.prompt_tokens / std::max(stats.prompt_s, 1e-9), stats.generated,
-                     stats.generated / std::max(stats.generate_s, 1e-9), o.seed,
-                     session.position() == session.context() ? "; the context is full" : "");
+    print(interrupted ? clear_line() + std::string("\n") : "\n");
+    return stats;
+}
+
+void report(const llm::Stats& stats, const llm::Session& session, const Options& o) {
+    if (o.quiet) return;
+    std::fprintf(stderr, "prompt: %d tokens, %.1f tokens/s; generated: %d tokens, %.1f tokens/s; ", stats.prompt_tokens,
+                 stats.prompt_tokens / std::max(stats.prompt_s, 1e-9), stats.generated,
+                 stats.generated / std::max(stats.generate_s, 1e-9));
+    if (o.generate.lookup) std::fprintf(stderr, "guessed right: %d of %d; ", stats.guessed_right, stats.guessed);
+    std::fprintf(stderr, "seed %lld%s\n", o.seed,
+                 session.position() == session.context() ? "; the context is full" : "");
+}
+
+int generate(llm::Session& session, const Options& o, const std::string& prompt) {
+    const auto stats = stream(o, o.echo ? users(prompt) : "", [&](const auto& options, const auto& on_text) {
+        return llm::generate(session, prompt, options, on_text);
+    });
+    report(stats, session, o);
     return interrupted ? 130 : 0;
+}
+
+// Lines up to the first that does not end in a backslash. Nothing at the end of the input.
+std::optional<std::string> read_message(bool ask) {
+    std::string message, line;
+    for (bool more = true; more;) {
+        if (ask) print(users(message.empty() ? "> " : ". "));
+        if (!std::getline(std::cin, line)) return message.empty() ? std::nullopt : std::optional(message);
+        if (!line.empty() && line.back() == '\r') line.pop_back();
+        more = !line.empty() && line.back() == '\\';
+        if (more) line.back() = '\n';
+        message += line;
+    }
+    return message;
+}
+
+int chat(llm::Session& session, Options o, const std::string& first) {
+    llm::Chat chat(session, o.system, o.chat_template);
+    const bool ask = is_terminal(STDIN_FILENO) && is_terminal(STDOUT_FILENO);
+    llm::Stats total;
+    int status = 0;
+    for (auto message = first.empty() ? read_message(ask) : first; message; message = read_message(ask)) {
+        if (message->find_first_not_of(" \t\n") == std::string::npos) continue;
+        const int dropped = chat.dropped();
+        try {
+            const auto stats = stream(
+                o, "", [&](const auto& options, const auto& on_text) { return chat.say(*message, options, on_text); });
+            total.prompt_tokens += stats.prompt_tokens, total.prompt_s += stats.prompt_s;
+            total.generated += stats.generated, total.generate_s += stats.generate_s;
+            total.guessed += stats.guessed, total.guessed_right += stats.guessed_right;
+        } catch (const llm::Error& e) {
+            print_error(e.what());
+            status = ask ? 0 : 1;
+        }
+        if (chat.dropped() > dropped)
+            std::fprintf(stderr, "llm: the context is full: the oldest turns are forgotten (%d)\n",
+                         chat.dropped() - dropped);
+        ++o.generate.sampling.seed;  // or equal questions would get equal answers
+    }
+    if (ask) print("\n");
+    report(total, session, o);
+    return status;
 }
 
 double log_sum_exp(const float* x, int n) {
@@ -452,6 +555,9 @@ int run(const std::vector<std::string>& args) {
     o.generate.sampling.seed = static_cast<std::uint64_t>(o.seed);
     o.generate.max_tokens = o.n_predict.value_or(o.generate.max_tokens);
 
+    const bool writes = o.task == Task::chat || (o.task == Task::generate && o.top == 0);
+    if (!writes && !(o.save + o.load_from).empty())
+        throw llm::Error("--save and --load are for writing text and for --chat: leave them out");
     const llm::Model model = llm::Model::load(o.model, o.load);
     std::vector<int> ids = model.tokenizer().encode(prompt);
     if (ids.empty() && o.top > 0) ids = {model.tokenizer().bos()};
@@ -461,6 +567,7 @@ int run(const std::vector<std::string>& args) {
         return print(text), 0;
     }
     llm::Session session(model, o.context, o.load.threads);
+    if (!o.load_from.empty()) session.load(o.load_from);
     if (ids.size() > static_cast<std::size_t>(session.context()) && o.task != Task::perplexity)
         throw llm::Error(
             format("prompt of %zu tokens, context of %d: shorten it or see -c", ids.size(), session.context()));
@@ -469,8 +576,9 @@ int run(const std::vector<std::string>& args) {
     if (o.profile == "trace" && o.profile_layer >= model.config().num_layers)
         throw llm::Error(
             format("--profile: there is no layer %d: choose 0 to %d", o.profile_layer, model.config().num_layers - 1));
-    if (o.task == Task::generate && o.top == 0) {
-        const int status = generate(session, o, prompt);
+    if (writes) {
+        const int status = o.task == Task::chat ? chat(session, o, prompt) : generate(session, o, prompt);
+        if (!o.save.empty()) session.save(o.save);
         if (!o.profile.empty()) std::fprintf(stderr, "\n%s", profile.text().c_str());
         return status;
     }
@@ -490,9 +598,9 @@ int main(int argc, char** argv) {
     try {
         return run(arguments(argc, argv));
     } catch (const std::bad_alloc&) {
-        std::fprintf(stderr, "%sllm: out of memory: try a smaller model or -c\n", clear_line());
+        print_error("out of memory: try a smaller model or -c");
     } catch (const std::exception& e) {
-        std::fprintf(stderr, "%sllm: %s\n", clear_line(), e.what());
+        print_error(e.what());
     }
     return 1;
 }

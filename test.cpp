@@ -2,8 +2,8 @@
 // reference, Hugging Face transformers in F32) and in models/. Sections, in this order:
 //
 //     helpers        numbers     kernels              model files    tokenizers    golden numbers
-//     sampling       generate    the command lines    refused input  README
-//     robustness (robust_tests.cpp)
+//     sampling       generate    the command lines    refused input  lookup, chat and saved sessions
+//     examples and builds        README     robustness (robust_tests.cpp)
 //
 // Tests of real models run where these are: models/gemma-3-270m-q4_k_m.gguf (`make gemma` gets it), and a directory
 // that the environment's LLM_REAL names (~/.cache/llm-real if it does not) with gemma-3-270m-hf/ and gpt2-124m/.
@@ -20,6 +20,7 @@
 #define LLM_IMPLEMENTATION
 #include "llm.h"
 
+#include <poll.h>
 #include <sys/wait.h>
 
 #include <cstdlib>
@@ -1836,6 +1837,8 @@ std::vector<std::vector<std::string>> table(const std::string& text) {  // lines
 }
 
 TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
+    const TemporaryDirectory directory;
+    const std::string session = (directory.path / "session").string();
     const std::map<std::string, std::string> values = {
         {"--model", "models/gpt2-tiny"},
         {"--prompt", "To be"},
@@ -1852,6 +1855,11 @@ TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
         {"--repeat-last-n", "5"},
         {"--seed", "7"},
         {"--stop", "zzz"},
+        {"--lookup", "3"},
+        {"--save", session},
+        {"--load", session},  // which stands below --save
+        {"--system", "Speak!"},
+        {"--chat-template", "plain"},
         {"--top", "2"},
         {"--profile", "step"},
     };
@@ -2590,6 +2598,678 @@ TEST_CASE("a call that cannot work says what was asked and what is possible") {
 
     Session untrained(Model::random(shape(llm::Config::Architecture::gemma3, 32, 4, 2, 16, 64)));
     CHECK_THROWS_AS(llm::generate(untrained, "text", {}, nullptr), llm::Error);  // it has no tokenizer
+}
+
+// ==== LOOKUP, CHAT AND SAVED SESSIONS ================================================================================
+
+// What a session holds, to be compared: its tokens, and the logits after one more.
+std::pair<std::vector<int>, std::vector<float>> state_of(Session& session) {
+    const std::vector<int> ids = session.tokens();
+    const int at = session.position();
+    if (at == session.context()) session.rewind(at - 1);
+    std::vector<float> logits = last_logits(session, {7});
+    session.rewind(std::min(at, session.position() - 1));
+    return {ids, logits};
+}
+
+TEST_CASE("tokens tried out together have the logits of tokens one by one, to the last bit") {
+    for (const detail::Kernels* kernels : detail::available_kernels()) {
+        const Environment forced("LLM_SIMD", kernels->name);
+        for (const std::string& name : kTinyModels)
+            for (const DType dtype : {DType::f32, DType::q8_0}) {
+                CAPTURE(std::string(kernels->name) + " " + name + " " + name_of(dtype));
+                const Model model = load(tiny(name), dtype);
+                const int vocab = model.config().vocab_size;
+                Session session(model);
+                Random random{5};
+                const std::vector<int> ids = random.tokens(session.context() - 100, vocab);
+                const Logits expected = logits_of(session, ids, 1);
+                detail::Transformer tried(model, 0, session.threads());
+                std::size_t at = 0;
+                for (int guesses = 0; at + 12 < ids.size(); guesses = (guesses + 5) % 12) {
+                    const int right = random.below(guesses + 1);
+                    std::vector<int> batch(ids.begin() + static_cast<std::ptrdiff_t>(at),
+                                           ids.begin() + static_cast<std::ptrdiff_t>(at) + 1 + guesses);
+                    for (int i = 1 + right; i <= guesses; ++i) batch[usize(i)] = random.below(vocab);
+                    const float* logits = tried.try_out(batch.data(), 1 + guesses);
+                    REQUIRE(tried.held() == static_cast<int>(at) + 1);
+                    for (int i = 0; i <= right; ++i, ++at, logits += vocab) {
+                        if (i > 0) tried.keep(ids[at]);
+                        if (!std::equal(logits, logits + vocab, expected[at].data())) FAIL("token " << at);
+                    }
+                }
+            }
+    }
+}
+
+TEST_CASE("lookup writes the same text, and leaves the same session") {
+    int guessed = 0, right = 0;
+    for (const std::string& name : kTinyModels) {
+        const Model model = load(tiny(name));
+        const auto write = [&](llm::GenerateOptions options, int lookup, int most_calls) {
+            Session session(model);
+            options.lookup = lookup;
+            std::string all;
+            int calls = 0;
+            const llm::Stats stats = llm::generate(session, "ROMEO:\nI will not be.\n\nJULIET:\nI will", options,
+                                                   [&](std::string_view piece) {
+                                                       all += piece;
+                                                       CHECK(session.position() + 1 <= session.context() + 1);
+                                                       return ++calls != most_calls;
+                                                   });
+            guessed += stats.guessed, right += stats.guessed_right;
+            CHECK(stats.guessed_right <= stats.guessed);
+            CHECK(stats.guessed_right <= stats.generated);
+            if (lookup == 0) CHECK(stats.guessed == 0);
+            auto state = state_of(session);
+            return std::make_tuple(all, stats.generated, stats.stopped, state.first, state.second);
+        };
+        std::vector<llm::GenerateOptions> kinds = {greedy(-1), greedy(90), greedy(60, {"\n\n"}), greedy(60, {"the "})};
+        for (const int max_tokens : {1, 2, 17, 30, 31, 32, 33}) kinds.push_back(greedy(max_tokens));
+        for (const float temperature : {0.3f, 1.0f})
+            for (const std::uint64_t seed : {1u, 2u}) {
+                kinds.push_back(greedy(200));
+                kinds.back().sampling.temperature = temperature;
+                kinds.back().sampling.seed = seed;
+                kinds.back().sampling.repeat_penalty = seed == 1 ? 1.0f : 1.1f;
+                kinds.back().ignore_end = true;
+            }
+        for (std::size_t kind = 0; kind < kinds.size(); ++kind) {
+            CAPTURE(kind);
+            const auto expected = write(kinds[kind], 0, 0);
+            for (const int lookup : {1, 4, 11, 1000}) CHECK(write(kinds[kind], lookup, 0) == expected);
+            for (const int calls : {1, 9, 20}) CHECK(write(kinds[kind], 11, calls) == write(kinds[kind], 0, calls));
+        }
+    }
+    CHECK(right > 1000);
+    CHECK(guessed > right);
+}
+
+TEST_CASE("lookup follows a text that repeats itself, and gives up where it does not") {
+    std::string poem;
+    for (int i = 0; i < 12; ++i) poem += "abcd";
+    const Model model = writer_of(poem);  // scripted: what it read does not matter
+    Session session(model);
+    llm::GenerateOptions options = greedy(48);
+    options.lookup = 4;
+    const llm::Stats stats = llm::generate(session, "A", options, nullptr);
+    CHECK(stats.guessed_right >= 24);
+    CHECK(stats.guessed <= 2 * stats.guessed_right);
+    const Model other = load(tiny("gemma3-tiny"));
+    Session wild(other);
+    options = greedy(400);
+    options.lookup = 11;
+    options.sampling.temperature = 20;
+    options.sampling.top_k = 0, options.sampling.top_p = 1, options.sampling.min_p = 0;
+    options.ignore_end = true;
+    CHECK(llm::generate(wild, "A", options, nullptr).guessed < 400);
+}
+
+TEST_CASE("hidden states are what the head turns into logits") {
+    for (const std::string& name : kTinyModels) {
+        CAPTURE(name);
+        const Model model = load(tiny(name), DType::f32);
+        const llm::Config& c = model.config();
+        Session session(model), other(model);
+        const std::vector<int> ids = Random{3}.tokens(c.context_length == 256 ? 250 : 300, c.vocab_size);
+        const Logits logits = logits_of(other, ids);
+        std::vector<float> row(usize(c.hidden_size));
+        int calls = 0;
+        session.forward_hidden(ids.data(), static_cast<int>(ids.size()), [&](int i, const float* hidden) {
+            CHECK(i == calls++);
+            for (const int id : {0, 99, c.vocab_size - 1}) {
+                model.impl().head().row(id, row.data());
+                const double logit = std::inner_product(row.begin(), row.end(), hidden, 0.0);
+                CHECK(std::fabs(logit - logits[usize(i)][usize(id)]) < 1e-3);
+            }
+        });
+        CHECK(calls == static_cast<int>(ids.size()));
+        CHECK(session.tokens() == ids);
+        CHECK(error_of([&] { session.forward_hidden(ids.data(), 0, nullptr); }).find("0") != std::string::npos);
+    }
+}
+
+TEST_CASE("a prompt reports its progress, and can be ended") {
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model);
+    llm::GenerateOptions options = greedy(3);
+    std::vector<std::pair<int, int>> calls;
+    options.on_prompt = [&](int done, int total) {
+        calls.emplace_back(done, total);
+        return true;
+    };
+    const std::vector<int> ids = Random{4}.tokens(500, 1024);
+    CHECK(llm::generate(session, ids, options, nullptr).generated > 0);
+    CHECK(calls == std::vector<std::pair<int, int>>{{256, 500}, {500, 500}});
+    session.rewind(0);
+    options.on_prompt = [&](int done, int) { return done > 256; };
+    const llm::Stats stats = llm::generate(session, ids, options, nullptr);
+    CHECK(stats.prompt_tokens == 256);
+    CHECK(stats.generated == 0);
+    CHECK(session.position() == 256);
+}
+
+TEST_CASE("options that cannot be are refused") {
+    Session session(load(tiny("gemma3-tiny")));
+    llm::GenerateOptions options;
+    options.lookup = -1;
+    CHECK(error_of([&] { llm::generate(session, "a", options, nullptr); }).find("lookup") != std::string::npos);
+    const Model gpt2 = load(tiny("gpt2-tiny"));
+    Session plain(gpt2);
+    CHECK(error_of([&] { llm::Chat(plain, "", llm::Chat::Template::gemma); }).find("turn") != std::string::npos);
+}
+
+std::string held_text(const Session& session) { return session.model().tokenizer().decode(session.tokens()); }
+
+TEST_CASE("a chat is in Gemma's template, and nobody can say its tokens") {
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model);
+    llm::Chat chat(session, "Be brief.", llm::Chat::Template::gemma);
+    std::string answer;
+    const auto on_text = [&](std::string_view piece) {
+        answer += piece;
+        return true;
+    };
+    chat.say("  <end_of_turn>one\ntwo \n", greedy(6), on_text);
+    const std::string first =
+        "<bos><start_of_turn>user\nBe brief.\n\n<end_of_turn>one\ntwo<end_of_turn>\n<start_of_turn>model\n";
+    CHECK(held_text(session).rfind(first, 0) == 0);
+    CHECK(std::count(session.tokens().begin(), session.tokens().end(), 5) == 1);
+    answer.clear();
+    const int before = session.position();
+    const llm::Stats stats = chat.say("three", greedy(6), on_text);
+    CHECK(held_text(session).find("<end_of_turn>\n<start_of_turn>user\nthree<end_of_turn>\n<start_of_turn>model\n") !=
+          std::string::npos);
+    CHECK(session.position() == before + stats.prompt_tokens + stats.generated - 1);  // the cache was kept
+    CHECK(stats.prompt_tokens < 40);
+    // The same from the template as a text
+    Session whole(model);
+    std::string text = held_text(session);
+    text.erase(0, 5);  // <bos>
+    text.resize(text.rfind("model\n") + 6);
+    std::vector<int> ids = session.tokens();
+    while (model.tokenizer().decode(ids) != "<bos>" + text) ids.pop_back();
+    whole.forward(ids.data(), static_cast<int>(ids.size()));
+    CHECK(generated(whole, "", greedy(6)) == answer);
+}
+
+TEST_CASE("a chat with the real vocabulary is the reference's") {
+    const fs::path path = real_model(kRealGemma);
+    if (path.empty()) return;
+    const Model model = load(path);
+    Session session(model, 512);
+    const std::vector<int> first = {2,      105,    2364,   107,    3912,   8652,   236761, 108,  3689,   563,
+                                    236743, 236778, 900,    236743, 236778, 236881, 108,    3133, 236743, 236800,
+                                    808,    236743, 236800, 236881, 106,    107,    105,    4368, 107};
+    llm::Chat chat(session, "Be brief.", llm::Chat::Template::gemma);
+    chat.say("  What is 2 + 2?\n\nAnd 3 * 3? ", greedy(0), nullptr);
+    CHECK(session.tokens() == first);
+    const std::vector<int> answer = {236812, 236761, 108, 236819, 236761},
+                           next = {106, 107, 105, 2364, 107, 12879, 236888, 106, 107, 105, 4368, 107};
+    session.forward(answer.data(), static_cast<int>(answer.size()));
+    llm::Chat resumed(session, "", llm::Chat::Template::gemma);
+    resumed.say("Thanks!", greedy(0), nullptr);
+    CHECK(session.tokens() == detail::joined({first, answer, next}));
+    CHECK(!model.tokenizer().has_turns());  // a base model
+}
+
+TEST_CASE("a model that was trained for turns is known by its files") {
+    CHECK(!load(tiny("gemma3-tiny")).tokenizer().has_turns());
+    CHECK(!load(tiny("gpt2-tiny")).tokenizer().has_turns());
+    const TemporaryDirectory directory;
+    Gguf file = as_gguf(tiny("gemma3-tiny"), TensorType::f32);
+    const auto has_turns = [&] {
+        write_file(directory.path / "model.gguf", file.bytes());
+        return load(directory.path / "model.gguf").tokenizer().has_turns();
+    };
+    CHECK(!has_turns());
+    file.set("tokenizer.chat_template", std::string("{{ bos_token }}..."));
+    CHECK(has_turns());
+    const fs::path copy = directory.path / "copy";
+    fs::copy(tiny("gemma3-tiny"), copy);
+    fs::permissions(copy / "config.json", fs::perms::owner_write, fs::perm_options::add);
+    write_file(copy / "generation_config.json", R"({"eos_token_id": [1, 5]})");
+    CHECK(load(copy).tokenizer().has_turns());
+}
+
+TEST_CASE("a chat drops its oldest turns whole when the context is full") {
+    for (const auto style : {llm::Chat::Template::gemma, llm::Chat::Template::plain}) {
+        const bool plain = style == llm::Chat::Template::plain;
+        CAPTURE(plain);
+        const Model model = load(tiny("gemma3-tiny"));
+        Session session(model, 160);
+        llm::Chat chat(session, "SYSTEM", style);
+        int turns = 0;
+        for (const char c : std::string("abcdefghijklmnop")) {
+            const std::string words = std::string("turn ") + c + " ends.";
+            chat.say(words, greedy(12), nullptr);
+            ++turns;
+            const std::string text = held_text(session),
+                              head = plain ? "<bos>SYSTEM\n\n" : "<bos><start_of_turn>user\nSYSTEM\n\n";
+            CAPTURE(text);
+            CHECK(text.rfind(head + "turn ", 0) == 0);
+            CHECK(text.find("SYSTEM", head.size()) == std::string::npos);
+            int held = 0;
+            for (std::size_t at = 0; (at = text.find(" ends.", at)) != std::string::npos; ++at) ++held;
+            CHECK(held == turns - chat.dropped());
+            CHECK(text.find(words) != std::string::npos);
+        }
+        CHECK(chat.dropped() > 6);
+        CHECK(chat.dropped() < turns);
+        // What is held is what a session would hold that began there.
+        Session fresh(model, 160);
+        const std::vector<int> ids = session.tokens();
+        fresh.forward(ids.data(), static_cast<int>(ids.size()));
+        CHECK(distance(last_logits(fresh, {9}), last_logits(session, {9})) < 0.2f);  // Q8_0, other batches
+        const std::string error = error_of([&] { chat.say(std::string(2000, 'x'), greedy(12), nullptr); });
+        CHECK(error.find("160") != std::string::npos);
+    }
+}
+
+TEST_CASE("a turn of a chat that was ended while it was read, or by an exception, is forgotten") {
+    const Model model = load(tiny("gemma3-tiny"), DType::f32);
+    Session session(model), other(model);
+    llm::Chat chat(session, "", llm::Chat::Template::gemma), untroubled(other, "", llm::Chat::Template::gemma);
+    const auto both = [&](const char* words) {
+        chat.say(words, greedy(8), nullptr);
+        untroubled.say(words, greedy(8), nullptr);
+        CHECK(session.tokens() == other.tokens());
+    };
+    both("one");
+    llm::GenerateOptions options = greedy(8);
+    const std::string longer(400, 'y');
+    for (const int end : {1, 256, 100000}) {
+        options.on_prompt = [&](int done, int total) { return done < end && done < total; };
+        CHECK(chat.say(longer, options, nullptr).generated == 0);
+    }
+    both("two");
+    struct Stop {};
+    CHECK_THROWS_AS(chat.say("three", greedy(8), [](std::string_view) -> bool { throw Stop(); }), Stop);
+    both("four");
+    chat.say("five", greedy(8), [](std::string_view) { return false; });  // this one is kept
+    CHECK(held_text(session).find("five") != std::string::npos);
+}
+
+TEST_CASE("a plain chat goes on in the same text, after a stop text without a blank line") {
+    const Model model = writer_of("##one END two three four");
+    Session session(model);
+    llm::Chat chat(session);
+    chat.say("A", greedy(20, {"END"}), nullptr);
+    CHECK(held_text(session) == "A##one EN");  // the last token was only shown, it is read with what follows
+    chat.say("B", greedy(1), nullptr);
+    CHECK(held_text(session).find("A##one ENDB") == 0);
+    chat.say("C", greedy(0), nullptr);
+    CHECK(held_text(session).find("\n\nC") != std::string::npos);
+}
+
+TEST_CASE("a saved session goes on where it was, in any context it fits into") {
+    for (const std::string& name : kTinyModels)
+        for (const DType dtype : {DType::f32, DType::q8_0}) {
+            CAPTURE(name + " " + name_of(dtype));
+            const Model model = load(tiny(name), dtype);
+            const int most = model.config().context_length;
+            const TemporaryDirectory directory;
+            const std::string file = (directory.path / "session").string();
+            const std::vector<int> ids = Random{6}.tokens(most, model.config().vocab_size);
+            // Tokens held, how many more came and were taken back, contexts of the writer and the reader
+            const int cases[][4] = {{0, 0, most, most},
+                                    {1, 0, 16, most},
+                                    {15, 0, most, 16},
+                                    {16, 0, most, 17},
+                                    {64, 3, 80, most},
+                                    {100, 0, most, 101},
+                                    {most - 60, 59, most, most - 58},
+                                    {most - 60, 59, most, most},
+                                    {most - 130, 129, most, most - 100},
+                                    {most, 0, most, most}};
+            for (const auto& [held, more, context, readers] : cases) {
+                CAPTURE(held);
+                Session session(model, context);
+                if (held + more > 0) session.forward(ids.data(), held + more);
+                session.rewind(held);
+                session.save(file);
+                Session reader(model, readers);
+                reader.forward(ids.data() + 3, 5);
+                reader.load(file);
+                CHECK(reader.tokens() == session.tokens());
+                for (int to : {held, held - 1, held - 40, held - 200}) {
+                    if (to < 0 || to >= std::min(context, readers)) continue;
+                    session.rewind(to);
+                    reader.rewind(to);
+                    const int n = std::min({3, context - to, readers - to});
+                    CHECK(logits_of(reader, {ids.begin(), ids.begin() + n}, 1) ==
+                          logits_of(session, {ids.begin(), ids.begin() + n}, 1));
+                    session.rewind(to);
+                    reader.rewind(to);
+                }
+            }
+            // A token that was shown and not yet read
+            Session whole(model), first(model), second(model);
+            const std::string expected = generated(whole, "To be", greedy(40));
+            const std::string begun = generated(first, "To be", greedy(17));
+            first.save(file);
+            second.load(file);
+            CHECK(begun + generated(second, "", greedy(23)) == expected);
+        }
+}
+
+TEST_CASE("a saved session that is damaged or of another model is refused, and nothing changes") {
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model), writer(model);
+    generated(writer, "ROMEO:", greedy(45));
+    const TemporaryDirectory directory;
+    const std::string file = (directory.path / "session").string();
+    writer.save(file);
+    const std::string good = read_file(file);
+    const std::string before = generated(session, "JULIET:", greedy(5));
+    const std::vector<int> held = session.tokens();
+    const auto refused = [&](const std::string& bytes) {
+        write_file(file, bytes);
+        const std::string error = error_of([&] { session.load(file); });
+        CHECK(session.tokens() == held);
+        return error;
+    };
+    for (std::size_t i = 0; i < good.size(); i += i < 300 ? 1 : 997) {
+        std::string bad = good;
+        bad[i] = static_cast<char>(bad[i] ^ (1 << i % 8));
+        CAPTURE(i);
+        CHECK(refused(bad).find(file) != std::string::npos);
+        CHECK(refused(good.substr(0, i)).find(file) != std::string::npos);
+    }
+    CHECK(refused(good + "x").find("damaged") != std::string::npos);
+    CHECK(refused("").find("not a saved session") != std::string::npos);
+    // Tokens and counts that are wrong, under a checksum that is right
+    const auto signed_again = [&](std::size_t at, int value) {
+        std::string bytes = good.substr(0, good.size() - 8);
+        std::memcpy(&bytes[at], &value, sizeof value);
+        std::uint64_t sum = detail::hash(0, bytes.data(), 32);
+        const int n = writer.position() + 1;
+        sum = detail::hash(sum, bytes.data() + 32, usize(n - 1) * 4);
+        sum = detail::hash(sum, bytes.data() + 32 + (n - 1) * 4, 4);
+        sum = detail::hash(sum, bytes.data() + 32 + n * 4, bytes.size() - 32 - usize(n) * 4);
+        return bytes + Gguf::raw(sum);
+    };
+    CHECK(signed_again(32, writer.tokens()[0]) == good);
+    for (const int id : {-1, 1024, INT_MAX}) CHECK(refused(signed_again(32, id)).find("damaged") != std::string::npos);
+    for (const std::size_t at : {12u, 16u, 20u})  // held, unread, written
+        for (const int count : {-1, 2, 600, INT_MAX})
+            CHECK(refused(signed_again(at, count)).find(file) != std::string::npos);
+    CHECK(refused(signed_again(8, 2)).find("version 2") != std::string::npos);
+    CHECK(generated(session, "", greedy(20)) == [&] {
+        Session fresh(model);
+        return generated(fresh, "JULIET:", greedy(25)).substr(before.size());
+    }());
+
+    write_file(file, good);
+    const auto load_into = [&](const Model& other, int context) {
+        Session reader(other, context);
+        return error_of([&] { reader.load(file); });
+    };
+    CHECK(load_into(load(tiny("gpt2-tiny")), 0).find("another model") != std::string::npos);
+    CHECK(load_into(load(tiny("gemma3-tiny"), DType::f32), 0).find("another model") != std::string::npos);
+    CHECK(load_into(Model::random(model.config()), 0).find("another model") != std::string::npos);
+    CHECK(load_into(model, 20).find("larger than 20") != std::string::npos);
+    CHECK(load_into(model, writer.position()) == "");
+    CHECK(error_of([&] { session.load("no/such/file"); }).find("no/such/file") != std::string::npos);
+    // What cannot be written leaves nothing behind.
+    const fs::path taken = directory.path / "taken";
+    fs::create_directories(taken / "inside");
+    for (const std::string& target : {taken.string(), (taken / "no" / "session").string()})
+        CHECK(error_of([&] { writer.save(target); }).find(target) != std::string::npos);
+    CHECK(std::distance(fs::directory_iterator(directory.path), fs::directory_iterator()) == 2);
+}
+
+TEST_CASE("llm: a conversation through a pipe") {
+    const Outcome o = run_llm({"--chat", "-n", "10", "--temp", "0"}, "ROMEO:\n\n \nJULIET: \\\nI am\n");
+    CHECK(o.status == 0);
+    Session session(load(tiny("gemma3-tiny")));
+    llm::Chat chat(session);
+    std::string expected;
+    for (const char* words : {"ROMEO:", "JULIET: \nI am"}) {
+        chat.say(words, greedy(10), [&](std::string_view piece) {
+            expected += piece;
+            return true;
+        });
+        expected += "\n";
+    }
+    CHECK(o.out == expected);
+    CHECK(o.err.find("generated: 20 tokens") != std::string::npos);
+    // A turn that does not fit is an error, and the conversation goes on.
+    const Outcome longer = run_llm({"--chat", "-n", "5", "-c", "64", "-q"}, "A\n" + std::string(900, 'x') + "\nB\n");
+    CHECK(longer.status == 1);
+    CHECK(longer.err.find("too long") != std::string::npos);
+    CHECK(std::count(longer.err.begin(), longer.err.end(), '\n') == 1);
+    std::string many;
+    for (int i = 0; i < 12; ++i) many += "ROMEO: once more, JULIET.\n";
+    const Outcome full = run_llm({"--chat", "-n", "10", "-c", "90", "-q", "--system", "A play."}, many);
+    CHECK(full.status == 0);
+    CHECK(full.err.find("oldest turns are forgotten") != std::string::npos);
+    CHECK(full.out.find('\033') == std::string::npos);  // no terminal, no colours
+    // The prompt is the first turn.
+    CHECK(output({"--chat", "-n", "10", "--temp", "0", "-p", "ROMEO:"}, "JULIET: \\\nI am\n") == expected);
+    CHECK(output({"--chat", "-n", "3", "--chat-template", "gemma", "hello"}) != "");
+    CHECK(run_llm({"--chat", "-m", "models/gpt2-tiny", "--chat-template", "gemma", "a"}).status == 1);
+    CHECK(run_llm({"--chat", "--chat-template", "llama", "a"}).err.find("'llama'") != std::string::npos);
+}
+
+TEST_CASE("llm: --save and --load go on with a text or a conversation, --lookup changes nothing") {
+    const TemporaryDirectory directory;
+    const std::string file = (directory.path / "session").string();
+    const std::string whole = output({"ROMEO:", "-n", "60", "--temp", "0"});
+    std::string text = output({"ROMEO:", "-n", "20", "--temp", "0", "--save", file});
+    text.pop_back();
+    CHECK(text + output({"-n", "40", "--temp", "0", "--load", file, "--save", file}) == whole);
+    CHECK(output({"ROMEO:", "-n", "60", "--temp", "0", "--lookup", "8"}) == whole);
+    CHECK(output({"ROMEO:", "-n", "200", "-s", "3", "--lookup", "8"}) == output({"ROMEO:", "-n", "200", "-s", "3"}));
+    const Outcome guessing = run_llm({"ROMEO:", "-n", "20", "--lookup", "8"});
+    CHECK(guessing.err.find("guessed right: ") != std::string::npos);
+
+    const std::vector<std::string> chat = {"--chat", "-n", "10", "--temp", "0"};
+    const auto with = [&](std::vector<std::string> more) {
+        more.insert(more.end(), chat.begin(), chat.end());
+        return more;
+    };
+    const std::string both = output(chat, "ROMEO:\nJULIET:\n");
+    const std::string first = output(with({"--save", file}), "ROMEO:\n");
+    CHECK(first + output(with({"--load", file}), "JULIET:\n") == both);
+    for (const char* task : {"--tokenize", "--perplexity", "--info"})
+        CHECK(run_llm({task, "--load", file, "a"}).err.find("--load") != std::string::npos);
+    CHECK(run_llm({"--load", file, "-m", "models/gpt2-tiny"}).status == 1);
+    CHECK(run_llm({"a", "-n", "1", "--save", "no/such/directory/session"}).status == 1);
+}
+
+// A program on a terminal of its own.
+class Terminal {
+  public:
+    Terminal(const std::string& name, const std::vector<std::string>& args) {
+        const fs::path beside = fs::absolute(program()).parent_path() / name;
+        REQUIRE_MESSAGE(fs::exists(beside), beside.string() << " is missing: run make first");
+        std::vector<std::string> all = {beside.string()};
+        all.insert(all.end(), args.begin(), args.end());
+        std::vector<char*> pointers;
+        for (std::string& arg : all) pointers.push_back(arg.data());
+        pointers.push_back(nullptr);
+        const std::string directory = repository().string();
+        master_ = posix_openpt(O_RDWR | O_NOCTTY);
+        REQUIRE(master_ >= 0);
+        REQUIRE(grantpt(master_) == 0);
+        REQUIRE(unlockpt(master_) == 0);
+        const std::string slave = ptsname(master_);
+        child_ = fork();
+        REQUIRE(child_ >= 0);
+        if (child_ > 0) return;
+        setsid();  // the terminal that is opened now becomes its own
+        const int terminal = ::open(slave.c_str(), O_RDWR);
+        for (const int descriptor : {0, 1, 2}) dup2(terminal, descriptor);
+        if (chdir(directory.c_str()) == 0) execv(pointers[0], pointers.data());
+        _exit(127);
+    }
+    ~Terminal() {
+        if (child_ > 0) kill(child_, SIGKILL), waitpid(child_, nullptr, 0);
+        close(master_);
+    }
+    Terminal(const Terminal&) = delete;
+    Terminal& operator=(const Terminal&) = delete;
+
+    void type(const std::string& keys) { REQUIRE(::write(master_, keys.data(), keys.size()) == ssize_t(keys.size())); }
+    // Reads until what was shown since the last call holds the text, or the program's end; a minute at the most.
+    std::string wait_for(const std::string& text) {
+        std::string shown;
+        while (text.empty() || shown.find(text) == std::string::npos) {
+            pollfd ready{master_, POLLIN, 0};
+            REQUIRE_MESSAGE(poll(&ready, 1, 60000) > 0, "nothing more came after: " << shown);
+            char bytes[4096];
+            const ssize_t n = ::read(master_, bytes, sizeof bytes);
+            if (n <= 0) break;
+            shown.append(bytes, usize(n));
+        }
+        return shown;
+    }
+    int status() {  // of the program, once it has ended
+        wait_for("");
+        int raw = 0;
+        REQUIRE(waitpid(std::exchange(child_, -1), &raw, 0) > 0);
+        return WIFEXITED(raw) ? WEXITSTATUS(raw) : -1;
+    }
+
+  private:
+    int master_ = -1;
+    pid_t child_ = -1;
+};
+
+TEST_CASE("llm: a conversation on a terminal") {
+    const Environment slow("LLM_SIMD", "scalar"), kind("TERM", "xterm");
+    const std::vector<std::string> args = {"--chat", "-n", "-1", "--ignore-eos", "-t", "1", "--dtype", "f32"};
+    {
+        Terminal terminal("llm", args);
+        CHECK(terminal.wait_for("> ").find("\033[32m> ") != std::string::npos);
+        terminal.type("ROMEO: \\\n");
+        terminal.wait_for(". ");
+        terminal.type("I am\n");
+        terminal.wait_for("am\r\n");
+        terminal.wait_for(" ");  // the answer has begun
+        terminal.type("\x03");
+        terminal.wait_for("> ");  // and is ended
+        terminal.type("\x04");
+        CHECK(terminal.status() == 0);
+    }
+    {
+        Terminal terminal("llm", args);
+        terminal.wait_for("> ");
+        terminal.type("\x03");
+        CHECK(terminal.status() == 130);
+    }
+    const Environment plain("NO_COLOR", "1");
+    Terminal terminal("llm", args);
+    CHECK(terminal.wait_for("> ").find("\033[3") == std::string::npos);
+    terminal.type("\x04");
+    CHECK(terminal.status() == 0);
+}
+
+TEST_CASE("llm: Ctrl-C ends a text in good order, colours and bars are for terminals") {
+    const Environment slow("LLM_SIMD", "scalar"), kind("TERM", "xterm");
+    const std::vector<std::string> args = {"ROMEO:", "-n", "-1", "--ignore-eos", "-t", "1", "--dtype", "f32"};
+    Terminal terminal("llm", args);
+    const std::string shown = terminal.wait_for("ROMEO:");
+    CHECK(shown.find("[####") != std::string::npos);  // while loading
+    CHECK(shown.find("\033[32mROMEO:") != std::string::npos);
+    terminal.wait_for("\n");
+    terminal.type("\x03");
+    CHECK(terminal.wait_for("generated: ").find("generated: ") != std::string::npos);
+    CHECK(terminal.status() == 130);
+    const Environment dumb("TERM", "dumb");
+    Terminal simple("llm", {"ROMEO:", "-n", "3"});
+    CHECK(simple.wait_for("seed").find('\033') == std::string::npos);
+    CHECK(simple.status() == 0);
+    const Environment again("TERM", "xterm");
+    Terminal wrong("llm", {"-m", "no/such/model"});
+    CHECK(wrong.wait_for("check").find("\033[31mllm:\033[0m") != std::string::npos);
+    CHECK(wrong.status() == 1);
+}
+
+// ==== EXAMPLES AND BUILDS ============================================================================================
+
+// Compiles a program of sources in the repository; returns the error messages.
+std::string compile(const fs::path& result, const std::vector<std::string>& sources, const std::string& flags) {
+#ifdef __clang__
+    const std::string compiler = environment("CXX", "clang++");
+#else
+    const std::string compiler = environment("CXX", "g++");
+#endif
+    const std::string log = result.string() + ".log";
+    std::string command = "cd " + quoted(repository().string()) + " && " + compiler +
+                          " -std=c++17 -O0 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. " + flags;
+    for (const std::string& source : sources) command += " " + quoted(source);
+    command += " -o " + quoted(result.string()) + " >" + quoted(log) + " 2>&1";
+    return std::system(command.c_str()) == 0 ? "" : "failed: " + read_file(log);
+}
+
+// Each example is compiled with another set of the header's defines, and run.
+TEST_CASE("the examples run, and the header's defines do what they say") {
+    const TemporaryDirectory directory;
+    const auto run_it = [&](const std::string& name, const std::vector<std::string>& args,
+                            const std::string& input = "") {
+        write_file(directory.path / "in", input);
+        std::string command = "cd " + quoted(repository().string()) + " && " + quoted((directory.path / name).string());
+        for (const std::string& arg : args) command += " " + quoted(arg);
+        command += " <" + quoted((directory.path / "in").string()) + " >" + quoted((directory.path / "out").string());
+        CHECK(std::system((command + " 2>&1").c_str()) == 0);
+        return read_file(directory.path / "out");
+    };
+    // Two .cpp files with a copy of their own each, which would clash if the linker saw them
+    const std::string second = (directory.path / "second.cpp").string();
+    write_file(second,
+               "#define LLM_STATIC\n#include \"llm.h\"\nint second() { return llm::Sampler().sample(nullptr, 1); }\n");
+    CHECK(compile(directory.path / "hello", {"examples/hello.cpp", second}, "-DLLM_STATIC -pthread") == "");
+    const std::string hello = run_it("hello", {});
+    Session session(load(tiny("gemma3-tiny")));
+    llm::GenerateOptions options;
+    options.max_tokens = 60;
+    CHECK(hello == generated(session, "ROMEO:", options));
+
+    const std::string threadless = (directory.path / "threadless.cpp").string();
+    write_file(threadless,
+               "#define LLM_IMPLEMENTATION\n#include \"llm.h\"\n"
+               "#if defined(_GLIBCXX_THREAD) || defined(_LIBCPP_THREAD)\n#error threads\n#endif\n");
+    CHECK(compile(directory.path / "threadless.o", {threadless}, "-DLLM_NO_THREADS -c") == "");
+    CHECK(compile(directory.path / "threads.o", {threadless}, "-fsyntax-only").find("threads") != std::string::npos);
+    CHECK(compile(directory.path / "chat", {"examples/chat.cpp"}, "-DLLM_NO_THREADS") == "");
+    const std::string chat = run_it("chat", {tiny("gpt2-tiny")}, "ROMEO:\nJULIET:\n");
+    CHECK(std::count(chat.begin(), chat.end(), '>') == 3);
+    CHECK(chat.size() > 100);
+    CHECK(compile(directory.path / "embeddings", {"examples/embeddings.cpp"}, "-DLLM_NO_SIMD -pthread") == "");
+    const auto alike = [&](const char* a, const char* b) {
+        return std::stof(run_it("embeddings", {tiny("gemma3-tiny"), a, b}));
+    };
+    CHECK(alike("my lord the king", "my lord the king") > 0.9999f);
+    CHECK(alike("my lord the king", "my lord the queen") > alike("my lord the king", "1623\n\n42 # <tag>"));
+
+    CHECK(compile(directory.path / "choice", {"examples/choice.cpp"}, "-pthread") == "");
+    std::istringstream lines(run_it("choice", {tiny("gemma3-tiny"), "To be, or not to", " be", " xylophone", " be"}));
+    double best, worst, again;
+    std::string word;
+    lines >> best >> word >> worst >> word >> again;
+    CHECK(best > worst);
+    CHECK(best == again);
+    CHECK(best < 0);
+}
+
+TEST_CASE("make install puts the program and the header under PREFIX, make uninstall takes them away") {
+    const TemporaryDirectory directory;
+    const auto make = [&](const std::string& target) {
+        const std::string beside = fs::absolute(program()).parent_path().string();
+        return std::system(("cd " + quoted(repository().string()) + " && make -s " + target +
+                            " BUILD=" + quoted(beside) + " DESTDIR=" + quoted(directory.path.string()) +
+                            " PREFIX=/opt/x >/dev/null 2>&1")
+                               .c_str());
+    };
+    CHECK(make("install") == 0);
+    const fs::path prefix = directory.path / "opt" / "x";
+    CHECK(read_file(prefix / "include" / "llm.h") == read_file(repository() / "llm.h"));
+    CHECK(std::system((quoted((prefix / "bin" / "llm").string()) + " --version >/dev/null").c_str()) == 0);
+    CHECK(make("uninstall") == 0);
+    CHECK(!fs::exists(prefix / "bin" / "llm"));
+    CHECK(!fs::exists(prefix / "include" / "llm.h"));
 }
 
 // ==== README =========================================================================================================
