@@ -1007,6 +1007,30 @@ TEST_CASE("any bytes decode back to themselves") {
     }
 }
 
+// The numbers are those of the patterns \p{L}, \p{N} and \s of the reference, the Python package tokenizers.
+TEST_CASE("every character is a letter, a number, white space or neither, as in the reference") {
+    std::map<detail::CharClass, int> count;
+    std::uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a of all classes in turn
+    for (std::uint32_t c = 0; c < 0x110000; ++c) {
+        if (c >= 0xD800 && c < 0xE000) continue;  // surrogates are no characters
+        std::string character;
+        detail::utf8_append(character, c);
+        std::size_t length = 0;
+        const detail::CharClass kind = detail::class_at(character, 0, length);
+        if (length != character.size()) FAIL("code point " << c);
+        ++count[kind];
+        const unsigned number = kind == detail::CharClass::letter   ? 1
+                                : kind == detail::CharClass::space  ? 2
+                                : kind == detail::CharClass::number ? 3
+                                                                    : 0;
+        hash = (hash ^ number) * 0x100000001B3u;
+    }
+    CHECK(count[detail::CharClass::letter] == 141028);
+    CHECK(count[detail::CharClass::number] == 1911);
+    CHECK(count[detail::CharClass::space] == 25);
+    CHECK(hash == 0x5FBE39043182D402u);
+}
+
 TEST_CASE("all of Unicode decodes back to itself") {
     for (const NamedTokenizer& one : tiny_tokenizers()) {
         CAPTURE(one.name);
