@@ -1489,8 +1489,8 @@ class ThreadPool {
 //
 // Unsigned weights are what x86's dot products want (u8 x s8). Their offset is undone for free: the sum starts at
 // -128 * sum(x). The product's other side, x, is quantized per 32 columns like the weights (ActivationBlock), and its
-// tokens are interleaved in tiles of up to 12, so that a register full of weights meets 12 tokens before the next one is
-// loaded and all addresses are constants from one pointer.
+// tokens are interleaved in tiles of up to 12, so that all addresses are constants from one pointer. Loads are what limits
+// a product of many tokens: a register of weights meets several tokens, and a value of x several registers of weights.
 //
 // Attention's products are the same shape: 16 positions (q.k) or 16 dimensions (p.v) of the cache are the rows, the
 // queries that share a K/V head are the tile. So three kernels, one per format of W, make all products of a model.
@@ -2361,13 +2361,13 @@ inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n
     }
 }
 
-// Threads take steps of groups; where the output is packed, a step makes whole blocks of 32.
+// Threads take steps of groups. Where the output is packed, a step makes whole blocks of 32; several tokens gain from
+// more rows at a time.
 inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, const Product& p) {
     constexpr int kMost = 4;  // groups in a step
     const int step = p.then == Then::gate_gelu || x.tokens() > 1 ? kMost : p.then == Then::gelu ? 2 : 1;
     const int groups = p.w.groups(), steps = (groups - 1) / step + 1;
-    constexpr std::size_t kGrain = std::size_t{256}
-                                   << 10;  // bytes x tokens: some microseconds, so that none waits long
+    constexpr std::size_t kGrain = std::size_t{1} << 18;  // bytes x tokens: some microseconds, so that none waits long
     const std::size_t step_cost = p.w.group_bytes() * usize(step * x.tokens());
     const int grain = std::min(steps / (pool.size() * 16), static_cast<int>(kGrain / step_cost));
     pool.for_ranges(steps, grain, [&](int begin, int end, int thread) {
