@@ -32,13 +32,13 @@ run: $(BUILD)/llm  ## continue a text: make run MODEL=models/gpt2-tiny PROMPT="T
 gemma: $(BUILD)/llm $(GEMMA)  ## the same with Google's Gemma 3 270M: fetches 250 MB once; the Gemma terms apply
 	$(BUILD)/llm -m $(GEMMA) -p "The capital of France is" -n 64 --temp 0
 
-test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests; installs doctest if it is missing
-	$(BUILD)/test
+test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests, or some: make test TESTS=-ts=robust
+	$(BUILD)/test $(TESTS)
 
 bench: $(BUILD)/bench  ## what bounds speed here, and a picture of it: make bench MODEL=models/gpt2-tiny ARGS="-t 2"
 	@eval "$(BUILD)/bench --report --png $(BUILD)/bench.png $(BENCH_MODEL) $$ARGS"
 
-sanitize:  ## the tests under the address, undefined behaviour and thread sanitizers
+sanitize:  ## the tests under the address, undefined behaviour and thread sanitizers; takes TESTS
 	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/asan CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/tsan CXXFLAGS="-O1 -g -fsanitize=thread"
 
