@@ -3242,8 +3242,7 @@ TEST_CASE("the examples run, and the header's defines do what they say") {
     };
     // Two .cpp files with a copy of their own each, which would clash if the linker saw them
     const std::string second = (directory.path / "second.cpp").string();
-    write_file(second,
-               "#define LLM_STATIC\n#include \"llm.h\"\nint second() { return llm::Sampler().sample(nullptr, 1); }\n");
+    write_file(second, "#include \"llm.h\"\nint second() { return llm::Sampler().sample(nullptr, 1); }\n");
     CHECK(compile(directory.path / "hello", {"examples/hello.cpp", second}, "-DLLM_STATIC -pthread") == "");
     const std::string hello = run_it("hello", {});
     Session session(load(tiny("gemma3-tiny")));
