@@ -42,8 +42,8 @@ sanitize:  ## the tests under the address, undefined behaviour and thread saniti
 	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/asan CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/tsan CXXFLAGS="-O1 -g -fsanitize=thread"
 
-fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: safetensors gguf tokenizer config text
-	@for target in $(or $(FUZZ_TARGET),safetensors gguf tokenizer config text); do \
+fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: safetensors gguf tokenizer config session text
+	@for target in $(or $(FUZZ_TARGET),safetensors gguf tokenizer config session text); do \
 		printf 'Fuzzing %-12s' "$$target" && mkdir -p $(BUILD)/corpus/$$target && log=$(BUILD)/fuzz-$$target.log && \
 		FUZZ_TARGET=$$target $(BUILD)/fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2500 \
 		-malloc_limit_mb=500 -max_len=150000 -use_value_profile=1 -artifact_prefix=$(BUILD)/find-$$target- \

@@ -4,6 +4,7 @@
 //     gguf          a whole model
 //     tokenizer     tokenizer.json beside good weights
 //     config        config.json beside good weights
+//     session       the file of a saved session, with a sum that is right
 //     text          a text for both families' tokenizers, which must come back from its tokens byte by byte
 //
 // A directory on the command line gets the target's seeds before it is read. Models for them are made here: the shapes
@@ -422,6 +423,76 @@ inline void run_gguf(const fs::path&, const std::string& bytes) {
     runs(path.string(), bytes.size() % 2 ? llm::DType::f32 : llm::DType::q8_0);
 }
 
+// Makes the sum at the end of a session's file right, whatever is in it, as someone would who knows how.
+inline void sign(std::string& file) {
+    llm::detail::StateHeader header;
+    if (file.size() < sizeof header + 8) return;
+    std::memcpy(&header, file.data(), sizeof header);
+    std::size_t at = 0;
+    std::uint64_t sum = 0;
+    const auto add = [&](std::uint64_t bytes) {  // in the pieces in which it was written
+        bytes = std::min<std::uint64_t>(bytes, file.size() - 8 - at);
+        sum = llm::detail::hash(sum, file.data() + at, static_cast<std::size_t>(bytes));
+        at += static_cast<std::size_t>(bytes);
+    };
+    add(sizeof header);
+    add(4 * std::uint64_t(std::uint32_t(header.held)));
+    add(4 * std::uint64_t(std::uint32_t(header.unread)));
+    add(file.size());
+    std::memcpy(&file[file.size() - 8], &sum, sizeof sum);
+}
+
+// A small model in memory, and a session of it that holds some text.
+struct Saved {
+    Scratch scratch;
+    llm::Model model;
+    std::string bytes;
+
+    Saved(const fs::path& models, bool gemma) {
+        for (const auto& [name, file] : directory_of(models, gemma)) write_file(scratch.path / name, file);
+        llm::LoadOptions options;
+        options.threads = 1;
+        model = llm::Model::load(scratch.path.string(), options);
+        llm::Session session(model, 0, 1);
+        llm::GenerateOptions generate;
+        generate.max_tokens = 5;
+        generate.ignore_end = true;
+        llm::generate(session, "To be", generate, nullptr);
+        session.save(file());
+        bytes = read_file(file());
+    }
+    std::string file() const { return (scratch.path / "session").string(); }
+
+    // True if the session could be loaded; it goes on in any case.
+    bool load(std::string changed) const {
+        sign(changed);
+        write_file(file(), changed);
+        llm::Session session(model, 0, 1);
+        bool loaded = true;
+        try {
+            session.load(file());
+        } catch (const llm::Error&) {
+            loaded = false;
+        }
+        llm::GenerateOptions generate;
+        generate.max_tokens = 3;
+        try {
+            llm::generate(session, "be", generate, nullptr);
+        } catch (const llm::Error&) {  // it may be full
+        }
+        session.rewind(session.position() / 2);
+        session.rewind(0);
+        const int token = 1;
+        session.forward(&token, 1);
+        return loaded;
+    }
+};
+
+inline const Saved& saved(const fs::path& models, bool gemma) {
+    static const Saved gpt2(models, false), with_ring(models, true);
+    return gemma ? with_ring : gpt2;
+}
+
 inline void run_text(const fs::path& models, const std::string& bytes) {
     static const auto load = [](const fs::path& path) { return llm::Model::load(path.string()).tokenizer(); };
     static const llm::Tokenizer gpt2 = load(models / "gpt2-tiny"), gemma = load(models / "gemma3-tiny");
@@ -442,6 +513,13 @@ inline const Target kTargets[] = {
      [](const fs::path& m) { return both(m, "tokenizer.json"); }},
     {"config", [](const fs::path& m, const std::string& b) { run_in_directories(m, "config.json", b); },
      [](const fs::path& m) { return both(m, "config.json"); }},
+    {"session",
+     [](const fs::path& m, const std::string& b) {
+         for (const bool gemma : {false, true}) saved(m, gemma).load(b);
+     },
+     [](const fs::path& m) {
+         return std::vector{saved(m, false).bytes, saved(m, true).bytes};
+     }},
     {"text", run_text,
      [](const fs::path&) {
          return std::vector<std::string>{"To be, or not to be: I'll say 'tis  nobler\n\n\t1603 \xE2\x96\x81\xC3\xA9 ",
@@ -452,7 +530,8 @@ inline const Target kTargets[] = {
 inline const Target& target(const std::string& name) {
     for (const Target& t : kTargets)
         if (name == t.name) return t;
-    throw std::runtime_error("FUZZ_TARGET: '" + name + "' is none of safetensors, gguf, tokenizer, config, text");
+    throw std::runtime_error("FUZZ_TARGET: '" + name +
+                             "' is none of safetensors, gguf, tokenizer, config, session, text");
 }
 
 }  // namespace fuzz

@@ -435,6 +435,47 @@ TEST_CASE("what the fuzzer found stays mended") {
     MESSAGE(finds << " finds");
 }
 
+TEST_CASE("a damaged session is refused or goes on, and a refused one leaves the session as it was") {
+    int refused = 0, loaded = 0;
+    for (const bool gemma : {false, true}) {
+        const fuzz::Saved& good = fuzz::saved(models(), gemma);
+        CHECK(good.load(good.bytes));
+        for (long long round = 0; round < rounds() / 4; ++round) {
+            CAPTURE(round);
+            Random random{static_cast<std::uint64_t>(round)};
+            std::string bytes = good.bytes;
+            if (random.below(2)) {  // a field of the header: version, held, unread, written, model
+                const std::uint64_t value = random.of(kNumbers);
+                std::memcpy(&bytes[8 + 4 * random.below(6)], &value, 4);
+            } else if (random.below(2)) {  // a token
+                const std::uint64_t value = random.of(kNumbers);
+                std::memcpy(&bytes[32 + 4 * random.below(6)], &value, 4);
+            } else {
+                random.of(kBinary)(bytes, random);
+            }
+            const long long before = Heap::live;
+            Heap::peak = before;
+            ++(good.load(bytes) ? loaded : refused);
+            CHECK(Heap::live == before);
+            CHECK(Heap::peak - before < 20 << 20);
+        }
+        // Any change that does not know the sum is refused.
+        Session session(good.model, 0, 1);
+        greedy(session, "To be", 4);
+        const std::vector<int> tokens = session.tokens();
+        for (std::size_t at = 0; at < good.bytes.size(); at += 1 + good.bytes.size() / 200) {
+            std::string bytes = good.bytes;
+            bytes[at] = static_cast<char>(bytes[at] ^ 4);
+            fuzz::write_file(good.file(), bytes);
+            CHECK_ERROR(session.load(good.file()), good.file());
+            CHECK(session.tokens() == tokens);
+        }
+    }
+    CHECK(refused > 0);
+    CHECK(loaded > 0);
+    MESSAGE(refused << " damaged sessions were refused, " << loaded << " were loaded");
+}
+
 // ---- one damage after the other, and what the Error says
 
 // A directory of the small GPT-2 or Gemma in which `from` becomes `to` in one file.
