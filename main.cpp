@@ -373,7 +373,10 @@ extern "C" void on_interrupt(int) {
 }
 
 struct Streaming {
-    Streaming() { interrupted = 0, streaming = 1; }
+    Streaming() {
+        interrupted = 0;
+        streaming = 1;
+    }
     ~Streaming() { streaming = 0; }
 };
 

@@ -2936,17 +2936,21 @@ TEST_CASE("a saved session goes on where it was, in any context it fits into") {
             const std::string file = (directory.path / "session").string();
             const std::vector<int> ids = Random{6}.tokens(most, model.config().vocab_size);
             // Tokens held, how many more came and were taken back, contexts of the writer and the reader
-            const int cases[][4] = {{0, 0, most, most},
-                                    {1, 0, 16, most},
-                                    {15, 0, most, 16},
-                                    {16, 0, most, 17},
-                                    {64, 3, 80, most},
-                                    {100, 0, most, 101},
-                                    {most - 60, 59, most, most - 58},
-                                    {most - 60, 59, most, most},
-                                    {most - 130, 129, most, most - 100},
-                                    {most, 0, most, most}};
-            for (const auto& [held, more, context, readers] : cases) {
+            struct Case {
+                int held, more, context, readers;
+            };
+            const Case cases[] = {{0, 0, most, most},
+                                  {1, 0, 16, most},
+                                  {15, 0, most, 16},
+                                  {16, 0, most, 17},
+                                  {64, 3, 80, most},
+                                  {100, 0, most, 101},
+                                  {most - 60, 59, most, most - 58},
+                                  {most - 60, 59, most, most},
+                                  {most - 130, 129, most, most - 100},
+                                  {most, 0, most, most}};
+            for (const Case& one : cases) {  // not taken apart: CAPTURE could not see the parts
+                const int held = one.held, more = one.more, context = one.context, readers = one.readers;
                 CAPTURE(held);
                 Session session(model, context);
                 if (held + more > 0) session.forward(ids.data(), held + more);
