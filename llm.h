@@ -41,6 +41,8 @@
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
 //     threads, which sleep when it has nothing to do.
 //   - Model files are read, not mapped, and nothing in them is trusted.
+//   - What a callback throws comes out, as does bad_alloc. The Session then holds the tokens that position() counts and
+//     can go on; no thread and no memory is left behind. Of a moved-from Session nothing but its end may be asked.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
 //       LLM_IMPLEMENTATION   the functions' bodies too; in one .cpp file
