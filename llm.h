@@ -1560,6 +1560,11 @@ struct Kernels {
     void (*to_f16)(const float* x, int n, std::uint16_t* y);
 };
 
+// What every set of kernels calls them, in the order of the table.
+#define LLM_KERNELS                                                                                                 \
+    product_q8, product<float>, product<std::uint16_t>, quantize, rms_norm, layer_norm, gelu, rotate, exp_sum, max, \
+        axpy, scale, to_f16
+
 namespace scalar {
 
 inline void product_q8(const WeightBlock* w, int groups, int blocks, const ActivationBlock* x, int m, float* y,
@@ -1664,20 +1669,7 @@ inline void to_f16(const float* x, int n, std::uint16_t* y) {
     for (int i = 0; i < n; ++i) y[i] = f32_to_f16(std::max(-65504.0f, std::min(x[i], 65504.0f)));
 }
 
-inline constexpr Kernels kernels = {"scalar",
-                                    product_q8,
-                                    product<float>,
-                                    product<std::uint16_t>,
-                                    quantize,
-                                    rms_norm,
-                                    layer_norm,
-                                    gelu,
-                                    rotate,
-                                    exp_sum,
-                                    max,
-                                    axpy,
-                                    scale,
-                                    to_f16};
+inline constexpr Kernels kernels = {"scalar", LLM_KERNELS};
 
 }  // namespace scalar
 
@@ -1769,14 +1761,9 @@ LLM_OP void store(std::uint16_t* p, Floats x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                         _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-LLM_OP Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
-LLM_OP Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
-LLM_OP Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
-LLM_OP Floats div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 LLM_OP Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 LLM_OP Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
-LLM_OP Floats abs(Floats a) { return _mm512_abs_ps(a); }
 LLM_OP float sum(Floats a) { return _mm512_reduce_add_ps(a); }
 LLM_OP float largest(Floats a) { return _mm512_reduce_max_ps(a); }
 LLM_OP Ints round(Floats a) { return _mm512_cvtps_epi32(a); }
@@ -1812,14 +1799,9 @@ LLM_OP Floats load(const std::uint16_t* p) {
 LLM_OP void store(std::uint16_t* p, Floats x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-LLM_OP Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
-LLM_OP Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
-LLM_OP Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
-LLM_OP Floats div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 LLM_OP Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 LLM_OP Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
-LLM_OP Floats abs(Floats a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 LLM_OP float sum(Floats a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -1877,14 +1859,9 @@ LLM_OP void store(float* p, Floats x, int n) {
 }
 LLM_OP Floats load(const std::uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 LLM_OP void store(std::uint16_t* p, Floats x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
-LLM_OP Floats add(Floats a, Floats b) { return vaddq_f32(a, b); }
-LLM_OP Floats sub(Floats a, Floats b) { return vsubq_f32(a, b); }
-LLM_OP Floats mul(Floats a, Floats b) { return vmulq_f32(a, b); }
-LLM_OP Floats div(Floats a, Floats b) { return vdivq_f32(a, b); }
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
 LLM_OP Floats min(Floats a, Floats b) { return vminnmq_f32(a, b); }
 LLM_OP Floats max(Floats a, Floats b) { return vmaxnmq_f32(a, b); }
-LLM_OP Floats abs(Floats a) { return vabsq_f32(a); }
 LLM_OP float sum(Floats a) { return vaddvq_f32(a); }
 LLM_OP float largest(Floats a) { return vmaxvq_f32(a); }
 LLM_OP Ints round(Floats a) { return vcvtnq_s32_f32(a); }
@@ -1958,7 +1935,7 @@ struct ProductQ8 {
             LLM_UNROLL for (int v = 0; v < V; ++v) {
                 const Floats scale = load(w[v]->scale + (lane + v * kLanes) % kGroup);
                 LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
-                    fma(to_floats(acc[t][v]), mul(scale, set(a[t].scale)), total[t][v]);
+                    fma(to_floats(acc[t][v]), scale * set(a[t].scale), total[t][v]);
                 ++w[v];
             }
         }
@@ -2048,13 +2025,13 @@ LLM_TARGET inline void quantize(const float* x, int n, ActivationBlock* out, int
         LLM_UNROLL for (int k = 0; k < kBlock / kLanes; ++k) {
             const int left = n - i - k * kLanes;
             part[k] = left > 0 ? load_some(x + i + k * kLanes, left) : set(0.0f);
-            top = max(abs(part[k]), top);
+            top = max(max(part[k], -part[k]), top);
         }
         const float largest_x = largest(top);
         const Floats to_int = set(largest_x > 0 ? 127.0f / largest_x : 0.0f);
         Ints total = start_dot(0);
         LLM_UNROLL for (int k = 0; k < kBlock / kLanes; ++k) {
-            const Ints q = round(max(min(mul(part[k], to_int), set(127.0f)), set(-127.0f)));
+            const Ints q = round(max(min(part[k] * to_int, set(127.0f)), set(-127.0f)));
             store(out->q + k * kLanes, q);
             total = add(total, q);
         }
@@ -2071,21 +2048,21 @@ LLM_TARGET inline void rms_norm(const float* x, const float* w, float eps, int n
     }
     const Floats scale = set(1.0f / std::sqrt(sum(squares) / static_cast<float>(n) + eps));
     for (int i = 0; i < n; i += kLanes)
-        store_some(y + i, mul(mul(load_some(x + i, n - i), scale), load_some(w + i, n - i)), n - i);
+        store_some(y + i, load_some(x + i, n - i) * scale * load_some(w + i, n - i), n - i);
 }
 
 LLM_TARGET inline void layer_norm(const float* x, const float* w, const float* b, float eps, int n, float* y) {
     Floats total = set(0.0f), squares = set(0.0f);
-    for (int i = 0; i < n; i += kLanes) total = add(total, load_some(x + i, n - i));
+    for (int i = 0; i < n; i += kLanes) total = total + load_some(x + i, n - i);
     const Floats mean = set(sum(total) / static_cast<float>(n));
     for (int i = 0; i < n; i += kLanes) {
-        Floats a = sub(load_some(x + i, n - i), mean);
+        Floats a = load_some(x + i, n - i) - mean;
         if (n - i < kLanes) store(y + i, a, n - i), a = load(y + i, n - i);  // lanes beyond n back to zero
         squares = fma(a, a, squares);
     }
     const Floats scale = set(1.0f / std::sqrt(sum(squares) / static_cast<float>(n) + eps));
     for (int i = 0; i < n; i += kLanes) {
-        const Floats a = mul(sub(load_some(x + i, n - i), mean), scale);
+        const Floats a = (load_some(x + i, n - i) - mean) * scale;
         store_some(y + i, fma(a, load_some(w + i, n - i), load_some(b + i, n - i)), n - i);
     }
 }
@@ -2094,7 +2071,7 @@ LLM_TARGET inline void layer_norm(const float* x, const float* w, const float* b
 // 2 units in the last place. Below -87 the result is 0 or nearly so; it never overflows to infinity.
 LLM_OP Floats exp(Floats x) {
     x = max(min(x, set(88.0f)), set(-87.3f));
-    const Ints n = round(mul(x, set(1.44269504f)));
+    const Ints n = round(x * set(1.44269504f));
     Floats r = fma(to_floats(n), set(-0.693359375f), x);  // ln 2 in two parts, the first of them exact
     r = fma(to_floats(n), set(2.12194440e-4f), r);
     Floats e = set(1.0f / 5040);
@@ -2105,16 +2082,16 @@ LLM_OP Floats exp(Floats x) {
     e = fma(e, r, set(0.5f));
     e = fma(e, r, set(1.0f));
     e = fma(e, r, set(1.0f));
-    return mul(e, power_of_2(n));
+    return e * power_of_2(n);
 }
 
 LLM_TARGET inline void gelu(const float* x, const float* up, int n, float* y) {
     for (int i = 0; i < n; i += kLanes) {
         const Floats a = load_some(x + i, n - i);
-        const Floats inner = mul(a, fma(mul(a, a), set(0.7978845608f * 0.044715f), set(0.7978845608f)));
+        const Floats inner = a * fma(a * a, set(0.7978845608f * 0.044715f), set(0.7978845608f));
         // 0.5 (1 + tanh(z)) = 1 / (1 + e^-2z)
-        Floats g = div(a, add(set(1.0f), exp(mul(inner, set(-2.0f)))));
-        if (up) g = mul(g, load_some(up + i, n - i));
+        Floats g = a / (set(1.0f) + exp(inner * set(-2.0f)));
+        if (up) g = g * load_some(up + i, n - i);
         store_some(y + i, g, n - i);
     }
 }
@@ -2124,34 +2101,28 @@ LLM_TARGET inline void rotate(float* x, const float* cos, const float* sin, int 
         const int n = half - i;
         const Floats a = load_some(x + i, n), b = load_some(x + i + half, n);
         const Floats c = load_some(cos + i, n), s = load_some(sin + i, n);
-        store_some(x + i, sub(mul(a, c), mul(b, s)), n);
-        store_some(x + i + half, fma(b, c, mul(a, s)), n);
+        store_some(x + i, a * c - b * s, n);
+        store_some(x + i + half, b * c + a * s, n);
     }
 }
 
 LLM_TARGET inline float exp_sum(float* x, int n, float max_x) {
     Floats total = set(0.0f);
-    int i = 0;
-    for (; i + kLanes <= n; i += kLanes) {
-        const Floats e = exp(sub(load(x + i), set(max_x)));
-        store(x + i, e);
-        total = add(total, e);
+    for (int i = 0; i < n; i += kLanes) {
+        Floats e = exp(load_some(x + i, n - i) - set(max_x));
+        store_some(x + i, e, n - i);
+        if (n - i < kLanes) e = load(x + i, n - i);  // as in layer_norm
+        total = total + e;
     }
-    float rest = 0;
-    if (i < n) {
-        store(x + i, exp(sub(load(x + i, n - i), set(max_x))), n - i);
-        for (; i < n; ++i) rest += x[i];
-    }
-    return sum(total) + rest;
+    return sum(total);
 }
 
 LLM_TARGET inline float max(const float* x, int n) {
-    float rest = x[0];
-    Floats top = set(rest);
+    Floats top = set(x[0]);
     int i = 0;
     for (; i + kLanes <= n; i += kLanes) top = max(load(x + i), top);
-    for (; i < n; ++i) rest = std::max(rest, x[i]);
-    return std::max(rest, largest(top));
+    for (; i < n; ++i) top = max(set(x[i]), top);
+    return largest(top);
 }
 
 LLM_TARGET inline void axpy(float a, const float* x, int n, float* y) {
@@ -2160,7 +2131,7 @@ LLM_TARGET inline void axpy(float a, const float* x, int n, float* y) {
 }
 
 LLM_TARGET inline void scale(float a, int n, float* y) {
-    for (int i = 0; i < n; i += kLanes) store_some(y + i, mul(set(a), load_some(y + i, n - i)), n - i);
+    for (int i = 0; i < n; i += kLanes) store_some(y + i, set(a) * load_some(y + i, n - i), n - i);
 }
 
 LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
@@ -2172,20 +2143,7 @@ LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
     }
 }
 
-inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS),
-                                    product_q8,
-                                    product<float>,
-                                    product<std::uint16_t>,
-                                    quantize,
-                                    rms_norm,
-                                    layer_norm,
-                                    gelu,
-                                    rotate,
-                                    exp_sum,
-                                    max,
-                                    axpy,
-                                    scale,
-                                    to_f16};
+inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS), LLM_KERNELS};
 
 }  // namespace detail::LLM_KERNEL_PASS
 LLM_END
