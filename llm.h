@@ -1503,6 +1503,7 @@ class ThreadPool {
 constexpr int kGroup = 16;  // rows of a matrix that lie side by side
 constexpr int kTile = 12;   // most tokens per call of a product
 constexpr int kBlock = 32;  // columns that share a scale
+constexpr int kSpan = 64;   // columns of float activations that lie side by side
 
 // 32 quantized values x ~ scale * q; `offset` is -128 * sum(q).
 struct ActivationBlock {
@@ -1531,7 +1532,7 @@ struct Kernels {
     const char* name;
 
     // Products of groups with m <= kTile tokens: y[t * stride + r] = sum over c of W[r][c] * x[c][t], or added to it.
-    //   w: [groups][blocks] blocks, or groups of floats; x: [blocks][m] blocks, or [columns][m] floats
+    //   w: [groups][blocks] blocks, or groups of floats; x: [blocks][m] blocks, or [columns / kSpan][m][kSpan] floats
     void (*product_q8)(const WeightBlock* w, int groups, int blocks, const ActivationBlock* x, int m, float* y,
                        std::size_t stride);
     void (*product_f32)(const FloatRows<float>& w, int groups, const float* x, int m, float* y, std::size_t stride,
@@ -1549,9 +1550,9 @@ struct Kernels {
     void (*gelu)(const float* x, const float* up, int n, float* y);
     // (x[i], x[i + half]) turns by the angle whose cosine and sine are given  (RoPE, Su et al. 2021)
     void (*rotate)(float* x, const float* cos, const float* sin, int half);
-    // x = exp(x - max); returns the sum
-    float (*exp_sum)(float* x, int n, float max);
-    float (*max)(const float* x, int n);
+    // A step of an online softmax: max includes x, x = exp(x - max), sum includes x. Returns exp(max before - max), which
+    // sum has been multiplied by, as all must be that was weighed with the max before.
+    float (*softmax)(float* x, int n, float& max, float& sum);
     // y += a * x
     void (*axpy)(float a, const float* x, int n, float* y);
     // y *= a
@@ -1561,9 +1562,9 @@ struct Kernels {
 };
 
 // What every set of kernels calls them, in the order of the table.
-#define LLM_KERNELS                                                                                                 \
-    product_q8, product<float>, product<std::uint16_t>, quantize, rms_norm, layer_norm, gelu, rotate, exp_sum, max, \
-        axpy, scale, to_f16
+#define LLM_KERNELS                                                                                                  \
+    product_q8, product<float>, product<std::uint16_t>, quantize, rms_norm, layer_norm, gelu, rotate, softmax, axpy, \
+        scale, to_f16
 
 namespace scalar {
 
@@ -1595,8 +1596,10 @@ void product(const FloatRows<Weight>& w, int groups, const float* x, int m, floa
             float sum[kGroup] = {}, *out = y + usize(t) * stride + g * kGroup;
             if (add) std::copy_n(out, kGroup, sum);
             const Weight* column = w.group(g);
-            for (int c = 0; c < w.columns; ++c, column += w.pitch)
-                for (int r = 0; r < kGroup; ++r) sum[r] += to_float(column[r]) * x[c * m + t];
+            for (int c = 0; c < w.columns; ++c, column += w.pitch) {
+                const float value = x[(c / kSpan * m + t) * kSpan + c % kSpan];
+                for (int r = 0; r < kGroup; ++r) sum[r] += to_float(column[r]) * value;
+            }
             std::copy_n(sum, kGroup, out);
         }
     }
@@ -1649,13 +1652,13 @@ inline void rotate(float* x, const float* cos, const float* sin, int half) {
     }
 }
 
-inline float exp_sum(float* x, int n, float max) {
-    float sum = 0;
+inline float softmax(float* x, int n, float& max, float& sum) {
+    const float before = std::exchange(max, std::max(max, *std::max_element(x, x + n)));
+    const float shrink = std::exp(before - max);
+    sum *= shrink;
     for (int i = 0; i < n; ++i) sum += x[i] = std::exp(x[i] - max);
-    return sum;
+    return shrink;
 }
-
-inline float max(const float* x, int n) { return *std::max_element(x, x + n); }
 
 inline void axpy(float a, const float* x, int n, float* y) {
     for (int i = 0; i < n; ++i) y[i] += a * x[i];
@@ -1897,6 +1900,7 @@ LLM_OP void prefetch(const void* p) {
 }
 
 struct ProductQ8 {
+    static constexpr int kGroupsOfOne = 1;  // one token takes 16 rows at once: memory is read in one stream
     const WeightBlock* weights;
     int groups, blocks;
     const ActivationBlock* x;
@@ -1948,6 +1952,7 @@ struct ProductQ8 {
 
 template <class Weight>
 struct ProductFloat {
+    static constexpr int kGroupsOfOne = 4;  // one sum alone would wait for its last addition each time
     FloatRows<Weight> weights;
     int groups;
     const float* x;
@@ -1967,17 +1972,19 @@ struct ProductFloat {
             LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
                 add_to_y ? load(out + usize(t) * stride + v * kLanes) : set(0.0f);
         }
-        const float* a = x + first;
-        for (int c = 0; c < weights.columns; ++c, a += m) {
-            Floats column[V];
-            LLM_UNROLL for (int v = 0; v < V; ++v) {
-                if (M <= kPrefetchTokens) prefetch(w[v]);
-                column[v] = load(w[v]);
-                w[v] += weights.pitch;
-            }
-            LLM_UNROLL for (int t = 0; t < M; ++t) {
-                const Floats value = set(a[t]);
-                LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = fma(column[v], value, total[t][v]);
+        for (int span = 0; span < weights.columns; span += kSpan) {
+            const float *a = x + span * m + first * kSpan, *end = a + std::min(kSpan, weights.columns - span);
+            for (; a < end; ++a) {
+                Floats column[V];
+                LLM_UNROLL for (int v = 0; v < V; ++v) {
+                    if (M <= kPrefetchTokens) prefetch(w[v]);
+                    column[v] = load(w[v]);
+                    w[v] += weights.pitch;
+                }
+                LLM_UNROLL for (int t = 0; t < M; ++t) {
+                    const Floats value = set(a[t * kSpan]);
+                    LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = fma(column[v], value, total[t][v]);
+                }
             }
         }
         LLM_UNROLL for (int t = 0; t < M; ++t) {
@@ -1986,17 +1993,15 @@ struct ProductFloat {
     }
 };
 
-// Calls tile<tokens, vectors>(first token, first row) until m tokens and all rows are done. One token takes 16 rows
-// at once, so that memory is read in one stream.
+// Calls tile<tokens, vectors>(first token, first row) until m tokens and all rows are done.
 template <int M, int V, class Product>
 LLM_TARGET inline void cover(const Product& product, int first, int left) {
     if (left >= M) {
-        constexpr int vectors = M == 1 ? kGroup / kLanes : V,
-                      single = vectors * kLanes > kGroup ? vectors / 2 : vectors;
+        constexpr int single = kGroup / kLanes, vectors = M == 1 ? single * Product::kGroupsOfOne : V;
         const int rows = product.groups * kGroup;
         int row = 0;
         for (; row + vectors * kLanes <= rows; row += vectors * kLanes) product.template tile<M, vectors>(first, row);
-        if (row < rows) product.template tile<M, single>(first, row);
+        for (; row < rows; row += kGroup) product.template tile<M, single>(first, row);
         if (left > M) cover<M, V>(product, first + M, left - M);
     } else if constexpr (M > 1) {
         if (left > 0) cover<M - 1, V>(product, first, left);
@@ -2106,23 +2111,22 @@ LLM_TARGET inline void rotate(float* x, const float* cos, const float* sin, int 
     }
 }
 
-LLM_TARGET inline float exp_sum(float* x, int n, float max_x) {
-    Floats total = set(0.0f);
-    for (int i = 0; i < n; i += kLanes) {
+LLM_TARGET inline float softmax(float* x, int n, float& max_x, float& sum_x) {
+    const float before = max_x;
+    Floats top = set(before), total = set(0.0f);
+    int i = 0;
+    for (; i + kLanes <= n; i += kLanes) top = max(load(x + i), top);
+    for (; i < n; ++i) top = max(set(x[i]), top);
+    max_x = largest(top);
+    for (i = 0; i < n; i += kLanes) {
         Floats e = exp(load_some(x + i, n - i) - set(max_x));
         store_some(x + i, e, n - i);
         if (n - i < kLanes) e = load(x + i, n - i);  // as in layer_norm
         total = total + e;
     }
-    return sum(total);
-}
-
-LLM_TARGET inline float max(const float* x, int n) {
-    Floats top = set(x[0]);
-    int i = 0;
-    for (; i + kLanes <= n; i += kLanes) top = max(load(x + i), top);
-    for (; i < n; ++i) top = max(set(x[i]), top);
-    return largest(top);
+    const float shrink = before == max_x ? 1.0f : std::exp(before - max_x);
+    sum_x = sum_x * shrink + sum(total);
+    return shrink;
 }
 
 LLM_TARGET inline void axpy(float a, const float* x, int n, float* y) {
@@ -2241,8 +2245,8 @@ struct Matrix {
     }
 };
 
-// x [tokens, cols], the other side of a product: tiles of up to 12 tokens, within a tile [blocks][tokens] for Q8_0
-// matrices and [cols][tokens] for F32 ones.
+// x [tokens, cols], the other side of a product: tiles of up to 12 tokens, within a tile [cols / 32][tokens] blocks for
+// Q8_0 matrices and [cols / 64][tokens][64] floats for F32 ones.
 class Activations {
   public:
     void resize(DType dtype, int tokens, int cols) {
@@ -2268,14 +2272,17 @@ class Activations {
         if (dtype_ == DType::q8_0) {
             k.quantize(x, n, tile<ActivationBlock>(first) + begin / kBlock * m + (token - first), m);
         } else {
-            float* out = tile<float>(first) + begin * m + (token - first);
-            for (int c = 0; c < n; ++c) out[c * m] = x[c];
+            for (int c = begin, count; c < begin + n; c += count, x += count) {
+                count = std::min(kSpan - c % kSpan, begin + n - c);
+                std::copy_n(x, count, tile<float>(first) + (c / kSpan * m + token - first) * kSpan + c % kSpan);
+            }
         }
     }
 
   private:
     std::size_t row_bytes() const {
-        return usize(blocks_) * (dtype_ == DType::q8_0 ? sizeof(ActivationBlock) : kBlock * sizeof(float));
+        return dtype_ == DType::q8_0 ? usize(blocks_) * sizeof(ActivationBlock)
+                                     : usize((blocks_ + 1) / 2) * kSpan * sizeof(float);
     }
     DType dtype_ = DType::f32;
     int tokens_ = 0, cols_ = 0, blocks_ = 0;
@@ -4288,8 +4295,8 @@ namespace detail {
 // its window and the tokens that are being added, so its memory and its time stop growing with the context.
 // Values are F16 beside Q8_0 matrices and F32 beside F32 ones.
 
-constexpr int kBatch = 256;  // most tokens that go through the layers together
-constexpr int kChunk = 64;   // positions per softmax step
+constexpr int kBatch = 256;    // most tokens that go through the layers together
+constexpr int kChunk = kSpan;  // positions per softmax step
 
 template <class Value>
 struct CacheView {
@@ -4353,31 +4360,25 @@ struct Attending {
 template <class Value, class ProductFn>
 void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Value>& cache, int head,
                   const float* queries, const int* lowest, const int* highest, int begin, int end, Attending& a) {
-    alignas(64) float scores[kTile][kChunk];
-    alignas(64) float weights[kChunk * kTile];  // [position][query]
+    alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
     const int base = begin / kChunk * kChunk, slot = base % cache.slots;
     const int first = begin / kGroup * kGroup;
     product({cache.keys(head, slot + (first - base)), cache.head_dim, kGroup, usize(cache.head_dim) * kGroup},
             (end - first - 1) / kGroup + 1, queries, a.m, scores[0] + (first - base), kChunk, false);
     a.laps->lap(0);
-    std::fill_n(weights, (end - begin) * a.m, 0.0f);
     for (int r = 0; r < a.m; ++r) {
-        const int from = std::max(begin, lowest[r]), n = std::min(end, highest[r] + 1) - from;
-        if (n <= 0) continue;
-        float* s = scores[r] + (from - base);
-        const float max = std::max(a.max[r], kernels.max(s, n));
-        if (max > a.max[r]) {
-            const float shrink = std::exp(a.max[r] - max);
-            a.max[r] = max;
-            a.sum[r] *= shrink;
-            kernels.scale(shrink, a.dims, a.out + r * a.dims);
+        const int from = std::max(begin, lowest[r]), to = std::min(end, highest[r] + 1);
+        if (from < to) {
+            const float shrink = kernels.softmax(scores[r] + (from - base), to - from, a.max[r], a.sum[r]);
+            if (shrink != 1) kernels.scale(shrink, a.dims, a.out + r * a.dims);
         }
-        a.sum[r] += kernels.exp_sum(s, n, max);
-        for (int i = 0; i < n; ++i) weights[(from - begin + i) * a.m + r] = s[i];
+        const auto hide = [&](int p, int until) { std::fill_n(scores[r] + (p - base), std::max(0, until - p), 0.0f); };
+        hide(begin, std::min(from, end));
+        hide(std::max(begin, to), end);
     }
     a.laps->lap(1);
     product({cache.values(head, slot + (begin - base)), end - begin, usize(cache.pitch), kGroup}, a.dims / kGroup,
-            weights, a.m, a.out, usize(a.dims), true);
+            scores[0] + (begin - base), a.m, a.out, usize(a.dims), true);
     a.laps->lap(2);
 }
 
@@ -4409,7 +4410,7 @@ class Attention {
         const int wanted = (2 * pool_.size() + heads_ * tiles - 1) / (heads_ * tiles);
         const int splits = pool_.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
         const int items = heads_ * tiles * splits;
-        const std::size_t item_floats = usize(kTile) * usize(2 * dims_ + 2);
+        const std::size_t item_floats = usize(kTile) * usize(dims_ + 2 + round_up(head_dim_, kSpan));
         if (parts_.size() < item_floats * usize(items)) parts_.resize(item_floats * usize(items));
         pool_.for_ranges(items, 1, [&](int item, int, int thread) {
             Laps& laps = pool_.laps[usize(thread)];
@@ -4434,7 +4435,7 @@ class Attention {
     }
 
   private:
-    // part: [kTile, dims] weighted values, [kTile] largest scores, [kTile] sums of weights, [head_dim, kTile] queries
+    // part: [kTile, dims] weighted values, [kTile] largest scores, [kTile] sums of weights, [kTile, head_dim] queries
     template <class Value, class ProductFn>
     void attend(const CacheView<Value>& cache, ProductFn product, const AttentionInput& in, int head, int tile,
                 int split, int splits, float* part, Laps& laps) const {
@@ -4448,14 +4449,18 @@ class Attention {
         std::fill_n(a.sum, kTile, 0.0f);
         std::fill_n(part, a.m * dims_, 0.0f);
 
-        float* queries = part + kTile * (dims_ + 2);
+        float* queries = part + kTile * (dims_ + 2);  // [head_dim / kSpan][m][kSpan]
         int lowest[kTile], highest[kTile];
         for (int r = 0; r < a.m; ++r) {
             const int token = (first + r) / group_;
             highest[r] = in.position + token;
             lowest[r] = in.window ? std::max(0, highest[r] - in.window + 1) : 0;
             const float* q = query(in, head, first + r);
-            for (int d = 0; d < head_dim_; ++d) queries[d * a.m + r] = q[d] * in.scale;
+            for (int d = 0; d < head_dim_; d += kSpan) {
+                float* span = queries + d * a.m + r * kSpan;
+                std::copy_n(q + d, std::min(kSpan, head_dim_ - d), span);
+                kernels_.scale(in.scale, std::min(kSpan, head_dim_ - d), span);
+            }
         }
         // Chunks of 64 positions, aligned, the split's share of them.
         const int from = lowest[0] / kChunk, chunks = highest[a.m - 1] / kChunk + 1 - from;
