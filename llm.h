@@ -2308,14 +2308,11 @@ struct Product {
 
 // Rows 16 * g .. of one tile of tokens, computed in `rows` [kTile][64], take their way out.
 inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n, int token, float* rows) {
-    if (p.bias)
-        for (int r = 0; r < n; ++r) rows[r] += p.bias[first_row + r];
+    if (p.bias) k.axpy(1.0f, p.bias + first_row, n, rows);
     float* y = p.y ? p.y + usize(token) * p.stride + first_row : nullptr;
     switch (p.then) {
         case Then::store: std::copy_n(rows, n, y); break;
-        case Then::add:
-            for (int r = 0; r < n; ++r) y[r] += rows[r];
-            break;
+        case Then::add: k.axpy(1.0f, rows, n, y); break;
         case Then::gelu:
             k.gelu(rows, nullptr, n, rows);
             p.packed->set(k, token, first_row, rows, n);
@@ -4756,13 +4753,16 @@ inline void Transformer::store_keys_and_values() {
     const KvCache& cache = caches[usize(layer)];
     const int d = config.head_dim, q = config.num_heads * d, kv = config.num_kv_heads * d;
     const auto span = timed({{"attention", "kv_store", usize(n) * cache.bytes_per_position()}});
-    each_token([&](int t, float*) {
-        const float* keys = row_of(qkv, usize(q + 2 * kv), t) + q;
-        for (int h = 0; h < config.num_kv_heads; ++h) {
-            const float *key = keys + h * d, *value = key + kv;
-            if (cache.f16) store_key_value(kernels, cache.view<std::uint16_t>(), h, position + t, key, value);
-            else store_key_value(kernels, cache.view<float>(), h, position + t, key, value);
-        }
+    const int first = position / kGroup, groups = (position + n - 1) / kGroup + 1 - first;
+    pool.for_each(groups, [&](int g) {  // 16 positions of a head, which share their lines of K, one after the other
+        const int begin = std::max(position, (first + g) * kGroup);
+        const int end = std::min(position + n, (first + g + 1) * kGroup);
+        for (int h = 0; h < config.num_kv_heads; ++h)
+            for (int p = begin; p < end; ++p) {
+                const float *key = row_of(qkv, usize(q + 2 * kv), p - position) + q + h * d, *value = key + kv;
+                if (cache.f16) store_key_value(kernels, cache.view<std::uint16_t>(), h, p, key, value);
+                else store_key_value(kernels, cache.view<float>(), h, p, key, value);
+            }
     });
 }
 
