@@ -1,18 +1,13 @@
 // llm.h - GPT-2 and Gemma 3 on the CPU in one C++17 header
 //
 // A language model reads a text as a list of numbers (tokens) and says for each possible next token how likely it is.
-// This header loads such a model, runs it, and writes text with it. It needs the C++17 standard library and POSIX,
-// nothing else. MIT license, see the end of this file.
+// This header loads such a model, runs it, and writes text with it. It needs the C++17 standard library and POSIX or
+// Windows, nothing else. Copyright (c) 2026 The llm.h authors, MIT License (opensource.org/license/mit).
 //
 // HOW TO USE IT
 //
-//   In one .cpp file of your program:            In all others:
-//
-//       #define LLM_IMPLEMENTATION                   #include "llm.h"
+//       #define LLM_IMPLEMENTATION                                   // in one .cpp file of your program, not in others
 //       #include "llm.h"
-//
-//   and link with -pthread. No other flag is needed: kernels for AVX2, AVX-512 and NEON are compiled in and chosen when
-//   the program runs. The file must keep its name, as it includes itself (see the room KERNELS).
 //
 //       llm::Model model = llm::Model::load("models/gemma3-tiny");   // or a .gguf file, or a .safetensors file
 //       llm::Session session(model);
@@ -22,6 +17,9 @@
 //           std::cout << text << std::flush;
 //           return true;                                             // false ends it
 //       });
+//
+//   Link with -pthread. No other flag is needed: kernels for AVX2, AVX-512 and NEON are compiled in and chosen when the
+//   program runs. The file must keep its name, as it includes itself (see the room KERNELS).
 //
 //   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits, Sampler::sample
 //   chooses the next id from them, Tokenizer::piece gives its text. One level above it: Chat is a conversation.
@@ -36,13 +34,12 @@
 //
 // WHAT TO KNOW
 //
-//   - Every failure is an llm::Error whose text names the file or value and the remedy. Only std::bad_alloc is thrown
-//     besides. The library prints nothing, never exits, and has no mutable globals.
+//   - Every failure is an llm::Error whose text names the file or value and the remedy; only std::bad_alloc is thrown
+//     besides, and what a callback throws. Then the Session holds the tokens that position() counts and can go on; no
+//     thread and no memory is left behind. The library prints nothing, never exits, and has no mutable globals.
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
 //     threads, which sleep when it has nothing to do.
 //   - Model files are read, not mapped, and nothing in them is trusted.
-//   - What a callback throws comes out, as does bad_alloc. The Session then holds the tokens that position() counts and
-//     can go on; no thread and no memory is left behind. Of a moved-from Session nothing but its end may be asked.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
 //       LLM_IMPLEMENTATION   the functions' bodies too; in one .cpp file
@@ -53,16 +50,14 @@
 //
 // HOW TO READ IT
 //
-//   From top to bottom: the public API first, then (LLM_IMPLEMENTATION) one room after the other, each using only those
-//   above it:
+//   From top to bottom: the public API, then (LLM_IMPLEMENTATION) one room after the other, each using only those above
+//   it. To learn how a model works begin at FORWARD, and go up and down from there as you need.
 //
-//     errors and small tools    Error, File, UTF-8                tokenizer     text to ids and back
-//     JSON                      for config and tokenizer files    model         Config, Weights, loading
-//     numbers                   f16, bf16, Q8_0, Q4_K, ...        attention     softmax(q K^T) V over the cache
-//     memory and threads        huge pages, the thread pool       forward       GPT-2 and Gemma 3
-//     kernels                   the arithmetic, scalar and SIMD   generation    Sampler, generate
-//     matrices                  y = W x for any number of tokens
-//     model files               safetensors and GGUF
+//     errors and small tools, JSON, numbers (F16, Q8_0, Q4_K, ...), memory and threads    the ground
+//     kernels (scalar and SIMD), matrices (y = W x for any number of tokens)              the arithmetic
+//     model files (safetensors, GGUF), tokenizer (text to ids and back), model            what is loaded
+//     attention (softmax(q K^T) V), profiling, forward (GPT-2 and Gemma 3)                what is computed
+//     sampling and generation (Sampler, generate, Chat)                                   what is written
 
 #ifndef LLM_KERNEL_PASS  // the kernels room reads this file again, once per instruction set; see there
 #ifndef LLM_H
@@ -256,7 +251,7 @@ class Sampler {
     Sampling options_;
     std::uint64_t state_;                            // of the random number generator
     std::deque<int> recent_;                         // the last repeat_last_n ids
-    std::vector<std::pair<float, int>> candidates_;  // scratch: logit, id
+    std::vector<std::pair<float, int>> candidates_;  // scratch: logit, -id
     std::vector<float> penalized_;                   // scratch: logits
 };
 
@@ -332,7 +327,6 @@ LLM_END
 #include <chrono>
 #include <climits>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -342,10 +336,8 @@ LLM_END
 #include <limits>
 #include <new>
 #include <numeric>
-#include <queue>
 #include <sstream>
 #include <system_error>
-#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -358,25 +350,20 @@ LLM_END
 #if defined(__unix__) || defined(__APPLE__)
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #endif
 #ifdef __linux__
 #include <sched.h>
-#endif
-#if defined(__linux__) && defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 #if defined(__x86_64__)
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push  // GCC 12 takes the undefined registers in its own header for a mistake (bug 105593)
+#pragma GCC diagnostic push
+#ifndef __clang__  // GCC 12 takes the undefined registers in its own header for a mistake (bug 105593)
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
-#else
-#include <immintrin.h>
-#endif
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -1119,23 +1106,14 @@ constexpr std::size_t usize(Int n) {
     return static_cast<std::size_t>(n);
 }
 
-// The product of sizes, as a number of floats or less; more than can be addressed is out of memory.
-inline std::size_t checked_size(std::initializer_list<int> sizes) {
-    std::uint64_t product = 1;
-    for (const int size : sizes)
-        if (!checked_multiply(product, static_cast<std::uint64_t>(size)) || product > SIZE_MAX / 8)
-            throw std::bad_alloc();
-    return static_cast<std::size_t>(product);
-}
-
 // Zeroed memory, in huge pages where it is large. Copies share it.
 class Buffer {
   public:
     Buffer() = default;
-    explicit Buffer(std::size_t bytes) : bytes_(bytes) {
+    explicit Buffer(std::uint64_t bytes) : bytes_(static_cast<std::size_t>(bytes)) {
         if (bytes > SIZE_MAX - 2 * kHugePage) throw std::bad_alloc();
         const std::size_t alignment = bytes < kHugePage ? 64 : kHugePage;
-        std::size_t reserved = bytes + alignment;  // what is never touched costs address space only
+        std::size_t reserved = bytes_ + alignment;  // what is never touched costs address space only
 #if defined(__unix__) || defined(__APPLE__)
         void* p = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED) throw std::bad_alloc();
@@ -1145,9 +1123,9 @@ class Buffer {
         if (!p) throw std::bad_alloc();
         memory_.reset(p, std::free);
 #endif
-        data_ = std::align(alignment, bytes, p, reserved);
+        data_ = std::align(alignment, bytes_, p, reserved);
 #ifdef MADV_HUGEPAGE
-        if (bytes >= kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
+        if (bytes >= kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);
 #endif
     }
     std::size_t bytes() const { return bytes_; }
@@ -1219,11 +1197,9 @@ inline void cpu_relax() {
 // While it stands, results below 1e-38 become 0 on x86, where each of them may cost as much as a hundred others.
 struct FlushToZero {
 #if defined(__x86_64__)
+    const unsigned before = _mm_getcsr();
     FlushToZero() { _mm_setcsr(before | 0x8000); }
     ~FlushToZero() { _mm_setcsr(before); }
-    FlushToZero(const FlushToZero&) = delete;
-    FlushToZero& operator=(const FlushToZero&) = delete;
-    const unsigned before = _mm_getcsr();
 #else
     FlushToZero() {}
 #endif
@@ -4314,7 +4290,9 @@ struct KvCache {
         return round_up(static_cast<int>(wanted), kChunk);
     }
     std::size_t bytes_per_position() const { return 2 * usize(num_kv_heads * head_dim) * (f16 ? 2 : 4); }
-    std::size_t bytes(int dims) const { return checked_size({num_kv_heads, slots, dims, f16 ? 2 : 4}); }
+    std::uint64_t bytes(int dims) const {
+        return std::uint64_t{usize(num_kv_heads * dims)} * usize(slots) * (f16 ? 2 : 4);
+    }
     template <class Value>
     CacheView<Value> view() const {
         return {k.as<Value>(), v.as<Value>(), slots, head_dim, round_up(head_dim, kGroup)};
@@ -4724,16 +4702,11 @@ inline int checked_context(const Config& c, int context) {
     return context ? context : std::min(c.context_length, 8192);
 }
 
-// The sizes of x, y, qkv, attended, rows and angles.
+// The sizes of x, y, qkv, attended, rows and angles. Model loading has made sure that they are moderate.
 inline std::array<std::size_t, 6> scratch_floats(const Config& c, int batch, int threads) {
-    const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
-    const std::size_t stream = checked_size({batch, c.hidden_size});
-    return {stream,
-            stream,
-            checked_size({batch, q + 2 * kv}),
-            checked_size({batch, q}),
-            checked_size({threads, std::max(q + 2 * kv, c.hidden_size)}),
-            checked_size({batch, 2 * c.head_dim})};
+    const std::size_t n = usize(batch), hidden = usize(c.hidden_size), q = usize(c.num_heads * c.head_dim);
+    const std::size_t qkv = q + 2 * usize(c.num_kv_heads * c.head_dim);
+    return {n * hidden, n * hidden, n * qkv, n * q, usize(threads) * std::max(qkv, hidden), 2 * n * usize(c.head_dim)};
 }
 
 inline Transformer::Transformer(const Model& m, int context_length, int threads)
@@ -5131,9 +5104,8 @@ Session::Impl& Session::impl() const {
     return *impl_;
 }
 const float* Session::forward(const int* tokens, int n) {
-    const float* logits = nullptr;
-    impl().profiler.step(n, [&] { logits = impl().forward(tokens, n); });
-    return logits;
+    impl().profiler.step(n, [&] { impl().forward(tokens, n); });
+    return impl().logits.data();
 }
 void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
     impl().profiler.step(n, [&] { impl().forward_each(tokens, n, on_logits); });
@@ -5176,23 +5148,19 @@ std::size_t Model::session_bytes(int context) const {
 
 namespace detail {
 
-using Candidate = std::pair<float, int>;  // logit, id
-
-// The likelier one; of equals the one with the lower id.
-inline bool better(const Candidate& a, const Candidate& b) {
-    return a.first > b.first || (a.first == b.first && a.second < b.second);
-}
+using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit the lower id is the greater candidate
 
 // The k best of n logits, sorted. One pass with a heap of k: nearly every logit fails its first comparison. A NaN is
 // none of the best.
 inline void take_best(const float* logits, int n, int k, std::vector<Candidate>& best) {
     best.clear();
-    for (int id = 0; id < k; ++id) best.emplace_back(logits[id] == logits[id] ? logits[id] : -INFINITY, id);
+    const std::greater<Candidate> better;
+    for (int id = 0; id < k; ++id) best.emplace_back(std::isnan(logits[id]) ? -INFINITY : logits[id], -id);
     if (k < n) std::make_heap(best.begin(), best.end(), better);
     for (int id = k; id < n; ++id) {
         if (!(logits[id] > best.front().first)) continue;
         std::pop_heap(best.begin(), best.end(), better);
-        best.back() = {logits[id], id};
+        best.back() = {logits[id], -id};
         std::push_heap(best.begin(), best.end(), better);
     }
     std::sort(best.begin(), best.end(), better);
@@ -5236,7 +5204,7 @@ int Sampler::sample(const float* logits, int n) {
     const int k = options_.temperature == 0 ? 1 : options_.top_k ? std::min(options_.top_k, n) : n;
     take_best(logits, n, k, c);
     const float best = c[0].first;
-    if (k == 1 || !std::isfinite(best)) return c[0].second;
+    if (k == 1 || !std::isfinite(best)) return -c[0].second;
 
     const auto weight = [&](const Candidate& x, float temperature) {  // relative to the best's
         return std::exp((static_cast<double>(x.first) - best) / temperature);
@@ -5255,8 +5223,8 @@ int Sampler::sample(const float* logits, int n) {
     c.erase(std::partition_point(c.begin(), c.end(), likely), c.end());
     double left = next_uniform(state_) * total(options_.temperature);
     for (const Candidate& x : c)
-        if ((left -= weight(x, options_.temperature)) < 0) return x.second;
-    return c[0].second;  // rounding left a crumb
+        if ((left -= weight(x, options_.temperature)) < 0) return -x.second;
+    return -c[0].second;  // rounding left a crumb
 }
 
 namespace detail {
@@ -5321,7 +5289,9 @@ class Lookup {
         const auto start = std::chrono::steady_clock::now();
         const int n = static_cast<int>(ids.size());
         transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
-        measure(seconds_since(start));
+        const double seconds = seconds_since(start);
+        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
+        else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
         return logits_;
     }
 
@@ -5348,13 +5318,6 @@ class Lookup {
             guesses_.push_back(at < n ? text_[at] : guesses_[at - n]);
         }
         if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
-    }
-    void measure(double seconds) {
-        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
-        else if (single_ > 0) {
-            const double extra = (seconds / single_ - 1) / static_cast<double>(guesses_.size());
-            cost_ += 0.1 * (std::max(0.01, std::min(extra, 1.0)) - cost_);
-        }
     }
 
     Transformer& transformer_;
