@@ -332,7 +332,6 @@ LLM_END
 #include <exception>
 #include <filesystem>
 #include <fstream>
-#include <initializer_list>
 #include <limits>
 #include <new>
 #include <numeric>
@@ -1211,8 +1210,9 @@ inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
     return all;
 }
 
-inline double seconds_since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+using Clock = std::chrono::steady_clock;
+inline double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 // splitmix64 (Steele et al. 2014), and 53 bits of it as a number in [0, 1)
@@ -1229,20 +1229,17 @@ inline double next_uniform(std::uint64_t& state) { return static_cast<double>(ne
 struct alignas(64) Laps {
     bool running = false, timing = false;
     std::uint32_t pieces = 0;
-    std::uint64_t last = 0;
-    std::array<std::uint64_t, 4> ticks{};
+    Clock::time_point last{};
+    std::array<double, 4> ticks{};
 
-    static std::uint64_t now() {
-        return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-    }
     void start() {
         timing = running && pieces++ % 4 == 0;
-        if (timing) last = now();
+        if (timing) last = Clock::now();
     }
     void lap(int stage) {
         if (!timing) return;
-        const std::uint64_t time = now();
-        ticks[usize(stage)] += time - std::exchange(last, time);
+        const auto start_of_stage = std::exchange(last, Clock::now());
+        ticks[usize(stage)] += static_cast<double>((last - start_of_stage).count());
     }
 };
 
@@ -1292,15 +1289,9 @@ class ThreadPool {
             return;
         }
 #ifndef LLM_NO_THREADS
-        call_ = [](const void* b, int begin, int end, int thread) {
-            (*static_cast<const Body*>(b))(begin, end, thread);
-        };
-        body_ = &body;
+        body_ = std::cref(body);
         grain_ = grain;
-        open(count);
-        work(0);
-        close();
-        if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+        run(count);
 #endif
     }
 
@@ -1321,29 +1312,28 @@ class ThreadPool {
 
     ThreadPool() = default;
 
-    void open(int count) {
+    void run(int count) {
         const int n = size();
         for (int t = 0; t < n; ++t) {
             Share& share = shares_[usize(t)];
             share.next.store(static_cast<int>(std::int64_t{count} * t / n), std::memory_order_relaxed);
             share.end = static_cast<int>(std::int64_t{count} * (t + 1) / n);
         }
-        region_ += kRegion;
         // Sequentially consistent, as the sleepers' count is: one of both sides sees the other.
-        gate_.store(region_ | kOpen);
-        if (sleepers_.load() == 0) return;
-        { std::lock_guard<std::mutex> lock(mutex_); }
-        wake_.notify_all();
-    }
-
-    void close() {
+        gate_.store((region_ += kRegion) | kOpen);
+        if (sleepers_.load() > 0) {
+            { std::lock_guard<std::mutex> lock(mutex_); }
+            wake_.notify_all();
+        }
+        work(0);
         gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
-        const auto start = timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+        const auto start = timed ? Clock::now() : Clock::time_point();
         for (int spins = 1; gate_.load(std::memory_order_acquire) & kInside; ++spins) {
             if (spins % 1024 == 0) std::this_thread::yield();  // the helper may need this very core
             cpu_relax();
         }
         if (timed) waited += seconds_since(start);
+        if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
 
     void work(int self) {
@@ -1353,7 +1343,7 @@ class ThreadPool {
                 const int begin = share.next.fetch_add(grain_, std::memory_order_relaxed);
                 if (begin >= share.end) break;
                 try {
-                    call_(body_, begin, std::min(begin + grain_, share.end), self);
+                    body_(begin, std::min(begin + grain_, share.end), self);
                 } catch (...) {
                     std::lock_guard<std::mutex> lock(mutex_);
                     if (!error_) error_ = std::current_exception();
@@ -1363,10 +1353,25 @@ class ThreadPool {
     }
 
     void help(int self) {
+        constexpr std::chrono::microseconds kSpin{300};  // longer than anything between two regions of a step
         const FlushToZero no_denormals;
-        for (std::uint64_t done = 0;;) {  // the last region that this helper was in
-            std::uint64_t gate = wait_for_region(done);
-            if (stopping_) return;
+        std::uint64_t gate = 0, done = 0;  // as it was seen last; the last region that this helper was in
+        const auto is_new = [&] {
+            gate = gate_.load();
+            return (gate & kOpen) && (gate & ~(kRegion - 1)) != done;
+        };
+        for (;;) {
+            auto start = Clock::now();
+            for (int spins = 1; !is_new(); ++spins) {
+                cpu_relax();
+                if (spins % 256 != 0 || Clock::now() - start < kSpin) continue;
+                std::unique_lock<std::mutex> lock(mutex_);
+                ++sleepers_;
+                wake_.wait(lock, [&] { return stopping_ || is_new(); });
+                --sleepers_;
+                if (stopping_) return;
+                start = Clock::now();
+            }
             if (!gate_.compare_exchange_strong(gate, gate + 1, std::memory_order_acq_rel)) continue;
             done = gate & ~(kRegion - 1);
             work(self);
@@ -1374,35 +1379,13 @@ class ThreadPool {
         }
     }
 
-    // Returns the gate of an open region other than `done`; or anything when the pool is stopping.
-    std::uint64_t wait_for_region(std::uint64_t done) {
-        constexpr std::chrono::microseconds kSpin{300};  // longer than anything between two regions of a step
-        std::uint64_t gate = 0;
-        const auto is_new = [&] { return (gate & kOpen) && (gate & ~(kRegion - 1)) != done; };
-        for (const auto start = std::chrono::steady_clock::now(); std::chrono::steady_clock::now() - start < kSpin;)
-            for (int spins = 0; spins < 256; ++spins) {
-                gate = gate_.load(std::memory_order_acquire);
-                if (is_new()) return gate;
-                cpu_relax();
-            }
-        std::unique_lock<std::mutex> lock(mutex_);
-        ++sleepers_;
-        wake_.wait(lock, [&] {
-            gate = gate_.load();
-            return stopping_ || is_new();
-        });
-        --sleepers_;
-        return gate;
-    }
-
     std::vector<Share> shares_;  // [threads]
-    void (*call_)(const void* body, int begin, int end, int thread) = nullptr;
-    const void* body_ = nullptr;
+    std::function<void(int begin, int end, int thread)> body_;
     int grain_ = 1;
     std::uint64_t region_ = 0;
     alignas(64) std::atomic<std::uint64_t> gate_{0};
     alignas(64) std::atomic<int> sleepers_{0};
-    std::atomic<bool> stopping_{false};
+    bool stopping_ = false;
     std::mutex mutex_;
     std::condition_variable wake_;
     std::exception_ptr error_;
@@ -4526,7 +4509,7 @@ class Timed {
         if (!profiler.report) return;
         for (const Stage& s : stages)
             profiler.done.push_back({s.part, s.operation, s.bytes, s.operations, layer, tokens, 0, 0});
-        if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, false, 0, 0, {}});
+        if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, false, 0, {}, {}});
         waited_ = profiler.pool.waited;
     }
     ~Timed() {
@@ -4538,7 +4521,7 @@ class Timed {
         std::array<double, 4> ticks{1e-9, 0, 0, 0};  // a single stage has all
         if (count > 1)
             for (Laps& laps : profiler_.pool.laps) {
-                for (std::size_t s = 0; s < count; ++s) ticks[s] += static_cast<double>(laps.ticks[s]);
+                for (std::size_t s = 0; s < count; ++s) ticks[s] += laps.ticks[s];
                 laps = {};
             }
         const double total = ticks[0] + ticks[1] + ticks[2] + ticks[3];
@@ -5040,15 +5023,14 @@ inline void save_state(const Transformer& t, const std::string& path) {
 // Nothing of t is changed before all is known to be good: the file is gone through twice.
 inline void load_state(Transformer& t, const std::string& path) {
     const File file(path);
-    const auto require = [&](bool good, const std::string& what, const char* remedy) {
+    const auto require = [&](bool good, const std::string& what, const std::string& remedy) {
         if (!good) fail(what, path, remedy);
     };
     const auto intact = [&](bool good) { require(good, "the saved session is damaged", "save it again"); };
-    StateHeader header;
-    const StateHeader expected;
+    StateHeader header, expected;
     header.magic[0] = 0;
     if (file.size() >= sizeof header) file.read(0, &header, sizeof header);
-    require(load<std::uint64_t>(header.magic) == load<std::uint64_t>(expected.magic), "not a saved session",
+    require(std::equal(header.magic, header.magic + 8, expected.magic), "not a saved session",
             "name a file that save() wrote");
     require(header.version == expected.version, "a saved session of version " + std::to_string(header.version),
             "save it again with this version");
@@ -5056,9 +5038,8 @@ inline void load_state(Transformer& t, const std::string& path) {
             "load it with the model and dtype that it was saved from");
     intact(header.held >= 0 && header.written >= header.held && header.written <= t.config.context_length &&
            header.unread >= 0 && header.unread <= 1);
-    if (header.held > t.context)
-        fail("the saved session is too long", path + ": " + std::to_string(header.held) + " tokens",
-             "use a context that is larger than " + std::to_string(t.context));
+    require(header.held <= t.context, "the saved session is too long: " + std::to_string(header.held) + " tokens",
+            "use a context that is larger than " + std::to_string(t.context));
 
     std::uint64_t at = sizeof header, sum = hash(0, &header, sizeof header), saved_sum = 0;
     const auto take = [&](void* to, std::size_t bytes) {
@@ -5166,21 +5147,119 @@ inline void take_best(const float* logits, int n, int k, std::vector<Candidate>&
     std::sort(best.begin(), best.end(), better);
 }
 
+// Text on its way to the user: held back as long as it may be part of a character or of a stop text.
+struct TextStream {
+    const std::vector<std::string>& stop;
+    const std::function<bool(std::string_view)>& on_text;
+    std::string text{};
+    bool stopped = false;  // by a stop text
+
+    // Returns false when generation is to end.
+    bool add(std::string_view bytes) {
+        text += bytes;
+        std::size_t first = std::string::npos, open = 0;  // open: bytes at the end that may be a stop text's beginning
+        for (const std::string& s : stop) {
+            if (s.empty()) continue;
+            first = std::min(first, text.find(s));
+            for (std::size_t n = std::min(s.size(), text.size()); n > open; --n)
+                if (text.compare(text.size() - n, n, s, 0, n) == 0) open = n;
+        }
+        stopped = first != std::string::npos;
+        if (stopped) text.resize(first);
+        return !stopped && emit(text.size() - open);
+    }
+    // Shows what is ready of the first `bytes`. At the end that is all but an unfinished character.
+    bool emit(std::size_t bytes) {
+        const std::string ready = text.substr(0, utf8_complete_prefix(std::string_view(text).substr(0, bytes)));
+        text.erase(0, ready.size());
+        return ready.empty() || !on_text || on_text(ready);
+    }
+};
+
+// Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
+// follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
+// arXiv:2211.17192). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena 2023).
+// With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c: r is
+// learnt for each length of the copy, c is measured.
+class Lookup {
+  public:
+    Lookup(Transformer& transformer, int most) : transformer_(transformer), most_(std::min(most, kTile - 1)) {
+        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
+    }
+    int guessed = 0, right = 0;
+
+    // The logits after `id`.
+    const float* append(int id) {
+        if (next_ < guesses_.size()) {
+            const bool is_right = guesses_[next_++] == id;
+            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
+            if (is_right) {
+                ++right;
+                transformer_.keep(id);
+                return logits_ += transformer_.config.vocab_size;
+            }
+        }
+        guess(id);
+        guessed += static_cast<int>(guesses_.size());
+        const std::vector<int> ids = joined({{id}, guesses_});
+        const auto start = Clock::now();
+        const int n = static_cast<int>(ids.size());
+        transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
+        const double seconds = seconds_since(start);
+        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
+        else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
+        return logits_;
+    }
+
+  private:
+    static constexpr int kLongest = 8;  // tokens of a copy that are compared
+    static double first_rate(int copied) { return copied / (copied + 2.0); }
+
+    void guess(int id) {
+        guesses_.clear();
+        next_ = 0;
+        if (most_ <= 0) return;
+        const std::vector<int> text = joined({transformer_.history, {id}});
+        const std::size_t n = text.size(), most = usize(std::min(most_, transformer_.context - static_cast<int>(n)));
+        std::size_t from = 0;  // what followed the copy
+        copied_ = 0;
+        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
+            const auto last = text.rbegin(), copy = text.rend() - static_cast<std::ptrdiff_t>(end);
+            const auto compared = static_cast<std::ptrdiff_t>(std::min<std::size_t>(kLongest, end));
+            const int same = static_cast<int>(std::mismatch(copy, copy + compared, last).first - copy);
+            if (same > copied_) copied_ = same, from = end;
+        }
+        double& rate = rates_[usize(copied_)];
+        for (double all = rate; all > cost_ && guesses_.size() < most; all *= rate) {
+            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
+            guesses_.push_back(at < n ? text[at] : guesses_[at - n]);
+        }
+        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
+    }
+
+    Transformer& transformer_;
+    int most_;
+    std::vector<int> guesses_;
+    std::size_t next_ = 0;                    // of the guesses
+    int copied_ = 0;                          // tokens before them that are the same as before
+    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
+    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
+    const float* logits_ = nullptr;
+};
+
 }  // namespace detail
 
 Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) {
-    const auto require = [](bool good, const char* name, double value, const char* range) {
-        if (!good) detail::fail(std::string(name) + " is out of range", std::to_string(value), range);
+    const auto check = [](const char* name, double value, double least, double most, const char* remedy) {
+        if (!(value >= least && value <= most))
+            detail::fail(std::string(name) + " is out of range", std::to_string(value), remedy);
     };
-    const Sampling& s = options;
-    require(s.temperature >= 0 && s.temperature <= 1e6f, "temperature", s.temperature,
-            "use 0 (the likeliest token) or more");
-    require(s.top_p >= 0 && s.top_p <= 1, "top_p", s.top_p, "use 0 to 1");
-    require(s.min_p >= 0 && s.min_p <= 1, "min_p", s.min_p, "use 0 to 1");
-    require(s.repeat_penalty > 0 && s.repeat_penalty <= 1e6f, "repeat_penalty", s.repeat_penalty,
-            "use a positive number, 1 for none");
-    require(s.top_k >= 0, "top_k", s.top_k, "use 0 (all tokens) or more");
-    require(s.repeat_last_n >= 0 && s.repeat_last_n <= 1 << 24, "repeat_last_n", s.repeat_last_n, "use 0 to 16777216");
+    check("temperature", options.temperature, 0, 1e6, "use 0 (the likeliest token) or more");
+    check("top_p", options.top_p, 0, 1, "use 0 to 1");
+    check("min_p", options.min_p, 0, 1, "use 0 to 1");
+    check("repeat_penalty", options.repeat_penalty, 1e-45, 1e6, "use a positive number, 1 for none");
+    check("top_k", options.top_k, 0, INT_MAX, "use 0 (all tokens) or more");
+    check("repeat_last_n", options.repeat_last_n, 0, 1 << 24, "use 0 to 16777216");
 }
 
 void Sampler::accept(int id) {
@@ -5227,111 +5306,6 @@ int Sampler::sample(const float* logits, int n) {
     return -c[0].second;  // rounding left a crumb
 }
 
-namespace detail {
-
-// Text on its way to the user: held back as long as it may be part of a character or of a stop text.
-struct TextStream {
-    const std::vector<std::string>& stop;
-    const std::function<bool(std::string_view)>& on_text;
-    std::string text{};
-    bool stopped = false;  // by a stop text
-
-    // Returns false when generation is to end.
-    bool add(std::string_view bytes) {
-        text += bytes;
-        std::size_t first = std::string::npos, open = 0;  // open: bytes at the end that may be a stop text's beginning
-        for (const std::string& s : stop) {
-            if (s.empty()) continue;
-            first = std::min(first, text.find(s));
-            for (std::size_t n = std::min(s.size(), text.size()); n > open; --n)
-                if (text.compare(text.size() - n, n, s, 0, n) == 0) open = n;
-        }
-        stopped = first != std::string::npos;
-        if (stopped) text.resize(first);
-        return !stopped && emit(text.size() - open);
-    }
-    // Shows what is ready of the first `bytes`. At the end that is all but an unfinished character.
-    bool emit(std::size_t bytes) {
-        const std::string ready = text.substr(0, utf8_complete_prefix(std::string_view(text).substr(0, bytes)));
-        text.erase(0, ready.size());
-        return ready.empty() || !on_text || on_text(ready);
-    }
-};
-
-// Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
-// follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
-// arXiv:2211.17192). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena 2023).
-// With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c: r is
-// learnt for each length of the copy, c is measured.
-class Lookup {
-  public:
-    Lookup(Transformer& transformer, int most)
-        : transformer_(transformer), most_(std::min(most, kTile - 1)), text_(transformer.history) {
-        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
-    }
-    int guessed = 0, right = 0;
-
-    // The logits after `id`.
-    const float* append(int id) {
-        text_.push_back(id);
-        if (next_ < guesses_.size()) {
-            const bool is_right = guesses_[next_++] == id;
-            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
-            if (is_right) {
-                ++right;
-                transformer_.keep(id);
-                return logits_ += transformer_.config.vocab_size;
-            }
-        }
-        guess(std::min(most_, transformer_.context - transformer_.held() - 1));
-        guessed += static_cast<int>(guesses_.size());
-        const std::vector<int> ids = joined({{id}, guesses_});
-        const auto start = std::chrono::steady_clock::now();
-        const int n = static_cast<int>(ids.size());
-        transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
-        const double seconds = seconds_since(start);
-        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
-        else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
-        return logits_;
-    }
-
-  private:
-    static constexpr int kLongest = 8;  // tokens of a copy that are compared
-    static double first_rate(int copied) { return copied / (copied + 2.0); }
-
-    void guess(int most) {
-        guesses_.clear();
-        next_ = 0;
-        if (most_ <= 0) return;
-        const std::size_t n = text_.size();
-        std::size_t from = 0;  // what followed the copy
-        copied_ = 0;
-        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
-            const auto last = text_.rbegin(), copy = text_.rend() - static_cast<std::ptrdiff_t>(end);
-            const auto compared = static_cast<std::ptrdiff_t>(std::min<std::size_t>(kLongest, end));
-            const int same = static_cast<int>(std::mismatch(copy, copy + compared, last).first - copy);
-            if (same > copied_) copied_ = same, from = end;
-        }
-        double& rate = rates_[usize(copied_)];
-        for (double all = rate; all > cost_ && static_cast<int>(guesses_.size()) < most; all *= rate) {
-            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
-            guesses_.push_back(at < n ? text_[at] : guesses_[at - n]);
-        }
-        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
-    }
-
-    Transformer& transformer_;
-    int most_;
-    std::vector<int> text_, guesses_;
-    std::size_t next_ = 0;                    // of the guesses
-    int copied_ = 0;                          // tokens before them that are the same as before
-    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
-    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
-    const float* logits_ = nullptr;
-};
-
-}  // namespace detail
-
 Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
                const std::function<bool(std::string_view text)>& on_text) {
     using namespace detail;
@@ -5352,14 +5326,14 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     for (const int id : joined({session.tokens(), ids})) sampler.accept(id);
 
     Stats stats;
-    auto start = std::chrono::steady_clock::now();
+    auto start = Clock::now();
     const int before = session.position(), n = static_cast<int>(ids.size());
     const float* logits = nullptr;
     transformer.profiler.step(n, [&] { logits = transformer.forward(ids.data(), n, options.on_prompt); });
     stats.prompt_tokens = session.position() - before;
     stats.prompt_s = seconds_since(start);
 
-    start = std::chrono::steady_clock::now();
+    start = Clock::now();
     Lookup lookup(transformer, options.lookup);
     while (logits && stats.generated != options.max_tokens) {
         transformer.profiler.restart();
