@@ -1,18 +1,13 @@
 // llm.h - GPT-2 and Gemma 3 on the CPU in one C++17 header
 //
 // A language model reads a text as a list of numbers (tokens) and says for each possible next token how likely it is.
-// This header loads such a model, runs it, and writes text with it. It needs the C++17 standard library and POSIX,
-// nothing else. MIT license, see the end of this file.
+// This header loads such a model, runs it, and writes text with it. It needs the C++17 standard library and POSIX or
+// Windows, nothing else. Copyright (c) 2026 The llm.h authors, MIT License (opensource.org/license/mit).
 //
 // HOW TO USE IT
 //
-//   In one .cpp file of your program:            In all others:
-//
-//       #define LLM_IMPLEMENTATION                   #include "llm.h"
+//       #define LLM_IMPLEMENTATION                                   // in one .cpp file of your program, not in others
 //       #include "llm.h"
-//
-//   and link with -pthread. No other flag is needed: kernels for AVX2, AVX-512 and NEON are compiled in and chosen when
-//   the program runs. The file must keep its name, as it includes itself (see the room KERNELS).
 //
 //       llm::Model model = llm::Model::load("models/gemma3-tiny");   // or a .gguf file, or a .safetensors file
 //       llm::Session session(model);
@@ -22,6 +17,9 @@
 //           std::cout << text << std::flush;
 //           return true;                                             // false ends it
 //       });
+//
+//   Link with -pthread. No other flag is needed: kernels for AVX2, AVX-512 and NEON are compiled in and chosen when the
+//   program runs. The file must keep its name, as it includes itself (see the room KERNELS).
 //
 //   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits, Sampler::sample
 //   chooses the next id from them, Tokenizer::piece gives its text. One level above it: Chat is a conversation.
@@ -36,13 +34,12 @@
 //
 // WHAT TO KNOW
 //
-//   - Every failure is an llm::Error whose text names the file or value and the remedy. Only std::bad_alloc is thrown
-//     besides. The library prints nothing, never exits, and has no mutable globals.
+//   - Every failure is an llm::Error whose text names the file or value and the remedy; only std::bad_alloc is thrown
+//     besides, and what a callback throws. Then the Session holds the tokens that position() counts and can go on; no
+//     thread and no memory is left behind. The library prints nothing, never exits, and has no mutable globals.
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
 //     threads, which sleep when it has nothing to do.
 //   - Model files are read, not mapped, and nothing in them is trusted.
-//   - What a callback throws comes out, as does bad_alloc. The Session then holds the tokens that position() counts and
-//     can go on; no thread and no memory is left behind. Of a moved-from Session nothing but its end may be asked.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
 //       LLM_IMPLEMENTATION   the functions' bodies too; in one .cpp file
@@ -53,16 +50,14 @@
 //
 // HOW TO READ IT
 //
-//   From top to bottom: the public API first, then (LLM_IMPLEMENTATION) one room after the other, each using only those
-//   above it:
+//   From top to bottom: the public API, then (LLM_IMPLEMENTATION) one room after the other, each using only those above
+//   it. To learn how a model works begin at FORWARD, and go up and down from there as you need.
 //
-//     errors and small tools    Error, File, UTF-8                tokenizer     text to ids and back
-//     JSON                      for config and tokenizer files    model         Config, Weights, loading
-//     numbers                   f16, bf16, Q8_0, Q4_K, ...        attention     softmax(q K^T) V over the cache
-//     memory and threads        huge pages, the thread pool       forward       GPT-2 and Gemma 3
-//     kernels                   the arithmetic, scalar and SIMD   generation    Sampler, generate
-//     matrices                  y = W x for any number of tokens
-//     model files               safetensors and GGUF
+//     errors and small tools, JSON, numbers (F16, Q8_0, Q4_K, ...), memory and threads    the ground
+//     kernels (scalar and SIMD), matrices (y = W x for any number of tokens)              the arithmetic
+//     model files (safetensors, GGUF), tokenizer (text to ids and back), model            what is loaded
+//     attention (softmax(q K^T) V), profiling, forward (GPT-2 and Gemma 3)                what is computed
+//     sampling and generation (Sampler, generate, Chat)                                   what is written
 
 #ifndef LLM_KERNEL_PASS  // the kernels room reads this file again, once per instruction set; see there
 #ifndef LLM_H
@@ -70,6 +65,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -185,9 +181,6 @@ class Model {
     std::shared_ptr<const Impl> impl_;
 };
 
-struct GenerateOptions;
-struct Stats;
-
 // An operation of a step as Session::on_timing reports it: a matrix product, a norm, a stage of attention.
 struct Timing {
     const char* part = "";         // embedding, norm, qkv, rope, attention, attn_out, up, activation, down, lm_head,
@@ -229,13 +222,12 @@ class Session {
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
     // the operations' seconds add up to the step's (less what on_logits took). Null ends it.
     void on_timing(std::function<void(const Timing&)> report);
+
     struct Impl;
+    Impl& impl() const;  // for the library itself
 
   private:
     std::unique_ptr<Impl> impl_;
-    friend class Chat;
-    friend Stats generate(Session&, const std::vector<int>&, const GenerateOptions&,
-                          const std::function<bool(std::string_view)>&);
 };
 
 // How the next token is chosen. The filters apply in this order: repeat penalty, top_k, top_p, min_p, temperature.
@@ -257,10 +249,9 @@ class Sampler {
 
   private:
     Sampling options_;
-    std::uint64_t state_;      // of the random number generator
-    std::vector<int> recent_;  // ring of the last repeat_last_n ids
-    std::size_t accepted_ = 0;
-    std::vector<std::pair<float, int>> candidates_;  // scratch: logit or probability, id
+    std::uint64_t state_;                            // of the random number generator
+    std::deque<int> recent_;                         // the last repeat_last_n ids
+    std::vector<std::pair<float, int>> candidates_;  // scratch: logit, -id
     std::vector<float> penalized_;                   // scratch: logits
 };
 
@@ -307,10 +298,9 @@ class Chat {
   private:
     void make_room(std::size_t wanted);
     Session& session_;
-    bool plain_ = true, stopped_ = false;      // stopped_: a stop text was the last turn's end
-    std::vector<int> head_, between_, after_;  // tokens before the first turn, before others, after the user's words
-    std::vector<int> text_;                    // the whole conversation
-    std::vector<std::size_t> starts_;          // of the user's words in it
+    bool plain_ = true;
+    std::vector<int> head_, between_, after_;  // tokens before the first turn, between turns, after the user's words
+    std::vector<std::vector<int>> text_;       // what comes before the first turn, and the turns, each with its end
     int dropped_ = 0;
 };
 
@@ -337,21 +327,16 @@ LLM_END
 #include <chrono>
 #include <climits>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <exception>
 #include <filesystem>
 #include <fstream>
-#include <initializer_list>
 #include <limits>
 #include <new>
 #include <numeric>
-#include <queue>
 #include <sstream>
 #include <system_error>
-#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -364,25 +349,20 @@ LLM_END
 #if defined(__unix__) || defined(__APPLE__)
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #endif
 #ifdef __linux__
 #include <sched.h>
-#endif
-#if defined(__linux__) && defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 #if defined(__x86_64__)
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push  // GCC 12 takes the undefined registers in its own header for a mistake (bug 105593)
+#pragma GCC diagnostic push
+#ifndef __clang__  // GCC 12 takes the undefined registers in its own header for a mistake (bug 105593)
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
-#else
-#include <immintrin.h>
-#endif
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -1125,73 +1105,39 @@ constexpr std::size_t usize(Int n) {
     return static_cast<std::size_t>(n);
 }
 
-// The product of sizes, as a number of floats or less; more than can be addressed is out of memory.
-inline std::size_t checked_size(std::initializer_list<int> sizes) {
-    std::uint64_t product = 1;
-    for (const int size : sizes)
-        if (!checked_multiply(product, static_cast<std::uint64_t>(size)) || product > SIZE_MAX / 8)
-            throw std::bad_alloc();
-    return static_cast<std::size_t>(product);
-}
-
-// Zeroed memory, aligned to a page or better. Move-only.
+// Zeroed memory, in huge pages where it is large. Copies share it.
 class Buffer {
   public:
     Buffer() = default;
-    explicit Buffer(std::size_t bytes) : bytes_(bytes) {
-        if (bytes == 0) return;
-#if defined(__unix__) || defined(__APPLE__)
+    explicit Buffer(std::uint64_t bytes) : bytes_(static_cast<std::size_t>(bytes)) {
         if (bytes > SIZE_MAX - 2 * kHugePage) throw std::bad_alloc();
-        // Reserve one huge page more than needed and start at a multiple of it; pages never touched cost nothing.
-        reserved_ = bytes + (bytes >= kHugePage ? kHugePage : 0);
-        void* p = mmap(nullptr, reserved_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED) throw std::bad_alloc();
-        base_ = p;
-        data_ = static_cast<std::uint8_t*>(p);
-        if (bytes >= kHugePage) {
-            data_ += (kHugePage - reinterpret_cast<std::uintptr_t>(p) % kHugePage) % kHugePage;
-#ifdef MADV_HUGEPAGE
-            madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
-        }
-#else
-        if (bytes > SIZE_MAX - kAlign) throw std::bad_alloc();
-        base_ = std::calloc(bytes + kAlign, 1);
-        if (!base_) throw std::bad_alloc();
-        data_ = static_cast<std::uint8_t*>(base_);
-        data_ += (kAlign - reinterpret_cast<std::uintptr_t>(base_) % kAlign) % kAlign;
-#endif
-    }
-    ~Buffer() {
-        if (!base_) return;
+        const std::size_t alignment = bytes < kHugePage ? 64 : kHugePage;
+        std::size_t reserved = bytes_ + alignment;  // what is never touched costs address space only
 #if defined(__unix__) || defined(__APPLE__)
-        munmap(base_, reserved_);
+        void* p = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) throw std::bad_alloc();
+        memory_.reset(p, [reserved](void* mapped) { munmap(mapped, reserved); });
 #else
-        std::free(base_);
+        void* p = std::calloc(reserved, 1);
+        if (!p) throw std::bad_alloc();
+        memory_.reset(p, std::free);
 #endif
-    }
-    Buffer(Buffer&& other) noexcept { swap(other); }
-    Buffer& operator=(Buffer&& other) noexcept {
-        swap(other);
-        return *this;
+        data_ = std::align(alignment, bytes_, p, reserved);
+#ifdef MADV_HUGEPAGE
+        if (bytes >= kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);
+#endif
     }
     std::size_t bytes() const { return bytes_; }
     template <class T>
     T* as() const {
-        return reinterpret_cast<T*>(data_);
+        return static_cast<T*>(data_);
     }
 
   private:
-    static constexpr std::size_t kHugePage = std::size_t{2} << 20, kAlign = 64;
-    void swap(Buffer& other) noexcept {
-        std::swap(base_, other.base_);
-        std::swap(data_, other.data_);
-        std::swap(bytes_, other.bytes_);
-        std::swap(reserved_, other.reserved_);
-    }
-    void* base_ = nullptr;
-    std::uint8_t* data_ = nullptr;
-    std::size_t bytes_ = 0, reserved_ = 0;
+    static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+    std::shared_ptr<void> memory_;
+    void* data_ = nullptr;
+    std::size_t bytes_ = 0;
 };
 
 // Hands out pieces of large Buffers, so that small matrices share huge pages too. Pieces live as long as the Arena.
@@ -1223,17 +1169,17 @@ inline int physical_cores() {
 #else
 #ifdef __linux__
     cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
-        std::vector<std::string> cores;  // each core once, by the list of its hardware threads
-        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-            if (!CPU_ISSET(cpu, &allowed)) continue;
-            std::ifstream list("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
-            std::string siblings = std::to_string(cpu);
-            std::getline(list, siblings);
-            if (std::find(cores.begin(), cores.end(), siblings) == cores.end()) cores.push_back(siblings);
-        }
-        if (!cores.empty()) return static_cast<int>(cores.size());
+    CPU_ZERO(&allowed);
+    sched_getaffinity(0, sizeof allowed, &allowed);  // none where it is not known
+    std::unordered_set<std::string> cores;           // by the list of their hardware threads
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (!CPU_ISSET(cpu, &allowed)) continue;
+        std::ifstream list("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
+        std::string siblings = std::to_string(cpu);
+        std::getline(list, siblings);
+        cores.insert(siblings);
     }
+    if (!cores.empty()) return static_cast<int>(cores.size());
 #endif
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 #endif
@@ -1250,24 +1196,23 @@ inline void cpu_relax() {
 // While it stands, results below 1e-38 become 0 on x86, where each of them may cost as much as a hundred others.
 struct FlushToZero {
 #if defined(__x86_64__)
+    const unsigned before = _mm_getcsr();
     FlushToZero() { _mm_setcsr(before | 0x8000); }
     ~FlushToZero() { _mm_setcsr(before); }
-    FlushToZero(const FlushToZero&) = delete;
-    FlushToZero& operator=(const FlushToZero&) = delete;
-    const unsigned before = _mm_getcsr();
 #else
     FlushToZero() {}
 #endif
 };
 
-inline std::vector<int> joined(std::initializer_list<std::vector<int>> parts) {
+inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
     std::vector<int> all;
     for (const std::vector<int>& part : parts) all.insert(all.end(), part.begin(), part.end());
     return all;
 }
 
-inline double seconds_since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+using Clock = std::chrono::steady_clock;
+inline double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 // splitmix64 (Steele et al. 2014), and 53 bits of it as a number in [0, 1)
@@ -1279,34 +1224,22 @@ inline std::uint64_t next_random(std::uint64_t& state) {
 }
 inline double next_uniform(std::uint64_t& state) { return static_cast<double>(next_random(state) >> 11) * 0x1p-53; }
 
-// A thread's stopwatch for stages that share a parallel region. Only their ratio is used: so ticks have any length, and
-// only every fourth piece of work is timed, for a look at the clock takes as long as a few rows of a product.
+// A thread's stopwatch for stages that share a parallel region. Only their ratio is used, and only every fourth piece of
+// work is timed, for a look at the clock takes as long as a few rows of a product.
 struct alignas(64) Laps {
     bool running = false, timing = false;
     std::uint32_t pieces = 0;
-    std::uint64_t last = 0;
-    std::array<std::uint64_t, 4> ticks{};
+    Clock::time_point last{};
+    std::array<double, 4> ticks{};
 
-    static std::uint64_t now() {
-#if defined(__x86_64__)
-        return __builtin_ia32_rdtsc();
-#elif defined(__aarch64__)
-        std::uint64_t count;
-        __asm__ __volatile__("mrs %0, cntvct_el0" : "=r"(count));
-        return count;
-#else
-        return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-#endif
-    }
     void start() {
-        if (!running) return;
-        timing = pieces++ % 4 == 0;
-        if (timing) last = now();
+        timing = running && pieces++ % 4 == 0;
+        if (timing) last = Clock::now();
     }
     void lap(int stage) {
         if (!timing) return;
-        const std::uint64_t time = now();
-        ticks[usize(stage)] += time - std::exchange(last, time);
+        const auto start_of_stage = std::exchange(last, Clock::now());
+        ticks[usize(stage)] += static_cast<double>((last - start_of_stage).count());
     }
 };
 
@@ -1314,27 +1247,31 @@ class ThreadPool {
   public:
 #ifdef LLM_NO_THREADS
     explicit ThreadPool(int) : laps(1) {}
-    int size() const { return 1; }
 #else
-    explicit ThreadPool(int threads) : laps(usize(threads)), shares_(usize(threads)) {
+    // Once the constructor without arguments has ended, an exception runs the destructor, and that ends the helpers.
+    explicit ThreadPool(int threads) : ThreadPool() {
+        laps.resize(usize(threads));
+        shares_ = std::vector<Share>(usize(threads));
         try {
             for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
         } catch (const std::system_error& e) {
-            stop();
-            fail("cannot start a thread",
-                 "thread " + std::to_string(helpers_.size() + 1) + " of " + std::to_string(threads) + " (" + e.what() +
-                     ")",
+            const std::string number = std::to_string(helpers_.size() + 1);
+            fail("cannot start a thread", "thread " + number + " of " + std::to_string(threads) + " (" + e.what() + ")",
                  "use fewer threads");
-        } catch (...) {
-            stop();
-            throw;
         }
     }
-    ~ThreadPool() { stop(); }
+    ~ThreadPool() {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            stopping_ = true;
+        }
+        wake_.notify_all();
+        for (std::thread& helper : helpers_) helper.join();
+    }
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
-    int size() const { return static_cast<int>(shares_.size()); }
 #endif
+    int size() const { return static_cast<int>(laps.size()); }
 
     // Seconds that callers have waited for helpers at the ends of regions; counted while `timed` is set.
     bool timed = false;
@@ -1352,15 +1289,9 @@ class ThreadPool {
             return;
         }
 #ifndef LLM_NO_THREADS
-        call_ = [](const void* b, int begin, int end, int thread) {
-            (*static_cast<const Body*>(b))(begin, end, thread);
-        };
-        body_ = &body;
+        body_ = std::cref(body);
         grain_ = grain;
-        open(count);
-        work(0);
-        close();
-        if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+        run(count);
 #endif
     }
 
@@ -1379,42 +1310,40 @@ class ThreadPool {
     // The gate: a region's number in the upper half, whether it is open, and how many helpers are inside.
     static constexpr std::uint64_t kOpen = 1u << 31, kRegion = std::uint64_t{1} << 32, kInside = kOpen - 1;
 
-    void open(int count) {
+    ThreadPool() = default;
+
+    void run(int count) {
         const int n = size();
         for (int t = 0; t < n; ++t) {
-            auto& share = shares_[usize(t)];
+            Share& share = shares_[usize(t)];
             share.next.store(static_cast<int>(std::int64_t{count} * t / n), std::memory_order_relaxed);
             share.end = static_cast<int>(std::int64_t{count} * (t + 1) / n);
         }
-        region_ += kRegion;
-        gate_.store(region_ |
-                    kOpen);  // sequentially consistent, as the sleepers' count: one of both sides sees the other
+        // Sequentially consistent, as the sleepers' count is: one of both sides sees the other.
+        gate_.store((region_ += kRegion) | kOpen);
         if (sleepers_.load() > 0) {
             { std::lock_guard<std::mutex> lock(mutex_); }
             wake_.notify_all();
         }
-    }
-
-    void close() {
+        work(0);
         gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
-        const auto start = timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+        const auto start = timed ? Clock::now() : Clock::time_point();
         for (int spins = 1; gate_.load(std::memory_order_acquire) & kInside; ++spins) {
             if (spins % 1024 == 0) std::this_thread::yield();  // the helper may need this very core
             cpu_relax();
         }
         if (timed) waited += seconds_since(start);
+        if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
 
     void work(int self) {
-        const int n = size();
-        for (int k = 0; k < n; ++k) {
-            auto& share = shares_[usize((self + k) % n)];
-            for (;;) {
-                if (share.next.load(std::memory_order_relaxed) >= share.end) break;
+        for (int k = 0; k < size(); ++k) {
+            Share& share = shares_[usize((self + k) % size())];
+            while (share.next.load(std::memory_order_relaxed) < share.end) {
                 const int begin = share.next.fetch_add(grain_, std::memory_order_relaxed);
                 if (begin >= share.end) break;
                 try {
-                    call_(body_, begin, std::min(begin + grain_, share.end), self);
+                    body_(begin, std::min(begin + grain_, share.end), self);
                 } catch (...) {
                     std::lock_guard<std::mutex> lock(mutex_);
                     if (!error_) error_ = std::current_exception();
@@ -1424,11 +1353,25 @@ class ThreadPool {
     }
 
     void help(int self) {
+        constexpr std::chrono::microseconds kSpin{300};  // longer than anything between two regions of a step
         const FlushToZero no_denormals;
-        std::uint64_t done = 0;  // the last region that this helper was in
+        std::uint64_t gate = 0, done = 0;  // as it was seen last; the last region that this helper was in
+        const auto is_new = [&] {
+            gate = gate_.load();
+            return (gate & kOpen) && (gate & ~(kRegion - 1)) != done;
+        };
         for (;;) {
-            std::uint64_t gate = wait_for_region(done);
-            if (stopping_.load()) return;
+            auto start = Clock::now();
+            for (int spins = 1; !is_new(); ++spins) {
+                cpu_relax();
+                if (spins % 256 != 0 || Clock::now() - start < kSpin) continue;
+                std::unique_lock<std::mutex> lock(mutex_);
+                ++sleepers_;
+                wake_.wait(lock, [&] { return stopping_ || is_new(); });
+                --sleepers_;
+                if (stopping_) return;
+                start = Clock::now();
+            }
             if (!gate_.compare_exchange_strong(gate, gate + 1, std::memory_order_acq_rel)) continue;
             done = gate & ~(kRegion - 1);
             work(self);
@@ -1436,43 +1379,13 @@ class ThreadPool {
         }
     }
 
-    // Returns the gate of an open region other than `done`; or anything when the pool is stopping.
-    std::uint64_t wait_for_region(std::uint64_t done) {
-        const auto news = [&](std::uint64_t gate) { return (gate & kOpen) && (gate & ~(kRegion - 1)) != done; };
-        for (;;) {
-            const auto start = std::chrono::steady_clock::now();
-            for (int spins = 1; spins % 256 != 0 || std::chrono::steady_clock::now() - start < kSpin; ++spins) {
-                const std::uint64_t gate = gate_.load(std::memory_order_acquire);
-                if (news(gate)) return gate;
-                cpu_relax();
-            }
-            std::unique_lock<std::mutex> lock(mutex_);
-            ++sleepers_;
-            wake_.wait(lock, [&] { return stopping_.load() || news(gate_.load()); });
-            --sleepers_;
-            if (stopping_.load()) return 0;
-        }
-    }
-
-    void stop() {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            stopping_.store(true);
-        }
-        wake_.notify_all();
-        for (auto& helper : helpers_) helper.join();
-    }
-
-    static constexpr std::chrono::microseconds kSpin{300};  // longer than anything between two regions of a step
-
     std::vector<Share> shares_;  // [threads]
-    void (*call_)(const void* body, int begin, int end, int thread) = nullptr;
-    const void* body_ = nullptr;
+    std::function<void(int begin, int end, int thread)> body_;
     int grain_ = 1;
     std::uint64_t region_ = 0;
     alignas(64) std::atomic<std::uint64_t> gate_{0};
     alignas(64) std::atomic<int> sleepers_{0};
-    std::atomic<bool> stopping_{false};
+    bool stopping_ = false;
     std::mutex mutex_;
     std::condition_variable wake_;
     std::exception_ptr error_;
@@ -2253,8 +2166,7 @@ class Activations {
         dtype_ = dtype;
         tokens_ = tokens;
         cols_ = cols;
-        blocks_ = (cols - 1) / kBlock + 1;
-        const std::size_t bytes = usize(tokens) * row_bytes();
+        const std::size_t bytes = usize(tokens) * row_bytes(dtype, cols);
         if (data_.bytes() < bytes) data_ = Buffer(bytes);
     }
     int tokens() const { return tokens_; }
@@ -2263,7 +2175,7 @@ class Activations {
     // The tile that begins with token `first`, a multiple of 12.
     template <class T>
     T* tile(int first) const {
-        return reinterpret_cast<T*>(data_.as<std::uint8_t>() + usize(first) * row_bytes());
+        return reinterpret_cast<T*>(data_.as<std::uint8_t>() + usize(first) * row_bytes(dtype_, cols_));
     }
     // Sets columns begin .. begin + n - 1 of one token; begin is a multiple of 32.
     void set(const Kernels& k, int token, int begin, const float* x, int n) {
@@ -2279,13 +2191,14 @@ class Activations {
         }
     }
 
-  private:
-    std::size_t row_bytes() const {
-        return dtype_ == DType::q8_0 ? usize(blocks_) * sizeof(ActivationBlock)
-                                     : usize((blocks_ + 1) / 2) * kSpan * sizeof(float);
+    static std::size_t row_bytes(DType dtype, int cols) {  // whole blocks or spans
+        return dtype == DType::q8_0 ? usize((cols - 1) / kBlock + 1) * sizeof(ActivationBlock)
+                                    : usize((cols - 1) / kSpan + 1) * kSpan * sizeof(float);
     }
+
+  private:
     DType dtype_ = DType::f32;
-    int tokens_ = 0, cols_ = 0, blocks_ = 0;
+    int tokens_ = 0, cols_ = 0;
     Buffer data_;
 };
 
@@ -4321,7 +4234,9 @@ struct KvCache {
         return round_up(static_cast<int>(wanted), kChunk);
     }
     std::size_t bytes_per_position() const { return 2 * usize(num_kv_heads * head_dim) * (f16 ? 2 : 4); }
-    std::size_t bytes(int dims) const { return checked_size({num_kv_heads, slots, dims, f16 ? 2 : 4}); }
+    std::uint64_t bytes(int dims) const {
+        return std::uint64_t{usize(num_kv_heads * dims)} * usize(slots) * (f16 ? 2 : 4);
+    }
     template <class Value>
     CacheView<Value> view() const {
         return {k.as<Value>(), v.as<Value>(), slots, head_dim, round_up(head_dim, kGroup)};
@@ -4553,7 +4468,7 @@ class Timed {
         if (!profiler.report) return;
         for (const Stage& s : stages)
             profiler.done.push_back({s.part, s.operation, s.bytes, s.operations, layer, tokens, 0, 0});
-        if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, false, 0, 0, {}});
+        if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, false, 0, {}, {}});
         waited_ = profiler.pool.waited;
     }
     ~Timed() {
@@ -4565,7 +4480,7 @@ class Timed {
         std::array<double, 4> ticks{1e-9, 0, 0, 0};  // a single stage has all
         if (count > 1)
             for (Laps& laps : profiler_.pool.laps) {
-                for (std::size_t s = 0; s < count; ++s) ticks[s] += static_cast<double>(laps.ticks[s]);
+                for (std::size_t s = 0; s < count; ++s) ticks[s] += laps.ticks[s];
                 laps = {};
             }
         const double total = ticks[0] + ticks[1] + ticks[2] + ticks[3];
@@ -4729,6 +4644,13 @@ inline int checked_context(const Config& c, int context) {
     return context ? context : std::min(c.context_length, 8192);
 }
 
+// The sizes of x, y, qkv, attended, rows and angles. Model loading has made sure that they are moderate.
+inline std::array<std::size_t, 6> scratch_floats(const Config& c, int batch, int threads) {
+    const std::size_t n = usize(batch), hidden = usize(c.hidden_size), q = usize(c.num_heads * c.head_dim);
+    const std::size_t qkv = q + 2 * usize(c.num_kv_heads * c.head_dim);
+    return {n * hidden, n * hidden, n * qkv, n * q, usize(threads) * std::max(qkv, hidden), 2 * n * usize(c.head_dim)};
+}
+
 inline Transformer::Transformer(const Model& m, int context_length, int threads)
     : owner(m),
       model(m.impl()),
@@ -4739,13 +4661,9 @@ inline Transformer::Transformer(const Model& m, int context_length, int threads)
       context(checked_context(config, context_length)),
       batch(std::min(context, kBatch)) {
     for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
-    const int q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
-    x.resize(checked_size({batch, config.hidden_size}));
-    y.resize(x.size());
-    qkv.resize(checked_size({batch, q + 2 * kv}));
-    attended.resize(checked_size({batch, q}));
-    rows.resize(checked_size({pool.size(), std::max(q + 2 * kv, config.hidden_size)}));
-    angles.resize(checked_size({batch, 2 * config.head_dim}));
+    const auto floats = scratch_floats(config, batch, pool.size());
+    std::vector<float>* const scratch[] = {&x, &y, &qkv, &attended, &rows, &angles};
+    for (std::size_t i = 0; i < floats.size(); ++i) scratch[i]->resize(floats[i]);
     history.reserve(usize(context));
 }
 
@@ -4980,7 +4898,7 @@ inline void Transformer::rewind(int to) {
     for (int done = 0; done < to; done += batch) run_layers(again.data() + done, std::min(batch, to - done));
 }
 
-// ---- a session's state in a file: header, tokens, the caches by groups of 16 positions, and a hash of all that
+// ---- a session in a file: a header, the tokens, what the caches hold of them, and a hash of all that
 
 struct StateHeader {
     char magic[8] = {'l', 'l', 'm', 's', 't', 'a', 't', 'e'};
@@ -5004,15 +4922,9 @@ inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) 
 // Of the model's shape, its norms, and the first rows of its matrices.
 inline std::uint64_t fingerprint(const Model::Impl& model) {
     const Config& c = model.config;
-    const int sizes[] = {static_cast<int>(c.architecture),
-                         static_cast<int>(model.dtype),
-                         c.vocab_size,
-                         c.num_layers,
-                         c.num_heads,
-                         c.num_kv_heads,
-                         c.head_dim,
-                         c.sliding_window,
-                         c.context_length};
+    const int architecture = static_cast<int>(c.architecture), dtype = static_cast<int>(model.dtype);
+    const int sizes[] = {architecture,   dtype,      c.vocab_size,     c.num_layers,    c.num_heads,
+                         c.num_kv_heads, c.head_dim, c.sliding_window, c.context_length};
     std::uint64_t h = hash(0, sizes, sizeof sizes);
     const auto norm = [&](const Norm& n) { h = hash(h, n.w.data(), n.w.size() * sizeof(float)); };
     const auto matrix = [&](const Matrix& m) { h = hash(h, m.data, m.group_bytes()); };
@@ -5025,29 +4937,28 @@ inline std::uint64_t fingerprint(const Model::Impl& model) {
     return h;
 }
 
-// body(memory, bytes) for all that the caches hold of positions before `held`: of a local layer what its ring would,
-// were the context the model's own. So a state fits into a session of another context.
-template <class Body>
-void each_cached(const Transformer& t, int held, const Body& body) {
+// transfer(memory, bytes) for all that the caches hold of positions before `held`, by groups of 16: of a local layer
+// what its ring would, were the context the model's own. So a state fits into a session of another context.
+template <class Transfer>
+void each_cached(const Transformer& t, int held, const Transfer& transfer) {
     for (std::size_t layer = 0; layer < t.caches.size(); ++layer) {
         const KvCache& cache = t.caches[layer];
         const int ring = KvCache::slots_for(t.config, t.config.is_local[layer], t.config.context_length);
-        const auto each = [&](auto view) {
-            for (int head = 0; head < cache.num_kv_heads; ++head)
-                for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
-                    body(view.keys(head, p % view.slots), usize(kGroup * view.head_dim) * sizeof *view.k);
-                    body(view.values(head, p % view.slots), usize(kGroup * view.pitch) * sizeof *view.v);
-                }
-        };
-        if (cache.f16) each(cache.view<std::uint16_t>());
-        else each(cache.view<float>());
+        const std::size_t value = cache.f16 ? 2 : 4;
+        const std::size_t k = usize(cache.head_dim) * value, v = usize(round_up(cache.head_dim, kGroup)) * value;
+        for (int head = 0; head < cache.num_kv_heads; ++head)
+            for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
+                const std::size_t slot = usize(head) * usize(cache.slots) + usize(p % cache.slots);
+                transfer(cache.k.as<char>() + slot * k, kGroup * k);
+                transfer(cache.v.as<char>() + slot * v, kGroup * v);
+            }
     }
 }
 
 // Under another name until it is complete.
 inline void save_state(const Transformer& t, const std::string& path) {
     const std::string part = path + ".part";
-    std::error_code error;
+    std::error_code error, ignored;
     errno = 0;
     {
         std::ofstream file(to_path(part), std::ios::binary | std::ios::trunc);
@@ -5060,66 +4971,63 @@ inline void save_state(const Transformer& t, const std::string& path) {
         header.held = t.held(), header.unread = static_cast<std::int32_t>(t.unread.size()), header.written = t.written;
         header.model = fingerprint(t.model);
         put(&header, sizeof header);
-        put(t.history.data(), t.history.size() * sizeof(int));
-        put(t.unread.data(), t.unread.size() * sizeof(int));
+        for (const std::vector<int>* ids : {&t.history, &t.unread}) put(ids->data(), ids->size() * sizeof(int));
         each_cached(t, t.held(), put);
         file.write(reinterpret_cast<const char*>(&sum), sizeof sum);
         if (!file.flush()) error = std::error_code(errno ? errno : EIO, std::generic_category());
     }
     if (!error) std::filesystem::rename(to_path(part), to_path(path), error);
     if (!error) return;
-    std::error_code ignored;
     std::filesystem::remove(to_path(part), ignored);
     fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left");
 }
 
+// Nothing of t is changed before all is known to be good: the file is gone through twice.
 inline void load_state(Transformer& t, const std::string& path) {
     const File file(path);
-    StateHeader header;
-    const StateHeader expected;
-    if (file.size() < sizeof header) fail("not a saved session", path, "name a file that save() wrote");
-    file.read(0, &header, sizeof header);
-    if (!std::equal(header.magic, header.magic + 8, expected.magic))
-        fail("not a saved session", path, "name a file that save() wrote");
-    if (header.version != expected.version)
-        fail("a saved session of version " + std::to_string(header.version), path, "save it again with this version");
-    if (header.model != fingerprint(t.model))
-        fail("the session is of another model", path, "load it with the model and dtype that it was saved from");
-    const auto damaged = [&] { fail("the saved session is damaged", path, "save it again"); };
-    if (header.held < 0 || header.written < header.held || header.written > t.config.context_length ||
-        header.unread < 0 || header.unread > 1)
-        damaged();
-    if (header.held > t.context)
-        fail("the saved session is too long", path + ": " + std::to_string(header.held) + " tokens",
-             "use a context that is larger than " + std::to_string(t.context));
+    const auto require = [&](bool good, const std::string& what, const std::string& remedy) {
+        if (!good) fail(what, path, remedy);
+    };
+    const auto intact = [&](bool good) { require(good, "the saved session is damaged", "save it again"); };
+    StateHeader header, expected;
+    header.magic[0] = 0;
+    if (file.size() >= sizeof header) file.read(0, &header, sizeof header);
+    require(std::equal(header.magic, header.magic + 8, expected.magic), "not a saved session",
+            "name a file that save() wrote");
+    require(header.version == expected.version, "a saved session of version " + std::to_string(header.version),
+            "save it again with this version");
+    require(header.model == fingerprint(t.model), "the session is of another model",
+            "load it with the model and dtype that it was saved from");
+    intact(header.held >= 0 && header.written >= header.held && header.written <= t.config.context_length &&
+           header.unread >= 0 && header.unread <= 1);
+    require(header.held <= t.context, "the saved session is too long: " + std::to_string(header.held) + " tokens",
+            "use a context that is larger than " + std::to_string(t.context));
 
-    std::vector<int> ids(usize(header.held + header.unread));
-    std::uint64_t size = sizeof header + ids.size() * sizeof(int);
-    each_cached(t, header.held, [&](const void*, std::size_t bytes) { size += bytes; });
-    if (file.size() != size + sizeof(std::uint64_t)) damaged();
-    std::uint64_t at = sizeof header, sum = hash(0, &header, sizeof header), saved_sum;
+    std::uint64_t at = sizeof header, sum = hash(0, &header, sizeof header), saved_sum = 0;
     const auto take = [&](void* to, std::size_t bytes) {
+        intact(bytes <= file.size() - at);
         file.read(std::exchange(at, at + bytes), to, bytes);
         sum = hash(sum, to, bytes);
     };
-    take(ids.data(), usize(header.held) * sizeof(int));
-    take(ids.data() + header.held, usize(header.unread) * sizeof(int));
-    // Nothing is changed before all is known to be good.
+    std::vector<int> history(usize(header.held)), unread(usize(header.unread));
+    for (std::vector<int>* ids : {&history, &unread}) {
+        take(ids->data(), ids->size() * sizeof(int));
+        for (const int id : *ids) intact(id >= 0 && id < t.config.vocab_size);
+    }
+    const std::uint64_t caches = at;
     std::vector<char> piece;
-    const std::uint64_t first = at;
     each_cached(t, header.held, [&](const void*, std::size_t bytes) {
         piece.resize(bytes);
         take(piece.data(), bytes);
     });
+    intact(file.size() - at == sizeof sum);
     file.read(at, &saved_sum, sizeof saved_sum);
-    if (sum != saved_sum) damaged();
-    for (const int id : ids)
-        if (id < 0 || id >= t.config.vocab_size) damaged();
+    intact(sum == saved_sum);
     t.rewind(0);
-    at = first;
+    at = caches;
     each_cached(t, header.held, take);
-    t.history.assign(ids.begin(), ids.begin() + header.held);
-    t.unread.assign(ids.begin() + header.held, ids.end());
+    t.history.assign(history.begin(), history.end());
+    t.unread = std::move(unread);
     t.written = header.written;
 }
 
@@ -5134,114 +5042,191 @@ Session::Session(const Model& model, int context, int threads)
 Session::~Session() = default;
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
+Session::Impl& Session::impl() const {
+    if (!impl_) detail::fail("there is no session", "an llm::Session that was moved away", "use the one it became");
+    return *impl_;
+}
 const float* Session::forward(const int* tokens, int n) {
-    const float* logits = nullptr;
-    impl_->profiler.step(n, [&] { logits = impl_->forward(tokens, n); });
-    return logits;
+    impl().profiler.step(n, [&] { impl().forward(tokens, n); });
+    return impl().logits.data();
 }
 void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
-    impl_->profiler.step(n, [&] { impl_->forward_each(tokens, n, on_logits); });
+    impl().profiler.step(n, [&] { impl().forward_each(tokens, n, on_logits); });
 }
 void Session::forward_hidden(const int* tokens, int n, const std::function<void(int i, const float*)>& on_hidden) {
-    impl_->profiler.step(n, [&] { impl_->forward_hidden(tokens, n, on_hidden); });
+    impl().profiler.step(n, [&] { impl().forward_hidden(tokens, n, on_hidden); });
 }
-const std::vector<int>& Session::tokens() const { return impl_->history; }
-int Session::position() const { return impl_->held(); }
-int Session::context() const { return impl_->context; }
-int Session::threads() const { return impl_->pool.size(); }
-const Model& Session::model() const { return impl_->owner; }
-void Session::rewind(int position) { impl_->rewind(position); }
-void Session::save(const std::string& path) const { detail::save_state(*impl_, path); }
-void Session::load(const std::string& path) { detail::load_state(*impl_, path); }
-void Session::on_timing(std::function<void(const Timing&)> report) { impl_->profiler.listen(std::move(report)); }
+const std::vector<int>& Session::tokens() const { return impl().history; }
+int Session::position() const { return impl().held(); }
+int Session::context() const { return impl().context; }
+int Session::threads() const { return impl().pool.size(); }
+const Model& Session::model() const { return impl().owner; }
+void Session::rewind(int position) { impl().rewind(position); }
+void Session::save(const std::string& path) const { detail::save_state(impl(), path); }
+void Session::load(const std::string& path) { detail::load_state(impl(), path); }
+void Session::on_timing(std::function<void(const Timing&)> report) { impl().profiler.listen(std::move(report)); }
 
 std::size_t Model::session_bytes(int context) const {
     using namespace detail;
     const Config& c = config();
     context = checked_context(c, context);
-    const std::size_t value = dtype() == DType::q8_0 ? 2 : 4;
-    std::size_t total = 0;
-    for (bool local : c.is_local)
-        total += usize(KvCache::slots_for(c, local, context)) * usize(c.num_kv_heads) *
-                 usize(c.head_dim + round_up(c.head_dim, kGroup)) * value;
-    const std::size_t batch = usize(std::min(context, kBatch));
-    const std::size_t q = usize(c.num_heads) * usize(c.head_dim);
-    const std::size_t kv = usize(c.num_kv_heads) * usize(c.head_dim);
-    const std::size_t row = 2 * usize(c.hidden_size) + 2 * q + 2 * kv + 2 * usize(c.head_dim);
-    const std::size_t inputs = (usize(c.intermediate_size) + std::max(usize(c.hidden_size), q)) *
-                               (dtype() == DType::q8_0 ? sizeof(ActivationBlock) : kBlock * sizeof(float)) / kBlock;
-    return total + batch * (row * sizeof(float) + inputs) + usize(c.vocab_size + context) * sizeof(float);
+    const int batch = std::min(context, kBatch), q = c.num_heads * c.head_dim, pitch = round_up(c.head_dim, kGroup);
+    std::size_t floats = usize(c.vocab_size + context);      // logits of a token, ids of all
+    floats += usize(batch * c.num_heads * (2 * pitch + 2));  // attention's queries and sums
+    for (const std::size_t size : scratch_floats(c, batch, 1)) floats += size;
+    const std::size_t input = Activations::row_bytes(dtype(), std::max(c.hidden_size, q)) +
+                              Activations::row_bytes(dtype(), c.intermediate_size);
+    const std::size_t cached = usize(c.num_kv_heads * (c.head_dim + pitch)) * (dtype() == DType::q8_0 ? 2 : 4);
+    std::size_t total = floats * sizeof(float) + usize(batch) * input;
+    for (const bool local : c.is_local) total += usize(KvCache::slots_for(c, local, context)) * cached;
+    return total;
 }
 
 // ==== SAMPLING AND GENERATION ========================================================================================
 //
-// From logits to a token, and from a prompt to a text. Filters work on candidates sorted by logit, best first; the
-// vocabulary may have 262144 of them, so only as many are sorted as the filters need.
+// From logits to a token, and from a prompt to a text. A token is drawn with the probability softmax(logits / T), from
+// the candidates that the filters leave: the k likeliest, of these the ones that together have probability p (nucleus
+// sampling, arXiv:1904.09751), of these the ones not much less likely than the first (min-p, arXiv:2407.01082).
+// Candidates are sorted, best first; the vocabulary may have 262144 of them, so only as many are as the filters need.
 
 namespace detail {
 
-using Candidate = std::pair<float, int>;  // logit, id
-
-// The likelier one; of equals the one with the lower id.
-inline bool better(const Candidate& a, const Candidate& b) {
-    return a.first > b.first || (a.first == b.first && a.second < b.second);
-}
+using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit the lower id is the greater candidate
 
 // The k best of n logits, sorted. One pass with a heap of k: nearly every logit fails its first comparison. A NaN is
 // none of the best.
 inline void take_best(const float* logits, int n, int k, std::vector<Candidate>& best) {
     best.clear();
-    for (int id = 0; id < k; ++id) best.emplace_back(logits[id] == logits[id] ? logits[id] : -INFINITY, id);
+    const std::greater<Candidate> better;
+    for (int id = 0; id < k; ++id) best.emplace_back(std::isnan(logits[id]) ? -INFINITY : logits[id], -id);
     if (k < n) std::make_heap(best.begin(), best.end(), better);
     for (int id = k; id < n; ++id) {
         if (!(logits[id] > best.front().first)) continue;
         std::pop_heap(best.begin(), best.end(), better);
-        best.back() = {logits[id], id};
+        best.back() = {logits[id], -id};
         std::push_heap(best.begin(), best.end(), better);
     }
     std::sort(best.begin(), best.end(), better);
 }
 
-// Keeps the fewest of the best (c is sorted) that together have at least probability p.
-inline void keep_top_p(std::vector<Candidate>& c, float p) {
-    double total = 0, sum = 0;
-    for (const Candidate& x : c) total += std::exp(static_cast<double>(x.first) - c[0].first);
-    std::size_t n = 0;
-    while (n < c.size() && sum < p * total) sum += std::exp(static_cast<double>(c[n++].first) - c[0].first);
-    c.resize(std::max<std::size_t>(n, 1));
-}
+// Text on its way to the user: held back as long as it may be part of a character or of a stop text.
+struct TextStream {
+    const std::vector<std::string>& stop;
+    const std::function<bool(std::string_view)>& on_text;
+    std::string text{};
+    bool stopped = false;  // by a stop text
 
-// Drops those that are less likely than `share` of the best (c is sorted).
-inline void drop_below(std::vector<Candidate>& c, float share) {
-    std::size_t n = 1;
-    while (n < c.size() && std::exp(c[n].first - c[0].first) >= share) ++n;
-    c.resize(n);
-}
+    // Returns false when generation is to end.
+    bool add(std::string_view bytes) {
+        text += bytes;
+        std::size_t first = std::string::npos, open = 0;  // open: bytes at the end that may be a stop text's beginning
+        for (const std::string& s : stop) {
+            if (s.empty()) continue;
+            first = std::min(first, text.find(s));
+            for (std::size_t n = std::min(s.size(), text.size()); n > open; --n)
+                if (text.compare(text.size() - n, n, s, 0, n) == 0) open = n;
+        }
+        stopped = first != std::string::npos;
+        if (stopped) text.resize(first);
+        return !stopped && emit(text.size() - open);
+    }
+    // Shows what is ready of the first `bytes`. At the end that is all but an unfinished character.
+    bool emit(std::size_t bytes) {
+        const std::string ready = text.substr(0, utf8_complete_prefix(std::string_view(text).substr(0, bytes)));
+        text.erase(0, ready.size());
+        return ready.empty() || !on_text || on_text(ready);
+    }
+};
 
-inline void check_sampling(const Sampling& s) {
-    const auto require = [](bool good, const char* name, double value, const char* range) {
-        if (!good) fail(std::string(name) + " is out of range", std::to_string(value), range);
-    };
-    require(s.temperature >= 0 && s.temperature <= 1e6f, "temperature", s.temperature,
-            "use 0 (the likeliest token) or more");
-    require(s.top_p >= 0 && s.top_p <= 1, "top_p", s.top_p, "use 0 to 1");
-    require(s.min_p >= 0 && s.min_p <= 1, "min_p", s.min_p, "use 0 to 1");
-    require(s.repeat_penalty > 0 && s.repeat_penalty <= 1e6f, "repeat_penalty", s.repeat_penalty,
-            "use a positive number, 1 for none");
-    require(s.top_k >= 0, "top_k", s.top_k, "use 0 (all tokens) or more");
-    require(s.repeat_last_n >= 0 && s.repeat_last_n <= 1 << 24, "repeat_last_n", s.repeat_last_n, "use 0 to 16777216");
-}
+// Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
+// follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
+// arXiv:2211.17192). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena 2023).
+// With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c: r is
+// learnt for each length of the copy, c is measured.
+class Lookup {
+  public:
+    Lookup(Transformer& transformer, int most) : transformer_(transformer), most_(std::min(most, kTile - 1)) {
+        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
+    }
+    int guessed = 0, right = 0;
+
+    // The logits after `id`.
+    const float* append(int id) {
+        if (next_ < guesses_.size()) {
+            const bool is_right = guesses_[next_++] == id;
+            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
+            if (is_right) {
+                ++right;
+                transformer_.keep(id);
+                return logits_ += transformer_.config.vocab_size;
+            }
+        }
+        guess(id);
+        guessed += static_cast<int>(guesses_.size());
+        const std::vector<int> ids = joined({{id}, guesses_});
+        const auto start = Clock::now();
+        const int n = static_cast<int>(ids.size());
+        transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
+        const double seconds = seconds_since(start);
+        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
+        else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
+        return logits_;
+    }
+
+  private:
+    static constexpr int kLongest = 8;  // tokens of a copy that are compared
+    static double first_rate(int copied) { return copied / (copied + 2.0); }
+
+    void guess(int id) {
+        guesses_.clear();
+        next_ = 0;
+        if (most_ <= 0) return;
+        const std::vector<int> text = joined({transformer_.history, {id}});
+        const std::size_t n = text.size(), most = usize(std::min(most_, transformer_.context - static_cast<int>(n)));
+        std::size_t from = 0;  // what followed the copy
+        copied_ = 0;
+        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
+            const auto last = text.rbegin(), copy = text.rend() - static_cast<std::ptrdiff_t>(end);
+            const auto compared = static_cast<std::ptrdiff_t>(std::min<std::size_t>(kLongest, end));
+            const int same = static_cast<int>(std::mismatch(copy, copy + compared, last).first - copy);
+            if (same > copied_) copied_ = same, from = end;
+        }
+        double& rate = rates_[usize(copied_)];
+        for (double all = rate; all > cost_ && guesses_.size() < most; all *= rate) {
+            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
+            guesses_.push_back(at < n ? text[at] : guesses_[at - n]);
+        }
+        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
+    }
+
+    Transformer& transformer_;
+    int most_;
+    std::vector<int> guesses_;
+    std::size_t next_ = 0;                    // of the guesses
+    int copied_ = 0;                          // tokens before them that are the same as before
+    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
+    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
+    const float* logits_ = nullptr;
+};
 
 }  // namespace detail
 
-Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) { detail::check_sampling(options); }
+Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) {
+    const auto check = [](const char* name, double value, double least, double most, const char* remedy) {
+        if (!(value >= least && value <= most))
+            detail::fail(std::string(name) + " is out of range", std::to_string(value), remedy);
+    };
+    check("temperature", options.temperature, 0, 1e6, "use 0 (the likeliest token) or more");
+    check("top_p", options.top_p, 0, 1, "use 0 to 1");
+    check("min_p", options.min_p, 0, 1, "use 0 to 1");
+    check("repeat_penalty", options.repeat_penalty, 1e-45, 1e6, "use a positive number, 1 for none");
+    check("top_k", options.top_k, 0, INT_MAX, "use 0 (all tokens) or more");
+    check("repeat_last_n", options.repeat_last_n, 0, 1 << 24, "use 0 to 16777216");
+}
 
 void Sampler::accept(int id) {
-    const auto most = detail::usize(options_.repeat_last_n);
-    if (most == 0) return;
-    if (recent_.size() < most) recent_.push_back(id);
-    else recent_[accepted_ % most] = id;
-    ++accepted_;
+    recent_.push_back(id);
+    if (recent_.size() > detail::usize(options_.repeat_last_n)) recent_.pop_front();
 }
 
 int Sampler::sample(const float* logits, int n) {
@@ -5256,172 +5241,51 @@ int Sampler::sample(const float* logits, int n) {
         }
         logits = penalized_.data();
     }
+    std::vector<Candidate>& c = candidates_;
     const int k = options_.temperature == 0 ? 1 : options_.top_k ? std::min(options_.top_k, n) : n;
-    take_best(logits, n, k, candidates_);
-    if (k == 1) return candidates_[0].second;
-    if (!std::isfinite(candidates_[0].first)) return candidates_[0].second;  // nothing to weigh
-    if (options_.top_p < 1) keep_top_p(candidates_, options_.top_p);
-    if (options_.min_p > 0) drop_below(candidates_, options_.min_p);
+    take_best(logits, n, k, c);
+    const float best = c[0].first;
+    if (k == 1 || !std::isfinite(best)) return -c[0].second;
 
-    const auto weight = [&](const Candidate& c) {
-        return std::exp((static_cast<double>(c.first) - candidates_[0].first) / options_.temperature);
+    const auto weight = [&](const Candidate& x, float temperature) {  // relative to the best's
+        return std::exp((static_cast<double>(x.first) - best) / temperature);
     };
-    double total = 0;
-    for (const Candidate& c : candidates_) total += weight(c);
-    double left = next_uniform(state_) * total;
-    for (const Candidate& c : candidates_)
-        if ((left -= weight(c)) < 0) return c.second;
-    return candidates_[0].second;  // rounding left a crumb
+    const auto total = [&](float temperature) {
+        return std::accumulate(c.begin(), c.end(), 0.0,
+                               [&](double sum, auto& x) { return sum + weight(x, temperature); });
+    };
+    if (options_.top_p < 1) {
+        const double enough = options_.top_p * total(1);
+        std::size_t kept = 0;
+        for (double sum = 0; kept < c.size() && sum < enough; ++kept) sum += weight(c[kept], 1);
+        c.resize(std::max<std::size_t>(kept, 1));
+    }
+    const auto likely = [&](const Candidate& x) { return std::exp(x.first - best) >= options_.min_p; };
+    c.erase(std::partition_point(c.begin(), c.end(), likely), c.end());
+    double left = next_uniform(state_) * total(options_.temperature);
+    for (const Candidate& x : c)
+        if ((left -= weight(x, options_.temperature)) < 0) return -x.second;
+    return -c[0].second;  // rounding left a crumb
 }
-
-namespace detail {
-
-// Text on its way to the user: held back as long as it may be part of a character or of a stop text.
-class TextStream {
-  public:
-    TextStream(const std::vector<std::string>& stop, const std::function<bool(std::string_view)>& on_text)
-        : stop_(stop), on_text_(on_text) {}
-
-    // Returns false when generation is to end.
-    bool add(std::string_view bytes) {
-        text_ += bytes;
-        std::size_t first = std::string::npos;
-        for (const std::string& s : stop_)
-            if (!s.empty()) first = std::min(first, text_.find(s));
-        stopped_ = first != std::string::npos;
-        if (stopped_) {
-            text_.resize(first);
-            return false;
-        }
-        return emit(text_.size() - longest_open_stop());
-    }
-    // The rest, without an unfinished character.
-    void finish() { emit(text_.size()); }
-    bool stopped() const { return stopped_; }  // by a stop text
-
-  private:
-    // How many bytes at the end could be the beginning of a stop text.
-    std::size_t longest_open_stop() const {
-        std::size_t longest = 0;
-        for (const std::string& s : stop_)
-            for (std::size_t n = std::min(s.size(), text_.size()); n > longest; --n)
-                if (text_.compare(text_.size() - n, n, s, 0, n) == 0) longest = n;
-        return longest;
-    }
-    bool emit(std::size_t bytes) {
-        bytes = utf8_complete_prefix(std::string_view(text_).substr(0, bytes));
-        if (bytes == 0) return true;
-        const std::string ready = text_.substr(0, bytes);
-        text_.erase(0, bytes);
-        return !on_text_ || on_text_(ready);
-    }
-    const std::vector<std::string>& stop_;
-    const std::function<bool(std::string_view)>& on_text_;
-    std::string text_;
-    bool stopped_ = false;
-};
-
-// Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
-// follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
-// Leviathan et al. 2023). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena
-// 2023). With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c:
-// r is learnt for each length of the copy, c is measured.
-class Lookup {
-  public:
-    Lookup(Transformer& transformer, int most)
-        : transformer_(transformer), most_(std::min(most, kTile - 1)), text_(transformer.history) {
-        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
-    }
-    int guessed = 0, right = 0;
-
-    // The logits after `id`.
-    const float* append(int id) {
-        text_.push_back(id);
-        if (next_ < guesses_.size()) {
-            const bool is_right = guesses_[next_++] == id;
-            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
-            if (is_right) {
-                ++right;
-                transformer_.keep(id);
-                return logits_ += transformer_.config.vocab_size;
-            }
-        }
-        guess(transformer_.context - transformer_.held() - 1);
-        guessed += static_cast<int>(guesses_.size());
-        std::vector<int> ids = {id};
-        ids.insert(ids.end(), guesses_.begin(), guesses_.end());
-        const auto start = std::chrono::steady_clock::now();
-        const int n = static_cast<int>(ids.size());
-        transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
-        measure(seconds_since(start));
-        return logits_;
-    }
-
-  private:
-    static constexpr int kLongest = 8;  // tokens of a copy that are compared
-    static double first_rate(int copied) { return copied / (copied + 2.0); }
-
-    void guess(int room) {
-        guesses_.clear();
-        next_ = 0;
-        if (most_ <= 0) return;
-        const std::size_t n = text_.size();
-        std::size_t from = 0;  // what followed the copy
-        copied_ = 0;
-        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
-            int same = 0;
-            while (same < kLongest && usize(same) < end && text_[end - 1 - usize(same)] == text_[n - 1 - usize(same)])
-                ++same;
-            if (same > copied_) copied_ = same, from = end;
-        }
-        double& rate = rates_[usize(copied_)];
-        for (double all = rate; all > cost_ && static_cast<int>(guesses_.size()) < std::min(most_, room); all *= rate) {
-            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
-            guesses_.push_back(at < n ? text_[at] : guesses_[at - n]);
-        }
-        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
-    }
-    void measure(double seconds) {
-        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
-        else if (single_ > 0) {
-            const double extra = (seconds / single_ - 1) / static_cast<double>(guesses_.size());
-            cost_ += 0.1 * (std::max(0.01, std::min(extra, 1.0)) - cost_);
-        }
-    }
-
-    Transformer& transformer_;
-    int most_;
-    std::vector<int> text_, guesses_;
-    std::size_t next_ = 0;                    // of the guesses
-    int copied_ = 0;                          // tokens before them that are the same as before
-    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
-    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
-    const float* logits_ = nullptr;
-};
-
-}  // namespace detail
 
 Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
                const std::function<bool(std::string_view text)>& on_text) {
-    using Clock = std::chrono::steady_clock;
+    using namespace detail;
+    if (options.max_tokens < -1)
+        fail("max_tokens is out of range", std::to_string(options.max_tokens), "use -1 (fill the context) or more");
+    if (options.lookup < 0) fail("lookup is out of range", std::to_string(options.lookup), "use 0 to 11");
     const Tokenizer& tokenizer = session.model().tokenizer();
     const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
-    if (options.max_tokens < -1)
-        detail::fail("max_tokens is out of range", std::to_string(options.max_tokens),
-                     "use -1 (until the context is full) or more");
-    if (options.lookup < 0) detail::fail("lookup is out of range", std::to_string(options.lookup), "use 0 to 11");
+    Transformer& transformer = session.impl();
     Sampler sampler(options.sampling);
-    detail::TextStream stream(options.stop, on_text);
-    detail::Transformer& transformer = *session.impl_;
+    TextStream stream{options.stop, on_text};
 
-    std::vector<int> ids = transformer.unread;
-    ids.insert(ids.end(), prompt.begin(), prompt.end());
+    std::vector<int> ids = joined({transformer.unread, prompt});
     if (ids.empty() && session.position() > 0) {  // nothing new: the last token is read again
         ids.push_back(session.tokens().back());
         session.rewind(session.position() - 1);
     }
-    for (const int id : session.tokens()) sampler.accept(id);
-    for (const int id : ids) sampler.accept(id);
+    for (const int id : joined({session.tokens(), ids})) sampler.accept(id);
 
     Stats stats;
     auto start = Clock::now();
@@ -5429,28 +5293,28 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     const float* logits = nullptr;
     transformer.profiler.step(n, [&] { logits = transformer.forward(ids.data(), n, options.on_prompt); });
     stats.prompt_tokens = session.position() - before;
-    stats.prompt_s = detail::seconds_since(start);
+    stats.prompt_s = seconds_since(start);
 
     start = Clock::now();
-    detail::Lookup lookup(transformer, options.lookup);
-    while (logits && (options.max_tokens == -1 || stats.generated < options.max_tokens)) {
+    Lookup lookup(transformer, options.lookup);
+    while (logits && stats.generated != options.max_tokens) {
         transformer.profiler.restart();
         const int id = [&] {
-            const detail::Timed span(transformer.profiler, {{"sampling", "sample"}}, -1, 1);
+            const Timed span(transformer.profiler, {{"sampling", "sample"}}, -1, 1);
             return sampler.sample(logits, vocab);
         }();
         if (!options.ignore_end && tokenizer.is_end(id)) break;
         sampler.accept(id);
         ++stats.generated;
         transformer.unread = {id};
-        if (!stream.add(tokenizer.piece(id))) break;
-        if (stats.generated == options.max_tokens || session.position() == session.context()) break;
+        const bool goes_on = stream.add(tokenizer.piece(id)) && session.position() < session.context();
+        if (!goes_on || stats.generated == options.max_tokens) break;
         logits = lookup.append(id);
     }
-    stream.finish();
-    stats.stopped = stream.stopped();
+    stream.emit(std::string::npos);
+    stats.stopped = stream.stopped;
     stats.guessed = lookup.guessed, stats.guessed_right = lookup.right;
-    stats.generate_s = detail::seconds_since(start);
+    stats.generate_s = seconds_since(start);
     return stats;
 }
 
@@ -5468,66 +5332,49 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
 //
 // What people say is never parsed for such tokens.
 Chat::Chat(Session& session, const std::string& system, Template style) : session_(session) {
+    using namespace detail;
     const Tokenizer& tokenizer = session.model().tokenizer();
     const int turn = tokenizer.find("<start_of_turn>"), end = tokenizer.find("<end_of_turn>");
     if (style == Template::gemma && (turn < 0 || end < 0))
-        detail::fail("the vocabulary has no turn tokens", "Chat", "use the plain template");
+        fail("the vocabulary has no turn tokens", "Chat", "use the plain template");
     plain_ = style == Template::plain || (style == Template::automatic && !tokenizer.has_turns());
     const auto text = [&](const std::string& words) { return tokenizer.encode(words, false, false); };
     std::vector<int> user;  // what his words come after
-    if (plain_) between_ = text("\n\n");
-    else {
-        user = detail::joined({{turn}, text("user\n")});
-        between_ = detail::joined({{end}, text("\n"), user});
-        after_ = detail::joined({{end}, text("\n"), {turn}, text("model\n")});
+    if (!plain_) {
+        user = joined({{turn}, text("user\n")});
+        after_ = joined({{end}, text("\n"), {turn}, text("model\n")});
     }
-    head_ = detail::joined({tokenizer.encode("", true), user, text(system.empty() ? "" : system + "\n\n")});
+    between_ = plain_ ? text("\n\n") : joined({{end}, text("\n"), user});
+    head_ = joined({tokenizer.encode("", true), user, text(system.empty() ? "" : system + "\n\n")});
 
-    text_ = detail::joined({session.tokens(), session.impl_->unread});
-    for (auto at = text_.begin(); !plain_; at += static_cast<std::ptrdiff_t>(user.size())) {
-        at = std::search(at, text_.end(), user.begin(), user.end());
-        if (at == text_.end()) break;
-        starts_.push_back(detail::usize(at - text_.begin()) + user.size());
+    const std::vector<int> held = joined({session.tokens(), session.impl().unread});
+    auto from = held.begin();
+    while (!plain_) {
+        auto to = std::search(from, held.end(), user.begin(), user.end());
+        if (to == held.end()) break;
+        to += static_cast<std::ptrdiff_t>(user.size());
+        text_.emplace_back(std::exchange(from, to), to);
     }
-    if (starts_.empty() && !text_.empty()) starts_ = {0};
-}
-
-// Drops the oldest turns if `wanted` more tokens do not fit, and then as many as leave half of the context.
-void Chat::make_room(std::size_t wanted) {
-    const std::size_t context = detail::usize(session_.context());
-    if (text_.size() + wanted <= context) return;
-    std::size_t drop = 1;
-    const auto left = [&] { return head_.size() + text_.size() - starts_[drop]; };
-    while (drop < starts_.size() && (left() > context / 2 || left() + wanted > context)) ++drop;
-    drop = std::min(drop, starts_.size());
-    dropped_ += static_cast<int>(drop);
-    const std::size_t first = drop < starts_.size() ? starts_[drop] : text_.size();
-    starts_.erase(starts_.begin(), starts_.begin() + static_cast<std::ptrdiff_t>(drop));
-    for (std::size_t& start : starts_) start = start - first + head_.size();
-    text_.erase(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(first));
-    if (!text_.empty()) text_.insert(text_.begin(), head_.begin(), head_.end());
+    if (text_.empty()) text_.push_back(held.empty() ? head_ : std::vector<int>());
+    if (!held.empty()) text_.push_back(joined({{from, held.end()}, between_}));
 }
 
 Stats Chat::say(std::string_view words, const GenerateOptions& options,
                 const std::function<bool(std::string_view text)>& on_text) {
-    const int context = session_.context();
+    using namespace detail;
     if (!plain_) {
         words.remove_prefix(std::min(words.find_first_not_of(" \t\r\n"), words.size()));
         words = words.substr(0, words.find_last_not_of(" \t\r\n") + 1);
     }
-    const std::vector<int> said = detail::joined({session_.model().tokenizer().encode(words, false, false), after_});
-    const std::size_t opening = std::max(head_.size(), between_.size());
-    if (opening + said.size() >= detail::usize(context))
-        detail::fail("the text is too long for the context",
-                     std::to_string(said.size()) + " tokens, context of " + std::to_string(context),
-                     "shorten it or use a larger context");
-    const int answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
-    make_room(opening + said.size() + detail::usize(std::min(answer, context / 4)));
+    const std::vector<int> said = joined({session_.model().tokenizer().encode(words, false, false), after_});
+    const int context = session_.context(), answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
+    if (head_.size() + said.size() >= usize(context))
+        fail("the text is too long for the context",
+             std::to_string(said.size()) + " tokens, context of " + std::to_string(context),
+             "shorten it or use a larger context");
+    make_room(said.size() + usize(std::min(answer, context / 4)));
 
-    std::vector<int> all = detail::joined({text_, text_.empty() ? head_ : stopped_ ? std::vector<int>() : between_});
-    const std::size_t start = all.size();
-    all = detail::joined({all, said});
-    const std::vector<int>& held = session_.tokens();
+    const std::vector<int> before = joined(text_), all = joined({before, said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
     session_.rewind(static_cast<int>(known));
     bool ended = false;
@@ -5536,12 +5383,23 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options,
         ended = options.on_prompt && !options.on_prompt(done, total);
         return !ended;
     };
-    const Stats stats = generate(session_, std::vector<int>(all.begin() + known, all.end()), asked, on_text);
+    const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
     if (ended) return stats;
-    starts_.push_back(start);
-    text_ = detail::joined({session_.tokens(), session_.impl_->unread});
-    stopped_ = plain_ && stats.stopped;
+    std::vector<int> turn = joined({session_.tokens(), session_.impl().unread});
+    turn.erase(turn.begin(), turn.begin() + static_cast<std::ptrdiff_t>(before.size()));
+    if (!(plain_ && stats.stopped)) turn = joined({turn, between_});  // a stop text ends it as well
+    text_.push_back(std::move(turn));
     return stats;
+}
+
+// Drops the oldest turns if `wanted` more tokens do not fit, and then as many as leave half of the context.
+void Chat::make_room(std::size_t wanted) {
+    const std::size_t context = detail::usize(session_.context());
+    const auto size = [&] { return detail::joined(text_).size(); };
+    if (size() + wanted <= context) return;
+    text_[0] = head_;
+    for (; text_.size() > 1 && (size() > context / 2 || size() + wanted > context); ++dropped_)
+        text_.erase(text_.begin() + 1);
 }
 
 LLM_END
