@@ -2212,17 +2212,16 @@ enum class Then {
 
 struct Product {
     const Matrix& w;
-    const float* bias;  // [rows] or null
+    const std::vector<float>& bias;  // [rows] or empty
     Then then;
-    float* y;  // store, add: [tokens, stride]
-    std::size_t stride;
+    float* y;             // store, add: [tokens, rows]
     Activations* packed;  // gelu, gate_gelu: the next product's x
 };
 
 // Rows 16 * g .. of one tile of tokens, computed in `rows` [kTile][64], take their way out.
 inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n, int token, float* rows) {
-    if (p.bias) k.axpy(1.0f, p.bias + first_row, n, rows);
-    float* y = p.y ? p.y + usize(token) * p.stride + first_row : nullptr;
+    if (!p.bias.empty()) k.axpy(1.0f, p.bias.data() + first_row, n, rows);
+    float* y = p.y ? p.y + usize(token) * usize(p.w.rows) + first_row : nullptr;
     switch (p.then) {
         case Then::store: std::copy_n(rows, n, y); break;
         case Then::add: k.axpy(1.0f, rows, n, y); break;
@@ -4208,91 +4207,56 @@ namespace detail {
 constexpr int kBatch = 256;    // most tokens that go through the layers together
 constexpr int kChunk = kSpan;  // positions per softmax step
 
+inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
+inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
+inline auto product_of(const Kernels& k, const float*) { return k.product_f32; }
+inline auto product_of(const Kernels& k, const std::uint16_t*) { return k.product_f16; }
+
 template <class Value>
 struct CacheView {
     Value *k, *v;
     int slots, head_dim, pitch;  // pitch: head_dim rounded up to 16
     Value* keys(int head, int slot) const { return k + (usize(head) * usize(slots) + usize(slot)) * usize(head_dim); }
     Value* values(int head, int slot) const { return v + (usize(head) * usize(slots) + usize(slot)) * usize(pitch); }
+
+    // Puts one head's key and value of one position into the cache.
+    void store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
+        const int slot = position % slots;
+        Value row[kMostHeadDim], *column = keys(head, slot / kGroup * kGroup) + slot % kGroup;
+        convert(kernels, key, head_dim, row);
+        for (int i = 0; i < head_dim; ++i) column[i * kGroup] = row[i];
+        convert(kernels, value, head_dim, values(head, slot));
+    }
 };
 
 // K and V of one layer.
 struct KvCache {
-    int slots = 0, num_kv_heads = 0, head_dim = 0;
-    bool f16 = true;
+    int slots, num_kv_heads, head_dim;
+    bool f16;
     Buffer k, v;
 
     KvCache(const Config& c, bool local, int context, DType dtype)
-        : num_kv_heads(c.num_kv_heads), head_dim(c.head_dim), f16(dtype == DType::q8_0) {
-        slots = slots_for(c, local, context);
-        k = Buffer(bytes(head_dim));
-        v = Buffer(bytes(round_up(head_dim, kGroup)));
-    }
+        : slots(slots_for(c, local, context)),
+          num_kv_heads(c.num_kv_heads),
+          head_dim(c.head_dim),
+          f16(dtype == DType::q8_0),
+          k(bytes(head_dim)),
+          v(bytes(round_up(head_dim, kGroup))) {}
     static int slots_for(const Config& c, bool local, int context) {
-        const std::int64_t wanted =
-            local ? std::min<std::int64_t>(context, std::int64_t{c.sliding_window} + kBatch) : context;
-        return round_up(static_cast<int>(wanted), kChunk);
+        return round_up(local ? std::min(context, c.sliding_window + kBatch) : context, kChunk);
     }
     std::size_t bytes_per_position() const { return 2 * usize(num_kv_heads * head_dim) * (f16 ? 2 : 4); }
     std::uint64_t bytes(int dims) const {
         return std::uint64_t{usize(num_kv_heads * dims)} * usize(slots) * (f16 ? 2 : 4);
     }
-    template <class Value>
-    CacheView<Value> view() const {
-        return {k.as<Value>(), v.as<Value>(), slots, head_dim, round_up(head_dim, kGroup)};
+    // Calls body with the CacheView of its type of values.
+    template <class Body>
+    void visit(const Body& body) const {
+        const int pitch = round_up(head_dim, kGroup);
+        if (f16) body(CacheView<std::uint16_t>{k.as<std::uint16_t>(), v.as<std::uint16_t>(), slots, head_dim, pitch});
+        else body(CacheView<float>{k.as<float>(), v.as<float>(), slots, head_dim, pitch});
     }
 };
-
-inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
-inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
-
-// Puts one head's key and value of one position into the cache.
-template <class Value>
-void store_key_value(const Kernels& kernels, const CacheView<Value>& cache, int head, int position, const float* key,
-                     const float* value) {
-    const int slot = position % cache.slots, d = cache.head_dim;
-    Value row[kMostHeadDim];
-    convert(kernels, key, d, row);
-    Value* k = cache.keys(head, slot / kGroup * kGroup) + slot % kGroup;
-    for (int i = 0; i < d; ++i) k[i * kGroup] = row[i];
-    convert(kernels, value, d, cache.values(head, slot));
-}
-
-// Several queries on their way over the positions: the state of the online softmax.
-struct Attending {
-    int m = 0;                     // queries, at most 12
-    int dims = 0;                  // head_dim rounded up to 16
-    float max[kTile], sum[kTile];  // largest score so far; sum of exp(score - max)
-    float* out;                    // [m, dims]: sum of exp(score - max) * v
-    Laps* laps;                    // qk, softmax, av
-};
-
-// One chunk: scores of all queries, their softmax weights, and the weighted values. Query r sees the positions
-// lowest[r] .. highest[r].
-template <class Value, class ProductFn>
-void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Value>& cache, int head,
-                  const float* queries, const int* lowest, const int* highest, int begin, int end, Attending& a) {
-    alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
-    const int base = begin / kChunk * kChunk, slot = base % cache.slots;
-    const int first = begin / kGroup * kGroup;
-    product({cache.keys(head, slot + (first - base)), cache.head_dim, kGroup, usize(cache.head_dim) * kGroup},
-            (end - first - 1) / kGroup + 1, queries, a.m, scores[0] + (first - base), kChunk, false);
-    a.laps->lap(0);
-    for (int r = 0; r < a.m; ++r) {
-        const int from = std::max(begin, lowest[r]), to = std::min(end, highest[r] + 1);
-        if (from < to) {
-            const float shrink = kernels.softmax(scores[r] + (from - base), to - from, a.max[r], a.sum[r]);
-            if (shrink != 1) kernels.scale(shrink, a.dims, a.out + r * a.dims);
-        }
-        const auto hide = [&](int p, int until) { std::fill_n(scores[r] + (p - base), std::max(0, until - p), 0.0f); };
-        hide(begin, std::min(from, end));
-        hide(std::max(begin, to), end);
-    }
-    a.laps->lap(1);
-    product({cache.values(head, slot + (begin - base)), end - begin, usize(cache.pitch), kGroup}, a.dims / kGroup,
-            scores[0] + (begin - base), a.m, a.out, usize(a.dims), true);
-    a.laps->lap(2);
-}
 
 // What one call of attention works on.
 struct AttentionInput {
@@ -4301,6 +4265,44 @@ struct AttentionInput {
     int tokens, position;  // the first token's position
     int window;            // 0: all positions
     float scale;
+};
+
+// Up to 12 queries of one K/V head on their way over the positions. Query r sees lowest[r] .. highest[r].
+struct QueryTile {
+    int head, m, lowest[kTile], highest[kTile];
+    const Kernels& kernels;
+    Laps& laps;      // qk, softmax, av
+    float* out;      // [m, dims]: sum of exp(score - max) * v
+    float* max;      // [m]: the largest score so far
+    float* sum;      // [m]: sum of exp(score - max)
+    float* queries;  // [head_dim / kSpan][m][kSpan]
+
+    // One chunk: scores of all queries, their softmax weights, and the weighted values.
+    template <class Value>
+    void attend(const CacheView<Value>& cache, int begin, int end) {
+        const auto product = product_of(kernels, cache.k);
+        alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
+        const int base = begin / kChunk * kChunk, slot = base % cache.slots, first = begin / kGroup * kGroup;
+        product({cache.keys(head, slot + (first - base)), cache.head_dim, kGroup, usize(cache.head_dim) * kGroup},
+                (end - first - 1) / kGroup + 1, queries, m, scores[0] + (first - base), kChunk, false);
+        laps.lap(0);
+        for (int r = 0; r < m; ++r) {
+            const int from = std::max(begin, lowest[r]), to = std::min(end, highest[r] + 1);
+            if (from < to) {
+                const float shrink = kernels.softmax(scores[r] + (from - base), to - from, max[r], sum[r]);
+                if (shrink != 1) kernels.scale(shrink, cache.pitch, out + r * cache.pitch);
+            }
+            const auto hide = [&](int p, int until) {
+                std::fill_n(scores[r] + (p - base), std::max(0, until - p), 0.0f);
+            };
+            hide(begin, std::min(from, end));
+            hide(std::max(begin, to), end);
+        }
+        laps.lap(1);
+        product({cache.values(head, slot + (begin - base)), end - begin, usize(cache.pitch), kGroup},
+                cache.pitch / kGroup, scores[0] + (begin - base), m, out, usize(cache.pitch), true);
+        laps.lap(2);
+    }
 };
 
 // All queries of all tokens. A work item is a K/V head, up to 12 of the queries that use it, and a part of the
@@ -4317,92 +4319,75 @@ class Attention {
 
     // out [tokens, num_heads * head_dim]
     void run(const KvCache& cache, const AttentionInput& in, float* out) {
-        const int rows = in.tokens * group_, tiles = (rows + kTile - 1) / kTile;
-        const int seen = in.window ? std::min(in.window + in.tokens, in.position + in.tokens) : in.position + in.tokens;
-        const int wanted = (2 * pool_.size() + heads_ * tiles - 1) / (heads_ * tiles);
+        const int tiles = (in.tokens * group_ - 1) / kTile + 1;
+        const int seen = std::min(in.position, in.window ? in.window : in.position) + in.tokens;
+        const int wanted = (2 * pool_.size() - 1) / (heads_ * tiles) + 1;
         const int splits = pool_.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
-        const int items = heads_ * tiles * splits;
-        const std::size_t item_floats = usize(kTile) * usize(dims_ + 2 + round_up(head_dim_, kSpan));
-        if (parts_.size() < item_floats * usize(items)) parts_.resize(item_floats * usize(items));
-        pool_.for_ranges(items, 1, [&](int item, int, int thread) {
+        parts_.resize(std::max(parts_.size(), part_floats() * usize(heads_ * tiles * splits)));
+        pool_.for_ranges(heads_ * tiles * splits, 1, [&](int item, int, int thread) {
             Laps& laps = pool_.laps[usize(thread)];
             laps.start();
-            const int tile = item / splits % tiles, head = item / splits / tiles;
-            float* part = parts_.data() + usize(item) * item_floats;
-            if (cache.f16)
-                attend(cache.view<std::uint16_t>(), kernels_.product_f16, in, head, tile, item % splits, splits, part,
-                       laps);
-            else attend(cache.view<float>(), kernels_.product_f32, in, head, tile, item % splits, splits, part, laps);
-            if (splits == 1) merge(in, head, tile, 1, part, item_floats, out);
+            QueryTile tile = start_tile(in, item / splits / tiles, item / splits % tiles, part(item), laps);
+            cache.visit([&](const auto& view) {
+                // Chunks of 64 positions, aligned, this item's share of them.
+                const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1, split = item % splits;
+                const int from = low / kChunk, chunks = (high - 1) / kChunk + 1 - from;
+                for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c)
+                    tile.attend(view, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high));
+            });
+            if (splits == 1) merge(in, item, tiles, 1, out);
             laps.lap(3);
         });
         if (splits == 1) return;
         pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int thread) {
             pool_.laps[usize(thread)].start();
-            for (int i = begin; i < end; ++i)
-                merge(in, i / tiles, i % tiles, splits, parts_.data() + usize(i) * usize(splits) * item_floats,
-                      item_floats, out);
+            for (int i = begin; i < end; ++i) merge(in, i, tiles, splits, out);
             pool_.laps[usize(thread)].lap(3);
         });
     }
 
   private:
-    // part: [kTile, dims] weighted values, [kTile] largest scores, [kTile] sums of weights, [kTile, head_dim] queries
-    template <class Value, class ProductFn>
-    void attend(const CacheView<Value>& cache, ProductFn product, const AttentionInput& in, int head, int tile,
-                int split, int splits, float* part, Laps& laps) const {
-        Attending a;
-        a.laps = &laps;
-        const int first = tile * kTile;
-        a.m = std::min(kTile, in.tokens * group_ - first);
-        a.dims = dims_;
-        a.out = part;
-        std::fill_n(a.max, kTile, -1e30f);
-        std::fill_n(a.sum, kTile, 0.0f);
-        std::fill_n(part, a.m * dims_, 0.0f);
+    // An item's part of the scratch: a QueryTile's arrays.
+    std::size_t part_floats() const { return usize(kTile) * usize(dims_ + 2 + round_up(head_dim_, kSpan)); }
+    float* part(int item) { return parts_.data() + usize(item) * part_floats(); }
 
-        float* queries = part + kTile * (dims_ + 2);  // [head_dim / kSpan][m][kSpan]
-        int lowest[kTile], highest[kTile];
-        for (int r = 0; r < a.m; ++r) {
+    QueryTile start_tile(const AttentionInput& in, int head, int tile, float* part, Laps& laps) const {
+        const int first = tile * kTile, m = std::min(kTile, in.tokens * group_ - first);
+        float* max = part + kTile * dims_;
+        QueryTile t{head, m, {}, {}, kernels_, laps, part, max, max + kTile, max + 2 * kTile};
+        std::fill_n(t.out, m * dims_, 0.0f);
+        std::fill_n(t.max, m, -1e30f);
+        std::fill_n(t.sum, m, 0.0f);
+        for (int r = 0; r < m; ++r) {
             const int token = (first + r) / group_;
-            highest[r] = in.position + token;
-            lowest[r] = in.window ? std::max(0, highest[r] - in.window + 1) : 0;
-            const float* q = query(in, head, first + r);
+            t.highest[r] = in.position + token;
+            t.lowest[r] = in.window ? std::max(0, t.highest[r] - in.window + 1) : 0;
+            const float* q = in.q + usize(token) * in.q_stride + (head * group_ + (first + r) % group_) * head_dim_;
             for (int d = 0; d < head_dim_; d += kSpan) {
-                float* span = queries + d * a.m + r * kSpan;
+                float* span = t.queries + d * m + r * kSpan;
                 std::copy_n(q + d, std::min(kSpan, head_dim_ - d), span);
                 kernels_.scale(in.scale, std::min(kSpan, head_dim_ - d), span);
             }
         }
-        // Chunks of 64 positions, aligned, the split's share of them.
-        const int from = lowest[0] / kChunk, chunks = highest[a.m - 1] / kChunk + 1 - from;
-        for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c) {
-            const int begin = std::max(c * kChunk, lowest[0]), end = std::min((c + 1) * kChunk, highest[a.m - 1] + 1);
-            attend_chunk(kernels_, product, cache, head, queries, lowest, highest, begin, end, a);
-        }
-        std::copy_n(a.max, kTile, part + kTile * dims_);
-        std::copy_n(a.sum, kTile, part + kTile * (dims_ + 1));
+        return t;
     }
 
-    void merge(const AttentionInput& in, int head, int tile, int splits, float* parts, std::size_t stride,
-               float* out) const {
-        const int first = tile * kTile, m = std::min(kTile, in.tokens * group_ - first);
-        const auto max_of = [&](int s, int r) { return parts[usize(s) * stride + usize(kTile * dims_ + r)]; };
+    // What the parts of the positions gave each query: out = (sum of exp(max - largest max) * part) / (same of the sums).
+    void merge(const AttentionInput& in, int i, int tiles, int splits, float* out) {
+        const int first = i % tiles * kTile, m = std::min(kTile, in.tokens * group_ - first);
         for (int r = 0; r < m; ++r) {
-            float max = max_of(0, r), sum = 0;
-            for (int s = 1; s < splits; ++s) max = std::max(max, max_of(s, r));
-            float* to = out + usize((first + r) / group_) * usize(heads_ * group_ * head_dim_) +
-                        (head * group_ + (first + r) % group_) * head_dim_;
+            float largest = -1e30f, sum = 0;
+            const auto max_of = [&](int s) { return part(i * splits + s)[kTile * dims_ + r]; };
+            const auto sum_of = [&](int s) { return part(i * splits + s)[kTile * (dims_ + 1) + r]; };
+            for (int s = 0; s < splits; ++s) largest = std::max(largest, max_of(s));
+            for (int s = 0; s < splits; ++s) sum += std::exp(max_of(s) - largest) * sum_of(s);
+            float* to =
+                out + (usize((first + r) / group_ * heads_ + i / tiles) * usize(group_) + usize((first + r) % group_)) *
+                          usize(head_dim_);
             std::fill_n(to, head_dim_, 0.0f);
             for (int s = 0; s < splits; ++s)
-                sum += std::exp(max_of(s, r) - max) * parts[usize(s) * stride + usize(kTile * (dims_ + 1) + r)];
-            for (int s = 0; s < splits; ++s)
-                kernels_.axpy(std::exp(max_of(s, r) - max) / sum, parts + usize(s) * stride + r * dims_, head_dim_, to);
+                kernels_.axpy(std::exp(max_of(s) - largest) / sum, part(i * splits + s) + r * dims_, head_dim_, to);
         }
-    }
-
-    const float* query(const AttentionInput& in, int head, int row) const {
-        return in.q + usize(row / group_) * in.q_stride + (head * group_ + row % group_) * head_dim_;
     }
 
     ThreadPool& pool_;
@@ -4418,11 +4403,6 @@ class Attention {
 // parallel region (q K^T, softmax and p V; a product and the activation at its end) are the stages of one Timed, whose
 // time is divided among them as the threads' Laps say. Nothing is reported inside a step, so a listener may print, and
 // throw. When nobody listens, a Timed costs one comparison.
-
-struct Stage {
-    const char *part, *operation;
-    std::uint64_t bytes = 0, operations = 0;
-};
 
 struct Profiler {
     ThreadPool& pool;
@@ -4463,13 +4443,15 @@ struct Profiler {
 
 class Timed {
   public:
-    Timed(Profiler& profiler, std::initializer_list<Stage> stages, int layer, int tokens)
-        : profiler_(profiler), first_(profiler.done.size()) {
+    Timed(Profiler& profiler, std::initializer_list<Timing> stages, int layer, int tokens)
+        : profiler_(profiler), first_(profiler.done.size()), waited_(profiler.pool.waited) {
         if (!profiler.report) return;
-        for (const Stage& s : stages)
-            profiler.done.push_back({s.part, s.operation, s.bytes, s.operations, layer, tokens, 0, 0});
+        for (Timing stage : stages) {
+            stage.layer = layer;
+            stage.tokens = tokens;
+            profiler.done.push_back(stage);
+        }
         if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, false, 0, {}, {}});
-        waited_ = profiler.pool.waited;
     }
     ~Timed() {
         const std::size_t count = profiler_.done.size() - first_;
@@ -4478,12 +4460,11 @@ class Timed {
         const double seconds = std::chrono::duration<double>(profiler_.last - start).count();
         const double waited = profiler_.pool.waited - waited_;
         std::array<double, 4> ticks{1e-9, 0, 0, 0};  // a single stage has all
-        if (count > 1)
-            for (Laps& laps : profiler_.pool.laps) {
-                for (std::size_t s = 0; s < count; ++s) ticks[s] += laps.ticks[s];
-                laps = {};
-            }
-        const double total = ticks[0] + ticks[1] + ticks[2] + ticks[3];
+        for (Laps& laps : profiler_.pool.laps) {
+            for (std::size_t s = 0; s < count; ++s) ticks[s] += static_cast<double>(laps.ticks[s]);
+            laps = {};
+        }
+        const double total = std::accumulate(ticks.begin(), ticks.end(), 0.0);
         for (std::size_t s = 0; s < count; ++s) {
             profiler_.done[first_ + s].seconds = seconds * ticks[s] / total;
             profiler_.done[first_ + s].waited = waited * ticks[s] / total;
@@ -4495,147 +4476,18 @@ class Timed {
   private:
     Profiler& profiler_;
     std::size_t first_;
-    double waited_ = 0;
+    double waited_;
 };
 
 // ==== FORWARD ========================================================================================================
 //
 // A token's way through the layers. x [tokens, hidden_size] is the residual stream: every layer reads it through a
-// norm, and adds to it what attention and the feed-forward network make of that. The two architectures stand below one
-// after the other, each beside its paper's figure; they share the products, attention and the cache.
-
-struct Transformer {
-    Transformer(const Model& m, int context_length, int threads);
-
-    const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {});
-    void forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits);
-    void forward_hidden(const int* ids, int count, const std::function<void(int, const float*)>& on_hidden);
-    const float* try_out(const int* ids, int count);
-    void keep(int id);
-    void rewind(int to);
-    int held() const { return static_cast<int>(history.size()); }
-
-    Model owner;  // keeps the weights alive
-    const Model::Impl& model;
-    const Config& config;
-    const Kernels& kernels;
-    ThreadPool pool;
-    Profiler profiler{pool, {}, {}};
-    Attention attention;
-    int context;
-    std::vector<KvCache> caches;  // [num_layers]
-    std::vector<int> history;     // the tokens held; their number is the position
-    int written = 0;              // one more than the largest position ever stored in the caches
-    std::vector<int> unread;      // sampled by generate() and shown, but not yet gone through the layers
-
-    // Scratch for up to `batch` tokens.
-    int batch;
-    std::vector<float> x, y;      // [batch, hidden_size]: the residual stream; a layer's addition to it
-    std::vector<float> qkv;       // [batch, (num_heads + 2 num_kv_heads) * head_dim]
-    std::vector<float> attended;  // [batch, num_heads * head_dim]
-    std::vector<float> rows;      // [threads, widest]: a row of each thread's own
-    std::vector<float> angles;    // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
-    Activations in, ffn;          // inputs of products
-    std::vector<float> logits;    // [12, vocab_size], or [vocab_size] as long as only one row was asked for
-
-    // The chunk that is being processed.
-    const int* tokens = nullptr;
-    int n = 0, position = 0, layer = -1;
-    bool one_by_one = false;  // attention takes one token at a time
-
-    void run_layers(const int* ids, int count, bool each_alone = false);
-    const float* compute_logits(int first, int count);
-    void gpt2();
-    void gemma3();
-    void check(const int* ids, int count) const;
-
-    // Times the rest of the scope in which it stands.
-    Timed timed(std::initializer_list<Stage> stages, int count) { return {profiler, stages, layer, count}; }
-    Timed timed(std::initializer_list<Stage> stages) { return timed(stages, n); }
-    void multiply(const char* name, const Activations& input, const Product& p) {
-        const int count = input.tokens();
-        const Stage product{name, name, p.w.bytes(), 2ull * usize(p.w.rows) * usize(p.w.cols) * usize(count)};
-        const bool activates = p.then == Then::gelu || p.then == Then::gate_gelu;
-        const auto span = activates ? timed({product, {"activation", "gelu"}}, count) : timed({product}, count);
-        detail::multiply(pool, kernels, input, p);
-    }
-
-    // ---- the steps that the architectures are made of
-
-    std::size_t hidden() const { return usize(config.hidden_size); }
-    float* row_of(std::vector<float>& v, std::size_t width, int t) const { return v.data() + usize(t) * width; }
-
-    // body(t, row) for each token of the chunk; row is scratch of the calling thread.
-    template <class Body>
-    void each_token(const Body& body) {
-        const std::size_t width = rows.size() / usize(pool.size());
-        pool.for_ranges(n, (n + 4 * pool.size() - 1) / (4 * pool.size()), [&](int begin, int end, int thread) {
-            for (int t = begin; t < end; ++t) body(t, rows.data() + usize(thread) * width);
-        });
-    }
-    // body(t, h, head) for each query head of each token, then for its key heads, which follow in its row of qkv.
-    template <class Body>
-    void each_head(const Body& body) {
-        const int heads = config.num_heads + config.num_kv_heads;
-        const std::size_t head = usize(config.head_dim), stride = (usize(heads) + usize(config.num_kv_heads)) * head;
-        each_token([&](int t, float*) {
-            for (int h = 0; h < heads; ++h) body(t, h, row_of(qkv, stride, t) + usize(h) * head);
-        });
-    }
-    void norm(const Norm& w, const float* from, float* to) const {
-        if (w.b.empty()) kernels.rms_norm(from, w.w.data(), config.norm_eps, config.hidden_size, to);
-        else kernels.layer_norm(from, w.w.data(), w.b.data(), config.norm_eps, config.hidden_size, to);
-    }
-    static Stage norm_stage(const char* name, const Norm& w, int count) {
-        return {"norm", name, (w.w.size() + w.b.size()) * sizeof(float), 4 * w.w.size() * usize(count)};
-    }
-    // x = rows of the embedding, each finished by finish(t, row)
-    template <class Finish>
-    void embed(const Finish& finish) {
-        layer = -1;
-        const auto span = timed({{"embedding", "embedding", usize(n) * model.weights.embedding.group_bytes()}});
-        each_token([&](int t, float*) {
-            float* row = row_of(x, hidden(), t);
-            model.weights.embedding.row(tokens[t], row);
-            finish(t, row);
-        });
-    }
-    // in = norm(x)
-    void norm_input(const char* name, const Norm& w) {
-        const auto span = timed({norm_stage(name, w, n)});
-        in.resize(model.dtype, n, config.hidden_size);
-        each_token([&](int t, float* row) {
-            norm(w, row_of(x, hidden(), t), row);
-            in.set(kernels, t, 0, row, config.hidden_size);
-        });
-    }
-    // x += norm(y)
-    void add_normed(const char* name, const Norm& w) {
-        const auto span = timed({norm_stage(name, w, n)});
-        each_token([&](int t, float* row) {
-            norm(w, row_of(y, hidden(), t), row);
-            kernels.axpy(1.0f, row, config.hidden_size, row_of(x, hidden(), t));
-        });
-    }
-    static const float* or_null(const std::vector<float>& bias) { return bias.empty() ? nullptr : bias.data(); }
-    // to = W in + b, or to += W in + b
-    void multiply(const char* name, const Matrix& w, const std::vector<float>& bias, std::vector<float>& to,
-                  Then then) {
-        multiply(name, in, {w, or_null(bias), then, to.data(), usize(w.rows), nullptr});
-    }
-    // ffn = gelu(W in + b), or gelu(G in) * (U in); then to = D ffn + b, or to += D ffn + b
-    void feed_forward(const Layer& l, std::vector<float>& to, Then activation, Then then) {
-        ffn.resize(model.dtype, n, config.intermediate_size);
-        multiply("up", in, {l.up, or_null(l.up_bias), activation, nullptr, 0, &ffn});
-        multiply("down", ffn, {l.down, or_null(l.down_bias), then, to.data(), hidden(), nullptr});
-    }
-    // in = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
-    void attend();
-    void store_keys_and_values();
-    void prepare_angles();
-    void norm_queries_and_keys(const Layer& l);
-    void rotate_queries_and_keys();
-};
+// norm, and adds to it what attention and the feed-forward network make of that:
+//
+//     x += attention(norm(x))        x += W_down activation(W_up norm(x))        logits = W_head norm(x)
+//
+// The two architectures stand below one after the other; they share the products, attention and the cache. To follow
+// one token, begin at run_layers.
 
 inline int checked_context(const Config& c, int context) {
     if (context < 0 || context > c.context_length)
@@ -4644,259 +4496,370 @@ inline int checked_context(const Config& c, int context) {
     return context ? context : std::min(c.context_length, 8192);
 }
 
-// The sizes of x, y, qkv, attended, rows and angles. Model loading has made sure that they are moderate.
-inline std::array<std::size_t, 6> scratch_floats(const Config& c, int batch, int threads) {
-    const std::size_t n = usize(batch), hidden = usize(c.hidden_size), q = usize(c.num_heads * c.head_dim);
-    const std::size_t qkv = q + 2 * usize(c.num_kv_heads * c.head_dim);
-    return {n * hidden, n * hidden, n * qkv, n * q, usize(threads) * std::max(qkv, hidden), 2 * n * usize(c.head_dim)};
+// The widths of x, y, qkv, attended and angles below. Model loading has made sure that they are moderate.
+inline std::array<int, 5> scratch_widths(const Config& c) {
+    const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
+    return {c.hidden_size, c.hidden_size, q + 2 * kv, q, 2 * c.head_dim};
 }
 
-inline Transformer::Transformer(const Model& m, int context_length, int threads)
-    : owner(m),
-      model(m.impl()),
-      config(model.config),
-      kernels(*model.kernels),
-      pool(checked_threads(threads)),
-      attention(pool, kernels, config),
-      context(checked_context(config, context_length)),
-      batch(std::min(context, kBatch)) {
-    for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
-    const auto floats = scratch_floats(config, batch, pool.size());
-    std::vector<float>* const scratch[] = {&x, &y, &qkv, &attended, &rows, &angles};
-    for (std::size_t i = 0; i < floats.size(); ++i) scratch[i]->resize(floats[i]);
-    history.reserve(usize(context));
-}
+// [count, width] floats
+struct Rows {
+    std::size_t width = 0;
+    std::vector<float> floats;
 
-inline void Transformer::store_keys_and_values() {
-    const KvCache& cache = caches[usize(layer)];
-    const int d = config.head_dim, q = config.num_heads * d, kv = config.num_kv_heads * d;
-    const auto span = timed({{"attention", "kv_store", usize(n) * cache.bytes_per_position()}});
-    const int first = position / kGroup, groups = (position + n - 1) / kGroup + 1 - first;
-    pool.for_each(groups, [&](int g) {  // 16 positions of a head, which share their lines of K, one after the other
-        const int begin = std::max(position, (first + g) * kGroup);
-        const int end = std::min(position + n, (first + g + 1) * kGroup);
-        for (int h = 0; h < config.num_kv_heads; ++h)
-            for (int p = begin; p < end; ++p) {
-                const float *key = row_of(qkv, usize(q + 2 * kv), p - position) + q + h * d, *value = key + kv;
-                if (cache.f16) store_key_value(kernels, cache.view<std::uint16_t>(), h, p, key, value);
-                else store_key_value(kernels, cache.view<float>(), h, p, key, value);
+    void resize(int count, int w) {
+        width = usize(w);
+        floats.resize(usize(count) * width);
+    }
+    float* operator[](int i) { return floats.data() + usize(i) * width; }
+};
+
+struct Transformer {
+    Model owner;  // keeps the weights alive
+    const Model::Impl& model;
+    const Config& config;
+    const Kernels& kernels;
+    ThreadPool pool;
+    Profiler profiler{pool};
+    Attention attention;
+    int context;
+    std::vector<KvCache> caches;  // [num_layers]
+    std::vector<int> history;     // the tokens held; their number is the position
+    int written = 0;              // one more than the largest position ever stored in the caches
+    std::vector<int> unread;      // sampled by generate() and shown, but not yet gone through the layers
+
+    int batch;            // most tokens that go through the layers together
+    Rows x, y;            // [batch, hidden_size]: the residual stream; a layer's addition to it
+    Rows qkv;             // [batch, (num_heads + 2 num_kv_heads) * head_dim]
+    Rows attended;        // [batch, num_heads * head_dim]
+    Rows angles;          // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
+    Rows own;             // [threads, widest]: scratch of each thread's own
+    Rows logits;          // [up to 12, vocab_size]
+    Activations in, ffn;  // inputs of products
+
+    // The chunk of tokens that is being processed.
+    const int* tokens = nullptr;
+    int n = 0, position = 0, layer = -1;
+    bool one_by_one = false;  // attention takes one token at a time
+
+    Transformer(const Model& m, int context_length, int threads)
+        : owner(m),
+          model(m.impl()),
+          config(model.config),
+          kernels(*model.kernels),
+          pool(checked_threads(threads)),
+          attention(pool, kernels, config),
+          context(checked_context(config, context_length)),
+          batch(std::min(context, kBatch)) {
+        for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
+        const auto widths = scratch_widths(config);
+        Rows* const scratch[] = {&x, &y, &qkv, &attended, &angles};
+        for (std::size_t i = 0; i < widths.size(); ++i) scratch[i]->resize(batch, widths[i]);
+        own.resize(pool.size(), *std::max_element(widths.begin(), widths.end()));
+        history.reserve(usize(context));
+    }
+    int held() const { return static_cast<int>(history.size()); }
+
+    // ---- the architectures
+
+    // GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
+    void gpt2() {
+        const Weights& w = model.weights;
+        embed([&](int t) {
+            kernels.axpy(1.0f, w.positions.data() + usize(position + t) * x.width, config.hidden_size, x[t]);
+        });
+        for (layer = 0; layer < config.num_layers; ++layer) {
+            const Layer& l = w.layers[usize(layer)];
+            norm_input("attn_norm", l.attn_norm);
+            multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
+            attend();
+            multiply("attn_out", l.out, l.out_bias, x, Then::add);
+            norm_input("ffn_norm", l.ffn_norm);
+            feed_forward(l, Then::gelu, x, Then::add);
+        }
+    }
+
+    // Gemma 3 (Gemma Team 2025, arXiv:2503.19786): RMSNorm before and after each block, RoPE on normed q and k, five
+    // local layers to a global one, a gated feed-forward network.
+    void gemma3() {
+        const Weights& w = model.weights;
+        embed(
+            [&](int t) { kernels.scale(std::sqrt(static_cast<float>(config.hidden_size)), config.hidden_size, x[t]); });
+        prepare_angles();
+        for (layer = 0; layer < config.num_layers; ++layer) {
+            const Layer& l = w.layers[usize(layer)];
+            norm_input("attn_norm", l.attn_norm);
+            multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
+            norm_queries_and_keys(l);
+            rotate_queries_and_keys();
+            attend();
+            multiply("attn_out", l.out, l.out_bias, y, Then::store);
+            add_normed("post_attn_norm", l.post_attn_norm);
+            norm_input("ffn_norm", l.ffn_norm);
+            feed_forward(l, Then::gate_gelu, y, Then::store);
+            add_normed("post_ffn_norm", l.post_ffn_norm);
+        }
+    }
+
+    // ---- the steps that they are made of
+
+    // Times the rest of the scope in which it stands.
+    Timed timed(std::initializer_list<Timing> stages, int count) { return {profiler, stages, layer, count}; }
+    Timed timed(std::initializer_list<Timing> stages) { return timed(stages, n); }
+
+    // body(t) for each token of the chunk; a body may take the row of its thread as scratch: body(t, row).
+    template <class Body>
+    void each_token(const Body& body) {
+        pool.for_ranges(n, (n - 1) / (4 * pool.size()) + 1, [&](int begin, int end, int thread) {
+            for (int t = begin; t < end; ++t)
+                if constexpr (std::is_invocable_v<Body, int, float*>) body(t, own[thread]);
+                else body(t);
+        });
+    }
+    // x = rows of the embedding, each finished by finish(t)
+    template <class Finish>
+    void embed(const Finish& finish) {
+        layer = -1;
+        const auto span = timed({{"embedding", "embedding", usize(n) * model.weights.embedding.group_bytes()}});
+        each_token([&](int t) {
+            model.weights.embedding.row(tokens[t], x[t]);
+            finish(t);
+        });
+    }
+    void norm(const Norm& w, const float* from, float* to) const {
+        if (w.b.empty()) kernels.rms_norm(from, w.w.data(), config.norm_eps, config.hidden_size, to);
+        else kernels.layer_norm(from, w.w.data(), w.b.data(), config.norm_eps, config.hidden_size, to);
+    }
+    static Timing norm_stage(const char* name, const Norm& w, int count) {
+        return {"norm", name, (w.w.size() + w.b.size()) * sizeof(float), 4 * w.w.size() * usize(count)};
+    }
+    // in = norm(x)
+    void norm_input(const char* name, const Norm& w) {
+        const auto span = timed({norm_stage(name, w, n)});
+        in.resize(model.dtype, n, config.hidden_size);
+        each_token([&](int t, float* row) {
+            norm(w, x[t], row);
+            in.set(kernels, t, 0, row, config.hidden_size);
+        });
+    }
+    // x += norm(y)
+    void add_normed(const char* name, const Norm& w) {
+        const auto span = timed({norm_stage(name, w, n)});
+        each_token([&](int t, float* row) {
+            norm(w, y[t], row);
+            kernels.axpy(1.0f, row, config.hidden_size, x[t]);
+        });
+    }
+    void multiply(const char* name, const Activations& input, const Product& p) {
+        const int count = input.tokens();
+        const Timing product{name, name, p.w.bytes(), 2ull * usize(p.w.rows) * usize(p.w.cols) * usize(count)};
+        const auto span = p.packed ? timed({product, {"activation", "gelu"}}, count) : timed({product}, count);
+        detail::multiply(pool, kernels, input, p);
+    }
+    // to = W in + b, or to += W in + b
+    void multiply(const char* name, const Matrix& w, const std::vector<float>& bias, Rows& to, Then then) {
+        multiply(name, in, {w, bias, then, to[0], nullptr});
+    }
+    // ffn = gelu(W in + b), or gelu(G in) * (U in); then to = D ffn + b, or to += D ffn + b
+    void feed_forward(const Layer& l, Then activation, Rows& to, Then then) {
+        ffn.resize(model.dtype, n, config.intermediate_size);
+        multiply("up", in, {l.up, l.up_bias, activation, nullptr, &ffn});
+        multiply("down", ffn, {l.down, l.down_bias, then, to[0], nullptr});
+    }
+
+    // RoPE's cosines and sines for the chunk's positions, which all layers share.
+    void prepare_angles() {
+        const auto span = timed({{"rope", "angles"}});
+        each_token([&](int t) {
+            float* out = angles[t];
+            for (const std::vector<float>* frequencies : {&model.rope_global, &model.rope_local}) {
+                const std::size_t half = frequencies->size();
+                for (std::size_t i = 0; i < half; ++i) {
+                    const float angle = static_cast<float>(position + t) * (*frequencies)[i];
+                    out[i] = std::cos(angle);
+                    out[half + i] = std::sin(angle);
+                }
+                out += 2 * half;
             }
-    });
-}
+        });
+    }
+    // body(t, h, head) for each query head of each token, then for its key heads, which follow in its row of qkv.
+    template <class Body>
+    void each_head(const Body& body) {
+        each_token([&](int t) {
+            for (int h = 0; h < config.num_heads + config.num_kv_heads; ++h) body(t, h, qkv[t] + h * config.head_dim);
+        });
+    }
+    void norm_queries_and_keys(const Layer& l) {
+        const auto span = timed({{"rope", "qk_norm"}});
+        each_head([&](int, int h, float* head) {
+            const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
+            kernels.rms_norm(head, w.w.data(), config.norm_eps, config.head_dim, head);
+        });
+    }
+    void rotate_queries_and_keys() {
+        const auto span = timed({{"rope", "rotate"}});
+        const int d = config.head_dim;
+        each_head([&](int t, int, float* head) {
+            const float* cos = angles[t] + (config.is_local[usize(layer)] ? d : 0);
+            kernels.rotate(head, cos, cos + d / 2, d / 2);
+        });
+    }
 
-inline void Transformer::attend() {
-    store_keys_and_values();
-    const KvCache& cache = caches[usize(layer)];
-    const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
-    const int q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
-    // What the queries see of the cache: the positions that any of them does, and the sum over all.
-    const int seen = position + n - (window ? std::max(0, position - window + 1) : 0);
-    std::size_t pairs = 0;
-    for (int end = position + 1; end <= position + n; ++end) pairs += usize(window ? std::min(window, end) : end);
-    {
-        const std::size_t bytes = usize(seen) * cache.bytes_per_position() / 2, operations = 2 * pairs * usize(q);
+    // in = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
+    void attend() {
+        const KvCache& cache = caches[usize(layer)];
+        store_keys_and_values(cache);
+        attend_over(cache);
+        const auto span = timed({{"attention", "pack"}});
+        const int q = config.num_heads * config.head_dim;
+        in.resize(model.dtype, n, q);
+        each_token([&](int t) { in.set(kernels, t, 0, attended[t], q); });
+    }
+    void store_keys_and_values(const KvCache& cache) {
+        const auto span = timed({{"attention", "kv_store", usize(n) * cache.bytes_per_position()}});
+        const int first = position / kGroup, groups = (position + n - 1) / kGroup + 1 - first;
+        pool.for_each(groups, [&](int g) {  // 16 positions of a head, which share their lines of K, one after the other
+            const int begin = std::max(position, (first + g) * kGroup);
+            const int end = std::min(position + n, (first + g + 1) * kGroup);
+            cache.visit([&](const auto& view) {
+                for (int h = 0; h < config.num_kv_heads; ++h)
+                    for (int p = begin; p < end; ++p) {
+                        const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
+                        view.store(kernels, h, p, key, key + config.num_kv_heads * config.head_dim);
+                    }
+            });
+        });
+    }
+    void attend_over(const KvCache& cache) {
+        const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
+        // What the queries see of the cache: the positions that any of them does, and the sum over all.
+        const int seen = position + n - (window ? std::max(0, position - window + 1) : 0);
+        std::size_t pairs = 0;
+        for (int end = position + 1; end <= position + n; ++end) pairs += usize(window ? std::min(window, end) : end);
+        const std::size_t bytes = usize(seen) * cache.bytes_per_position() / 2, operations = 2 * pairs * attended.width;
         const auto span = timed({{"attention", "qk", bytes, operations},
                                  {"attention", "softmax"},
                                  {"attention", "av", bytes, operations},
                                  {"attention", "merge"}});
         for (int t = 0, m = one_by_one ? 1 : n; t < n; t += m)
-            attention.run(
-                cache,
-                {row_of(qkv, usize(q + 2 * kv), t), usize(q + 2 * kv), m, position + t, window, config.attention_scale},
-                row_of(attended, usize(q), t));
+            attention.run(cache, {qkv[t], qkv.width, m, position + t, window, config.attention_scale}, attended[t]);
     }
-    const auto span = timed({{"attention", "pack"}});
-    in.resize(model.dtype, n, q);
-    each_token([&](int t, float*) { in.set(kernels, t, 0, row_of(attended, usize(q), t), q); });
-}
 
-// GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
-inline void Transformer::gpt2() {
-    const Weights& w = model.weights;
-    embed([&](int t, float* xt) {
-        kernels.axpy(1.0f, w.positions.data() + usize(position + t) * hidden(), config.hidden_size, xt);
-    });
-    for (layer = 0; layer < config.num_layers; ++layer) {
-        const Layer& l = w.layers[usize(layer)];
-        norm_input("attn_norm", l.attn_norm);
-        multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
-        attend();
-        multiply("attn_out", l.out, l.out_bias, x, Then::add);
-        norm_input("ffn_norm", l.ffn_norm);
-        feed_forward(l, x, Then::gelu, Then::add);
+    // ---- from tokens to logits
+
+    void check(const int* ids, int count) const {
+        if (count < 1 || !ids) fail("there are no tokens to process", std::to_string(count), "pass at least one");
+        if (count > context - held())
+            fail("the context is too small",
+                 std::to_string(count) + " tokens after " + std::to_string(held()) + " do not fit into " +
+                     std::to_string(context),
+                 "use a larger context or a shorter text");
+        for (int i = 0; i < count; ++i)
+            if (ids[i] < 0 || ids[i] >= config.vocab_size)
+                fail("a token id is out of range", std::to_string(ids[i]),
+                     "this model has ids 0 to " + std::to_string(config.vocab_size - 1));
     }
-}
 
-// Gemma 3 (Gemma Team 2025): RMSNorm before and after each block, RoPE on normed q and k, five local layers to a global
-// one, a gated feed-forward network.
-inline void Transformer::gemma3() {
-    const Weights& w = model.weights;
-    const float embedding_scale = std::sqrt(static_cast<float>(config.hidden_size));
-    embed([&](int, float* xt) { kernels.scale(embedding_scale, config.hidden_size, xt); });
-    prepare_angles();
-    for (layer = 0; layer < config.num_layers; ++layer) {
-        const Layer& l = w.layers[usize(layer)];
-        norm_input("attn_norm", l.attn_norm);
-        multiply("qkv", l.qkv, {}, qkv, Then::store);
-        norm_queries_and_keys(l);
-        rotate_queries_and_keys();
-        attend();
-        multiply("attn_out", l.out, {}, y, Then::store);
-        add_normed("post_attn_norm", l.post_attn_norm);
-        norm_input("ffn_norm", l.ffn_norm);
-        feed_forward(l, y, Then::gate_gelu, Then::store);
-        add_normed("post_ffn_norm", l.post_ffn_norm);
+    void run_layers(const int* ids, int count, bool each_alone = false) {
+        tokens = ids;
+        n = count;
+        one_by_one = each_alone;
+        position = held();
+        written = std::max(written, position + count);  // also if an exception ends it half-way
+        config.architecture == Config::Architecture::gpt2 ? gpt2() : gemma3();
+        history.insert(history.end(), ids, ids + count);
+        unread.clear();
     }
-}
-
-// RoPE's cosines and sines for the chunk's positions, which all layers share.
-inline void Transformer::prepare_angles() {
-    const auto span = timed({{"rope", "angles"}});
-    const std::size_t half = usize(config.head_dim / 2);
-    each_token([&](int t, float*) {
-        float* out = row_of(angles, 4 * half, t);
-        for (const std::vector<float>* frequencies : {&model.rope_global, &model.rope_local}) {
-            for (std::size_t i = 0; i < half; ++i) {
-                const float angle = static_cast<float>(position + t) * (*frequencies)[i];
-                out[i] = std::cos(angle);
-                out[half + i] = std::sin(angle);
-            }
-            out += 2 * half;
-        }
-    });
-}
-
-inline void Transformer::norm_queries_and_keys(const Layer& l) {
-    const auto span = timed({{"rope", "qk_norm"}});
-    each_head([&](int, int h, float* head) {
-        const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
-        kernels.rms_norm(head, w.w.data(), config.norm_eps, config.head_dim, head);
-    });
-}
-
-inline void Transformer::rotate_queries_and_keys() {
-    const auto span = timed({{"rope", "rotate"}});
-    const int d = config.head_dim;
-    const int first = config.is_local[usize(layer)] ? d : 0;  // of the angles
-    each_head([&](int t, int, float* head) {
-        const float* cos = row_of(angles, usize(2 * d), t) + first;
-        kernels.rotate(head, cos, cos + d / 2, d / 2);
-    });
-}
-
-inline void Transformer::run_layers(const int* ids, int count, bool each_alone) {
-    tokens = ids;
-    n = count;
-    one_by_one = each_alone;
-    position = static_cast<int>(history.size());
-    written = std::max(written, position + count);  // also if an exception ends it half-way
-    config.architecture == Config::Architecture::gpt2 ? gpt2() : gemma3();
-    history.insert(history.end(), ids, ids + count);
-    unread.clear();
-}
-
-// Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
-inline const float* Transformer::compute_logits(int first, int count) {
-    const Matrix& head = model.head();
-    layer = -1;
-    const std::size_t floats = usize(count) * usize(head.rows);
-    if (logits.size() < floats) logits.resize(floats);
-    in.resize(model.dtype, count, config.hidden_size);
-    {
-        const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)}, count);
-        for (int t = 0; t < count; ++t) {
-            norm(model.weights.final_norm, row_of(x, hidden(), first + t), rows.data());
-            in.set(kernels, t, 0, rows.data(), config.hidden_size);
-        }
-    }
-    multiply("lm_head", head, {}, logits, Then::store);
-    return logits.data();
-}
-
-inline void Transformer::check(const int* ids, int count) const {
-    if (count < 1 || !ids) fail("there are no tokens to process", std::to_string(count), "pass at least one");
-    if (count > context - static_cast<int>(history.size()))
-        fail("the context is too small",
-             std::to_string(count) + " tokens after " + std::to_string(history.size()) + " do not fit into " +
-                 std::to_string(context),
-             "use a larger context or a shorter text");
-    for (int i = 0; i < count; ++i)
-        if (ids[i] < 0 || ids[i] >= config.vocab_size)
-            fail("a token id is out of range", std::to_string(ids[i]),
-                 "this model has ids 0 to " + std::to_string(config.vocab_size - 1));
-}
-
-// Null if on_chunk(tokens done, of all) ends it.
-inline const float* Transformer::forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk) {
-    check(ids, count);
-    for (int done = 0; done < count;) {
-        run_layers(ids + done, std::min(batch, count - done));
-        done += n;
-        if (on_chunk && !on_chunk(done, count)) return nullptr;
-        profiler.restart();
-    }
-    return compute_logits(n - 1, 1);
-}
-
-// Logits after each of up to 12 tokens, of which only the first is held then: the others are guesses, and keep() makes
-// the next one good. All is rounded as if the tokens had come one by one, so the logits are the same to the last bit.
-inline const float* Transformer::try_out(const int* ids, int count) {
-    check(ids, count);
-    run_layers(ids, count, true);
-    history.resize(history.size() - usize(count - 1));
-    return compute_logits(0, count);
-}
-inline void Transformer::keep(int id) {
-    history.push_back(id);
-    unread.clear();
-}
-
-inline void Transformer::forward_each(const int* ids, int count,
-                                      const std::function<void(int, const float*)>& on_logits) {
-    check(ids, count);
-    for (int done = 0; done < count; done += batch) {
-        run_layers(ids + done, std::min(batch, count - done));
-        for (int first = 0, chunk = n; first < chunk; first += kTile) {
-            const int m = std::min(kTile, chunk - first);
-            const float* rows_of_logits = compute_logits(first, m);
-            for (int t = 0; t < m; ++t)
-                on_logits(done + first + t, rows_of_logits + usize(t) * usize(config.vocab_size));
+    // Takes all tokens through the layers, a batch at a time; after each, body(its first token). False ends it.
+    template <class Body>
+    bool run_batches(const int* ids, int count, const Body& body) {
+        bool more = true;
+        for (int first = 0; first < count && more; first += batch) {
+            run_layers(ids + first, std::min(batch, count - first));
+            more = body(first);
             profiler.restart();
         }
+        return more;
     }
-}
 
-inline void Transformer::forward_hidden(const int* ids, int count,
-                                        const std::function<void(int, const float*)>& on_hidden) {
-    check(ids, count);
-    for (int done = 0; done < count; done += n) {
-        run_layers(ids + done, std::min(batch, count - done));
-        for (int t = 0; t < n; ++t) {
-            norm(model.weights.final_norm, row_of(x, hidden(), t), rows.data());
-            on_hidden(done + t, rows.data());
+    // Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
+    const float* compute_logits(int first, int count) {
+        layer = -1;
+        if (logits.floats.size() < usize(count) * usize(config.vocab_size)) logits.resize(count, config.vocab_size);
+        in.resize(model.dtype, count, config.hidden_size);
+        {
+            const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)}, count);
+            for (int t = 0; t < count; ++t) {
+                norm(model.weights.final_norm, x[first + t], own[0]);
+                in.set(kernels, t, 0, own[0], config.hidden_size);
+            }
         }
-        profiler.restart();
+        multiply("lm_head", model.head(), {}, logits, Then::store);
+        return logits[0];
     }
-}
 
-// A local layer's ring remembers a little more than its window; going back further than that, the tokens that stay are
-// processed again.
-inline void Transformer::rewind(int to) {
-    if (to < 0 || to > held())
-        fail("cannot rewind to this position", std::to_string(to), "choose 0 to " + std::to_string(held()));
-    unread.clear();
-    bool intact = to == 0;
-    if (!intact) {
-        intact = true;
-        for (const KvCache& cache : caches)
-            intact = intact && (written <= cache.slots || written - to <= cache.slots - config.sliding_window);
+    // Null if on_chunk(tokens done, of all) ends it.
+    const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {}) {
+        check(ids, count);
+        const auto go_on = [&](int first) { return !on_chunk || on_chunk(first + n, count); };
+        return run_batches(ids, count, go_on) ? compute_logits(n - 1, 1) : nullptr;
     }
-    history.resize(usize(to));
-    if (intact) return;
-    const std::vector<int> again = std::exchange(history, {});
-    written = 0;
-    for (int done = 0; done < to; done += batch) run_layers(again.data() + done, std::min(batch, to - done));
-}
+
+    void forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits) {
+        check(ids, count);
+        run_batches(ids, count, [&](int done) {
+            for (int first = 0, m; first < n; first += m) {
+                m = std::min(kTile, n - first);
+                compute_logits(first, m);
+                for (int t = 0; t < m; ++t) on_logits(done + first + t, logits[t]);
+                profiler.restart();
+            }
+            return true;
+        });
+    }
+
+    void forward_hidden(const int* ids, int count, const std::function<void(int, const float*)>& on_hidden) {
+        check(ids, count);
+        run_batches(ids, count, [&](int done) {
+            for (int t = 0; t < n; ++t) {
+                norm(model.weights.final_norm, x[t], own[0]);
+                on_hidden(done + t, own[0]);
+            }
+            return true;
+        });
+    }
+
+    // Logits after each of up to 12 tokens, of which only the first is held then: the others are guesses, and keep()
+    // makes the next one good. All is rounded as if the tokens had come one by one, so the logits are the same to the
+    // last bit.
+    const float* try_out(const int* ids, int count) {
+        check(ids, count);
+        run_layers(ids, count, true);
+        history.resize(history.size() - usize(count - 1));
+        return compute_logits(0, count);
+    }
+    void keep(int id) {
+        history.push_back(id);
+        unread.clear();
+    }
+
+    // A local layer's ring remembers a little more than its window; going back further than that, the tokens that stay
+    // are processed again.
+    void rewind(int to) {
+        if (to < 0 || to > held())
+            fail("cannot rewind to this position", std::to_string(to), "choose 0 to " + std::to_string(held()));
+        unread.clear();
+        const bool intact = to == 0 || std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
+                                return written <= cache.slots || written - to <= cache.slots - config.sliding_window;
+                            });
+        history.resize(usize(to));
+        if (intact) return;
+        const std::vector<int> again = std::exchange(history, {});
+        written = 0;
+        run_batches(again.data(), to, [](int) { return true; });
+    }
+};
 
 // ---- a session in a file: a header, the tokens, what the caches hold of them, and a hash of all that
 
@@ -5048,7 +5011,7 @@ Session::Impl& Session::impl() const {
 }
 const float* Session::forward(const int* tokens, int n) {
     impl().profiler.step(n, [&] { impl().forward(tokens, n); });
-    return impl().logits.data();
+    return impl().logits[0];
 }
 void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
     impl().profiler.step(n, [&] { impl().forward_each(tokens, n, on_logits); });
@@ -5073,7 +5036,7 @@ std::size_t Model::session_bytes(int context) const {
     const int batch = std::min(context, kBatch), q = c.num_heads * c.head_dim, pitch = round_up(c.head_dim, kGroup);
     std::size_t floats = usize(c.vocab_size + context);      // logits of a token, ids of all
     floats += usize(batch * c.num_heads * (2 * pitch + 2));  // attention's queries and sums
-    for (const std::size_t size : scratch_floats(c, batch, 1)) floats += size;
+    for (const int width : scratch_widths(c)) floats += usize(batch) * usize(width);
     const std::size_t input = Activations::row_bytes(dtype(), std::max(c.hidden_size, q)) +
                               Activations::row_bytes(dtype(), c.intermediate_size);
     const std::size_t cached = usize(c.num_kv_heads * (c.head_dim + pitch)) * (dtype() == DType::q8_0 ? 2 : 4);
