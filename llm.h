@@ -571,38 +571,23 @@ inline std::size_t utf8_complete_prefix(std::string_view text) {
 // unescaped in place, as an escape is never shorter than what it stands for. So a tokenizer.json of 33 MB and two
 // million values, half of them in pairs of strings, takes a tenth of a second.
 
-template <class T>
-struct Span {
-    Span(const std::vector<T>& list) : items(list.data()), count(list.size()) {}
-    const T* begin() const { return items; }
-    const T* end() const { return items + count; }
-    const T& operator[](std::size_t i) const { return items[i]; }
-    std::size_t size() const { return count; }
-    bool empty() const { return count == 0; }
-    const T* items;
-    std::size_t count;
-};
-
 class Json {
   public:
-    using Member = std::pair<std::string_view, Json>;  // key and value
+    using Array = std::vector<Json>;
+    using Object = std::vector<std::pair<std::string_view, Json>>;  // in the file's order
 
-    Json() = default;        // null
-    Json(Json&&) = default;  // never copied by mistake
-    Json& operator=(Json&&) = default;
-
-    bool is_null() const { return is<std::monostate>(); }
-    bool is_bool() const { return is<bool>(); }
-    bool is_number() const { return is<double>(); }
-    bool is_string() const { return is<std::string_view>(); }
-    bool is_array() const { return is<Array>(); }
+    bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
+    bool is_bool() const { return std::holds_alternative<bool>(value_); }
+    bool is_number() const { return std::holds_alternative<double>(value_); }
+    bool is_string() const { return std::holds_alternative<std::string_view>(value_); }
+    bool is_array() const { return std::holds_alternative<Array>(value_); }
 
     bool boolean() const { return as<bool>("true or false"); }
     double number() const { return as<double>("a number"); }
     std::string_view string() const { return as<std::string_view>("a string"); }
-    Span<Json> array() const { return as<Array>("an array"); }
-    Span<Member> members() const { return as<Object>("an object"); }  // in the file's order
-    std::uint64_t whole() const {                                     // a count, a size or an id
+    const Array& array() const { return as<Array>("an array"); }
+    const Object& members() const { return as<Object>("an object"); }
+    std::uint64_t whole() const {  // a count, a size or an id
         const double value = as<double>("a whole number");
         if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
         return static_cast<std::uint64_t>(value);
@@ -614,20 +599,15 @@ class Json {
         return nullptr;
     }
 
-  private:
-    friend class JsonParser;
-    using Array = std::vector<Json>;
-    using Object = std::vector<Member>;
     using Value = std::variant<std::monostate, bool, double, std::string_view, Array, Object>;
+    Json() = default;  // null
     Json(Value value, const std::string& document) : value_(std::move(value)), document_(&document) {}
+
+  private:
     template <class T>
-    bool is() const {
-        return std::holds_alternative<T>(value_);
-    }
-    template <class T>
-    const T& as(const char* what) const {
-        if (!is<T>()) wrong(what);
-        return *std::get_if<T>(&value_);
+    const T& as(const char* expected) const {
+        if (const T* value = std::get_if<T>(&value_)) return *value;
+        wrong(expected);
     }
     [[noreturn]] void wrong(const char* expected) const {
         fail(std::string("a value should be ") + expected, document_ ? *document_ : "JSON", "get the file again");
@@ -644,14 +624,12 @@ class JsonParser {
     Json document() {
         if (end_ - begin_ > 1 << 30) error("it is too large");
         Json root = value(0);
-        if (peek(), at_ != end_) error("something follows its end");
+        peek();
+        if (at_ != end_) error("something follows its end");
         return root;
     }
 
   private:
-    static constexpr std::size_t kMostValues = std::size_t{1} << 23;
-    static constexpr int kMostLevels = 64;
-
     [[noreturn]] void error(const char* what) const {
         fail(std::string("not valid JSON, ") + what, name_ + " at byte " + std::to_string(at_ - begin_),
              "it is damaged or incomplete: get it again");
@@ -669,29 +647,31 @@ class JsonParser {
     }
 
     Json value(int level) {
-        if (level > kMostLevels) error("it is nested too deeply");
-        if (++values_ > kMostValues) error("it holds too many values");
+        if (level > 64) error("it is nested too deeply");
+        if (++values_ > 1 << 23) error("it holds too many values");
         const char c = peek();
         if (c == '{') return {list<Json::Object>('}', level), name_};
         if (c == '[') return {list<Json::Array>(']', level), name_};
         if (c == '"') return {string(), name_};
-        if (c == 't') return literal("true", true);
-        if (c == 'f') return literal("false", false);
-        if (c == 'n') return literal("null", std::monostate());
+        if (skip("true")) return {true, name_};
+        if (skip("false")) return {false, name_};
+        if (skip("null")) return {std::monostate(), name_};
         return {number(), name_};
     }
 
-    Json literal(std::string_view word, Json::Value meaning) {
-        if (std::strncmp(at_, word.data(), word.size()) != 0) error("a value cannot be understood");
+    bool skip(std::string_view word) {
+        if (std::strncmp(at_, word.data(), word.size()) != 0) return false;
         at_ += word.size();
-        return {std::move(meaning), name_};
+        return true;
     }
 
     template <class List>
     List list(char close, int level) {
         List items;
         ++at_;
-        for (bool more = peek() != close; more;) {
+        bool more = peek() != close;
+        if (more) items.reserve(2);  // a merge has two
+        while (more) {
             if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
                 const std::string_view key = string();
@@ -711,7 +691,7 @@ class JsonParser {
     std::string_view string() {
         char* const start = ++at_;
         while (static_cast<unsigned char>(*at_) >= ' ' && *at_ != '"' && *at_ != '\\') ++at_;
-        char* out = at_;  // from the first escape on, what follows moves up
+        char* out = at_;  // after an escape, what follows moves forward
         while (*at_ != '"') {
             if (static_cast<unsigned char>(*at_) < ' ') error("a string has no end");
             if (*at_ == '\\') out = escape(out);
@@ -723,22 +703,17 @@ class JsonParser {
 
     char* escape(char* out) {
         static constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
-        if (at_[1] == 'u') return unicode_escape(out);
-        const std::size_t k = kNames.find(at_[1]);
-        if (k == std::string_view::npos) error("an escape is not known");
-        *out = kMeanings[k];
-        at_ += 2;
-        return out + 1;
-    }
-
-    char* unicode_escape(char* out) {
-        std::uint32_t code_point = hex4();
-        if (code_point >= 0xD800 && code_point < 0xDC00 && at_[0] == '\\' && at_[1] == 'u') {
-            const std::uint32_t low = hex4();
-            if (low < 0xDC00 || low > 0xDFFF) error("half of a surrogate pair is missing");
-            code_point = 0x10000 + ((code_point - 0xD800) << 10) + (low - 0xDC00);
+        if (const std::size_t k = kNames.find(at_[1]); k != std::string_view::npos) {
+            at_ += 2;
+            *out = kMeanings[k];
+            return out + 1;
         }
-        if (code_point >= 0xD800 && code_point < 0xE000) error("half of a surrogate pair is missing");
+        std::uint32_t code_point = hex4();
+        if (code_point >> 11 == 0xD800 >> 11) {  // above 0xFFFF: 10 bits each of a pair of surrogates
+            const std::uint32_t low = code_point < 0xDC00 ? hex4() : 0;
+            if (low >> 10 != 0xDC00 >> 10) error("half of a surrogate pair is missing");
+            code_point = 0x10000 + ((code_point & 0x3FF) << 10 | (low & 0x3FF));
+        }
         std::string bytes;
         utf8_append(bytes, code_point);
         return std::copy(bytes.begin(), bytes.end(), out);
@@ -746,6 +721,7 @@ class JsonParser {
 
     std::uint32_t hex4() {  // of \uXXXX
         static constexpr std::string_view kDigits = "0123456789abcdefABCDEF";
+        if (at_[0] != '\\' || at_[1] != 'u') error("an escape is not known");
         std::uint32_t value = 0;
         at_ += 2;
         for (int k = 0; k < 4; ++k, ++at_) {
@@ -865,27 +841,57 @@ inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block)
 // The readers below take n blocks to floats. Their inner loops have fixed lengths and `out` overlaps nothing
 // (__restrict), so that compilers turn them into SIMD code.
 
-template <class Bits, float (*ToF32)(Bits)>
-void floats_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+inline void f32_to_f32(const std::uint8_t* in, float* out, std::int64_t n) {
+    if (n > 0) std::memcpy(out, in, static_cast<std::size_t>(n) * sizeof(float));
+}
+
+template <float (*ToF32)(std::uint16_t)>
+void halves_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
     constexpr int kStep = 16;
-    for (; n >= kStep; n -= kStep, in += kStep * sizeof(Bits), out += kStep)
-        for (std::size_t i = 0; i < kStep; ++i) out[i] = ToF32(load<Bits>(in + i * sizeof(Bits)));
-    for (; n > 0; --n, in += sizeof(Bits)) *out++ = ToF32(load<Bits>(in));
+    for (; n >= kStep; n -= kStep, in += 2 * kStep, out += kStep)
+        for (int i = 0; i < kStep; ++i) out[i] = ToF32(load<std::uint16_t>(in + 2 * i));
+    for (; n > 0; --n, in += 2) *out++ = ToF32(load<std::uint16_t>(in));
 }
 
 inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load<std::uint16_t>(p)); }
-inline float f16_times(const std::uint8_t* p, int factor) { return f16_at(p) * static_cast<float>(factor); }
 
 inline void q8_0_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += 34, out += 32)
-        for (int i = 0; i < 32; ++i) out[i] = f16_times(in, static_cast<std::int8_t>(in[2 + i]));
+    for (; n > 0; --n, in += 34, out += 32) {
+        const float d = f16_at(in);
+        for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(static_cast<std::int8_t>(in[2 + i]));
+    }
+}
+
+// All other formats, whose integers q are packed. They have an offset, x = d * scale * (q - Offset), or a minimum,
+// x = d * scale * q - dmin * minimum. D is where d stands in a block (and dmin behind it), Low and High are the lower and
+// upper bits of q, and `Shared` values have the same scale and minimum.
+struct Factors {
+    int scale, minimum;
+};
+template <int Values, int Bytes, int D, int Offset, int Shared, Factors (*FactorsOf)(const std::uint8_t* block, int v),
+          class Low, class High>
+void packed_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    for (; n > 0; --n, in += Bytes) {
+        const float d = f16_at(in + D), dmin = Offset == 0 ? f16_at(in + D + 2) : 0;
+        for (int v = 0; v < Values; v += Shared, out += Shared) {
+            const Factors factors = FactorsOf(in, v);
+            const float scale = d * static_cast<float>(factors.scale);
+            const float minimum = Offset == 0 ? dmin * static_cast<float>(factors.minimum) : 0;
+            const Low low(in, v);
+            const High high(in, v);
+            for (int i = 0; i < Shared; ++i) {
+                const int q = low[i] | high[i] << Low::kBits;
+                out[i] = scale * static_cast<float>(q - Offset) - minimum;
+            }
+        }
+    }
 }
 
 // Integers of `Bits` bits in a block, from byte `At` on: of each `Run` bytes the lowest bits hold the first `Run`
 // integers, the bits above them the next ones, and so on. [i] is the integer i after the v-th.
 template <int At, int Bits, int Run = 32>
 struct Packed {
-    static constexpr int kBits = Bits, kOfRun = Run * 8 / Bits;
+    static constexpr int kBits = Bits, kOfRun = Run * 8 / (Bits ? Bits : 1);
     Packed(const std::uint8_t* block, int v)
         : bytes(block + At + v / kOfRun * Run + v % Run), shift(v % kOfRun / Run * Bits) {}
     int operator[](int i) const { return bytes[i] >> shift & ((1 << Bits) - 1); }
@@ -893,66 +899,33 @@ struct Packed {
     int shift;
 };
 
+using NoBits = Packed<0, 0>;
+
 template <int At>
-struct FifthBits {  // one after another in 4 bytes
-    FifthBits(const std::uint8_t* block, int v) {
-        const std::uint32_t word = load<std::uint32_t>(block + At) >> v;
-        for (int i = 0; i < 16; ++i) bits[i] = static_cast<std::uint8_t>(word >> i & 1);
-    }
-    int operator[](int i) const { return bits[i]; }
-    std::uint8_t bits[16];
+struct FifthBits {  // one after another; tested by a table, as SSE2 has no shifts by different amounts
+    FifthBits(const std::uint8_t* block, int v) : bits(load<std::uint16_t>(block + At + v / 8)) {}
+    int operator[](int i) const { return (bits & kMasks[i]) != 0; }
+    static constexpr std::uint16_t kMasks[] = {1,   2,   4,    8,    16,   32,   64,    128,
+                                               256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    std::uint16_t bits;
 };
 
-struct NoBits {
-    NoBits(const std::uint8_t*, int) {}
-    int operator[](int) const { return 0; }
-};
+inline Factors no_factors(const std::uint8_t*, int) { return {1, -1}; }  // x = d * q + m
+inline Factors q2_k_factors(const std::uint8_t* block, int v) { return {block[v / 16] & 15, block[v / 16] >> 4}; }
+inline Factors q6_k_factors(const std::uint8_t* block, int v) { return {load<std::int8_t>(block + 192 + v / 16), 0}; }
 
-struct Scale {
-    float scale, minimum;
-};
-
-// All formats of packed integers: x = scale * (q - Offset) - minimum, where `High` holds the upper bits of q, and 16
-// values have the same scale and minimum.
-template <int Values, int Bytes, Scale (*ScaleOf)(const std::uint8_t* block, int v), class Low, class High, int Offset>
-void packed_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += Bytes) {
-        for (int v = 0; v < Values; v += 16, out += 16) {
-            const Scale s = ScaleOf(in, v);
-            const Low low(in, v);
-            const High high(in, v);
-            for (int i = 0; i < 16; ++i) {
-                const int q = low[i] | high[i] << Low::kBits;
-                out[i] = s.scale * static_cast<float>(q - Offset) - s.minimum;
-            }
-        }
-    }
-}
-
-inline Scale scale_of_block(const std::uint8_t* block, int) { return {f16_at(block), 0}; }
-inline Scale scale_and_minimum(const std::uint8_t* block, int) { return {f16_at(block), -f16_at(block + 2)}; }
-
-inline Scale q2_k_scale(const std::uint8_t* block, int v) {  // 16 bytes of both, 4 bits each
-    return {f16_times(block + 80, block[v / 16] & 15), f16_times(block + 82, block[v / 16] >> 4)};
-}
-
-inline Scale q3_k_scale(const std::uint8_t* block, int v) {  // 8 bytes of the scales' low 4 bits, 4 bytes of the high 2
+inline Factors q3_k_factors(const std::uint8_t* block, int v) {  // the low 4 bits in 8 bytes, the upper 2 in 4 bytes
     const int g = v / 16, low = block[96 + g % 8] >> g / 8 * 4 & 15, high = block[104 + g % 4] >> g / 4 * 2 & 3;
-    return {f16_times(block + 108, (low | high << 4) - 32), 0};
+    return {(low | high << 4) - 32, 0};
 }
 
-// 32 values share both. The first four scales and minimums are the low 6 bits of 8 bytes, whose upper 2 bits belong on
-// top of the other four, which are the 4-bit halves of 4 bytes.
-inline Scale q45_k_scale(const std::uint8_t* block, int v) {
+// The first four scales and minimums are the low 6 bits of 8 bytes, whose upper 2 bits belong on top of the other four,
+// which are the 4-bit halves of 4 bytes.
+inline Factors q45_k_factors(const std::uint8_t* block, int v) {
     const int g = v / 32;
     const std::uint8_t *first = block + 4 + g % 4, *halves = block + 12 + g % 4;
-    const int s = g < 4 ? first[0] & 63 : (halves[0] & 15) | first[0] >> 6 << 4;
-    const int m = g < 4 ? first[4] & 63 : halves[0] >> 4 | first[4] >> 6 << 4;
-    return {f16_times(block, s), f16_times(block + 2, m)};
-}
-
-inline Scale q6_k_scale(const std::uint8_t* block, int v) {
-    return {f16_times(block + 208, static_cast<std::int8_t>(block[192 + v / 16])), 0};
+    if (g < 4) return {first[0] & 63, first[4] & 63};
+    return {(halves[0] & 15) | first[0] >> 6 << 4, halves[0] >> 4 | first[4] >> 6 << 4};
 }
 
 // `other` is in the file but not readable (integers, newer formats): an error only if it is used.
@@ -970,19 +943,19 @@ struct TypeTraits {
 inline const TypeTraits& traits(TensorType type) {
     // clang-format off
     static constexpr TypeTraits kTable[] = {
-        {"F32",   1,   4,   0,  "F32",  floats_to_f32<std::uint32_t, bits_to_f32>},
-        {"F16",   1,   2,   1,  "F16",  floats_to_f32<std::uint16_t, f16_to_f32>},
-        {"BF16",  1,   2,   30, "BF16", floats_to_f32<std::uint16_t, bf16_to_f32>},
-        {"Q4_0",  32,  18,  2,  "", packed_to_f32<32, 18, scale_of_block, Packed<2, 4, 16>, NoBits, 8>},
-        {"Q4_1",  32,  20,  3,  "", packed_to_f32<32, 20, scale_and_minimum, Packed<4, 4, 16>, NoBits, 0>},
-        {"Q5_0",  32,  22,  6,  "", packed_to_f32<32, 22, scale_of_block, Packed<6, 4, 16>, FifthBits<2>, 16>},
-        {"Q5_1",  32,  24,  7,  "", packed_to_f32<32, 24, scale_and_minimum, Packed<8, 4, 16>, FifthBits<4>, 0>},
+        {"F32",   1,   4,   0,  "F32",  f32_to_f32},
+        {"F16",   1,   2,   1,  "F16",  halves_to_f32<f16_to_f32>},
+        {"BF16",  1,   2,   30, "BF16", halves_to_f32<bf16_to_f32>},
+        {"Q4_0",  32,  18,  2,  "", packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
+        {"Q4_1",  32,  20,  3,  "", packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
+        {"Q5_0",  32,  22,  6,  "", packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
+        {"Q5_1",  32,  24,  7,  "", packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
         {"Q8_0",  32,  34,  8,  "", q8_0_to_f32},
-        {"Q2_K",  256, 84,  10, "", packed_to_f32<256, 84, q2_k_scale, Packed<16, 2>, NoBits, 0>},
-        {"Q3_K",  256, 110, 11, "", packed_to_f32<256, 110, q3_k_scale, Packed<32, 2>, Packed<0, 1>, 4>},
-        {"Q4_K",  256, 144, 12, "", packed_to_f32<256, 144, q45_k_scale, Packed<16, 4>, NoBits, 0>},
-        {"Q5_K",  256, 176, 13, "", packed_to_f32<256, 176, q45_k_scale, Packed<48, 4>, Packed<16, 1>, 0>},
-        {"Q6_K",  256, 210, 14, "", packed_to_f32<256, 210, q6_k_scale, Packed<0, 4, 64>, Packed<128, 2>, 32>},
+        {"Q2_K",  256, 84,  10, "", packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
+        {"Q3_K",  256, 110, 11, "", packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
+        {"Q4_K",  256, 144, 12, "", packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
+        {"Q5_K",  256, 176, 13, "", packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
+        {"Q6_K",  256, 210, 14, "", packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
         {"other", 1,   0,   -1, "", nullptr},
     };
     // clang-format on
@@ -2303,9 +2276,7 @@ struct Tensor {
     std::uint64_t bytes = 0;   // 0 in a GGUF where the type is `other`
 
     std::uint64_t elements() const {
-        std::uint64_t product = 1;
-        for (const std::uint64_t n : shape) product *= n;
-        return product;
+        return std::accumulate(shape.begin(), shape.end(), std::uint64_t{1}, std::multiplies<>());
     }
 };
 
@@ -2376,7 +2347,8 @@ inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, con
         check(tensor.offset >= end, tensor, "overlaps another one");
         end = tensor.offset + tensor.bytes;
         tensor.offset += data;
-        check(checkpoint.tensors.try_emplace(tensor.name, std::move(tensor)).second, tensor, "is there twice");
+        if (!checkpoint.tensors.try_emplace(tensor.name, std::move(tensor)).second)
+            damaged("two tensors are named " + shown(tensor.name), file);
     }
 }
 
@@ -3198,7 +3170,7 @@ class TokenizerLoader {
         check_rules(member(root, "normalizer"), member(root, "pre_tokenizer"));
         check_model(model);
 
-        const auto vocabulary = need(model, "vocab").members();
+        const auto& vocabulary = need(model, "vocab").members();
         const Json& added = member(root, "added_tokens");
         const std::size_t count = vocabulary.size() + (added.is_array() ? added.array().size() : 0);
         std::vector<Token> tokens;
@@ -3207,7 +3179,7 @@ class TokenizerLoader {
             for (const Json& token : added.array()) put(tokens, count, need(token, "id"), added_token(token));
         set_vocabulary(tokens);
 
-        const auto merges = member(model, "merges").array();
+        const auto& merges = member(model, "merges").array();
         result_->merges = HashTable<Tokenizer::Impl::Merge>(merges.size());
         for (const Json& merge : merges) {  // "left right", since 2024 ["left", "right"]
             if (merge.is_string()) add_merge(merge.string());
@@ -3269,7 +3241,7 @@ class TokenizerLoader {
             for (const Json& part : parts.array())
                 if (text_member(part, "type") == "TemplateProcessing") return read_bos(part);
         if (text_member(processor, "type") == "TemplateProcessing") {
-            const auto steps = need(processor, "single").array();
+            const auto& steps = need(processor, "single").array();
             if (steps.empty() || steps.size() > 2 || !steps[steps.size() - 1].find("Sequence"))
                 unsupported("with a template other than bos and the text");
             if (steps.size() == 2) set_bos(text_member(member(steps[0], "SpecialToken"), "id"));
@@ -3289,7 +3261,7 @@ class TokenizerLoader {
     void read_vocab_and_merges() {
         if (has("added_tokens.json")) unsupported("with added_tokens.json and no tokenizer.json");
         const JsonDocument document = read_json("vocab.json");
-        const auto vocabulary = document.root().members();
+        const auto& vocabulary = document.root().members();
         std::vector<Token> tokens;
         for (const auto& [spelling, id] : vocabulary) {
             const bool special = spelling == "<|endoftext|>";
