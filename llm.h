@@ -810,8 +810,9 @@ inline float f16_to_f32(std::uint16_t value) {
 
 inline std::uint16_t f32_to_f16(float value) {
     const std::uint32_t bits = f32_to_bits(value), magnitude = bits & 0x7FFFFFFF;
-    std::uint32_t half = (magnitude + 0xFFF + (magnitude >> 13 & 1) - (112u << 23)) >> 13;  // to nearest, ties to even
-    if (magnitude > 0x7F800000) half = 0x7E00;                                              // nan
+    // To nearest, ties to even.
+    std::uint32_t half = (magnitude + 0xFFF + (magnitude >> 13 & 1) - (112u << 23)) >> 13;
+    if (magnitude > 0x7F800000) half = 0x7E00;        // nan
     else if (magnitude >= 0x477FF000) half = 0x7C00;  // rounds to 2^16, which is infinite here
     else if (magnitude < 0x38800000)                  // small: the sum rounds to units of 2^-24
         half = f32_to_bits(bits_to_f32(magnitude) + 0.5f) - f32_to_bits(0.5f);
@@ -2282,7 +2283,7 @@ struct Tensor {
 
 struct GgufValue {
     enum class Kind { integer, real, boolean, string, integers, reals, strings };
-    Kind kind;
+    Kind kind = Kind::integer;
     std::int64_t i = 0;  // integer, boolean
     double f = 0;        // real
     std::string_view s;
