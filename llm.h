@@ -340,6 +340,7 @@ LLM_END
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
+#include <variant>
 #ifndef LLM_NO_THREADS
 #include <atomic>
 #include <condition_variable>
@@ -375,9 +376,6 @@ namespace detail {
 // Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. A model
 // file comes from the internet, so nothing in it is believed: sizes, offsets and counts are checked before use, and
 // text from it is cleaned before it gets into a message.
-//
-// needs: <algorithm> <cerrno> <cmath> <cstring> <filesystem> <limits> <memory> <string> <string_view> <system_error>
-//        <unordered_map> <utility> <vector>; unix: <fcntl.h> <unistd.h>; elsewhere: <fstream> <mutex>
 
 [[noreturn]] inline void fail(const std::string& what, const std::string& where, const std::string& remedy) {
     throw Error(what + ": " + where + ": " + remedy);
@@ -440,7 +438,7 @@ class File {
         if (status.type() == std::filesystem::file_type::not_found) fail("no such file", path, "check the path");
         if (!error && !is_regular_file(status)) fail("not a file", path, "name a model file or directory");
         if (!error) size_ = std::filesystem::file_size(to_path(path), error);
-        if (!error) error = open();
+        if (!error && !open()) error.assign(errno ? errno : EIO, std::generic_category());
         if (error) fail("cannot open (" + error.message() + ")", path, "check its permissions");
     }
     File(const File&) = delete;
@@ -450,11 +448,10 @@ class File {
 
     // Threads may read at the same time.
     void read(std::uint64_t offset, void* destination, std::size_t bytes) const {
-        if (offset > size_ || bytes > size_ - offset) {
+        if (offset > size_ || bytes > size_ - offset)
             fail("the file ends too early", path_, "it is damaged or incomplete: download it again");
-        }
         for (char* out = static_cast<char*>(destination); bytes > 0;) {
-            const std::size_t got = read_some(offset, out, std::min(bytes, kMostAtOnce));
+            const std::size_t got = read_some(offset, out, std::min(bytes, std::size_t{1} << 30));
             if (got == 0) fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
             offset += got;
             out += got;
@@ -463,9 +460,8 @@ class File {
     }
 
     std::string read_all(std::uint64_t limit) const {
-        if (size_ > limit) {
+        if (size_ > limit)
             fail("the file is larger than " + std::to_string(limit >> 20) + " MB", path_, "is it the right one?");
-        }
         std::string text(static_cast<std::size_t>(size_), '\0');
         read(0, text.data(), text.size());
         return text;
@@ -475,16 +471,12 @@ class File {
     ~File() { ::close(descriptor_); }
 
   private:
-    std::error_code open() {
-        descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-        return descriptor_ < 0 ? std::error_code(errno, std::system_category()) : std::error_code();
-    }
+    bool open() { return (descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) >= 0; }
     std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
         if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return 0;
         for (;;) {
             const auto got = ::pread(descriptor_, out, bytes, static_cast<off_t>(offset));
-            if (got >= 0) return static_cast<std::size_t>(got);
-            if (errno != EINTR) return 0;
+            if (got >= 0 || errno != EINTR) return got < 0 ? 0 : static_cast<std::size_t>(got);
         }
     }
     int descriptor_ = -1;
@@ -492,10 +484,7 @@ class File {
     ~File() = default;
 
   private:
-    std::error_code open() {
-        stream_.open(to_path(path_), std::ios::binary);
-        return stream_ ? std::error_code() : std::make_error_code(std::errc::io_error);
-    }
+    bool open() { return stream_.open(to_path(path_), std::ios::binary), stream_.is_open(); }
     std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
 #ifndef LLM_NO_THREADS
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -510,26 +499,23 @@ class File {
 #endif
     mutable std::ifstream stream_;
 #endif
-    static constexpr std::size_t kMostAtOnce = std::size_t{1} << 30;
     std::string path_;
     std::uint64_t size_ = 0;
 };
 
-// Decodes the character at text[i] and returns its length in bytes. A byte that starts no valid character counts as
-// one of length 1 with code_point 0xFFFFFFFF.
+// Decodes the character at text[i] (RFC 3629) and returns its length in bytes. A byte that starts no valid character
+// counts as one of length 1 with code_point 0xFFFFFFFF.
 inline int utf8_decode(std::string_view text, std::size_t i, std::uint32_t& code_point) {
-    const auto byte = [&](std::size_t k) { return static_cast<std::uint32_t>(static_cast<unsigned char>(text[k])); };
-    const std::uint32_t first = byte(i);
+    const std::uint32_t first = static_cast<unsigned char>(text[i]);
     code_point = first;
     if (first < 0x80) return 1;
-    const int length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
     code_point = 0xFFFFFFFF;
+    const int length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
     if (first < 0xC2 || first > 0xF4 || text.size() - i < static_cast<std::size_t>(length)) return 1;
     std::uint32_t value = first & (0x7Fu >> length);
-    for (int k = 1; k < length; ++k) {
-        const std::uint32_t next = byte(i + static_cast<std::size_t>(k));
+    for (const char next : text.substr(i + 1, static_cast<std::size_t>(length - 1))) {
         if ((next & 0xC0) != 0x80) return 1;
-        value = value << 6 | (next & 0x3F);
+        value = value << 6 | static_cast<std::uint32_t>(next & 0x3F);
     }
     const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
     const bool surrogate = value >= 0xD800 && value < 0xE000;
@@ -547,140 +533,85 @@ inline void utf8_append(std::string& out, std::uint32_t code_point) {
 
 // How many bytes of `text` can be shown now: all but a last character that is not complete yet.
 inline std::size_t utf8_complete_prefix(std::string_view text) {
-    for (std::size_t held = 1; held <= 3 && held <= text.size(); ++held) {
-        const std::size_t start = text.size() - held;
-        if ((text[start] & 0xC0) == 0x80) continue;   // the middle of a character: look further back
-        for (const char filler : {'\x80', '\xBF'}) {  // complete if a continuation makes it valid
-            const std::string tail = std::string(text.substr(start)).append(3, filler);
-            std::uint32_t code_point;
-            if (utf8_decode(tail, 0, code_point) > static_cast<int>(held)) return start;
-        }
-        break;
+    std::size_t start = text.size();
+    while (start > 0 && text.size() - start < 3 && (text[start - 1] & 0xC0) == 0x80) --start;  // its continuations
+    if (start == 0) return text.size();
+    --start;
+    for (const char filler : {'\x80', '\xBF'}) {  // it is not complete if more of them make it valid
+        std::uint32_t ignored;
+        const std::string longer = std::string(text.substr(start)).append(3, filler);
+        if (utf8_decode(longer, 0, ignored) > static_cast<int>(text.size() - start)) return start;
     }
     return text.size();
 }
 
 // ==== JSON ===========================================================================================================
 //
-// A document owns its text, and its values are views into it: strings are unescaped in place (an escape is never
-// shorter than what it stands for). A value takes 24 bytes; the elements of an array, and the keys and values of an
-// object in turn, lie side by side in a pool. That makes a tokenizer.json of 33 MB and two million values cheap.
-
-template <class T>
-struct Span {
-    const T* items;
-    std::size_t count;
-    const T* begin() const { return items; }
-    const T* end() const { return items + count; }
-    const T& operator[](std::size_t i) const { return items[i]; }
-    std::size_t size() const { return count; }
-    bool empty() const { return count == 0; }
-};
-class JsonMembers;
+// JSON (RFC 8259) describes Hugging Face's models. A document owns its text, and strings are views into it: they are
+// unescaped in place, as an escape is never shorter than what it stands for. So a tokenizer.json of 33 MB and two
+// million values, half of them in pairs of strings, takes a tenth of a second.
 
 class Json {
   public:
-    enum class Type : std::uint8_t { null, boolean, number, string, array, object };
-    Type type() const { return type_; }
-    bool is_null() const { return type_ == Type::null; }
-    bool is_bool() const { return type_ == Type::boolean; }
-    bool is_number() const { return type_ == Type::number; }
-    bool is_string() const { return type_ == Type::string; }
-    bool is_array() const { return type_ == Type::array; }
-    bool is_object() const { return type_ == Type::object; }
+    using Array = std::vector<Json>;
+    using Object = std::vector<std::pair<std::string_view, Json>>;  // in the file's order
 
-    bool boolean() const { return expect(Type::boolean, "true or false").number_ != 0; }
-    double number() const { return expect(Type::number, "a number").number_; }
-    std::string_view string() const {
-        expect(Type::string, "a string");
-        return {text_, size_};
-    }
+    bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
+    bool is_bool() const { return std::holds_alternative<bool>(value_); }
+    bool is_number() const { return std::holds_alternative<double>(value_); }
+    bool is_string() const { return std::holds_alternative<std::string_view>(value_); }
+    bool is_array() const { return std::holds_alternative<Array>(value_); }
+
+    bool boolean() const { return as<bool>("true or false"); }
+    double number() const { return as<double>("a number"); }
+    std::string_view string() const { return as<std::string_view>("a string"); }
+    const Array& array() const { return as<Array>("an array"); }
+    const Object& members() const { return as<Object>("an object"); }
     std::uint64_t whole() const {  // a count, a size or an id
-        const double value = expect(Type::number, "a whole number").number_;
+        const double value = as<double>("a whole number");
         if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
         return static_cast<std::uint64_t>(value);
     }
-    Span<Json> array() const { return {expect(Type::array, "an array").items_, size_}; }
-    JsonMembers members() const;                   // of an object, in file order
-    const Json* find(std::string_view key) const;  // nullptr: no object or no such member; the last of several
+    const Json* find(std::string_view key) const {  // nullptr: no object or no such member; the last of several
+        const auto* members = std::get_if<Object>(&value_);
+        for (std::size_t i = members ? members->size() : 0; i-- > 0;)
+            if ((*members)[i].first == key) return &(*members)[i].second;
+        return nullptr;
+    }
+
+    using Value = std::variant<std::monostate, bool, double, std::string_view, Array, Object>;
+    Json() = default;  // null
+    Json(Value value, const std::string& document) : value_(std::move(value)), document_(&document) {}
 
   private:
-    friend class JsonParser;
-    friend class JsonMembers;
-    const Json& expect(Type type, const char* what) const {
-        if (type_ != type) wrong(what);
-        return *this;
+    template <class T>
+    const T& as(const char* expected) const {
+        if (const T* value = std::get_if<T>(&value_)) return *value;
+        wrong(expected);
     }
     [[noreturn]] void wrong(const char* expected) const {
         fail(std::string("a value should be ") + expected, document_ ? *document_ : "JSON", "get the file again");
     }
-    Type type_ = Type::null;
-    std::uint32_t size_ = 0;  // bytes of a string, elements of an array, members of an object
-    union {
-        double number_ = 0;  // also true and false
-        const char* text_;
-        const Json* items_;  // array: [size_], object: [2 * size_] keys and values in turn
-    };
+    Value value_;
     const std::string* document_ = nullptr;  // its name, for messages
-};
-
-// The members of an object: pairs of key and value.
-class JsonMembers {
-  public:
-    struct Iterator {
-        const Json* at;
-        std::pair<std::string_view, const Json&> operator*() const { return {{at->text_, at->size_}, at[1]}; }
-        bool operator!=(const Iterator& other) const { return at != other.at; }
-        Iterator& operator++() {
-            at += 2;
-            return *this;
-        }
-    };
-    JsonMembers(const Json* items, std::size_t size) : items_(items), size_(size) {}
-    Iterator begin() const { return {items_}; }
-    Iterator end() const { return {items_ + 2 * size_}; }
-    std::size_t size() const { return size_; }
-
-  private:
-    const Json* items_;
-    std::size_t size_;
-};
-
-inline JsonMembers Json::members() const { return {expect(Type::object, "an object").items_, size_}; }
-
-inline const Json* Json::find(std::string_view key) const {
-    if (type_ != Type::object) return nullptr;
-    for (std::size_t i = size_; i-- > 0;) {
-        const Json& name = items_[2 * i];
-        if (std::string_view(name.text_, name.size_) == key) return &items_[2 * i + 1];
-    }
-    return nullptr;
-}
-
-// What values point to. On the heap, so that a document can be moved.
-struct JsonStorage {
-    std::string name, text;
-    std::vector<std::unique_ptr<Json[]>> pools;
 };
 
 class JsonParser {
   public:
-    explicit JsonParser(JsonStorage& storage) : storage_(storage), begin_(storage.text.data()), at_(begin_) {}
+    JsonParser(std::string& text, const std::string& name)
+        : name_(name), begin_(text.data()), end_(begin_ + text.size()), at_(begin_) {}
 
     Json document() {
-        if (storage_.text.size() > kMostBytes) error("it is too large");
-        const Json root = value(0);
+        if (end_ - begin_ > 1 << 30) error("it is too large");
+        Json root = value(0);
         peek();
-        if (at_ != begin_ + storage_.text.size()) error("something follows its end");
+        if (at_ != end_) error("something follows its end");
         return root;
     }
 
   private:
-    static constexpr std::size_t kMostBytes = std::size_t{1} << 30, kMostValues = std::size_t{1} << 23;
-    static constexpr int kMostLevels = 64;
-
     [[noreturn]] void error(const char* what) const {
-        fail(std::string("not valid JSON, ") + what, storage_.name + " at byte " + std::to_string(at_ - begin_),
+        fail(std::string("not valid JSON, ") + what, name_ + " at byte " + std::to_string(at_ - begin_),
              "it is damaged or incomplete: get it again");
     }
 
@@ -695,106 +626,74 @@ class JsonParser {
         ++at_;
     }
 
-    Json make(Json::Type type, std::size_t size) {
-        if (++values_ > kMostValues) error("it holds too many values");
-        Json json;
-        json.type_ = type;
-        json.size_ = static_cast<std::uint32_t>(size);
-        json.document_ = &storage_.name;
-        return json;
-    }
-
     Json value(int level) {
-        if (level > kMostLevels) error("it is nested too deeply");
+        if (level > 64) error("it is nested too deeply");
+        if (++values_ > 1 << 23) error("it holds too many values");
         const char c = peek();
-        if (c == '{') return container(Json::Type::object, '}', level);
-        if (c == '[') return container(Json::Type::array, ']', level);
-        if (c == '"') return string();
-        if (c == 't') return literal("true", Json::Type::boolean, 1);
-        if (c == 'f') return literal("false", Json::Type::boolean, 0);
-        if (c == 'n') return literal("null", Json::Type::null, 0);
-        return number();
+        if (c == '{') return {list<Json::Object>('}', level), name_};
+        if (c == '[') return {list<Json::Array>(']', level), name_};
+        if (c == '"') return {string(), name_};
+        if (skip("true")) return {true, name_};
+        if (skip("false")) return {false, name_};
+        if (skip("null")) return {std::monostate(), name_};
+        return {number(), name_};
     }
 
-    Json literal(std::string_view word, Json::Type type, double number) {
-        if (std::strncmp(at_, word.data(), word.size()) != 0) error("a value cannot be understood");
+    bool skip(std::string_view word) {
+        if (std::strncmp(at_, word.data(), word.size()) != 0) return false;
         at_ += word.size();
-        Json json = make(type, 0);
-        json.number_ = number;
-        return json;
+        return true;
     }
 
-    // Items gather at the end of open_, which all levels share, and move to the pool once their number is known.
-    Json container(Json::Type type, char close, int level) {
-        const std::size_t first = open_.size();
+    template <class List>
+    List list(char close, int level) {
+        List items;
         ++at_;
-        for (bool more = peek() != close; more;) {
-            if (type == Json::Type::object) {
+        bool more = peek() != close;
+        if (more) items.reserve(2);  // a merge has two
+        while (more) {
+            if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
-                open_.push_back(string());
+                const std::string_view key = string();
                 expect(':', "a colon is missing");
+                items.emplace_back(key, value(level + 1));
+                ++values_;
+            } else {
+                items.push_back(value(level + 1));
             }
-            open_.push_back(value(level + 1));
             more = peek() == ',';
             if (more) ++at_;
         }
         expect(close, "a comma or the closing bracket is missing");
-        const std::size_t count = open_.size() - first;
-        Json json = make(type, type == Json::Type::object ? count / 2 : count);
-        json.items_ = keep(open_.data() + first, count);
-        open_.resize(first);
-        return json;
+        return items;
     }
 
-    const Json* keep(const Json* items, std::size_t count) {
-        if (count > room_) {
-            room_ = std::max<std::size_t>(count, storage_.pools.empty() ? 64 : 16384);
-            storage_.pools.push_back(std::make_unique<Json[]>(room_));
-            next_ = storage_.pools.back().get();
-        }
-        std::copy(items, items + count, next_);
-        room_ -= count;
-        next_ += count;
-        return next_ - count;
-    }
-
-    Json string() {
+    std::string_view string() {
         char* const start = ++at_;
         while (static_cast<unsigned char>(*at_) >= ' ' && *at_ != '"' && *at_ != '\\') ++at_;
-        char* out = at_;
+        char* out = at_;  // after an escape, what follows moves forward
         while (*at_ != '"') {
             if (static_cast<unsigned char>(*at_) < ' ') error("a string has no end");
-            if (*at_ == '\\') {
-                out = escape(out);
-            } else {
-                *out++ = *at_++;
-            }
+            if (*at_ == '\\') out = escape(out);
+            else *out++ = *at_++;
         }
         ++at_;
-        Json json = make(Json::Type::string, static_cast<std::size_t>(out - start));
-        json.text_ = start;
-        return json;
+        return {start, static_cast<std::size_t>(out - start)};
     }
 
     char* escape(char* out) {
         static constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
-        const char name = at_[1];
-        if (name == 'u') return unicode_escape(out);
-        const std::size_t k = kNames.find(name);
-        if (k == std::string_view::npos) error("an escape is not known");
-        *out = kMeanings[k];
-        at_ += 2;
-        return out + 1;
-    }
-
-    char* unicode_escape(char* out) {
-        std::uint32_t code_point = hex4();
-        if (code_point >= 0xD800 && code_point < 0xDC00 && at_[0] == '\\' && at_[1] == 'u') {
-            const std::uint32_t low = hex4();
-            if (low < 0xDC00 || low > 0xDFFF) error("half of a surrogate pair is missing");
-            code_point = 0x10000 + ((code_point - 0xD800) << 10) + (low - 0xDC00);
+        if (const std::size_t k = kNames.find(at_[1]); k != std::string_view::npos) {
+            at_ += 2;
+            *out = kMeanings[k];
+            return out + 1;
         }
-        if (code_point >= 0xD800 && code_point < 0xE000) error("half of a surrogate pair is missing");
+        std::uint32_t code_point = hex4();
+        if (code_point >> 11 == 0xD800 >> 11) {  // above 0xFFFF: 10 bits each of a pair of surrogates
+            const std::uint32_t low = code_point < 0xDC00 ? hex4() : 0;
+            if (low >> 10 != 0xDC00 >> 10) error("half of a surrogate pair is missing");
+            code_point = 0x10000 + ((code_point & 0x3FF) << 10 | (low & 0x3FF));
+        }
         std::string bytes;
         utf8_append(bytes, code_point);
         return std::copy(bytes.begin(), bytes.end(), out);
@@ -802,6 +701,7 @@ class JsonParser {
 
     std::uint32_t hex4() {  // of \uXXXX
         static constexpr std::string_view kDigits = "0123456789abcdefABCDEF";
+        if (at_[0] != '\\' || at_[1] != 'u') error("an escape is not known");
         std::uint32_t value = 0;
         at_ += 2;
         for (int k = 0; k < 4; ++k, ++at_) {
@@ -814,7 +714,7 @@ class JsonParser {
 
     // Not strtod, which reads "0.5" as 0 where the program's locale writes a comma. Exact up to 15 digits and 10^22,
     // more than people write; beyond, the last bits may differ.
-    Json number() {
+    double number() {
         const auto digits = [this](double& number) {
             const char* const first = at_;
             for (; *at_ >= '0' && *at_ <= '9'; ++at_) number = number * 10 + (*at_ - '0');
@@ -824,7 +724,7 @@ class JsonParser {
         const bool negative = *at_ == '-';
         if (negative) ++at_;
         const bool zero = *at_ == '0';
-        double value = 0, exponent = 0;
+        double value = 0, exponent = 0, power = 0;
         if (digits(value) > 1 && zero) error("a number starts with 0");
         if (*at_ == '.') {
             ++at_;
@@ -833,41 +733,35 @@ class JsonParser {
         if (*at_ == 'e' || *at_ == 'E') {
             const double sign = *++at_ == '-' ? -1 : 1;
             if (*at_ == '-' || *at_ == '+') ++at_;
-            double power = 0;
             digits(power);
             exponent += sign * power;
         }
         if (value != 0) value = exponent < 0 ? value / std::pow(10.0, -exponent) : value * std::pow(10.0, exponent);
         if (!std::isfinite(value)) error("a number is too large");
-        Json json = make(Json::Type::number, 0);
-        json.number_ = negative ? -value : value;
-        return json;
+        return negative ? -value : value;
     }
 
-    JsonStorage& storage_;
-    char* const begin_;
-    char* at_;
-    std::vector<Json> open_;
-    std::size_t values_ = 0, room_ = 0;
-    Json* next_ = nullptr;  // where the last pool has room
+    const std::string& name_;
+    char *const begin_, *const end_, *at_;
+    std::size_t values_ = 0;
 };
 
 class JsonDocument {
   public:
-    JsonDocument() = default;  // null
     static JsonDocument parse(std::string text, std::string name) {
         JsonDocument document;
-        document.storage_ = std::make_unique<JsonStorage>();
-        document.storage_->text = std::move(text);
-        document.storage_->name = std::move(name);
-        document.root_ = JsonParser(*document.storage_).document();
+        document.data_ = std::make_unique<Data>(Data{std::move(name), std::move(text), {}});
+        document.data_->root = JsonParser(document.data_->text, document.data_->name).document();
         return document;
     }
-    const Json& root() const { return root_; }
+    const Json& root() const { return data_->root; }
 
   private:
-    std::unique_ptr<JsonStorage> storage_;
-    Json root_;
+    struct Data {
+        std::string name, text;
+        Json root;
+    };
+    std::unique_ptr<Data> data_;  // values point to it: it stays where it is when a document is moved
 };
 
 // ==== NUMBERS ========================================================================================================
@@ -896,16 +790,12 @@ inline float f16_to_f32(std::uint16_t value) {
 
 inline std::uint16_t f32_to_f16(float value) {
     const std::uint32_t bits = f32_to_bits(value), magnitude = bits & 0x7FFFFFFF;
-    std::uint32_t half;
-    if (magnitude > 0x7F800000) {
-        half = 0x7E00;  // nan
-    } else if (magnitude >= 0x477FF000) {
-        half = 0x7C00;  // rounds to 2^16, which is infinite here
-    } else if (magnitude < 0x38800000) {
-        half = f32_to_bits(bits_to_f32(magnitude) + 0.5f) - f32_to_bits(0.5f);  // the sum rounds to units of 2^-24
-    } else {
-        half = (magnitude + 0xFFF + (magnitude >> 13 & 1) - (112u << 23)) >> 13;  // to nearest, ties to even
-    }
+    // To nearest, ties to even.
+    std::uint32_t half = (magnitude + 0xFFF + (magnitude >> 13 & 1) - (112u << 23)) >> 13;
+    if (magnitude > 0x7F800000) half = 0x7E00;        // nan
+    else if (magnitude >= 0x477FF000) half = 0x7C00;  // rounds to 2^16, which is infinite here
+    else if (magnitude < 0x38800000)                  // small: the sum rounds to units of 2^-24
+        half = f32_to_bits(bits_to_f32(magnitude) + 0.5f) - f32_to_bits(0.5f);
     return static_cast<std::uint16_t>(half | (bits >> 16 & 0x8000));
 }
 
@@ -929,20 +819,19 @@ inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block)
     }
 }
 
-// The readers below take n blocks to 32 or 256 floats each. Their inner loops have fixed lengths and `out` overlaps
-// nothing (__restrict), so that compilers turn them into SIMD code.
+// The readers below take n blocks to floats. Their inner loops have fixed lengths and `out` overlaps nothing
+// (__restrict), so that compilers turn them into SIMD code.
+
+inline void f32_to_f32(const std::uint8_t* in, float* out, std::int64_t n) {
+    if (n > 0) std::memcpy(out, in, static_cast<std::size_t>(n) * sizeof(float));
+}
 
 template <float (*ToF32)(std::uint16_t)>
 void halves_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
     constexpr int kStep = 16;
-    for (; n >= kStep; n -= kStep, in += 2 * kStep, out += kStep) {
+    for (; n >= kStep; n -= kStep, in += 2 * kStep, out += kStep)
         for (int i = 0; i < kStep; ++i) out[i] = ToF32(load<std::uint16_t>(in + 2 * i));
-    }
-    for (int i = 0; i < n; ++i) out[i] = ToF32(load<std::uint16_t>(in + 2 * i));
-}
-
-inline void f32_to_f32(const std::uint8_t* in, float* out, std::int64_t n) {
-    if (n > 0) std::memcpy(out, in, static_cast<std::size_t>(n) * sizeof(float));
+    for (; n > 0; --n, in += 2) *out++ = ToF32(load<std::uint16_t>(in));
 }
 
 inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load<std::uint16_t>(p)); }
@@ -954,98 +843,70 @@ inline void q8_0_to_f32(const std::uint8_t* in, float* __restrict out, std::int6
     }
 }
 
-// Q4_0, Q4_1, Q5_0, Q5_1: d, perhaps m, perhaps 32 fifth bits, then the low halves of 16 bytes and the high ones.
-template <int Bits, bool HasMinimum>
-void q45_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += 16, out += 32) {
-        const float d = f16_at(in), m = HasMinimum ? f16_at(in + 2) : 0;
-        in += HasMinimum ? 4 : 2;
-        const std::uint32_t fifth = Bits == 5 ? load<std::uint32_t>(in) : 0;
-        in += Bits == 5 ? 4 : 0;
-        std::uint8_t q[32];
-        for (int i = 0; i < 16; ++i) q[i] = in[i] & 15;
-        for (int i = 0; i < 16; ++i) q[i + 16] = in[i] >> 4;
-        for (int i = 0; i < 32 && Bits == 5; ++i) q[i] |= static_cast<std::uint8_t>((fifth >> i & 1) << 4);
-        for (int i = 0; i < 32; ++i) {
-            out[i] = HasMinimum ? d * static_cast<float>(q[i]) + m : d * static_cast<float>(q[i] - (1 << (Bits - 1)));
-        }
-    }
-}
-
-// Q2_K, 84 bytes: 16 bytes of scale and minimum (4 bits each), 64 bytes of 2-bit integers, d, dmin.
-// A byte holds four integers that are 32 values apart.
-inline void q2_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += 84) {
-        const float d = f16_at(in + 80), dmin = f16_at(in + 82);
-        for (int g = 0; g < 16; ++g, out += 16) {
-            const std::uint8_t* q = in + 16 + g / 8 * 32 + g % 2 * 16;
-            const float s = d * static_cast<float>(in[g] & 15), m = dmin * static_cast<float>(in[g] >> 4);
-            const int shift = g / 2 % 4 * 2;
-            for (int i = 0; i < 16; ++i) out[i] = s * static_cast<float>(q[i] >> shift & 3) - m;
-        }
-    }
-}
-
-// Q3_K, 110 bytes: 32 bytes of third bits, 64 bytes as in Q2_K, 12 bytes of 6-bit scales, d.
-inline void q3_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += 110) {
-        const float d = f16_at(in + 108);
-        const std::uint8_t* scales = in + 96;
-        for (int g = 0; g < 16; ++g, out += 16) {
-            const std::uint8_t *third = in + g % 2 * 16, *q = in + 32 + g / 8 * 32 + g % 2 * 16;
-            const int low = scales[g % 8] >> g / 8 * 4 & 15, high = scales[8 + g % 4] >> g / 4 * 2 & 3;
-            const float s = d * static_cast<float>((low | high << 4) - 32);
-            const int shift = g / 2 % 4 * 2, bit = g / 2;
-            for (int i = 0; i < 16; ++i) {
-                out[i] = s * static_cast<float>((q[i] >> shift & 3) + (third[i] >> bit & 1) * 4 - 4);
+// All other formats, whose integers q are packed. They have an offset, x = d * scale * (q - Offset), or a minimum,
+// x = d * scale * q - dmin * minimum. D is where d stands in a block (and dmin behind it), Low and High are the lower and
+// upper bits of q, and `Shared` values have the same scale and minimum.
+struct Factors {
+    int scale, minimum;
+};
+template <int Values, int Bytes, int D, int Offset, int Shared, Factors (*FactorsOf)(const std::uint8_t* block, int v),
+          class Low, class High>
+void packed_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    for (; n > 0; --n, in += Bytes) {
+        const float d = f16_at(in + D), dmin = Offset == 0 ? f16_at(in + D + 2) : 0;
+        for (int v = 0; v < Values; v += Shared, out += Shared) {
+            const Factors factors = FactorsOf(in, v);
+            const float scale = d * static_cast<float>(factors.scale);
+            const float minimum = Offset == 0 ? dmin * static_cast<float>(factors.minimum) : 0;
+            const Low low(in, v);
+            const High high(in, v);
+            for (int i = 0; i < Shared; ++i) {
+                const int q = low[i] | high[i] << Low::kBits;
+                out[i] = scale * static_cast<float>(q - Offset) - minimum;
             }
         }
     }
 }
 
-// Q4_K, 144 bytes: d, dmin, 12 bytes of 6-bit scales and minimums, 128 bytes of 4-bit integers, two of which are 32
-// values apart. Q5_K, 176 bytes: 32 bytes of fifth bits before the integers.
-template <int Bits>
-void q45_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    constexpr int kFifths = Bits == 5 ? 32 : 0;
-    for (; n > 0; --n, in += 144 + kFifths) {
-        const float d = f16_at(in), dmin = f16_at(in + 2);
-        const std::uint8_t *scales = in + 4, *fifth = in + 16;
-        for (int g = 0; g < 8; ++g, out += 32) {
-            // The first four scales and minimums are whole; of the others, bits 4 and 5 sit on top of the first ones.
-            const std::uint8_t *whole = scales + g % 4, *halves = scales + 8 + g % 4;
-            const int s = g < 4 ? whole[0] & 63 : (halves[0] & 15) | whole[0] >> 6 << 4;
-            const int m = g < 4 ? whole[4] & 63 : halves[0] >> 4 | whole[4] >> 6 << 4;
-            const float ds = d * static_cast<float>(s), dm = dmin * static_cast<float>(m);
-            const std::uint8_t* q = in + 16 + kFifths + g / 2 * 32;
-            const int shift = g % 2 * 4;
-            for (int i = 0; i < 32; ++i) {
-                const int high = Bits == 5 ? (fifth[i] >> g & 1) << 4 : 0;
-                out[i] = ds * static_cast<float>((q[i] >> shift & 15) | high) - dm;
-            }
-        }
-    }
+// Integers of `Bits` bits in a block, from byte `At` on: of each `Run` bytes the lowest bits hold the first `Run`
+// integers, the bits above them the next ones, and so on. [i] is the integer i after the v-th.
+template <int At, int Bits, int Run = 32>
+struct Packed {
+    static constexpr int kBits = Bits, kOfRun = Run * 8 / (Bits ? Bits : 1);
+    Packed(const std::uint8_t* block, int v)
+        : bytes(block + At + v / kOfRun * Run + v % Run), shift(v % kOfRun / Run * Bits) {}
+    int operator[](int i) const { return bytes[i] >> shift & ((1 << Bits) - 1); }
+    const std::uint8_t* bytes;
+    int shift;
+};
+
+using NoBits = Packed<0, 0>;
+
+template <int At>
+struct FifthBits {  // one after another; tested by a table, as SSE2 has no shifts by different amounts
+    FifthBits(const std::uint8_t* block, int v) : bits(load<std::uint16_t>(block + At + v / 8)) {}
+    int operator[](int i) const { return (bits & kMasks[i]) != 0; }
+    static constexpr std::uint16_t kMasks[] = {1,   2,   4,    8,    16,   32,   64,    128,
+                                               256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    std::uint16_t bits;
+};
+
+inline Factors no_factors(const std::uint8_t*, int) { return {1, -1}; }  // x = d * q + m
+inline Factors q2_k_factors(const std::uint8_t* block, int v) { return {block[v / 16] & 15, block[v / 16] >> 4}; }
+inline Factors q6_k_factors(const std::uint8_t* block, int v) { return {load<std::int8_t>(block + 192 + v / 16), 0}; }
+
+inline Factors q3_k_factors(const std::uint8_t* block, int v) {  // the low 4 bits in 8 bytes, the upper 2 in 4 bytes
+    const int g = v / 16, low = block[96 + g % 8] >> g / 8 * 4 & 15, high = block[104 + g % 4] >> g / 4 * 2 & 3;
+    return {(low | high << 4) - 32, 0};
 }
 
-// Q6_K, 210 bytes: 128 bytes of low 4 bits, 64 bytes of high 2 bits, 16 int8 scales, d.
-inline void q6_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += 210) {
-        const float d = f16_at(in + 208);
-        for (int g = 0; g < 16; ++g, out += 16) {
-            const std::uint8_t* low = in + g / 8 * 64 + g % 4 * 16;
-            const std::uint8_t* high = in + 128 + g / 8 * 32 + g % 2 * 16;
-            const float s = d * static_cast<float>(static_cast<std::int8_t>(in[192 + g]));
-            const int low_shift = g / 4 % 2 * 4, high_shift = g / 2 % 4 * 2;
-            for (int i = 0; i < 16; ++i) {
-                const int q = (low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4;
-                out[i] = s * static_cast<float>(q - 32);
-            }
-        }
-    }
-}
-
-[[noreturn]] inline void other_to_f32(const std::uint8_t*, float*, std::int64_t) {
-    fail("a tensor's type cannot be read", "tensor data", "use F32, F16, BF16 or one of the Q types");
+// The first four scales and minimums are the low 6 bits of 8 bytes, whose upper 2 bits belong on top of the other four,
+// which are the 4-bit halves of 4 bytes.
+inline Factors q45_k_factors(const std::uint8_t* block, int v) {
+    const int g = v / 32;
+    const std::uint8_t *first = block + 4 + g % 4, *halves = block + 12 + g % 4;
+    if (g < 4) return {first[0] & 63, first[4] & 63};
+    return {(halves[0] & 15) | first[0] >> 6 << 4, halves[0] >> 4 | first[4] >> 6 << 4};
 }
 
 // `other` is in the file but not readable (integers, newer formats): an error only if it is used.
@@ -1061,31 +922,32 @@ struct TypeTraits {
 };
 
 inline const TypeTraits& traits(TensorType type) {
+    // clang-format off
     static constexpr TypeTraits kTable[] = {
-        {"F32", 1, 4, 0, "F32", f32_to_f32},
-        {"F16", 1, 2, 1, "F16", halves_to_f32<f16_to_f32>},
-        {"BF16", 1, 2, 30, "BF16", halves_to_f32<bf16_to_f32>},
-        {"Q4_0", 32, 18, 2, "", q45_to_f32<4, false>},
-        {"Q4_1", 32, 20, 3, "", q45_to_f32<4, true>},
-        {"Q5_0", 32, 22, 6, "", q45_to_f32<5, false>},
-        {"Q5_1", 32, 24, 7, "", q45_to_f32<5, true>},
-        {"Q8_0", 32, 34, 8, "", q8_0_to_f32},
-        {"Q2_K", 256, 84, 10, "", q2_k_to_f32},
-        {"Q3_K", 256, 110, 11, "", q3_k_to_f32},
-        {"Q4_K", 256, 144, 12, "", q45_k_to_f32<4>},
-        {"Q5_K", 256, 176, 13, "", q45_k_to_f32<5>},
-        {"Q6_K", 256, 210, 14, "", q6_k_to_f32},
-        {"other", 1, 0, -1, "", other_to_f32},
+        {"F32",   1,   4,   0,  "F32",  f32_to_f32},
+        {"F16",   1,   2,   1,  "F16",  halves_to_f32<f16_to_f32>},
+        {"BF16",  1,   2,   30, "BF16", halves_to_f32<bf16_to_f32>},
+        {"Q4_0",  32,  18,  2,  "", packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
+        {"Q4_1",  32,  20,  3,  "", packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
+        {"Q5_0",  32,  22,  6,  "", packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
+        {"Q5_1",  32,  24,  7,  "", packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
+        {"Q8_0",  32,  34,  8,  "", q8_0_to_f32},
+        {"Q2_K",  256, 84,  10, "", packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
+        {"Q3_K",  256, 110, 11, "", packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
+        {"Q4_K",  256, 144, 12, "", packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
+        {"Q5_K",  256, 176, 13, "", packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
+        {"Q6_K",  256, 210, 14, "", packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
+        {"other", 1,   0,   -1, "", nullptr},
     };
+    // clang-format on
     return kTable[static_cast<std::size_t>(type)];
 }
 
 template <class Matches>
 TensorType find_type(const Matches& matches) {
-    for (int t = 0; t < static_cast<int>(TensorType::other); ++t) {
-        if (matches(traits(static_cast<TensorType>(t)))) return static_cast<TensorType>(t);
-    }
-    return TensorType::other;
+    int t = 0;
+    while (t < static_cast<int>(TensorType::other) && !matches(traits(static_cast<TensorType>(t)))) ++t;
+    return static_cast<TensorType>(t);
 }
 
 // ==== MEMORY AND THREADS =============================================================================================
@@ -2289,15 +2151,13 @@ struct Tensor {
     std::uint64_t bytes = 0;   // 0 in a GGUF where the type is `other`
 
     std::uint64_t elements() const {
-        std::uint64_t product = 1;
-        for (const std::uint64_t n : shape) product *= n;
-        return product;
+        return std::accumulate(shape.begin(), shape.end(), std::uint64_t{1}, std::multiplies<>());
     }
 };
 
 struct GgufValue {
-    enum class Kind { none, integer, real, boolean, string, integers, reals, strings };
-    Kind kind = Kind::none;
+    enum class Kind { integer, real, boolean, string, integers, reals, strings };
+    Kind kind = Kind::integer;
     std::int64_t i = 0;  // integer, boolean
     double f = 0;        // real
     std::string_view s;
@@ -2308,7 +2168,7 @@ struct GgufValue {
 
 struct Checkpoint {
     std::string path;
-    std::string format;  // "safetensors", "safetensors, 2 shards", "GGUF v3"
+    std::string format = "safetensors";  // or "safetensors, 2 shards", "GGUF v3"
     bool is_gguf = false;
     std::unordered_map<std::string, Tensor> tensors;
     JsonDocument config = JsonDocument::parse("{}", "config.json");  // empty in a GGUF
@@ -2317,11 +2177,11 @@ struct Checkpoint {
     std::vector<std::unique_ptr<File>> files;     // what tensors point to
     std::vector<std::unique_ptr<char[]>> header;  // GGUF: what the texts of metadata point to
 
+    const File& open(const std::string& name) { return *files.emplace_back(std::make_unique<File>(name)); }
     const Tensor* find(const std::string& name) const {
         const auto it = tensors.find(name);
         return it == tensors.end() ? nullptr : &it->second;
     }
-
     std::string directory() const {
         if (is_directory(path)) return path;
         const auto parent = to_path(path).parent_path().u8string();
@@ -2334,69 +2194,71 @@ constexpr std::size_t kMostTensors = 65536;  // of a file; the largest models ha
 [[noreturn]] inline void damaged(const std::string& what, const File& file) {
     fail(what, file.path(), "the file is damaged or incomplete: download it again");
 }
+inline void check(bool good, const Tensor& tensor, const char* problem) {
+    if (!good) damaged("tensor " + shown(tensor.name) + " " + problem, *tensor.file);
+}
 
-// Adds a file's tensors, which must not share a byte or a name.
-inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, const File& file) {
+// What its shape and type take.
+inline std::uint64_t bytes_of(const Tensor& tensor) {
+    const TypeTraits& type = traits(tensor.type);
+    const auto block = static_cast<std::uint64_t>(type.block);
+    std::uint64_t size = 1;
+    for (const std::uint64_t n : tensor.shape) check(checked_multiply(size, n), tensor, "has an impossible shape");
+    check(block == 1 || tensor.shape.back() % block == 0, tensor, "has rows that are no whole number of blocks");
+    size /= block;
+    check(checked_multiply(size, static_cast<std::uint64_t>(type.bytes)), tensor, "has an impossible shape");
+    return size;
+}
+
+// Adds a file's tensors, whose offsets count from `data` on. They lie inside and do not share a byte or a name.
+inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, const File& file, std::uint64_t data) {
+    const std::uint64_t room = file.size() - std::min(data, file.size());
     std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
         return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes;
     });
     std::uint64_t end = 0;
     for (Tensor& tensor : tensors) {
-        if (tensor.offset < end) damaged("tensor " + shown(tensor.name) + " overlaps another one", file);
+        check(tensor.offset <= room && tensor.bytes <= room - tensor.offset, tensor, "lies outside of the file");
+        check(tensor.offset >= end, tensor, "overlaps another one");
         end = tensor.offset + tensor.bytes;
-        const std::string name = tensor.name;
-        if (!checkpoint.tensors.emplace(name, std::move(tensor)).second) {
-            damaged("two tensors are named " + shown(name), file);
-        }
+        tensor.offset += data;
+        if (!checkpoint.tensors.try_emplace(tensor.name, std::move(tensor)).second)
+            damaged("two tensors are named " + shown(tensor.name), file);
     }
 }
 
 // ---- safetensors ----
 
-inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const File& file, std::uint64_t data) {
-    const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
-    const auto check = [&](bool good, const char* what) {
-        if (!good) damaged("tensor " + shown(name) + what, file);
-    };
-    check(dtype && shape && range && range->array().size() == 2, " lacks dtype, shape or data_offsets");
+inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const File& file) {
     Tensor tensor;
     tensor.name = name;
     tensor.file = &file;
+    const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
+    check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
     const std::string_view type = dtype->string();
     tensor.type = find_type([&](const TypeTraits& t) { return !type.empty() && type == t.safetensors_name; });
-    std::uint64_t size = 1;
-    for (const Json& n : shape->array()) {
-        tensor.shape.push_back(n.whole());
-        check(checked_multiply(size, tensor.shape.back()), " has an impossible shape");
-    }
-    const std::uint64_t begin = range->array()[0].whole(), end = range->array()[1].whole();
-    check(begin <= end && end <= file.size() - data, " lies outside of the file");
-    tensor.offset = data + begin;
+    for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
+    const std::uint64_t begin = range->array()[0].whole(), end = range->array()[1].whole(), size = bytes_of(tensor);
+    check(begin <= end, tensor, "lies outside of the file");
+    tensor.offset = begin;
     tensor.bytes = end - begin;
-    const auto element = static_cast<std::uint64_t>(traits(tensor.type).bytes);  // 0: not known, and never read
-    check(element == 0 || (checked_multiply(size, element) && size == tensor.bytes),
-          " has a size that is not its shape's");
+    check(tensor.type == TensorType::other || size == tensor.bytes, tensor, "has a size that is not its shape's");
     return tensor;
 }
 
-inline void read_safetensors(Checkpoint& checkpoint, const std::string& path) {
-    checkpoint.files.push_back(std::make_unique<File>(path));
-    const File& file = *checkpoint.files.back();
+inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
     std::uint64_t length = 0;
     if (file.size() >= sizeof length) file.read(0, &length, sizeof length);
-    if (length < 2 || length > 100000000 || length > file.size() - sizeof length) {
+    if (length < 2 || length > 100000000 || length > file.size() - sizeof length)
         damaged("no safetensors header (perhaps a Git LFS pointer instead of the file)", file);
-    }
     std::string text(static_cast<std::size_t>(length), '\0');
     file.read(sizeof length, text.data(), text.size());
-    const JsonDocument header = JsonDocument::parse(std::move(text), "the header of " + path);
+    const JsonDocument header = JsonDocument::parse(std::move(text), "the header of " + file.path());
     std::vector<Tensor> tensors;
-    for (const auto& [name, entry] : header.root().members()) {
-        if (name == "__metadata__") continue;
-        tensors.push_back(safetensors_tensor(name, entry, file, sizeof length + length));
-        if (tensors.size() > kMostTensors) damaged("an impossible number of tensors", file);
-    }
-    add_tensors(checkpoint, std::move(tensors), file);
+    for (const auto& [name, entry] : header.root().members())
+        if (name != "__metadata__") tensors.push_back(safetensors_tensor(name, entry, file));
+    if (tensors.size() > kMostTensors) damaged("an impossible number of tensors", file);
+    add_tensors(checkpoint, std::move(tensors), file, sizeof length + length);
 }
 
 // A name from the internet must not lead out of the directory.
@@ -2414,23 +2276,20 @@ inline void read_shards(Checkpoint& checkpoint, const std::string& directory, co
     for (const auto& [tensor, value] : map->members()) {
         const std::string_view shard = value.string();
         if (shards.count(shard)) continue;
-        if (!is_plain_file_name(shard)) {
+        if (!is_plain_file_name(shard))
             fail("a shard is not a file of the model's directory", index_path + " names " + shown(shard),
                  "do not trust this model");
-        }
         const std::string path = directory + "/" + std::string(shard);
-        if (!file_exists(path)) {
+        if (!file_exists(path))
             fail("a part of the model is missing", path, "download all files that " + index_path + " names");
-        }
-        read_safetensors(checkpoint, path);
-        shards[shard] = checkpoint.files.back().get();
+        shards[shard] = &checkpoint.open(path);
+        read_safetensors(checkpoint, *shards[shard]);
     }
     for (const auto& [name, value] : map->members()) {
         const Tensor* tensor = checkpoint.find(std::string(name));
-        if (!tensor || tensor->file != shards[value.string()]) {
+        if (!tensor || tensor->file != shards[value.string()])
             fail("tensor " + shown(name) + " is not in its shard", directory + "/" + std::string(value.string()),
                  "the shards are of different models or damaged: download them again");
-        }
     }
     checkpoint.format = "safetensors, " + std::to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
 }
@@ -2454,11 +2313,9 @@ class GgufReader {
             file_.read(position_, pieces_.back().get(), static_cast<std::size_t>(left_));
             next_piece_ = std::min<std::uint64_t>(2 * next_piece_, 8 << 20);
         }
-        const char* taken = at_;
-        at_ += n;
         left_ -= n;
         position_ += n;
-        return taken;
+        return std::exchange(at_, at_ + n);
     }
 
     template <class T>
@@ -2480,21 +2337,30 @@ class GgufReader {
     }
 
     GgufValue value() {
-        const auto type = number<std::uint32_t>();
-        if (type == kArray) {
-            const auto of = number<std::uint32_t>();
-            return items(of, count(bytes_of(of)));
-        }
-        GgufValue value = items(type, 1);
-        if (value.kind == GgufValue::Kind::strings) {
-            value.kind = GgufValue::Kind::string;
-            value.s = value.strings[0];
-        } else if (value.kind == GgufValue::Kind::reals) {
-            value.kind = GgufValue::Kind::real;
-            value.f = value.reals[0];
+        auto type = number<std::uint32_t>();
+        const bool is_array = type == kArray;
+        if (is_array) type = number<std::uint32_t>();
+        static constexpr std::uint8_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};  // of a string: its length's
+        if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file_);
+        const unsigned bytes = kBytes[type];
+        const std::size_t n = is_array ? count(bytes) : 1;
+        using Kind = GgufValue::Kind;
+        GgufValue value;
+        if (type == kString) {
+            value.kind = is_array ? Kind::strings : Kind::string;
+            value.s = fill(value.strings, n, [&] { return string(); });
+        } else if (type == kF32 || type == kF64) {
+            value.kind = is_array ? Kind::reals : Kind::real;
+            value.f = fill(value.reals, n, [&] { return type == kF32 ? number<float>() : number<double>(); });
         } else {
-            value.kind = type == kBool ? GgufValue::Kind::boolean : GgufValue::Kind::integer;
-            value.i = value.integers[0];
+            value.kind = is_array ? Kind::integers : type == kBool ? Kind::boolean : Kind::integer;
+            const bool is_signed = type == kI8 || type == kI16 || type == kI32 || type == kI64;
+            const std::uint64_t sign = is_signed ? std::uint64_t{1} << (8 * bytes - 1) : 0;
+            value.i = fill(value.integers, n, [&] {
+                std::uint64_t bits = 0;
+                std::memcpy(&bits, take(bytes), bytes);
+                return static_cast<std::int64_t>((bits ^ sign) - sign);
+            });
         }
         return value;
     }
@@ -2503,35 +2369,11 @@ class GgufReader {
     static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 24;
     enum : std::uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
 
-    unsigned bytes_of(std::uint32_t type) const {  // of a string: its length, the least it takes
-        static constexpr std::uint8_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};
-        if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file_);
-        return kBytes[type];
-    }
-
-    GgufValue items(std::uint32_t type, std::size_t n) {
-        GgufValue value;
-        const unsigned bytes = bytes_of(type);
-        const std::uint64_t sign = std::uint64_t{1} << (8 * bytes - 1);
-        if (type == kString) {
-            value.kind = GgufValue::Kind::strings;
-            value.strings.resize(n);
-            for (std::string_view& item : value.strings) item = string();
-        } else if (type == kF32 || type == kF64) {
-            value.kind = GgufValue::Kind::reals;
-            value.reals.resize(n);
-            for (double& item : value.reals) item = type == kF32 ? number<float>() : number<double>();
-        } else {
-            const bool is_signed = type == kI8 || type == kI16 || type == kI32 || type == kI64;
-            value.kind = GgufValue::Kind::integers;
-            value.integers.resize(n);
-            for (std::int64_t& item : value.integers) {
-                std::uint64_t bits = 0;
-                std::memcpy(&bits, take(bytes), bytes);
-                item = static_cast<std::int64_t>(is_signed ? (bits ^ sign) - sign : bits);
-            }
-        }
-        return value;
+    template <class T, class Read>
+    static T fill(std::vector<T>& items, std::size_t n, const Read& read) {  // and returns the first
+        items.resize(n);
+        for (T& item : items) item = read();
+        return n == 0 ? T() : items[0];
     }
 
     const File& file_;
@@ -2540,29 +2382,22 @@ class GgufReader {
     const char* at_ = nullptr;
 };
 
-// A tensor whose offset still counts from the start of the data, which is known only at the end of the header.
-inline Tensor gguf_tensor(GgufReader& reader, const File& file) {
+inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t alignment) {
     Tensor tensor;
     tensor.name = reader.string();
-    const auto check = [&](bool good, const char* what) {
-        if (!good) damaged("tensor " + shown(tensor.name) + what, file);
-    };
+    tensor.file = &file;
     const auto dimensions = reader.number<std::uint32_t>();
-    check(dimensions >= 1 && dimensions <= 4, " has an impossible number of dimensions");
-    std::uint64_t elements = 1;
-    for (std::uint32_t k = 0; k < dimensions; ++k) {
-        tensor.shape.insert(tensor.shape.begin(), reader.number<std::uint64_t>());
-        check(tensor.shape[0] > 0 && checked_multiply(elements, tensor.shape[0]), " has an impossible shape");
+    check(dimensions >= 1 && dimensions <= 4, tensor, "has an impossible number of dimensions");
+    tensor.shape.resize(dimensions);
+    for (std::uint32_t k = dimensions; k-- > 0;) {
+        tensor.shape[k] = reader.number<std::uint64_t>();
+        check(tensor.shape[k] > 0, tensor, "has an impossible shape");
     }
     const auto id = reader.number<std::uint32_t>();
     tensor.type = find_type([&](const TypeTraits& t) { return static_cast<std::uint32_t>(t.gguf_id) == id; });
-    const TypeTraits& type = traits(tensor.type);
-    const auto block = static_cast<std::uint64_t>(type.block);
-    check(tensor.shape.back() % block == 0, " has rows that are no whole number of blocks");
-    tensor.bytes = elements / block;
-    check(checked_multiply(tensor.bytes, static_cast<std::uint64_t>(type.bytes)), " has an impossible shape");
+    tensor.bytes = bytes_of(tensor);
     tensor.offset = reader.number<std::uint64_t>();
-    tensor.file = &file;
+    check(tensor.offset % alignment == 0, tensor, "lies outside of the file's alignment");
     return tensor;
 }
 
@@ -2572,78 +2407,60 @@ inline std::uint64_t gguf_integer(const Checkpoint& checkpoint, const char* key,
     return static_cast<std::uint64_t>(it->second.i);
 }
 
-inline std::uint32_t gguf_version(GgufReader& reader, const File& file) {
-    reader.take(4);  // the magic, which was seen before
-    const auto version = reader.number<std::uint32_t>();
-    if (version == 2 || version == 3) return version;
-    const bool swapped = (version & 0xFFFF) == 0;
-    fail(swapped ? "a GGUF file for big-endian machines" : "GGUF version " + std::to_string(version), file.path(),
-         swapped ? "get the little-endian one" : "get or make one of version 3");
-}
-
-inline void read_gguf(Checkpoint& checkpoint, std::unique_ptr<File> opened) {
-    const File& file = *checkpoint.files.emplace_back(std::move(opened));
+inline void read_gguf(Checkpoint& checkpoint, const File& file) {
     GgufReader reader(file, checkpoint.header);
+    const bool swapped_magic = *reader.take(4) == 'F';
+    const auto version = reader.number<std::uint32_t>();
+    if (swapped_magic || (version & 0xFFFF) == 0)
+        fail("a GGUF file for big-endian machines", file.path(), "get the little-endian one");
+    if (version != 2 && version != 3)
+        fail("GGUF version " + std::to_string(version), file.path(), "get or make one of version 3");
     checkpoint.is_gguf = true;
-    checkpoint.format = "GGUF v" + std::to_string(gguf_version(reader, file));
+    checkpoint.format = "GGUF v" + std::to_string(version);
     const std::size_t tensor_count = reader.count(32), pairs = reader.count(13);  // the shortest ones' bytes
     if (pairs > kMostTensors || tensor_count > kMostTensors) damaged("an impossible count in the header", file);
     for (std::size_t k = 0; k < pairs; ++k) {
         const std::string key(reader.string());
         if (!checkpoint.metadata.emplace(key, reader.value()).second) damaged("two values of " + shown(key), file);
     }
-    if (gguf_integer(checkpoint, "split.count", 1) > 1) {
+    if (gguf_integer(checkpoint, "split.count", 1) > 1)
         fail("this is one part of a model", file.path(), "join the parts with llama-gguf-split --merge");
-    }
-    std::vector<Tensor> tensors;
-    for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file));
     const std::uint64_t alignment = gguf_integer(checkpoint, "general.alignment", 32);
-    if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0) {
+    if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
         damaged("an impossible general.alignment", file);
-    }
-    const std::uint64_t data = (reader.position() + alignment - 1) / alignment * alignment;
-    const std::uint64_t room = file.size() - std::min(data, file.size());
-    for (Tensor& tensor : tensors) {
-        if (tensor.offset % alignment != 0 || tensor.offset > room || tensor.bytes > room - tensor.offset) {
-            damaged("tensor " + shown(tensor.name) + " lies outside of the file", file);
-        }
-        tensor.offset += data;
-    }
-    add_tensors(checkpoint, std::move(tensors), file);
+    std::vector<Tensor> tensors;
+    for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file, alignment));
+    add_tensors(checkpoint, std::move(tensors), file, (reader.position() + alignment - 1) / alignment * alignment);
 }
 
 // ---- both ----
 
+// A .gguf file, a .safetensors file beside its config.json, or a directory with these.
 inline Checkpoint open_checkpoint(const std::string& path) {
     Checkpoint checkpoint;
     checkpoint.path = path;
-    checkpoint.format = "safetensors";
-    const bool whole_directory = is_directory(path);
     const std::string directory = checkpoint.directory(), single = directory + "/model.safetensors";
-    if (!whole_directory) {
-        auto file = std::make_unique<File>(path);
-        char magic[4] = {};
-        if (file->size() >= sizeof magic) file->read(0, magic, sizeof magic);
-        const std::string_view text(magic, sizeof magic);
-        if (text == "FUGG") fail("a GGUF file for big-endian machines", path, "get the little-endian one");
-        if (text == "GGUF") {
-            read_gguf(checkpoint, std::move(file));
+    const std::string index = single + ".index.json", config = directory + "/config.json";
+    const File* file = nullptr;
+    if (!is_directory(path)) {
+        file = &checkpoint.open(path);
+        std::string magic(4, '\0');
+        if (file->size() >= magic.size()) file->read(0, magic.data(), magic.size());
+        if (magic == "GGUF" || magic == "FUGG") {
+            read_gguf(checkpoint, *file);
             return checkpoint;
         }
-        if (to_path(path).extension() != ".safetensors") {
+        if (to_path(path).extension() != ".safetensors")
             fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
-        }
-    } else if (!file_exists(single) && !file_exists(single + ".index.json")) {
+    } else if (file_exists(single)) {
+        file = &checkpoint.open(single);
+    } else if (!file_exists(index)) {
         fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
     }
-    const std::string config = directory + "/config.json";
     if (!file_exists(config)) fail("the model's description is missing", config, "put config.json beside the weights");
     checkpoint.config = JsonDocument::parse(File(config).read_all(1 << 24), config);
-    if (whole_directory && !file_exists(single)) {
-        read_shards(checkpoint, directory, single + ".index.json");
-    } else {
-        read_safetensors(checkpoint, whole_directory ? single : path);
-    }
+    if (file) read_safetensors(checkpoint, *file);
+    else read_shards(checkpoint, directory, index);
     return checkpoint;
 }
 
@@ -3228,7 +3045,7 @@ class TokenizerLoader {
         check_rules(member(root, "normalizer"), member(root, "pre_tokenizer"));
         check_model(model);
 
-        const auto vocabulary = need(model, "vocab").members();
+        const auto& vocabulary = need(model, "vocab").members();
         const Json& added = member(root, "added_tokens");
         const std::size_t count = vocabulary.size() + (added.is_array() ? added.array().size() : 0);
         std::vector<Token> tokens;
@@ -3237,7 +3054,7 @@ class TokenizerLoader {
             for (const Json& token : added.array()) put(tokens, count, need(token, "id"), added_token(token));
         set_vocabulary(tokens);
 
-        const auto merges = member(model, "merges").array();
+        const auto& merges = member(model, "merges").array();
         result_->merges = HashTable<Tokenizer::Impl::Merge>(merges.size());
         for (const Json& merge : merges) {  // "left right", since 2024 ["left", "right"]
             if (merge.is_string()) add_merge(merge.string());
@@ -3299,7 +3116,7 @@ class TokenizerLoader {
             for (const Json& part : parts.array())
                 if (text_member(part, "type") == "TemplateProcessing") return read_bos(part);
         if (text_member(processor, "type") == "TemplateProcessing") {
-            const auto steps = need(processor, "single").array();
+            const auto& steps = need(processor, "single").array();
             if (steps.empty() || steps.size() > 2 || !steps[steps.size() - 1].find("Sequence"))
                 unsupported("with a template other than bos and the text");
             if (steps.size() == 2) set_bos(text_member(member(steps[0], "SpecialToken"), "id"));
@@ -3319,7 +3136,7 @@ class TokenizerLoader {
     void read_vocab_and_merges() {
         if (has("added_tokens.json")) unsupported("with added_tokens.json and no tokenizer.json");
         const JsonDocument document = read_json("vocab.json");
-        const auto vocabulary = document.root().members();
+        const auto& vocabulary = document.root().members();
         std::vector<Token> tokens;
         for (const auto& [spelling, id] : vocabulary) {
             const bool special = spelling == "<|endoftext|>";
