@@ -2940,38 +2940,35 @@ struct Token {
 };
 
 // Token ids to spellings and back.
-class Vocabulary {
-  public:
-    int size() const { return static_cast<int>(tokens_.size()); }
-    const Token& operator[](int id) const { return tokens_[static_cast<std::size_t>(id)]; }
-    Token& operator[](int id) { return tokens_[static_cast<std::size_t>(id)]; }
+struct Vocabulary {
+    int size() const { return static_cast<int>(tokens.size()); }
+    const Token& operator[](int id) const { return tokens[static_cast<std::size_t>(id)]; }
+    Token& operator[](int id) { return tokens[static_cast<std::size_t>(id)]; }
     // The token that is spelled like a and b joined, or -1.
     int find(std::string_view a, std::string_view b = {}) const {
-        const int id = table_.slots[table_.find(hash(b, hash(a)))].value.id;
+        const int id = table.slots[table.find(hash(b, hash(a)))].value.id;
         if (id < 0) return -1;
         const std::string_view found = (*this)[id].spelling;
         const bool same = found.size() == a.size() + b.size() && found.substr(0, a.size()) == a;
         return same && found.substr(a.size()) == b ? id : -1;
     }
-    void assign(std::vector<Token> tokens, const std::string& where) {
-        tokens_ = std::move(tokens);
-        table_ = HashTable(tokens_.size());
+    void assign(std::vector<Token> list, const std::string& where) {
+        tokens = std::move(list);
+        table = HashTable(tokens.size());
         for (int id = 0; id < size(); ++id) {
             const std::string& spelling = (*this)[id].spelling;
             const std::uint64_t key = hash(spelling);
-            HashTable::Slot& free = table_.slots[table_.find(key)];
+            HashTable::Slot& free = table.slots[table.find(key)];
             if (free.value.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
             if (!spelling.empty()) free = {key, {id, 0}};
         }
     }
-
-  private:
     static std::uint64_t hash(std::string_view text, std::uint64_t h = 0) {
         for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
         return h;
     }
-    std::vector<Token> tokens_;
-    HashTable table_;
+    std::vector<Token> tokens;
+    HashTable table;  // by hash
 };
 
 }  // namespace detail
@@ -3149,8 +3146,7 @@ struct TokenizerLoader : Tokenizer::Impl {
         for (int id = 0; id < vocabulary.size(); ++id) {
             const auto& [spelling, kind, rank] = vocabulary[id];
             if (kind != TokenKind::control && kind != TokenKind::unknown && kind != TokenKind::user_defined) continue;
-            if (spelling.size() > 1000)
-                damaged("too long a token, " + shown(spelling));  // it would be slow to look for
+            if (spelling.size() > 1000) damaged("too long a token to look for, " + shown(spelling));
             added.push_back({spelling, id});
             if (spelling == "<end_of_turn>")
                 turns = file.metadata.count("tokenizer.chat_template") || std::count(ends.begin(), ends.end(), id);
@@ -3220,7 +3216,7 @@ struct TokenizerLoader : Tokenizer::Impl {
     }
 
     void read_directory() {
-        if (has("tokenizer.json")) read_tokenizer_json();
+        if (has("tokenizer.json")) read_tokenizer_json(read_json("tokenizer.json").root());
         else if (has("vocab.json") && has("merges.txt")) read_vocab_and_merges();
         else fail("there is no tokenizer", file.directory(), "add tokenizer.json, or vocab.json and merges.txt");
         const auto token_id = [this](const Json& id) {  // or -1
@@ -3238,9 +3234,8 @@ struct TokenizerLoader : Tokenizer::Impl {
         if (bos < 0) bos = token_id(config["bos_token_id"]);
     }
 
-    void read_tokenizer_json() {
-        const JsonDocument document = read_json("tokenizer.json");
-        const Json &root = document.root(), &model = root["model"];
+    void read_tokenizer_json(const Json& root) {
+        const Json& model = root["model"];
         check_rules(root["normalizer"], root["pre_tokenizer"], model);
         read_tokens(need(model, "vocab"), root["added_tokens"]);
         set_merges(model["merges"].array());
@@ -3346,23 +3341,21 @@ struct TokenizerLoader : Tokenizer::Impl {
         const std::string_view model = value("model", Kind::string, true)->s;
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
         byte_level = model == "gpt2";
-        by_rank = !byte_level;
+        by_rank = model == "llama";
         const GgufValue* splitter = value("pre", Kind::string);
         if (byte_level && splitter && splitter->s != "gpt-2" && splitter->s != "gpt2" && splitter->s != "default")
             unsupported("pre-tokenizer " + shown(splitter->s));
         read_listed_tokens();
         if (byte_level) set_merges(value("merges", Kind::strings, true)->strings);
-        const auto flag = [this](const char* name, bool otherwise) {
-            const GgufValue* found = value(name, Kind::boolean);
-            return found ? found->i != 0 : otherwise;
-        };
+        const GgufValue *space = value("add_space_prefix", Kind::boolean),
+                        *start = value("add_bos_token", Kind::boolean);
+        prefix_space = space && space->i != 0;
+        add_bos = start ? start->i != 0 : !byte_level;
         const auto token_id = [this](const char* name) {  // or -1
             const GgufValue* id = value(name, Kind::integer);
             if (id && (id->i < 0 || id->i >= vocabulary.size())) damaged(std::string(name) + " is out of range");
             return id ? static_cast<int>(id->i) : -1;
         };
-        prefix_space = flag("add_space_prefix", false);
-        add_bos = flag("add_bos_token", !byte_level);
         bos = token_id("bos_token_id");
         if (add_bos && bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
         ends = {token_id("eos_token_id"), token_id("eot_token_id")};
