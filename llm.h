@@ -335,6 +335,7 @@ LLM_END
 #include <limits>
 #include <new>
 #include <numeric>
+#include <queue>
 #include <sstream>
 #include <system_error>
 #include <unordered_map>
@@ -582,6 +583,19 @@ class Json {
     using Value = std::variant<std::monostate, bool, double, std::string_view, Array, Object>;
     Json() = default;  // null
     Json(Value value, const std::string& document) : value_(std::move(value)), document_(&document) {}
+
+    // For what may be there: a member or else null; what a value says, or else, if it is of another type, nothing.
+    const Json& operator[](std::string_view key) const {
+        static const Json null = {};
+        const Json* found = find(key);
+        return found ? *found : null;
+    }
+    bool flag(bool otherwise) const { return is_bool() ? boolean() : otherwise; }
+    std::string_view text() const { return is_string() ? string() : std::string_view(); }
+    const Array& list() const {
+        static const Array none;
+        return is_array() ? array() : none;
+    }
 
   private:
     template <class T>
@@ -2464,13 +2478,11 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     return checkpoint;
 }
 
-}  // namespace detail
-
 // ==== TOKENIZER =====================================================================================================
 //
-// A model reads and writes token ids; the tokenizer turns text into ids and back. Both families use byte-pair encoding:
-// text starts as a row of small symbols, and the two neighbours whose merge ranks best become one symbol, again and
-// again, until no neighbours merge. What differs is the start:
+// A model reads and writes token ids; the tokenizer turns text into ids and back. Both families use byte-pair encoding
+// (arXiv:1508.07909): text starts as a row of small symbols, and the two neighbours whose merge ranks best become one
+// symbol, again and again, until no neighbours merge. What differs is the start:
 //
 //   GPT-2  cuts the text into words by a regular expression and starts from the bytes of each word. Its vocabulary
 //          spells every byte as a printable character: " the" is listed as "Ġthe".
@@ -2479,101 +2491,66 @@ inline Checkpoint open_checkpoint(const std::string& path) {
 //
 // Added tokens (<start_of_turn>, in Gemma also a run of newlines) are found before all that and never cut.
 //
-// The data: every token's spelling in one string, with a hash table over it; and what merges into what: a hash table of
-// pairs of ids, or, in a GGUF of Gemma, a rank for each token, where two tokens merge if their joined spelling is one.
-// Merging is a linked list of symbols with a queue of candidates: a long text takes little more than linear time.
-//
-// needs: <algorithm> <array> <climits> <cmath> <cstdint> <deque> <functional> <memory> <string> <string_view> <vector>
-
-namespace detail {
+// The data: the tokens, with a hash table of their spellings; and what merges into what: a hash table of pairs of ids,
+// or, in a GGUF of Gemma, a rank for each token, where two tokens merge if their joined spelling is one.
 
 // ---- Unicode
 
-// A set of code points is kept as its edges: where it begins, ends, begins again, ... The tables below list each edge
-// as its distance from the one before. They are \p{L}, \p{N} and White_Space of Unicode 16.0, as in the reference, the
-// `tokenizers` library.
-template <std::size_t N>
-constexpr std::array<std::uint32_t, N> edges(const std::uint32_t (&distances)[N]) {
-    std::array<std::uint32_t, N> result{};
-    std::uint32_t sum = 0;
-    for (std::size_t i = 0; i < N; ++i) result[i] = sum += distances[i];
-    return result;
-}
+enum class CharClass : std::uint32_t { other, letter, number, space };
 
-template <std::size_t N>
-bool contains(const std::array<std::uint32_t, N>& set, std::uint32_t code_point) {
-    return (std::upper_bound(set.begin(), set.end(), code_point) - set.begin()) % 2 == 1;
-}
-
-// clang-format off
-inline constexpr auto kLetters = edges({
-    65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,38,
-    2,1,6,41,71,27,4,4,45,43,35,2,1,99,1,1,15,2,7,2,10,3,2,1,16,1,1,30,29,89,11,1,24,33,9,2,4,1,5,22,4,1,9,1,3,1,23,25,
-    7,11,5,24,1,6,17,42,58,54,3,1,18,1,7,10,15,16,4,8,2,2,2,22,1,7,1,1,3,4,3,1,16,1,13,2,1,3,14,2,10,1,8,6,4,2,2,22,1,7,
-    1,2,1,2,1,2,31,4,1,1,19,3,16,9,1,3,1,22,1,7,1,2,1,5,3,1,18,1,15,2,23,1,11,8,2,2,2,22,1,7,1,2,1,5,3,1,30,2,1,3,15,1,
-    17,1,1,6,3,3,1,4,3,2,1,1,1,2,3,2,3,3,3,12,22,1,52,8,1,3,1,23,1,16,3,1,26,3,2,1,2,2,30,1,4,8,1,3,1,23,1,10,1,5,3,1,
-    31,2,1,2,15,2,17,9,1,3,1,41,2,1,16,1,5,3,8,3,24,6,5,18,3,24,1,9,1,1,2,7,58,48,1,2,12,7,58,2,1,1,1,5,1,24,1,1,1,10,1,
-    2,9,1,2,5,1,1,21,4,32,1,63,8,1,36,27,5,115,43,20,1,16,6,4,4,3,1,3,2,7,3,4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,
-    1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,2,67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,
-    14,13,1,3,15,52,35,1,4,1,67,89,7,5,2,34,1,1,5,70,10,31,49,30,2,5,11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,
-    10,44,26,36,41,3,10,36,2,11,5,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,
-    3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,16,13,101,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,11,2,4,5,5,4,1,52,2,2683,229,6,
-    4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,469,2,42,5,5,2,4,86,6,3,1,90,1,4,5,43,1,94,
-    17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,20,47,16,31,2,70,49,9,2,103,2,67,2,2,1,1,1,8,21,16,1,3,1,4,1,23,
-    29,52,14,50,62,6,3,1,1,2,11,28,10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,
-    1,24,3,2,11,7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,6,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,1,13,1,5,
-    1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,35,12,1,26,1,19,1,2,1,15,2,
-    14,34,123,389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,
-    1,7,1,2,3,52,12,311,9,22,10,8,24,6,1,42,1,9,69,6,2,1,1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,70,56,6,2,
-    64,1,15,4,1,3,1,29,42,29,3,29,35,8,1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,38,28,9,23,250,42,6,2,16,3,
-    59,29,10,1,8,22,42,18,46,21,27,23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,
-    19,2,63,7,1,1,1,4,1,15,1,10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,30,10,1,1,2,1,1,38,1,1,25,1,1,1,44,53,18,4,
-    20,3,30,48,20,2,1,1,184,47,41,4,36,48,20,1,59,43,13,1,71,27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,
-    2,39,16,1,1,1,28,1,10,40,7,1,21,1,11,46,19,1,18,73,199,33,31,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,32,14,
-    1,327,19,15,1,1,13,1,34,124,1,79,922,230,196,2636,97,15,1072,17,6,25,3995,5,583,6841,30,1762,569,7,31,17,79,17,30,
-    18,48,16,4,31,21,5,19,432,45,211,64,128,75,5,1,66,13,64,2,1,1,28,6136,8,1238,41,10,8935,4,1,7,1,2,1,291,15,1,29,3,2,
-    1,14,4,8,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,1,4,1,5,1,1,3,7,
-    1,340,2,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,31,6,6,261,62,146,45,10,7,16,1,321,30,18,44,484,28,
-    228,30,2,1,495,7,1,4,1,2,1,15,1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,6,1,4,1,1,1,1,1,1,3,1,2,1,1,
-    2,1,1,1,1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,17,4420,42720,32,4154,6,222,2,5762,14,7473,15,
-    622,2466,542,1506,4939,5,4192});
-inline constexpr auto kNumbers = edges({
-    48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,10,8,7,103,10,104,7,
-    7,19,109,10,96,10,118,10,70,20,268,10,70,10,719,20,881,3,239,10,6,10,22,10,300,10,128,11,165,10,6,10,182,10,86,10,
-    134,10,6,10,1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,
-    15,29536,10,188,10,320,6,154,10,38,10,198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,
-    5,202,10,942,8,25,7,39,9,75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,6,10,278,31,158,
-    10,42,4,112,7,134,30,128,10,60,10,144,10,7,20,251,10,342,10,118,10,374,10,102,10,6,20,76,12,420,19,93,10,662,10,86,
-    29,227,10,70,10,422,10,102,21,1067,111,15553,10,2342,10,86,10,134,10,1,7,526,10,262,23,24153,10,1478,20,12,20,108,
-    25,1109,50,2368,10,422,10,502,10,247,10,716,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10});
-inline constexpr auto kSpaces = edges({9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1});
-// clang-format on
-
-enum class CharClass { letter, number, space, other };
+// The runs of letters, numbers and white space: \p{L}, \p{N} and White_Space of Unicode 16.0, as in the reference, the
+// `tokenizers` library. Each is its distance from the run before and its length. A run is of white space after ' ', of
+// numbers after '!', otherwise of letters. A number ends in a digit of base 57, '#' to '['; digits of base 34, ']' to
+// '~', may come before. The first run, " ,(", is white space from 9 on, 5 long: U+0009 to U+000D.
+inline constexpr std::string_view kRuns =
+    " ,( 5$!2-*=)= -$ =$,$!*%$$!&$#$!$&$:$B$e%'/1(*$$$_2($%%'$$)$$&$$$7$^=$_<+_W$I%$)L^1>''PN!8-'%$^M$$2%*%!#-#&%$3$$A@"
+    "^C.$!1-#D,%'$(9'$,$&$:<*.(;$)4M^$Y&$5$*-!'-$3'+%%%9$*$$&'&$3$0%$&!'-#%!%)%$+)'%%9$*$%$%$%B'$$!*-%&3,$&$9$*$%$(&$5$"
+    "2%!'-,$.+%%%9$*$%$(&$A%$&!'-$$!#).$$)&&$'&%$$$%&%&&&/9$!805+$&$:$3&$=&%$%%!'-!+*$$'+$&$:$-$(&$B%$%!'-$%4,$&$L%$3$("
+    "&!$*#&!'6$)(5&;$,$$%*!B-4S$%/*!,-J%$$$($;$$$-$%,$%($$!,-%'C$!B7/+$G>(_$N7$!#-))''&$&%*&'0/$!$-)I$$($%N$bS$'%*$$$'%"
+    "L$'%D$'%*$$$'%2$^#$'%^-!17&33^@%)&gU%4 #$#=(^5!&&#+*5061510$&2WF$'$!&-!)-!9-)^C*(%E$$(^0-B!J-#A%(.O'=!).H:,X!N-!)-"
+    "0$^GR4+!&-LA0%!#-#O=G!?-&&!#-#G%.(N%&L'$)$%&$(`8^*aU%)%I%)%+$$$$$$$B%X$*$$&&$*&'%)'0(&$* &. @% ($ R$!3$#$!%)($!#-)"
+    "0^O$'$%-$$&()$$$$$$'$.%'(('$!$V#%!#(!iM^&!^89!h&ApTa$)'&%!,$%I$$($%[*$3:,*$*$*$*$*$*$*$*^:$ e+$'%!#$!<,*(!%&#%'^@)"
+    "&$^D$'(N$^H!&'-CS3!C-!A+!$2!C-!J2bF`jH^*hkL^-Q%aL&3!#-#%7R3B%^0!#-J,%^Q%^-%%$$$+83$&$'$:!0)-W1U!?-;)&$$%!$-#?-:<@*"
+    "R?$!#-)($-!#-#($L:&$+!'-):&$&U$$&%%(%$$$;&%.*&/)%)%),*$*$N$1)_$!0-)bw#/:'Tai3c;%^TI*/(($$-$0$($$$%$%$^VDc85^*%YK/_"
+    "%($_8!6-*=)=.^C&)%)%)%&F/$=$6$%$2%1E_,!/P!/^#!4%a3@&T!3>'C!#',7!#$#+!#$(I-A%G'+!$(M_O!%-)G'G'K+W/.$2$*$%$.$2$*$%&W"
+    "/b=,9-+;)$M$,^/)%$$O$%&$%:!%+#:!%*#B!+,S6$%!((#9!#)'=^0[!'%#%!#3!%Q#$2'$&$@!-,:@!#%$@!#&C+$?!)(3Y-9!%+#6!(+#5!:*^:"
+    "^3ZV0V!*)#G!/-!)-#?,:!`RB$M)%3&^%@!#-#$+9!.'>5Q8!#*7:/X!=A$%%$0PC<!*-,G!2-'$%$+F&$/S1'!.-#$$$!'7.5$<6%^)*$$$'$2$-*"
+    "R!4-.+%%%9$*$%$(&$5$/(A-$$%$$I$$<$$$OX5'!(-(&AS7%$$!+-_WRL'GS7$!.-IN0$!*-!)7?>!8/'*`1O_%^*!#6/+%$%+$%$;2$$$!1-^0+%"
+    "J3$$$?$-K*$8$.Q6$5^3`?D!2-),$H4$!2@(A^Z*$%$I8$!,-))$%$C1$!*-b<62$$0$E!?-^@$!28Nm-!^P^Y4`<^i1^K2oQ4)<__((g0`o$A!5-{"
+    ";f[*B!$-)^9!$-)A5S3'!/-!$*$8(6dDP!&-`>^*!#:^S^5($^,0^*%$$?`bH+rLL-aqN'$*$%$b)2$@&%$1'+cY^c?^U(0&,*-!_b8-!vX7!/7!^V"
+    "<_8^?$^1$%%$%%%'$/$$$*$^+$'%+$*$?$'$($$&*$bZ%<$<$B$<$B$<$B$<$B$<$+!%U|<B))aD^(_CP-*!%-'$bGA5O!'-e1?!'-`NA%$!#-e@*$"
+    "'$%$2$`=!%,S^.*$!'-!jU^%!$&!$'!^6P!$2`:'$>$%$$%$$-$'$$$$)$'$$$$$$&$%$$%$$$$$$$$$$%$$%'$*$'$'$$$-$4(&$($4!g-0!^kV-o"
+    "'s^>C_aU)`V%_~(1`z)2gW^f2f@w;_oH(_bB";
 
 // The class of the character at text[i], and its length in bytes. An invalid byte is `other`.
 inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length) {
+    static const std::vector<std::uint32_t> edges = [] {  // where a class begins, as 4 * code point + class
+        std::vector<std::uint32_t> list = {0};
+        std::uint32_t code_point = 0, number = 0, kind = 1;
+        for (const char c : kRuns)
+            if (c < '#') kind = c == '!' ? 2 : 3;
+            else if (c > '[') number = number * 34 + static_cast<std::uint32_t>(c - ']');
+            else {
+                code_point += number * 57 + static_cast<std::uint32_t>(c - '#');
+                list.push_back(4 * code_point + kind);
+                kind = list.size() % 2;  // `other` from the end of a run on, then letters
+                number = 0;
+            }
+        return list;
+    }();
     std::uint32_t c;
     length = static_cast<std::size_t>(utf8_decode(text, i, c));
-    if (contains(kLetters, c)) return CharClass::letter;
-    if (contains(kSpaces, c)) return CharClass::space;
-    return contains(kNumbers, c) ? CharClass::number : CharClass::other;
+    return static_cast<CharClass>(*(std::upper_bound(edges.begin(), edges.end(), 4 * c + 3) - 1) % 4);
 }
 
-// ---- GPT-2: words, and bytes spelled as characters
-
-inline std::size_t contraction_length(std::string_view text) {
-    for (const std::string_view suffix : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"})
-        if (text.substr(0, suffix.size()) == suffix) return suffix.size();
-    return 0;
-}
+// ---- GPT-2's words and spelling, Gemma's spelling
 
 // The end of the word that begins at text[begin], by GPT-2's pattern
 //     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 inline std::size_t word_end(std::string_view text, std::size_t begin) {
-    std::size_t length = contraction_length(text.substr(begin));
-    if (length > 0) return begin + length;
-    std::size_t end = begin + 1 < text.size() && text[begin] == ' ' ? begin + 1 : begin;
+    for (const std::string_view suffix : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"})
+        if (text.substr(begin, suffix.size()) == suffix) return begin + suffix.size();
+    std::size_t length, end = begin + 1 < text.size() && text[begin] == ' ' ? begin + 1 : begin;
     const CharClass kind = class_at(text, end, length);
     if (kind == CharClass::space) end = begin;
     std::size_t last = end;  // where the last character of the run begins
@@ -2591,27 +2568,20 @@ inline std::uint32_t character_of_byte(std::uint32_t byte) {
     if (byte >= 127 && byte <= 160) return byte + 162;
     return byte == 173 ? 323 : byte;
 }
-inline int byte_of_character(std::uint32_t c) {  // -1: the character spells no byte
-    for (const std::uint32_t byte : {c, c - 256, c - 162, std::uint32_t{173}})
-        if (byte < 256 && character_of_byte(byte) == c) return static_cast<int>(byte);
-    return -1;
-}
 
 inline std::string bytes_spelled(std::string_view spelling) {
     std::string bytes;
     std::uint32_t c;
     for (std::size_t i = 0, length; i < spelling.size(); i += length) {
         length = static_cast<std::size_t>(utf8_decode(spelling, i, c));
-        const int byte = byte_of_character(c);
-        if (byte < 0) bytes += spelling.substr(i, length);
-        else bytes += static_cast<char>(byte);
+        const std::uint32_t byte = c < 256 ? c : c <= 256 + 32 ? c - 256 : c <= 162 + 160 ? c - 162 : 173;
+        if (character_of_byte(byte) == c) bytes += static_cast<char>(byte);
+        else bytes += spelling.substr(i, length);  // no spelling of bytes
     }
     return bytes;
 }
 
-// ---- Gemma: "▁" for a space
-
-inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, Gemma's space
 
 inline std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
     std::string result;
@@ -2622,259 +2592,187 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
 
 // ---- Vocabulary
 
-// An open-addressing hash table, at most half full. A slot with the id -1 is free.
-template <class Slot>
+// What two symbols become, and when: the smallest rank goes first.
+struct Merge {
+    static constexpr std::uint32_t kNever = 0xFFFFFFFF;
+    int id = -1;
+    std::uint32_t rank = kNever;
+};
+
+// What belongs to a 64-bit key: open addressing, at most half full.
 struct HashTable {
+    struct Slot {
+        std::uint64_t key = 0;
+        Merge value;  // with the id -1 the slot is free
+    };
+    int bits = 1;
+    std::vector<Slot> slots;  // [2^bits]
+
     explicit HashTable(std::size_t entries = 0) {
         while ((std::size_t{1} << bits) / 2 < entries) ++bits;
         slots.resize(std::size_t{1} << bits);
     }
-    // The index of the slot that is_it, or else of the free one where it belongs.
-    template <class IsIt>
-    std::size_t find(std::uint64_t hash, const IsIt& is_it) const {
-        const std::size_t first = static_cast<std::size_t>(hash >> (64 - bits));
-        std::size_t i = first;
-        while (slots[i].id >= 0 && !is_it(slots[i])) {
+    // The index of the slot with this key, or else of the free one where it belongs.
+    std::size_t find(std::uint64_t key) const {
+        auto i = static_cast<std::size_t>(key >> (64 - bits));
+        for (int probes = 1; slots[i].value.id >= 0 && slots[i].key != key; ++probes) {
+            // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
+            if (probes == 512)
+                fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
             i = (i + 1) & (slots.size() - 1);
-            if (((i - first) & (slots.size() - 1)) == kMostProbes) crowded();
         }
         return i;
     }
-    static constexpr std::size_t kMostProbes = 512;
-    // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
-    [[noreturn]] static void crowded() {
-        fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
-    }
-    int bits = 1;
-    std::vector<Slot> slots;  // [2^bits]
 };
 
 // The numbers are those of GGUF's tokenizer.ggml.token_type.
 enum class TokenKind : std::uint8_t { absent, normal, unknown, control, user_defined, unused, byte };
 
 struct Token {
-    std::string_view spelling;
+    std::string spelling;
     TokenKind kind = TokenKind::absent;
+    std::uint32_t rank = Merge::kNever;  // GGUF of Gemma: of merging into it
 };
 
 // Token ids to spellings and back.
-class Vocabulary {
-  public:
-    int size() const { return static_cast<int>(kinds_.size()); }
-    void set_kind(int id, TokenKind kind) { kinds_[static_cast<std::size_t>(id)] = kind; }
-    Token operator[](int id) const {
-        const std::size_t i = static_cast<std::size_t>(id);
-        return {std::string_view(text_).substr(starts_[i], starts_[i + 1] - starts_[i]), kinds_[i]};
-    }
+struct Vocabulary {
+    int size() const { return static_cast<int>(tokens.size()); }
+    const Token& operator[](int id) const { return tokens[static_cast<std::size_t>(id)]; }
+    Token& operator[](int id) { return tokens[static_cast<std::size_t>(id)]; }
     // The token that is spelled like a and b joined, or -1.
-    int find(std::string_view a, std::string_view b = {}) const { return table_.slots[slot(a, b)].id; }
-
-    void assign(const std::vector<Token>& tokens, const std::string& where) {
-        table_ = HashTable<Slot>(tokens.size());
-        for (const Token& token : tokens) {
-            if (text_.size() + token.spelling.size() > INT_MAX)
-                fail("the vocabulary is too big", where, "get the file again");
-            Slot& free = table_.slots[slot(token.spelling, {})];
-            if (free.id >= 0) fail("two tokens are spelled " + shown(token.spelling), where, "get the file again");
-            if (!token.spelling.empty()) free = {static_cast<std::uint32_t>(hash(token.spelling, 0)), size()};
-            text_ += token.spelling;
-            starts_.push_back(static_cast<std::uint32_t>(text_.size()));
-            kinds_.push_back(token.kind);
+    int find(std::string_view a, std::string_view b = {}) const {
+        const int id = table.slots[table.find(hash(b, hash(a)))].value.id;
+        if (id < 0) return -1;
+        const std::string_view found = (*this)[id].spelling;
+        const bool same = found.size() == a.size() + b.size() && found.substr(0, a.size()) == a;
+        return same && found.substr(a.size()) == b ? id : -1;
+    }
+    void assign(std::vector<Token> list, const std::string& where) {
+        tokens = std::move(list);
+        table = HashTable(tokens.size());
+        for (int id = 0; id < size(); ++id) {
+            const std::string& spelling = (*this)[id].spelling;
+            const std::uint64_t key = hash(spelling);
+            HashTable::Slot& free = table.slots[table.find(key)];
+            if (free.value.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
+            if (!spelling.empty()) free = {key, {id, 0}};
         }
     }
-
-  private:
-    struct Slot {
-        std::uint32_t hash = 0;  // its lower half: tells most other tokens apart
-        int id = -1;
-    };
-    static std::uint64_t hash(std::string_view text, std::uint64_t h) {
+    static std::uint64_t hash(std::string_view text, std::uint64_t h = 0) {
         for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
         return h;
     }
-    std::size_t slot(std::string_view a, std::string_view b) const {
-        const std::uint64_t h = hash(b, hash(a, 0));
-        return table_.find(h, [&](const Slot& slot) {
-            if (slot.hash != static_cast<std::uint32_t>(h)) return false;
-            const std::string_view found = (*this)[slot.id].spelling;
-            return found.size() == a.size() + b.size() && found.substr(0, a.size()) == a && found.substr(a.size()) == b;
-        });
-    }
-
-    std::string text_;                         // all spellings, one after the other
-    std::vector<std::uint32_t> starts_ = {0};  // [size + 1]
-    std::vector<TokenKind> kinds_;             // [size]
-    HashTable<Slot> table_;
+    std::vector<Token> tokens;
+    HashTable table;  // by hash
 };
-
-// ---- Added tokens
-
-struct AddedToken {
-    std::string spelling;
-    int id;
-    bool special;  // found only on request
-};
-
-// Sorted by spelling, so that those that begin alike are neighbours.
-inline std::vector<AddedToken> added_tokens(const Vocabulary& vocabulary) {
-    std::vector<AddedToken> added;
-    for (int id = 0; id < vocabulary.size(); ++id) {
-        const Token token = vocabulary[id];
-        const bool special = token.kind == TokenKind::control || token.kind == TokenKind::unknown;
-        if (special || token.kind == TokenKind::user_defined)
-            added.push_back({std::string(token.spelling), id, special});
-    }
-    std::sort(added.begin(), added.end(), [](const auto& a, const auto& b) { return a.spelling < b.spelling; });
-    return added;
-}
-
-// The longest added token that the text begins with, or nullptr.
-inline const AddedToken* longest_match(const std::vector<AddedToken>& added, std::string_view text) {
-    const AddedToken *first = added.data(), *last = first + added.size(), *match = nullptr;
-    for (std::size_t n = 1; n <= text.size(); ++n) {  // keep those that begin with the first n bytes of the text
-        const auto before = [n](const AddedToken& t, std::string_view s) {
-            return t.spelling.compare(n - 1, 1, s) < 0;
-        };
-        const auto after = [n](std::string_view s, const AddedToken& t) { return t.spelling.compare(n - 1, 1, s) > 0; };
-        first = std::lower_bound(first, last, text.substr(n - 1, 1), before);
-        last = std::upper_bound(first, last, text.substr(n - 1, 1), after);
-        if (first == last) break;
-        if (first->spelling.size() == n) match = first;
-    }
-    return match;
-}
 
 }  // namespace detail
 
 // ---- Text to ids and back
 
 struct Tokenizer::Impl {
-    struct Merge {
-        int id = -1;             // what two tokens become; -1: they do not merge
-        std::uint32_t rank = 0;  // the smallest goes first
-        int left = 0, right = 0;
-    };
     bool byte_level = true;     // GPT-2's kind; false: Gemma's
+    bool by_rank = false;       // tokens have ranks, and `merges` is empty
     bool add_bos = false;       // texts begin with bos
     bool prefix_space = false;  // and with a space
+    bool turns = false;         // <end_of_turn> is an end by the files' own account, or there is a chat template
     int bos = -1;
-    std::vector<int> ends;
-    bool turns = false;  // <end_of_turn> is an end by the files' own account, or there is a chat template
+    std::vector<int> ends;  // some may be -1
     detail::Vocabulary vocabulary;
-    std::vector<detail::AddedToken> added;
-    std::array<int, 256> byte_tokens{};  // the token of each byte
-    detail::HashTable<Merge> merges;
-    std::vector<std::uint32_t> ranks;  // GGUF of Gemma: of merging into each token, instead of `merges`
+    std::vector<std::pair<std::string_view, int>> added;  // tokens, sorted: those that begin alike are neighbours
+    std::array<int, 256> byte_tokens{};                   // the token of each byte
+    detail::HashTable merges;                             // by pair_key
 
-    std::size_t merge_slot(int left, int right) const {
-        const std::uint64_t pair = static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
-        return merges.find(pair * 0x9E3779B97F4A7C15u,
-                           [=](const Merge& m) { return m.left == left && m.right == right; });
+    static std::uint64_t pair_key(int left, int right) {  // no two pairs have the same, as the factor is odd
+        return (static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right)) * 0x9E3779B97F4A7C15u;
     }
-    Merge merge(int left, int right) const {
-        if (ranks.empty()) return merges.slots[merge_slot(left, right)];
+    detail::Merge merge(int left, int right) const {
+        if (!by_rank) return merges.slots[merges.find(pair_key(left, right))].value;
         const int id = vocabulary.find(vocabulary[left].spelling, vocabulary[right].spelling);
-        const std::uint32_t rank = id < 0 ? kNever : ranks[static_cast<std::size_t>(id)];
-        return rank == kNever ? Merge() : Merge{id, rank, left, right};
+        return id < 0 ? detail::Merge() : detail::Merge{id, vocabulary[id].rank};
     }
-    static constexpr std::uint32_t kNever = 0xFFFFFFFF;  // the rank of a token that nothing merges into
+    // The longest added token that the text begins with, or -1.
+    int added_at(std::string_view text) const {
+        auto first = added.begin(), last = added.end();
+        int match = -1;
+        for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
+            const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
+            first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
+            last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
+            if (first != last && first->first.size() == n + 1) match = first->second;
+        }
+        return match;
+    }
 };
 
 namespace detail {
 
-// Encodes texts that hold no added token.
-class Encoder {
-  public:
-    Encoder(const Tokenizer::Impl& tokenizer, std::vector<int>& ids) : tokenizer_(tokenizer), ids_(ids) {}
-
+// Encodes texts that hold no added token. Symbols are a linked list, and what merges next comes from a queue: a long
+// text takes little more than linear time.
+struct Encoder {
     void encode(std::string_view text) {
         if (text.empty()) return;
         std::string prefixed;
-        const bool has_space = tokenizer_.byte_level && text[0] == ' ';
-        if (tokenizer_.prefix_space && !has_space) text = prefixed.append(" ").append(text);
-        if (tokenizer_.byte_level) add_words(text);
-        else add_characters(text);
-    }
-
-  private:
-    void add_words(std::string_view text) {
-        for (std::size_t begin = 0, end; begin < text.size(); begin = end) {
-            end = word_end(text, begin);
-            add_bytes(text.substr(begin, end - begin));
+        const bool byte_level = tokenizer.byte_level, has_space = byte_level && text[0] == ' ';
+        if (tokenizer.prefix_space && !has_space) text = prefixed.append(" ").append(text);
+        std::uint32_t c = 0;
+        for (std::size_t i = 0, length = 1; i < text.size();) {
+            for (const std::size_t end = byte_level ? word_end(text, i) : text.size(); i < end; i += length) {
+                if (!byte_level) length = static_cast<std::size_t>(utf8_decode(text, i, c));
+                const std::string_view character = text.substr(i, length);
+                const int id = byte_level ? -1 : tokenizer.vocabulary.find(c == ' ' ? kSpaceMark : character);
+                if (id >= 0) symbols.push_back({id});
+                else
+                    for (const char byte : character)
+                        symbols.push_back({tokenizer.byte_tokens[static_cast<unsigned char>(byte)]});
+            }
             merge_symbols();
         }
     }
-    void add_characters(std::string_view text) {
-        std::uint32_t c;
-        for (std::size_t i = 0, length; i < text.size(); i += length) {
-            length = static_cast<std::size_t>(utf8_decode(text, i, c));
-            const int id = tokenizer_.vocabulary.find(c == ' ' ? kSpaceMark : text.substr(i, length));
-            if (id >= 0) add_symbol(id);
-            else add_bytes(text.substr(i, length));
-        }
-        merge_symbols();
-    }
-    void add_bytes(std::string_view bytes) {
-        for (const char b : bytes) add_symbol(tokenizer_.byte_tokens[static_cast<unsigned char>(b)]);
-    }
-    void add_symbol(int id) {
-        const auto i = static_cast<std::uint32_t>(symbols_.size());
-        symbols_.push_back({id, i - 1, i + 1, -1, 0});
-    }
 
-    // Merges the row of symbols as far as it goes, and moves it to ids_.
+    // Merges the row of symbols as far as it goes, and moves it to ids.
     void merge_symbols() {
-        for (std::uint32_t i = 0; i < symbols_.size(); ++i)
-            if (find_merge(i)) queue_.push_back(candidate(i));
-        std::make_heap(queue_.begin(), queue_.end(), std::greater<>());
-        while (!queue_.empty()) {
-            std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
-            const std::uint64_t best = queue_.back();
-            queue_.pop_back();
-            const auto left = static_cast<std::uint32_t>(best);
-            if (symbols_[left].merged >= 0 && candidate(left) == best) merge(left);
+        for (std::uint32_t i = 0; i < symbols.size(); ++i) {
+            symbols[i].previous = i - 1;
+            symbols[i].next = i + 1;
+            propose(i);
         }
-        for (std::size_t i = 0; i < symbols_.size(); i = symbols_[i].next) ids_.push_back(symbols_[i].id);
-        symbols_.clear();
+        while (!queue.empty()) {
+            const std::uint64_t best = queue.top();
+            const auto i = static_cast<std::uint32_t>(best);
+            queue.pop();
+            Symbol& left = symbols[i];
+            if (left.merge.rank != best >> 32) continue;  // it has changed since
+            Symbol& right = symbols[left.next];
+            left.id = left.merge.id;
+            left.next = right.next;
+            right.merge = {};  // it is no more
+            if (left.next < symbols.size()) symbols[left.next].previous = i;
+            propose(left.previous);
+            propose(i);
+        }
+        for (std::size_t i = 0; i < symbols.size(); i = symbols[i].next) ids.push_back(symbols[i].id);
+        symbols.clear();
     }
 
-    void merge(std::uint32_t i) {
-        Symbol& left = symbols_[i];
-        Symbol& right = symbols_[left.next];
-        left.id = left.merged;
-        left.next = right.next;
-        right.merged = -1;  // it is no more
-        if (left.next < symbols_.size()) symbols_[left.next].previous = i;
-        for (const std::uint32_t changed : {left.previous, i}) {
-            if (!find_merge(changed)) continue;
-            queue_.push_back(candidate(changed));
-            std::push_heap(queue_.begin(), queue_.end(), std::greater<>());
-        }
+    // Looks up what a symbol and the next one become. If something, it waits in the queue.
+    void propose(std::uint32_t i) {
+        if (i >= symbols.size()) return;
+        auto& [id, previous, next, merge] = symbols[i];
+        merge = next < symbols.size() ? tokenizer.merge(id, symbols[next].id) : Merge();
+        if (merge.rank != Merge::kNever) queue.push(std::uint64_t{merge.rank} << 32 | i);
     }
 
     struct Symbol {
         int id;
-        std::uint32_t previous, next;  // neighbours; beyond the end of symbols_ if there is none
-        int merged;                    // what it and the next one become, or -1
-        std::uint32_t rank;            // of that merge
+        std::uint32_t previous = 0, next = 0;  // neighbours; beyond the end of symbols if there is none
+        Merge merge = {};                      // with the next one
     };
-    // Looks up what a symbol and the next one become. False if nothing.
-    bool find_merge(std::uint32_t i) {
-        if (i >= symbols_.size()) return false;
-        Symbol& symbol = symbols_[i];
-        Tokenizer::Impl::Merge merge;
-        if (symbol.next < symbols_.size()) merge = tokenizer_.merge(symbol.id, symbols_[symbol.next].id);
-        symbol.merged = merge.id;
-        symbol.rank = merge.rank;
-        return merge.id >= 0;
-    }
-    // A merge in the queue: its rank above its place. The smallest is the best, the leftmost of equal rank.
-    std::uint64_t candidate(std::uint32_t i) const { return std::uint64_t{symbols_[i].rank} << 32 | i; }
-
-    const Tokenizer::Impl& tokenizer_;
-    std::vector<int>& ids_;
-    std::vector<Symbol> symbols_;
-    std::vector<std::uint64_t> queue_;  // a heap; candidates whose symbols have changed since are passed over
+    const Tokenizer::Impl& tokenizer;
+    std::vector<int>& ids;
+    std::vector<Symbol> symbols = {};
+    // Merges, each as its rank above its symbol's index: the best first, of equal rank the leftmost.
+    std::priority_queue<std::uint64_t, std::vector<std::uint64_t>, std::greater<>> queue = {};
 };
 
 }  // namespace detail
@@ -2884,16 +2782,17 @@ std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool par
     if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
     if (add_bos && impl_->add_bos) ids.push_back(impl_->bos);
-    detail::Encoder encoder(*impl_, ids);
+    detail::Encoder encoder{*impl_, ids};
     std::size_t begin = 0, end = 0;  // text[begin .. end) holds no added token
     while (end < text.size()) {
-        const detail::AddedToken* added = detail::longest_match(impl_->added, text.substr(end));
-        if (added && (parse_special || !added->special)) {
+        const int added = impl_->added_at(text.substr(end));
+        const std::size_t length = added < 0 ? 1 : impl_->vocabulary[added].spelling.size();
+        if (added >= 0 && (parse_special || impl_->vocabulary[added].kind == detail::TokenKind::user_defined)) {
             encoder.encode(text.substr(begin, end - begin));
-            ids.push_back(added->id);
-            begin = end + added->spelling.size();
+            ids.push_back(added);
+            begin = end + length;
         }
-        end += added ? added->spelling.size() : 1;
+        end += length;
     }
     encoder.encode(text.substr(begin));
     return ids;
@@ -2901,14 +2800,14 @@ std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool par
 
 std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
-        detail::fail("there is no token " + std::to_string(id),
-                     "a vocabulary of " + std::to_string(vocab_size()) + " tokens", "pass ids of this model");
-    const detail::Token token = impl_->vocabulary[id];
-    const auto byte = std::find(impl_->byte_tokens.begin(), impl_->byte_tokens.end(), id);
-    if (byte != impl_->byte_tokens.end()) return std::string(1, static_cast<char>(byte - impl_->byte_tokens.begin()));
-    if (!impl_->byte_level) return detail::replace_all(token.spelling, detail::kSpaceMark, " ");
-    return token.kind == detail::TokenKind::normal ? detail::bytes_spelled(token.spelling)
-                                                   : std::string(token.spelling);
+        detail::fail("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
+                     "pass ids of this model");
+    const auto& [spelling, kind, rank] = impl_->vocabulary[id];
+    const auto& bytes = impl_->byte_tokens;
+    const auto byte = std::find(bytes.begin(), bytes.end(), id);
+    if (byte != bytes.end()) return std::string(1, static_cast<char>(byte - bytes.begin()));
+    if (!impl_->byte_level) return detail::replace_all(spelling, detail::kSpaceMark, " ");
+    return kind == detail::TokenKind::normal ? detail::bytes_spelled(spelling) : spelling;
 }
 
 std::string Tokenizer::decode(const std::vector<int>& ids) const {
@@ -2920,342 +2819,273 @@ std::string Tokenizer::decode(const std::vector<int>& ids) const {
 int Tokenizer::vocab_size() const { return impl_ ? impl_->vocabulary.size() : 0; }
 int Tokenizer::bos() const { return impl_ ? impl_->bos : -1; }
 bool Tokenizer::is_end(int id) const {
-    return impl_ && std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
+    return id >= 0 && impl_ && std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
 }
 bool Tokenizer::has_turns() const { return impl_ && impl_->turns && find("<start_of_turn>") >= 0; }
 int Tokenizer::find(std::string_view piece) const {
-    const detail::AddedToken* added = impl_ ? detail::longest_match(impl_->added, piece) : nullptr;
-    return added && added->spelling == piece ? added->id : -1;
+    const int added = impl_ ? impl_->added_at(piece) : -1;
+    return added >= 0 && impl_->vocabulary[added].spelling == piece ? added : -1;
 }
 
 // ---- Loading
 
 namespace detail {
 
-// A member of a JSON object: null, an empty text or `otherwise` if it is not there or of another type.
-inline const Json& member(const Json& object, std::string_view key) {
-    static const Json null = {};
-    const Json* found = object.find(key);
-    return found ? *found : null;
-}
-inline std::string_view text_member(const Json& object, std::string_view key) {
-    const Json& value = member(object, key);
-    return value.is_string() ? value.string() : std::string_view();
-}
-inline bool flag_member(const Json& object, std::string_view key, bool otherwise) {
-    const Json& value = member(object, key);
-    return value.is_bool() ? value.boolean() : otherwise;
-}
-
 // Reads a tokenizer from whatever describes it, and refuses one of other rules, which would give wrong ids silently.
-class TokenizerLoader {
-  public:
-    explicit TokenizerLoader(const Checkpoint& file) : file_(file), where_(file.path) {}
+struct TokenizerLoader : Tokenizer::Impl {
+    explicit TokenizerLoader(const Checkpoint& checkpoint) : file(checkpoint), where(checkpoint.path) {}
 
     std::shared_ptr<const Tokenizer::Impl> load() {
-        if (file_.is_gguf) read_metadata();
+        if (file.is_gguf) read_metadata();
         else read_directory();
-        result_->added = added_tokens(result_->vocabulary);
-        for (const auto& [spelling, id, special] : result_->added) {
-            if (spelling.size() > 1000)
-                damaged("too long a token, " + shown(spelling));  // it would be slow to look for
+        for (int id = 0; id < vocabulary.size(); ++id) {
+            const auto& [spelling, kind, rank] = vocabulary[id];
+            if (kind != TokenKind::control && kind != TokenKind::unknown && kind != TokenKind::user_defined) continue;
+            if (spelling.size() > 1000) damaged("too long a token to look for, " + shown(spelling));
+            added.push_back({spelling, id});
             if (spelling == "<end_of_turn>")
-                result_->turns = file_.metadata.count("tokenizer.chat_template") > 0 ||
-                                 std::count(result_->ends.begin(), result_->ends.end(), id) > 0;
-            if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>")
-                result_->ends.push_back(id);
+                turns = file.metadata.count("tokenizer.chat_template") || std::count(ends.begin(), ends.end(), id);
+            if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>") ends.push_back(id);
         }
-        return result_;
+        std::sort(added.begin(), added.end());
+        return std::make_shared<Tokenizer::Impl>(std::move(*this));
     }
 
-  private:
     [[noreturn]] void unsupported(const std::string& what) const {
-        fail("the tokenizer is of an unsupported kind, " + what, where_,
-             "use a model with GPT-2's or Gemma's tokenizer");
+        fail("the tokenizer is of an unsupported kind, " + what, where, "use a model with GPT-2's or Gemma's");
     }
     [[noreturn]] void damaged(const std::string& what) const {
-        fail("the tokenizer is damaged, " + what, where_, "get the file again");
+        fail("the tokenizer is damaged, " + what, where, "get the file again");
     }
 
-    void set_vocabulary(const std::vector<Token>& tokens) {
-        result_->vocabulary.assign(tokens, where_);
+    void set_vocabulary(std::vector<Token> tokens) {
+        vocabulary.assign(std::move(tokens), where);
         for (std::uint32_t byte = 0; byte < 256; ++byte) {
             std::string spelling;
             const char* const digits = "0123456789ABCDEF";
-            if (result_->byte_level) utf8_append(spelling, character_of_byte(byte));
+            if (byte_level) utf8_append(spelling, character_of_byte(byte));
             else spelling = {'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
-            const int id = result_->vocabulary.find(spelling);
+            const int id = byte_tokens[byte] = vocabulary.find(spelling);
             if (id < 0) damaged("byte " + std::to_string(byte) + " has no token " + shown(spelling));
-            if (!result_->byte_level) result_->vocabulary.set_kind(id, TokenKind::byte);
-            result_->byte_tokens[byte] = id;
+            if (!byte_level) vocabulary[id] = {spelling, TokenKind::byte};
         }
     }
 
-    void add_merge(std::string_view left, std::string_view right) {
-        const int a = result_->vocabulary.find(left), b = result_->vocabulary.find(right),
-                  id = result_->vocabulary.find(left, right);
-        if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
-        result_->merges.slots[result_->merge_slot(a, b)] = {id, next_rank_++, a, b};
+    template <class List>
+    void set_merges(const List& list) {
+        merges = HashTable(list.size());
+        std::uint32_t rank = 0;
+        for (const auto& each : list) {
+            const auto [left, right] = parts(each);
+            const int a = vocabulary.find(left), b = vocabulary.find(right), id = vocabulary.find(left, right);
+            if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
+            merges.slots[merges.find(pair_key(a, b))] = {pair_key(a, b), {id, rank++}};
+        }
     }
-    void add_merge(std::string_view pair) {  // "left right"
+    using Pair = std::pair<std::string_view, std::string_view>;
+    Pair parts(std::string_view pair) const {  // "left right"
         const std::size_t space = pair.find(' ');
         if (space == pair.npos) damaged("no merge is " + shown(pair));
-        add_merge(pair.substr(0, space), pair.substr(space + 1));
+        return {pair.substr(0, space), pair.substr(space + 1)};
+    }
+    Pair parts(const Json& pair) const {  // the same, or, since 2024, ["left", "right"]
+        if (pair.is_string()) return parts(pair.string());
+        if (pair.array().size() != 2) damaged("a merge is not of two tokens");
+        return {pair.array()[0].string(), pair.array()[1].string()};
     }
 
     // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt
 
-    JsonDocument read_json(const std::string& name) {
-        where_ = file_.directory() + "/" + name;
-        return JsonDocument::parse(File(where_).read_all(kMostBytes), where_);
+    bool has(const char* name) const { return file_exists(file.directory() + "/" + name); }
+    std::string read(const char* name) {
+        where = file.directory() + "/" + name;
+        return File(where).read_all(std::uint64_t{1} << 30);
     }
-    bool has(const char* name) const { return file_exists(file_.directory() + "/" + name); }
-
+    JsonDocument read_json(const char* name) {
+        std::string text = read(name);
+        return JsonDocument::parse(std::move(text), where);
+    }
     const Json& need(const Json& object, const char* key) const {
-        const Json* found = object.find(key);
-        if (!found) damaged(std::string(key) + " is missing");
-        return *found;
+        if (!object.find(key)) damaged(std::string(key) + " is missing");
+        return object[key];
     }
 
     void read_directory() {
-        if (has("tokenizer.json")) read_tokenizer_json();
+        if (has("tokenizer.json")) read_tokenizer_json(read_json("tokenizer.json").root());
         else if (has("vocab.json") && has("merges.txt")) read_vocab_and_merges();
-        else fail("there is no tokenizer", file_.directory(), "add tokenizer.json, or vocab.json and merges.txt");
-        const Json& config = file_.config.root();
-        add_ends(member(config, "eos_token_id"));
-        add_ends(member(member(config, "text_config"), "eos_token_id"));
-        if (has("generation_config.json")) add_ends(member(read_json("generation_config.json").root(), "eos_token_id"));
-        const Json& bos = member(config, "bos_token_id");
-        if (result_->bos < 0 && is_token(bos)) result_->bos = static_cast<int>(bos.whole());
-    }
-    void add_ends(const Json& ids) {  // a number or an array of them
-        if (is_token(ids)) result_->ends.push_back(static_cast<int>(ids.whole()));
-        if (ids.is_array())
-            for (const Json& id : ids.array()) add_ends(id);
-    }
-    bool is_token(const Json& id) const {
-        return id.is_number() && id.number() >= 0 &&
-               id.whole() < static_cast<std::uint64_t>(result_->vocabulary.size());
+        else fail("there is no tokenizer", file.directory(), "add tokenizer.json, or vocab.json and merges.txt");
+        const auto token_id = [this](const Json& id) {  // or -1
+            const bool known = id.is_number() && id.number() >= 0 && id.number() < vocabulary.size();
+            return known ? static_cast<int>(id.whole()) : -1;
+        };
+        const auto add_ends = [&](const Json& found) {  // a number or an array of them
+            ends.push_back(token_id(found));
+            for (const Json& id : found.list()) ends.push_back(token_id(id));
+        };
+        const Json& config = file.config.root();
+        add_ends(config["eos_token_id"]);
+        add_ends(config["text_config"]["eos_token_id"]);
+        if (has("generation_config.json")) add_ends(read_json("generation_config.json").root()["eos_token_id"]);
+        if (bos < 0) bos = token_id(config["bos_token_id"]);
     }
 
-    void read_tokenizer_json() {
-        const JsonDocument document = read_json("tokenizer.json");
-        const Json& root = document.root();
-        const Json& model = member(root, "model");
-        check_rules(member(root, "normalizer"), member(root, "pre_tokenizer"));
-        check_model(model);
-
-        const auto& vocabulary = need(model, "vocab").members();
-        const Json& added = member(root, "added_tokens");
-        const std::size_t count = vocabulary.size() + (added.is_array() ? added.array().size() : 0);
-        std::vector<Token> tokens;
-        for (const auto& [spelling, id] : vocabulary) put(tokens, count, id, {spelling, TokenKind::normal});
-        if (added.is_array())
-            for (const Json& token : added.array()) put(tokens, count, need(token, "id"), added_token(token));
-        set_vocabulary(tokens);
-
-        const auto& merges = member(model, "merges").array();
-        result_->merges = HashTable<Tokenizer::Impl::Merge>(merges.size());
-        for (const Json& merge : merges) {  // "left right", since 2024 ["left", "right"]
-            if (merge.is_string()) add_merge(merge.string());
-            else if (merge.array().size() != 2) damaged("a merge is not of two tokens");
-            else add_merge(merge.array()[0].string(), merge.array()[1].string());
-        }
-        read_bos(member(root, "post_processor"));
+    void read_tokenizer_json(const Json& root) {
+        const Json& model = root["model"];
+        check_rules(root["normalizer"], root["pre_tokenizer"], model);
+        read_tokens(need(model, "vocab"), root["added_tokens"]);
+        set_merges(model["merges"].array());
+        read_bos(root["post_processor"]);
     }
 
     // What is done to the text first tells the two kinds of tokenizer apart.
-    void check_rules(const Json& normalizer, const Json& splitter) {
-        const auto for_spaces = [](const Json& step) { return text_member(member(step, "pattern"), "String") == " "; };
-        const std::string_view normalizer_type = text_member(normalizer, "type"), type = text_member(splitter, "type");
-        const bool marks_spaces =
-            normalizer_type == "Replace" && for_spaces(normalizer) && text_member(normalizer, "content") == kSpaceMark;
-        const bool idle = splitter.is_null() || (type == "Split" && for_spaces(splitter));  // no space is left by then
-        const bool gpt2 = normalizer.is_null() && type == "ByteLevel" && flag_member(splitter, "use_regex", true);
-        if (!gpt2 && !(marks_spaces && idle))
-            unsupported("normalizer " + shown(normalizer_type) + ", pre-tokenizer " + shown(type));
-        result_->byte_level = gpt2;
-        result_->prefix_space = gpt2 && flag_member(splitter, "add_prefix_space", true);
+    void check_rules(const Json& normalizer, const Json& splitter, const Json& model) {
+        const std::string_view first = normalizer["type"].text(), second = splitter["type"].text();
+        byte_level = normalizer.is_null() && second == "ByteLevel" && splitter["use_regex"].flag(true);
+        prefix_space = byte_level && splitter["add_prefix_space"].flag(true);
+        const bool marks = first == "Replace" && normalizer["pattern"]["String"].text() == " " &&
+                           normalizer["content"].text() == kSpaceMark;
+        const bool idle = second == "Split" && splitter["pattern"]["String"].text() == " ";  // none is left by then
+        if (!byte_level && !(marks && (idle || splitter.is_null())))
+            unsupported("normalizer " + shown(first) + ", pre-tokenizer " + shown(second));
+        const std::string_view type = model["type"].is_null() ? "BPE" : model["type"].text();
+        if (type != "BPE" || !model["merges"].is_array()) unsupported("model " + shown(type));
+        if (model["byte_fallback"].flag(false) == byte_level) unsupported("byte_fallback");
+        refuse(model, {"dropout", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix"});
     }
-
-    void check_model(const Json& model) const {
-        const Json& type = member(model, "type");  // older files have none
-        if (!(type.is_null() || text_member(model, "type") == "BPE") || !member(model, "merges").is_array())
-            unsupported("model " + shown(text_member(model, "type")));
-        const Json& dropout = member(model, "dropout");
-        if (dropout.is_number() && dropout.number() != 0) unsupported("with dropout");
-        if (flag_member(model, "ignore_merges", false)) unsupported("with ignore_merges");
-        if (flag_member(model, "byte_fallback", false) == result_->byte_level) unsupported("byte_fallback");
-        for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
-            if (!text_member(model, key).empty()) unsupported(std::string("with ") + key);
+    // Options that have to be off: null, false, 0, an empty text or not there.
+    void refuse(const Json& object, std::initializer_list<const char*> options) const {
+        for (const char* option : options) {
+            const Json& value = object[option];
+            if (value.flag(false) || (value.is_number() && value.number() != 0) || !value.text().empty())
+                unsupported(std::string("with ") + option);
+        }
     }
 
     // Tokens come in any order. There may be holes between the ids, but no more than there are tokens.
-    void put(std::vector<Token>& tokens, std::size_t count, const Json& id, Token token) const {
-        if (id.whole() >= 2 * std::uint64_t{count}) damaged("the id of " + shown(token.spelling) + " is out of range");
-        const std::size_t i = static_cast<std::size_t>(id.whole());
-        if (i >= tokens.size()) tokens.resize(i + 1);
-        if (tokens[i].kind != TokenKind::absent && tokens[i].spelling != token.spelling)
-            damaged(shown(tokens[i].spelling) + " and " + shown(token.spelling) + " have the same id");
-        tokens[i] = token;
-    }
-    Token added_token(const Json& token) const {
-        const std::string_view spelling = need(token, "content").string();
-        for (const char* key : {"single_word", "lstrip", "rstrip"})
-            if (flag_member(token, key, false)) unsupported(shown(spelling) + " with " + key);
-        const bool has_space = spelling.find(' ') != spelling.npos || spelling.find(kSpaceMark) != spelling.npos;
-        if (!result_->byte_level && has_space && flag_member(token, "normalized", false))
-            unsupported(shown(spelling) + " with normalized");
-        return {spelling, flag_member(token, "special", false) ? TokenKind::control : TokenKind::user_defined};
+    void read_tokens(const Json& listed, const Json& extra) {
+        const std::size_t most = 2 * (listed.members().size() + extra.list().size());
+        std::vector<Token> tokens;
+        const auto put = [&](const Json& id, std::string_view spelling, TokenKind kind) {
+            if (id.whole() >= most) damaged("the id of " + shown(spelling) + " is out of range");
+            const auto i = static_cast<std::size_t>(id.whole());
+            if (i >= tokens.size()) tokens.resize(i + 1);
+            if (tokens[i].kind != TokenKind::absent && tokens[i].spelling != spelling)
+                damaged(shown(tokens[i].spelling) + " and " + shown(spelling) + " have the same id");
+            tokens[i] = {std::string(spelling), kind};
+        };
+        for (const auto& [spelling, id] : listed.members()) put(id, spelling, TokenKind::normal);
+        for (const Json& token : extra.list()) {
+            const std::string_view spelling = need(token, "content").string();
+            refuse(token, {"single_word", "lstrip", "rstrip"});
+            const bool has_space = spelling.find(' ') != spelling.npos || spelling.find(kSpaceMark) != spelling.npos;
+            if (!byte_level && has_space) refuse(token, {"normalized"});
+            const bool special = token["special"].flag(false);
+            put(need(token, "id"), spelling, special ? TokenKind::control : TokenKind::user_defined);
+        }
+        set_vocabulary(std::move(tokens));
     }
 
     // A template puts nothing around the text, or bos before it. Without one, tokenizer_config.json decides.
     void read_bos(const Json& processor) {
-        const Json& parts = member(processor, "processors");  // of a Sequence
-        if (parts.is_array())
-            for (const Json& part : parts.array())
-                if (text_member(part, "type") == "TemplateProcessing") return read_bos(part);
-        if (text_member(processor, "type") == "TemplateProcessing") {
+        for (const Json& part : processor["processors"].list())  // of a Sequence
+            if (part["type"].text() == "TemplateProcessing") return read_bos(part);
+        std::string spelling;
+        if (processor["type"].text() == "TemplateProcessing") {
             const auto& steps = need(processor, "single").array();
             if (steps.empty() || steps.size() > 2 || !steps[steps.size() - 1].find("Sequence"))
                 unsupported("with a template other than bos and the text");
-            if (steps.size() == 2) set_bos(text_member(member(steps[0], "SpecialToken"), "id"));
+            add_bos = steps.size() == 2;
+            spelling = steps[0]["SpecialToken"]["id"].text();
         } else if (has("tokenizer_config.json")) {
             const JsonDocument config = read_json("tokenizer_config.json");
-            const Json& bos = member(config.root(), "bos_token");
-            if (flag_member(config.root(), "add_bos_token", false))
-                set_bos(bos.is_string() ? bos.string() : text_member(bos, "content"));
+            const Json& token = config.root()["bos_token"];
+            add_bos = config.root()["add_bos_token"].flag(false);
+            spelling = (token.is_string() ? token : token["content"]).text();
         }
-    }
-    void set_bos(std::string_view spelling) {
-        result_->add_bos = true;
-        result_->bos = result_->vocabulary.find(spelling);
-        if (result_->bos < 0) damaged("texts begin with an unknown token, " + shown(spelling));
+        if (add_bos) bos = vocabulary.find(spelling);
+        if (add_bos && bos < 0) damaged("texts begin with an unknown token, " + shown(spelling));
     }
 
     void read_vocab_and_merges() {
         if (has("added_tokens.json")) unsupported("with added_tokens.json and no tokenizer.json");
-        const JsonDocument document = read_json("vocab.json");
-        const auto& vocabulary = document.root().members();
-        std::vector<Token> tokens;
-        for (const auto& [spelling, id] : vocabulary) {
-            const bool special = spelling == "<|endoftext|>";
-            put(tokens, vocabulary.size(), id, {spelling, special ? TokenKind::control : TokenKind::normal});
+        read_tokens(read_json("vocab.json").root(), Json());
+        const int end = vocabulary.find("<|endoftext|>");
+        if (end >= 0) vocabulary[end].kind = TokenKind::control;
+        const std::string text = read("merges.txt");
+        std::vector<std::string_view> lines;
+        for (std::size_t begin = 0, stop; begin < text.size(); begin = stop + 1) {
+            stop = std::min(text.find_first_of("\r\n", begin), text.size());
+            const std::string_view line = std::string_view(text).substr(begin, stop - begin);
+            if (!line.empty() && line.substr(0, 8) != "#version") lines.push_back(line);
         }
-        set_vocabulary(tokens);
-
-        where_ = file_.directory() + "/merges.txt";
-        const std::string text = File(where_).read_all(kMostBytes);
-        std::vector<std::string_view> merges;
-        for (std::size_t begin = 0, end; begin < text.size(); begin = end + 1) {
-            end = std::min(text.find_first_of("\r\n", begin), text.size());
-            const std::string_view line = std::string_view(text).substr(begin, end - begin);
-            if (!line.empty() && line.substr(0, 8) != "#version") merges.push_back(line);
-        }
-        set_merges(merges);
-    }
-    void set_merges(const std::vector<std::string_view>& merges) {
-        result_->merges = HashTable<Tokenizer::Impl::Merge>(merges.size());
-        for (const std::string_view merge : merges) add_merge(merge);
+        set_merges(lines);
     }
 
     // -- GGUF
 
-    const GgufValue* value(const char* name, GgufValue::Kind kind) const {
-        const auto found = file_.metadata.find(std::string("tokenizer.ggml.") + name);
-        if (found == file_.metadata.end()) return nullptr;
-        if (found->second.kind != kind) damaged(std::string("tokenizer.ggml.") + name + " is of a wrong type");
-        return &found->second;
-    }
-    const GgufValue& need(const char* name, GgufValue::Kind kind) const {
-        const GgufValue* found = value(name, kind);
-        if (!found) damaged(std::string("tokenizer.ggml.") + name + " is missing");
-        return *found;
-    }
-    bool flag(const char* name, bool otherwise) const {
-        const GgufValue* found = value(name, GgufValue::Kind::boolean);
-        return found ? found->i != 0 : otherwise;
-    }
-    int token_id(const char* name) const {  // -1 if there is none
-        const GgufValue* found = value(name, GgufValue::Kind::integer);
-        if (found && (found->i < 0 || found->i >= result_->vocabulary.size()))
-            damaged(std::string(name) + " is out of range");
-        return found ? static_cast<int>(found->i) : -1;
+    using Kind = GgufValue::Kind;
+    const GgufValue* value(const std::string& name, Kind kind, bool needed = false) const {
+        const auto found = file.metadata.find("tokenizer.ggml." + name);
+        const bool there = found != file.metadata.end();
+        if (!there && needed) damaged("tokenizer.ggml." + name + " is missing");
+        if (there && found->second.kind != kind) damaged("tokenizer.ggml." + name + " is of a wrong type");
+        return there ? &found->second : nullptr;
     }
 
     void read_metadata() {
-        const std::string_view model = need("model", GgufValue::Kind::string).s;
+        const std::string_view model = value("model", Kind::string, true)->s;
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
-        result_->byte_level = model == "gpt2";
-        if (result_->byte_level) read_gpt2_metadata();
-        else read_gemma_metadata();
-        result_->prefix_space = flag("add_space_prefix", false);
-        result_->bos = token_id("bos_token_id");
-        result_->add_bos = flag("add_bos_token", !result_->byte_level);
-        if (result_->add_bos && result_->bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
-        for (const char* name : {"eos_token_id", "eot_token_id"})
-            if (token_id(name) >= 0) result_->ends.push_back(token_id(name));
-    }
-
-    std::vector<Token> listed_tokens() const {
-        const auto& spellings = need("tokens", GgufValue::Kind::strings).strings;
-        const GgufValue* kinds = value("token_type", GgufValue::Kind::integers);
-        if (kinds && kinds->integers.size() != spellings.size()) damaged("not every token has a type");
-        std::vector<Token> tokens;
-        for (const std::string_view spelling : spellings) {
-            const std::int64_t kind = kinds ? kinds->integers[tokens.size()] : 1;
-            const bool listed = kind >= 2 && kind <= 5;  // bytes are known by their spelling
-            tokens.push_back({spelling, listed ? static_cast<TokenKind>(kind) : TokenKind::normal});
-        }
-        return tokens;
-    }
-
-    void read_gpt2_metadata() {
-        const GgufValue* splitter = value("pre", GgufValue::Kind::string);
-        if (splitter && splitter->s != "gpt-2" && splitter->s != "gpt2" && splitter->s != "default")
+        byte_level = model == "gpt2";
+        by_rank = model == "llama";
+        const GgufValue* splitter = value("pre", Kind::string);
+        if (byte_level && splitter && splitter->s != "gpt-2" && splitter->s != "gpt2" && splitter->s != "default")
             unsupported("pre-tokenizer " + shown(splitter->s));
-        set_vocabulary(listed_tokens());
-        set_merges(need("merges", GgufValue::Kind::strings).strings);
+        read_listed_tokens();
+        if (byte_level) set_merges(value("merges", Kind::strings, true)->strings);
+        const GgufValue *space = value("add_space_prefix", Kind::boolean),
+                        *start = value("add_bos_token", Kind::boolean);
+        prefix_space = space && space->i != 0;
+        add_bos = start ? start->i != 0 : !byte_level;
+        const auto token_id = [this](const char* name) {  // or -1
+            const GgufValue* id = value(name, Kind::integer);
+            if (id && (id->i < 0 || id->i >= vocabulary.size())) damaged(std::string(name) + " is out of range");
+            return id ? static_cast<int>(id->i) : -1;
+        };
+        bos = token_id("bos_token_id");
+        if (add_bos && bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
+        ends = {token_id("eos_token_id"), token_id("eot_token_id")};
     }
 
-    void read_gemma_metadata() {
-        std::vector<Token> tokens = listed_tokens();
-        std::deque<std::string> marked;
-        for (Token& token : tokens)  // runs of spaces are listed as they are
-            if (token.kind == TokenKind::user_defined && token.spelling.find(' ') != token.spelling.npos)
-                token.spelling = marked.emplace_back(replace_all(token.spelling, " ", kSpaceMark));
-        set_vocabulary(tokens);
-        const auto& scores = need("scores", GgufValue::Kind::reals).reals;
-        if (scores.size() != tokens.size()) damaged("not every token has a score");
-        for (std::size_t i = 0; i < scores.size(); ++i) {
-            if (!(std::fabs(scores[i]) < 1e30)) damaged("a score is not a number");
-            result_->ranks.push_back(rank_of(result_->vocabulary[static_cast<int>(i)], static_cast<float>(scores[i])));
+    // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
+    // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
+    void read_listed_tokens() {
+        const auto& spellings = value("tokens", Kind::strings, true)->strings;
+        const GgufValue* kinds = value("token_type", Kind::integers);
+        if (kinds && kinds->integers.size() != spellings.size()) damaged("not every token has a type");
+        const GgufValue* scores = by_rank ? value("scores", Kind::reals, true) : nullptr;
+        if (scores && scores->reals.size() != spellings.size()) damaged("not every token has a score");
+        std::vector<Token> tokens(spellings.size());
+        for (std::size_t i = 0; i < spellings.size(); ++i) {
+            const std::int64_t number = kinds ? kinds->integers[i] : 1;
+            auto& [spelling, kind, rank] = tokens[i];
+            kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(number) : TokenKind::normal;
+            spelling = spellings[i];
+            if (!scores) continue;
+            if (!(std::fabs(scores->reals[i]) < 1e30)) damaged("a score is not a number");
+            float cost = 0 - static_cast<float>(scores->reals[i]);
+            if (kind == TokenKind::user_defined) {
+                spelling = replace_all(spelling, " ", kSpaceMark);
+                cost = -1e30f * static_cast<float>(spelling.size());
+            } else if (kind != TokenKind::normal) continue;
+            const std::uint32_t bits = f32_to_bits(cost);
+            rank = bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
         }
+        set_vocabulary(std::move(tokens));
     }
 
-    // The better a token's score, the earlier the merge. Runs of spaces, added tokens without a score, come before all
-    // others, the longest first, as in tokenizer.json. Nothing merges into a control token or a byte.
-    static std::uint32_t rank_of(const Token& token, float score) {
-        const bool added = token.kind == TokenKind::user_defined;
-        if (!added && token.kind != TokenKind::normal) return Tokenizer::Impl::kNever;
-        const float cost = added ? -1e30f * static_cast<float>(token.spelling.size()) : 0 - score;
-        const std::uint32_t bits = f32_to_bits(cost);
-        return bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
-    }
-
-    static constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;  // of a file
-    const Checkpoint& file_;
-    std::string where_;  // what is being read
-    std::uint32_t next_rank_ = 0;
-    std::shared_ptr<Tokenizer::Impl> result_ = std::make_shared<Tokenizer::Impl>();
+    const Checkpoint& file;
+    std::string where;  // what is being read
 };
-
-inline std::shared_ptr<const Tokenizer::Impl> load_tokenizer(const Checkpoint& checkpoint) {
-    return TokenizerLoader(checkpoint).load();
-}
-
-}  // namespace detail
-namespace detail {
 
 // ==== MODEL ==========================================================================================================
 //
@@ -3955,7 +3785,7 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
     if ((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim > kMostWidth)
         fields.refuse("heads x head_dim", "is too large");
     if (options.progress) options.progress(0.0f, "tokenizer");
-    impl->tokenizer.impl_ = load_tokenizer(file);
+    impl->tokenizer.impl_ = TokenizerLoader(file).load();
     check_tokenizer(impl->tokenizer, file, c.vocab_size);
     load_weights(*impl, file, untied_head(file, fields), options, pool, 0);
     Model model;
