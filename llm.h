@@ -2522,25 +2522,34 @@ inline constexpr std::string_view kRuns =
     "'$%$2$`=!%,S^.*$!'-!jU^%!$&!$'!^6P!$2`:'$>$%$$%$$-$'$$$$)$'$$$$$$&$%$$%$$$$$$$$$$%$$%'$*$'$'$$$-$4(&$($4!g-0!^kV-o"
     "'s^>C_aU)`V%_~(1`z)2gW^f2f@w;_oH(_bB";
 
+constexpr std::size_t count_edges() {
+    std::size_t n = 1;
+    for (const char c : kRuns) n += c >= '#' && c <= '[';
+    return n;
+}
+
+// Where a class begins, as 4 * code point + class.
+inline constexpr auto kEdges = [] {
+    std::array<std::uint32_t, count_edges()> edges{};
+    std::uint32_t code_point = 0, number = 0, kind = 1;
+    std::size_t n = 1;
+    for (const char c : kRuns)
+        if (c < '#') kind = c == '!' ? 2 : 3;
+        else if (c > '[') number = number * 34 + static_cast<std::uint32_t>(c - ']');
+        else {
+            code_point += number * 57 + static_cast<std::uint32_t>(c - '#');
+            edges[n++] = 4 * code_point + kind;
+            kind = n % 2;  // `other` from the end of a run on, then letters
+            number = 0;
+        }
+    return edges;
+}();
+
 // The class of the character at text[i], and its length in bytes. An invalid byte is `other`.
 inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length) {
-    static const std::vector<std::uint32_t> edges = [] {  // where a class begins, as 4 * code point + class
-        std::vector<std::uint32_t> list = {0};
-        std::uint32_t code_point = 0, number = 0, kind = 1;
-        for (const char c : kRuns)
-            if (c < '#') kind = c == '!' ? 2 : 3;
-            else if (c > '[') number = number * 34 + static_cast<std::uint32_t>(c - ']');
-            else {
-                code_point += number * 57 + static_cast<std::uint32_t>(c - '#');
-                list.push_back(4 * code_point + kind);
-                kind = list.size() % 2;  // `other` from the end of a run on, then letters
-                number = 0;
-            }
-        return list;
-    }();
     std::uint32_t c;
     length = static_cast<std::size_t>(utf8_decode(text, i, c));
-    return static_cast<CharClass>(*(std::upper_bound(edges.begin(), edges.end(), 4 * c + 3) - 1) % 4);
+    return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c + 3) - 1) % 4);
 }
 
 // ---- GPT-2's words and spelling, Gemma's spelling
@@ -3090,8 +3099,8 @@ struct TokenizerLoader : Tokenizer::Impl {
 // ==== MODEL ==========================================================================================================
 //
 // From a checkpoint to what the forward pass reads: Config says the sizes, Weights holds the matrices, and Loader turns
-// the file's tensors into them: checks their shapes, joins those that are multiplied with the same input (q, k and v;
-// gate and up), and repacks groups of 16 rows, all threads at once. Rows are read from the file as they are needed, so
+// the file's tensors into them: it checks their shapes, joins those that are multiplied with the same input (q, k and v;
+// gate and up), and packs groups of 16 rows, all threads at once. Rows are read from the file as they are needed, so
 // that loading takes no more memory than the result.
 
 struct Norm {
@@ -3099,19 +3108,13 @@ struct Norm {
 };
 
 struct Layer {
-    Norm attn_norm;
-    Matrix qkv;                   // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
-    std::vector<float> qkv_bias;  // biases: GPT-2
-    Norm q_norm, k_norm;          // [head_dim]: Gemma 3
-    Matrix out;                   // [hidden_size, num_heads * head_dim]
-    std::vector<float> out_bias;
-    Norm post_attn_norm;  // Gemma 3
-    Norm ffn_norm;
-    Matrix up;  // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 16 rows
-    std::vector<float> up_bias;
+    Norm attn_norm, ffn_norm;                            // [hidden_size]: before attention, before the feed-forward
+    Norm post_attn_norm, post_ffn_norm, q_norm, k_norm;  // Gemma 3's: after them, and of each head's q and k [head_dim]
+    Matrix qkv;                                          // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
+    Matrix out;                                          // [hidden_size, num_heads * head_dim]
+    Matrix up;    // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 16 rows
     Matrix down;  // [hidden_size, intermediate_size]
-    std::vector<float> down_bias;
-    Norm post_ffn_norm;  // Gemma 3
+    std::vector<float> qkv_bias, out_bias, up_bias, down_bias;  // GPT-2's
 };
 
 struct Weights {
@@ -3122,581 +3125,6 @@ struct Weights {
     std::vector<Layer> layers;
     Norm final_norm;
 };
-
-inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// ---- config: Hugging Face's config.json, or GGUF metadata
-
-// One reader for both: numbers by name, with a default or an error that names the file.
-class Fields {
-  public:
-    explicit Fields(const Checkpoint& file) : file_(file) {
-        const Json* text = file.is_gguf ? nullptr : file.config.root().find("text_config");
-        json_ = file.is_gguf ? nullptr : text ? text : &file.config.root();
-    }
-    const Json* json(std::string_view name) const {
-        const Json* v = json_ ? json_->find(name) : nullptr;
-        return v && !v->is_null() ? v : nullptr;
-    }
-    const GgufValue* gguf(const std::string& name) const {
-        const auto it = file_.metadata.find(name);
-        return it == file_.metadata.end() ? nullptr : &it->second;
-    }
-    double real(const std::string& name, double fallback) const {
-        double value = fallback;
-        if (const Json* v = json(name)) value = v->number();
-        if (const GgufValue* v = gguf(name)) {
-            if (v->kind != GgufValue::Kind::integer && v->kind != GgufValue::Kind::real) refuse(name, "is no number");
-            value = v->kind == GgufValue::Kind::integer ? static_cast<double>(v->i) : v->f;
-        }
-        if (!(value > -1e30 && value < 1e30)) refuse(name, "is missing or out of range");
-        return value;
-    }
-    float real(const Json& value, const char* name) const {
-        if (!(std::fabs(value.number()) < 1e30)) refuse(name, "is out of range");
-        return static_cast<float>(value.number());
-    }
-    // A fallback of -1 means that there is none.
-    int integer(const std::string& name, int lowest, int highest, double fallback = -1) const {
-        const double value = real(name, fallback);
-        if (value < lowest || value > highest || value != std::floor(value))
-            refuse(name, value == -1 ? "is missing"
-                                     : "is " + text(value) + ", not a whole number from " + std::to_string(lowest) +
-                                           " to " + std::to_string(highest));
-        return static_cast<int>(value);
-    }
-    std::string string(const std::string& name, const std::string& fallback) const {
-        if (const Json* v = json(name)) return std::string(v->string());
-        if (const GgufValue* v = gguf(name); v && v->kind == GgufValue::Kind::string) return std::string(v->s);
-        return fallback;
-    }
-    bool boolean(const std::string& name, bool fallback) const {
-        const Json* v = json(name);
-        return v ? v->boolean() : fallback;
-    }
-    [[noreturn]] void refuse(const std::string& name, const std::string& problem) const {
-        fail("this model's configuration cannot be used", file_.path + ": " + name + " " + problem,
-             "llm.h runs GPT-2 and Gemma 3 text models; check the file");
-    }
-    static std::string text(double value) {
-        std::ostringstream out;
-        out << value;
-        return out.str();
-    }
-
-  private:
-    const Checkpoint& file_;
-    const Json* json_;
-};
-
-constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
-constexpr int kMostWidth = 1 << 18;  // of a token's vectors: what a session allocates for them stays below 2 GB
-constexpr int kMostHeadDim = 1024;
-
-inline Config::Architecture architecture_of(const Fields& f, const Checkpoint& file) {
-    const std::string name = file.is_gguf ? f.string("general.architecture", "") : f.string("model_type", "");
-    if (name == "gpt2") return Config::Architecture::gpt2;
-    if (name == "gemma3" || name == "gemma3_text") return Config::Architecture::gemma3;
-    f.refuse(file.is_gguf ? "general.architecture" : "model_type",
-             "is " + shown(name) + ", not gpt2, gemma3 or gemma3_text");
-}
-
-inline Config gpt2_config(const Fields& f, bool gguf) {
-    const auto key = [&](const char* hf, const char* name) {
-        return gguf ? std::string("gpt2.") + name : std::string(hf);
-    };
-    Config c;
-    c.architecture = Config::Architecture::gpt2;
-    c.context_length = f.integer(key("n_positions", "context_length"), 1, kMostRows, gguf ? -1 : 1024);
-    c.hidden_size = f.integer(key("n_embd", "embedding_length"), 1, kMostWidth, gguf ? -1 : 768);
-    c.num_layers = f.integer(key("n_layer", "block_count"), 1, 1000, gguf ? -1 : 12);
-    c.num_heads = f.integer(key("n_head", "attention.head_count"), 1, 1 << 12, gguf ? -1 : 12);
-    c.num_kv_heads = c.num_heads;
-    c.head_dim = c.hidden_size / c.num_heads;
-    if (c.head_dim > kMostHeadDim) f.refuse(key("n_head", "attention.head_count"), "is too small");
-    if (c.hidden_size % c.num_heads)
-        f.refuse(key("n_embd", "embedding_length"), "is no multiple of the number of heads");
-    c.intermediate_size = f.integer(key("n_inner", "feed_forward_length"), 1, kMostWidth, 4 * c.hidden_size);
-    c.norm_eps = static_cast<float>(f.real(key("layer_norm_epsilon", "attention.layer_norm_epsilon"), 1e-5));
-    c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-    const std::string activation = f.string("activation_function", "gelu_new");
-    if (activation != "gelu_new" && activation != "gelu_pytorch_tanh")
-        f.refuse("activation_function", "is " + shown(activation) + ", not gelu_new");
-    if (!f.boolean("scale_attn_weights", true)) f.refuse("scale_attn_weights", "is false");
-    if (f.boolean("scale_attn_by_inverse_layer_idx", false)) f.refuse("scale_attn_by_inverse_layer_idx", "is true");
-    c.is_local.assign(usize(c.num_layers), false);
-    return c;
-}
-
-// Rope frequencies are in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) in rope_parameters.
-inline void gemma3_rope_from_json(const Fields& f, Config& c) {
-    c.rope_theta = static_cast<float>(f.real("rope_theta", 1e6));
-    c.rope_local_theta = static_cast<float>(f.real("rope_local_base_freq", 1e4));
-    const Json* scaling = f.json("rope_scaling");
-    if (const Json* both = f.json("rope_parameters")) {
-        scaling = both->find("full_attention");
-        const Json* local = both->find("sliding_attention");
-        const auto theta = [&](const Json* v, float& out) {
-            if (v && v->find("rope_theta")) out = f.real(*v->find("rope_theta"), "rope_theta");
-        };
-        theta(scaling, c.rope_theta);
-        theta(local, c.rope_local_theta);
-    }
-    if (!scaling) return;
-    const Json* type = scaling->find("rope_type");
-    if (!type) type = scaling->find("type");
-    const std::string_view name = type ? type->string() : "default";
-    if (name == "default") return;
-    if (name != "linear") f.refuse("rope_type", "is " + shown(name) + ", not linear");
-    const Json* factor = scaling->find("factor");
-    c.rope_scaling = factor ? f.real(*factor, "rope_scaling") : 1.0f;
-}
-
-inline void gemma3_rope_from_gguf(const Fields& f, Config& c) {
-    c.rope_theta = static_cast<float>(f.real("gemma3.rope.freq_base", 1e6));
-    c.rope_local_theta = static_cast<float>(f.real("gemma3.rope.freq_base_swa", 1e4));
-    const std::string type = f.string("gemma3.rope.scaling.type", "none");
-    if (type == "linear") c.rope_scaling = static_cast<float>(f.real("gemma3.rope.scaling.factor", 1));
-    else if (type != "none") f.refuse("gemma3.rope.scaling.type", "is " + shown(type) + ", not linear");
-}
-
-// Which layers see only a window: `layer_types`, or all but every sixth (or whatever the pattern's length is).
-inline std::vector<bool> gemma3_local_layers(const Fields& f, bool gguf, int layers) {
-    std::vector<bool> local;
-    if (const Json* types = f.json("layer_types")) {
-        for (const Json& type : types->array()) {
-            if (type.string() != "sliding_attention" && type.string() != "full_attention")
-                f.refuse("layer_types", "holds " + shown(type.string()));
-            local.push_back(type.string() == "sliding_attention");
-        }
-        if (local.size() != usize(layers)) f.refuse("layer_types", "has another length than the model");
-        return local;
-    }
-    const char* name = gguf                                ? "gemma3.attention.sliding_window_pattern"
-                       : f.json("_sliding_window_pattern") ? "_sliding_window_pattern"
-                                                           : "sliding_window_pattern";
-    const int pattern = f.integer(name, 1, 1000, 6);
-    for (int i = 0; i < layers; ++i) local.push_back((i + 1) % pattern != 0);
-    return local;
-}
-
-inline Config gemma3_config(const Fields& f, bool gguf) {
-    const auto key = [&](const char* hf, const char* name) {
-        return gguf ? std::string("gemma3.") + name : std::string(hf);
-    };
-    Config c;
-    c.architecture = Config::Architecture::gemma3;
-    c.context_length = f.integer(key("max_position_embeddings", "context_length"), 1, kMostRows, gguf ? -1 : 131072);
-    c.hidden_size = f.integer(key("hidden_size", "embedding_length"), 1, kMostWidth, gguf ? -1 : 2304);
-    c.intermediate_size = f.integer(key("intermediate_size", "feed_forward_length"), 1, kMostWidth, gguf ? -1 : 9216);
-    c.num_layers = f.integer(key("num_hidden_layers", "block_count"), 1, 1000, gguf ? -1 : 26);
-    c.num_heads = f.integer(key("num_attention_heads", "attention.head_count"), 1, 1 << 12, gguf ? -1 : 8);
-    c.num_kv_heads = f.integer(key("num_key_value_heads", "attention.head_count_kv"), 1, 1 << 12, gguf ? -1 : 4);
-    c.head_dim = f.integer(key("head_dim", "attention.key_length"), 2, kMostHeadDim, 256);
-    if (c.num_heads % c.num_kv_heads) f.refuse("the number of query heads", "is no multiple of that of K/V heads");
-    if (c.head_dim % 2) f.refuse("head_dim", "is odd");
-    if (gguf && f.integer("gemma3.attention.value_length", 2, 1 << 12, c.head_dim) != c.head_dim)
-        f.refuse("gemma3.attention.value_length", "differs from key_length");
-    c.norm_eps = static_cast<float>(f.real(key("rms_norm_eps", "attention.layer_norm_rms_epsilon"), 1e-6));
-    c.sliding_window = f.integer(key("sliding_window", "attention.sliding_window"), 1, kMostRows, gguf ? 1024 : 4096);
-    // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
-    const double scalar =
-        gguf ? (c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim) : f.real("query_pre_attn_scalar", 256);
-    if (!(scalar > 0)) f.refuse("query_pre_attn_scalar", "is not positive");
-    c.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
-    const std::string activation = f.string("hidden_activation", "gelu_pytorch_tanh");
-    if (activation != "gelu_pytorch_tanh")
-        f.refuse("hidden_activation", "is " + shown(activation) + ", not gelu_pytorch_tanh");
-    for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
-        if (f.json(name)) f.refuse(name, "is set, which Gemma 3 has no use for");
-    if (f.boolean("attention_bias", false)) f.refuse("attention_bias", "is true");
-    if (f.boolean("use_bidirectional_attention", false)) f.refuse("use_bidirectional_attention", "is true");
-    gguf ? gemma3_rope_from_gguf(f, c) : gemma3_rope_from_json(f, c);
-    if (!(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0)) f.refuse("rope", "is not positive");
-    c.is_local = gemma3_local_layers(f, gguf, c.num_layers);
-    return c;
-}
-
-// ---- loading
-
-class Loader {
-  public:
-    // A tensor's name in Hugging Face checkpoints and in GGUF, and how many rows of a matrix it gives. From a checkpoint
-    // without tensors come random matrices.
-    struct Part {
-        const char* hf;
-        const char* gguf;
-        int rows;
-    };
-    enum class Join { stacked, in_turn };  // in_turn: 16 rows of the first, 16 of the second, ...
-
-    Loader(const Checkpoint& file, const LoadOptions& options, ThreadPool& pool, Arena& memory, ModelInfo& info,
-           std::uint64_t seed = 0)
-        : file_(file), options_(options), pool_(pool), memory_(memory), info_(info), random_state_(seed) {
-        for (const auto& [name, tensor] : file.tensors) bytes_total_ += static_cast<double>(tensor.bytes);
-    }
-
-    // What stands before every tensor's name, such as "language_model.model.layers.3.".
-    void set_prefix(std::string prefix) { prefix_ = std::move(prefix); }
-    bool has(const Part& part) const { return file_.find(full_name(part)) != nullptr; }
-
-    std::vector<float> floats(const Part& part, int cols = 1, float plus = 0) {
-        if (file_.tensors.empty()) {
-            info_.parameters += usize(part.rows) * usize(cols);
-            return std::vector<float>(usize(part.rows) * usize(cols), 1.0f);
-        }
-        const Tensor& t = take(part, cols == 1 ? std::vector<std::uint64_t>{static_cast<std::uint64_t>(part.rows)}
-                                               : std::vector<std::uint64_t>{static_cast<std::uint64_t>(part.rows),
-                                                                            static_cast<std::uint64_t>(cols)});
-        std::vector<std::uint8_t> raw(usize(t.bytes));
-        t.file->read(t.offset, raw.data(), raw.size());
-        std::vector<float> out(usize(t.elements()));
-        const TypeTraits& type = traits(t.type);
-        type.to_f32(raw.data(), out.data(), static_cast<std::int64_t>(t.elements()) / type.block);
-        for (float& x : out) x += plus;
-        info_.weight_bytes += out.size() * sizeof(float);
-        return out;
-    }
-
-    // `transposed`: the file holds [cols, rows] (GPT-2's Conv1D).
-    Matrix matrix(const std::vector<Part>& parts, int cols, Join join = Join::stacked, bool transposed = false) {
-        int rows = 0;
-        for (const Part& part : parts) rows += join == Join::in_turn ? round_up(part.rows, kGroup) : part.rows;
-        Source source{{}, cols, join, transposed, {}};  // first, so that memory is asked for only if the file has it
-        if (!file_.tensors.empty()) take_all(source, parts);
-        Matrix m(memory_, options_.dtype, rows, cols);
-        file_.tensors.empty() ? fill_randomly(m) : fill(m, source);
-        if (parts.size() > 1) info_.fused += static_cast<int>(parts.size());
-        if (options_.progress) options_.progress(static_cast<float>(bytes_done_ / bytes_total_), parts[0].hf);
-        return m;
-    }
-    int used() const { return used_; }
-
-  private:
-    // Where a matrix's rows come from.
-    struct Source {
-        struct Entry {
-            const Tensor* tensor;
-            int rows;
-        };
-        std::vector<Entry> tensors;
-        int cols;
-        Join join;
-        bool transposed;
-        std::vector<std::uint8_t> whole;  // a transposed tensor's bytes: its rows are scattered all over it
-
-        void read_whole(ThreadPool& pool) {
-            const Tensor& t = *tensors[0].tensor;
-            whole.resize(usize(t.bytes));
-            constexpr std::size_t kPiece = std::size_t{1} << 20;
-            pool.for_each(static_cast<int>((whole.size() + kPiece - 1) / kPiece), [&](int i) {
-                const std::size_t begin = usize(i) * kPiece;
-                t.file->read(t.offset + begin, whole.data() + begin, std::min(kPiece, whole.size() - begin));
-            });
-        }
-        // Which tensor's which row is row r of the matrix, and for how many rows (at most 16) it goes on like that.
-        struct Run {
-            const Tensor* tensor;
-            int row, count;
-        };
-        Run locate(int r) const {
-            if (join == Join::in_turn) {
-                const int n = static_cast<int>(tensors.size()), g = r / kGroup;
-                const Entry& e = tensors[usize(g % n)];
-                const int row = g / n * kGroup + r % kGroup;
-                return {e.tensor, row, std::max(0, std::min(kGroup - r % kGroup, e.rows - row))};
-            }
-            for (const Entry& e : tensors) {
-                if (r < e.rows) return {e.tensor, r, std::min(kGroup, e.rows - r)};
-                r -= e.rows;
-            }
-            return {nullptr, 0, 0};
-        }
-    };
-
-    // Sixteen rows of a source on their way into a matrix.
-    struct Rows {
-        const Source& source;
-        DType dtype;
-        std::vector<std::uint8_t> raw;     // as they are in the file
-        std::vector<std::uint8_t> blocks;  // [16] rows of Q8_0 blocks
-        std::vector<float> floats;         // [16, cols]
-
-        Rows(const Source& s, DType type) : source(s), dtype(type) {
-            const auto cols = usize(s.cols);
-            floats.resize(kGroup * cols);
-            blocks.resize(dtype == DType::q8_0 ? kGroup * row_blocks() * kQ8Bytes : 0);
-        }
-        std::size_t row_blocks() const { return (usize(source.cols) + kBlock - 1) / kBlock; }
-
-        void load(int first) {
-            for (int lane = 0; lane < kGroup;) {
-                auto run = source.locate(first + lane);
-                run.count = std::min(run.count, kGroup - lane);
-                if (run.count <= 0) {  // beyond the last row
-                    const auto rest = [lane](auto& v) {
-                        std::fill_n(v.data() + v.size() / kGroup * usize(lane),
-                                    v.size() / kGroup * usize(kGroup - lane), 0);
-                    };
-                    rest(floats);
-                    rest(blocks);
-                    break;
-                }
-                if (dtype == DType::q8_0 && run.tensor->type == TensorType::q8_0) {
-                    const std::size_t bytes = row_blocks() * kQ8Bytes;
-                    run.tensor->file->read(run.tensor->offset + static_cast<std::uint64_t>(run.row) * bytes,
-                                           blocks.data() + usize(lane) * bytes, usize(run.count) * bytes);
-                } else {
-                    source.transposed ? read_columns(run, lane) : read_rows(run, lane);
-                    if (dtype == DType::q8_0) quantize(lane, run.count);
-                }
-                lane += run.count;
-            }
-        }
-
-      private:
-        void read_rows(const Source::Run& run, int lane) {
-            const TypeTraits& type = traits(run.tensor->type);
-            const std::int64_t n = std::int64_t{run.count} * source.cols / type.block;
-            raw.resize(usize(n * type.bytes));
-            run.tensor->file->read(run.tensor->offset + static_cast<std::uint64_t>(run.row) * raw.size() /
-                                                            static_cast<std::uint64_t>(run.count),
-                                   raw.data(), raw.size());
-            type.to_f32(raw.data(), floats.data() + usize(lane) * usize(source.cols), n);
-        }
-        void read_columns(const Source::Run& run, int lane) {
-            const TypeTraits& type = traits(run.tensor->type);
-            const auto rows = usize(source.tensors[0].rows), cols = usize(source.cols);
-            float column[kGroup];
-            for (std::size_t c = 0; c < cols; ++c) {
-                const std::size_t at = (c * rows + usize(run.row)) * usize(type.bytes);
-                type.to_f32(source.whole.data() + at, column, run.count);
-                for (int r = 0; r < run.count; ++r) floats[usize(lane + r) * cols + c] = column[r];
-            }
-        }
-        void quantize(int lane, int count) {
-            for (int r = lane; r < lane + count; ++r) {
-                const float* x = floats.data() + usize(r) * usize(source.cols);
-                std::uint8_t* out = blocks.data() + usize(r) * row_blocks() * kQ8Bytes;
-                for (int c = 0; c < source.cols; c += kBlock, out += kQ8Bytes)
-                    quantize_q8_0(x + c, std::min(kBlock, source.cols - c), out);
-            }
-        }
-    };
-    static constexpr std::size_t kQ8Bytes = 34;  // of a Q8_0 block in a file: f16 scale, 32 i8
-
-    void take_all(Source& source, const std::vector<Part>& parts) {
-        bool exact = true;
-        for (const Part& part : parts) {
-            const auto r = static_cast<std::uint64_t>(part.rows), c = static_cast<std::uint64_t>(source.cols);
-            const Tensor& t =
-                take(part, source.transposed ? std::vector<std::uint64_t>{c, r} : std::vector<std::uint64_t>{r, c});
-            source.tensors.push_back({&t, part.rows});
-            exact = exact && (options_.dtype == DType::f32 || t.type == TensorType::q8_0);
-        }
-        ++(exact ? info_.exact : info_.quantized);
-    }
-
-    void fill(Matrix& m, Source& source) {
-        if (source.transposed) source.read_whole(pool_);
-        pool_.for_ranges(m.groups(), 4, [&](int begin, int end, int) {
-            Rows rows(source, m.dtype);
-            for (int g = begin; g < end; ++g) pack_group(m, g, rows);
-        });
-    }
-
-    // Weights of the size that keeps activations as they are in trained models.
-    void fill_randomly(Matrix& m) {
-        const float deviation = 1.0f / std::sqrt(static_cast<float>(m.cols));
-        const std::uint64_t seed = random_state_ += 0x9E3779B97F4A7C15u;
-        pool_.for_ranges(m.groups(), 16, [&](int begin, int end, int) {
-            for (int g = begin; g < end; ++g) {
-                std::uint64_t state = seed + static_cast<std::uint64_t>(g) * 0xD1342543DE82EF95u;
-                if (m.dtype == DType::f32) {
-                    for (int i = 0; i < m.cols * kGroup; ++i)
-                        m.group<float>(g)[i] = deviation * static_cast<float>(4 * next_uniform(state) - 2);
-                    continue;
-                }
-                for (int b = 0; b < m.blocks(); ++b) {
-                    WeightBlock& block = m.group<WeightBlock>(g)[b];
-                    std::fill_n(block.scale, kGroup, f32_to_f16(deviation / 74));  // the deviation of a random i8
-                    for (std::size_t i = 0; i < sizeof block.w; i += sizeof(std::uint64_t)) {
-                        const std::uint64_t eight = next_random(state);
-                        std::memcpy(&block.w[0][0][0] + i, &eight, sizeof eight);
-                    }
-                }
-            }
-        });
-        info_.parameters += static_cast<std::uint64_t>(m.rows) * static_cast<std::uint64_t>(m.cols);
-    }
-
-    void pack_group(Matrix& m, int g, Rows& rows) const {
-        rows.load(g * kGroup);
-        if (m.dtype == DType::f32) {
-            float* out = m.group<float>(g);
-            for (int c = 0; c < m.cols; ++c)
-                for (int r = 0; r < kGroup; ++r) *out++ = rows.floats[usize(r) * usize(m.cols) + usize(c)];
-            return;
-        }
-        const std::size_t row_bytes = rows.row_blocks() * kQ8Bytes;
-        WeightBlock* out = m.group<WeightBlock>(g);
-        for (std::size_t b = 0; b < rows.row_blocks(); ++b, ++out) {
-            for (std::size_t r = 0; r < kGroup; ++r) {
-                const std::uint8_t* in = rows.blocks.data() + r * row_bytes + b * kQ8Bytes;
-                std::memcpy(&out->scale[r], in, 2);
-                for (std::size_t c = 0; c < kBlock / 4; ++c) {
-                    std::uint32_t four;
-                    std::memcpy(&four, in + 2 + 4 * c, 4);
-                    four ^= 0x80808080u;  // i8 to u8 with an offset of 128
-                    std::memcpy(out->w[c][r], &four, 4);
-                }
-            }
-        }
-    }
-
-    std::string full_name(const Part& part) const { return prefix_ + (file_.is_gguf ? part.gguf : part.hf); }
-
-    const Tensor& take(const Part& part, const std::vector<std::uint64_t>& shape) {
-        const std::string name = full_name(part);
-        const Tensor* t = file_.find(name);
-        if (!t)
-            fail("a tensor is missing", file_.path + ": " + name, "the checkpoint is incomplete or of another model");
-        if (t->type == TensorType::other)
-            fail("a tensor has a type that cannot be read", file_.path + ": " + name,
-                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K");
-        if (t->shape != shape)
-            fail("a tensor has the wrong shape",
-                 file_.path + ": " + name + " is " + shape_text(t->shape) + ", not " + shape_text(shape),
-                 "the configuration and the weights are of different models");
-        ++used_;
-        bytes_done_ += static_cast<double>(t->bytes);
-        info_.parameters += t->elements();
-        return *t;
-    }
-    static std::string shape_text(const std::vector<std::uint64_t>& shape) {
-        std::string out;
-        for (std::uint64_t n : shape) out += (out.empty() ? "[" : ", ") + std::to_string(n);
-        return out + "]";
-    }
-
-    const Checkpoint& file_;
-    const LoadOptions& options_;
-    ThreadPool& pool_;
-    Arena& memory_;
-    ModelInfo& info_;
-    std::uint64_t random_state_;
-    std::string prefix_;
-    double bytes_done_ = 0, bytes_total_ = 1;
-    int used_ = 0;
-};
-
-// The prefix under which a Hugging Face checkpoint keeps `name`.
-inline std::string find_prefix(const Checkpoint& file, const std::vector<std::string>& prefixes, const char* name) {
-    for (const std::string& prefix : prefixes)
-        if (file.is_gguf || file.find(prefix + name)) return file.is_gguf ? "" : prefix;
-    fail("a tensor is missing", file.path + ": " + prefixes[0] + name,
-         "the checkpoint is incomplete or of another model");
-}
-
-inline void load_gpt2(Loader& load, const Checkpoint& file, const Config& c, Weights& w) {
-    const int d = c.hidden_size;
-    const std::string root = find_prefix(file, {"transformer.", ""}, "wte.weight");
-    load.set_prefix(root);
-    w.embedding = load.matrix({{"wte.weight", "token_embd.weight", c.vocab_size}}, d);
-    w.positions = load.floats({"wpe.weight", "position_embd.weight", c.context_length}, d);
-    for (int i = 0; i < c.num_layers; ++i) {
-        load.set_prefix(file.is_gguf ? "blk." + std::to_string(i) + "." : root + "h." + std::to_string(i) + ".");
-        const bool transposed = !file.is_gguf;
-        const auto matrix = [&](const char* hf, const char* gguf, int rows, int cols) {
-            return load.matrix({{hf, gguf, rows}}, cols, Loader::Join::stacked, transposed);
-        };
-        Layer l;
-        l.attn_norm = {load.floats({"ln_1.weight", "attn_norm.weight", d}),
-                       load.floats({"ln_1.bias", "attn_norm.bias", d})};
-        l.qkv = matrix("attn.c_attn.weight", "attn_qkv.weight", 3 * d, d);
-        l.qkv_bias = load.floats({"attn.c_attn.bias", "attn_qkv.bias", 3 * d});
-        l.out = matrix("attn.c_proj.weight", "attn_output.weight", d, d);
-        l.out_bias = load.floats({"attn.c_proj.bias", "attn_output.bias", d});
-        l.ffn_norm = {load.floats({"ln_2.weight", "ffn_norm.weight", d}),
-                      load.floats({"ln_2.bias", "ffn_norm.bias", d})};
-        l.up = matrix("mlp.c_fc.weight", "ffn_up.weight", c.intermediate_size, d);
-        l.up_bias = load.floats({"mlp.c_fc.bias", "ffn_up.bias", c.intermediate_size});
-        l.down = matrix("mlp.c_proj.weight", "ffn_down.weight", d, c.intermediate_size);
-        l.down_bias = load.floats({"mlp.c_proj.bias", "ffn_down.bias", d});
-        w.layers.push_back(std::move(l));
-    }
-    load.set_prefix(root);
-    w.final_norm = {load.floats({"ln_f.weight", "output_norm.weight", d}),
-                    load.floats({"ln_f.bias", "output_norm.bias", d})};
-}
-
-inline void load_gemma3(Loader& load, const Checkpoint& file, const Config& c, Weights& w) {
-    const int d = c.hidden_size, q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
-    const std::string root =
-        find_prefix(file, {"model.", "language_model.model.", "model.language_model.", "language_model.", ""},
-                    "embed_tokens.weight");
-    // RMSNorm multiplies by 1 + w; a GGUF has the 1 already in it.
-    const auto norm = [&](const char* hf, const char* gguf, int n) {
-        return Norm{load.floats({hf, gguf, n}, 1, file.is_gguf ? 0.0f : 1.0f), {}};
-    };
-    load.set_prefix(root);
-    w.embedding = load.matrix({{"embed_tokens.weight", "token_embd.weight", c.vocab_size}}, d);
-    for (int i = 0; i < c.num_layers; ++i) {
-        load.set_prefix(file.is_gguf ? "blk." + std::to_string(i) + "." : root + "layers." + std::to_string(i) + ".");
-        Layer l;
-        l.attn_norm = norm("input_layernorm.weight", "attn_norm.weight", d);
-        l.qkv = load.matrix({{"self_attn.q_proj.weight", "attn_q.weight", q},
-                             {"self_attn.k_proj.weight", "attn_k.weight", kv},
-                             {"self_attn.v_proj.weight", "attn_v.weight", kv}},
-                            d);
-        l.q_norm = norm("self_attn.q_norm.weight", "attn_q_norm.weight", c.head_dim);
-        l.k_norm = norm("self_attn.k_norm.weight", "attn_k_norm.weight", c.head_dim);
-        l.out = load.matrix({{"self_attn.o_proj.weight", "attn_output.weight", d}}, q);
-        l.post_attn_norm = norm("post_attention_layernorm.weight", "post_attention_norm.weight", d);
-        l.ffn_norm = norm("pre_feedforward_layernorm.weight", "ffn_norm.weight", d);
-        l.up = load.matrix({{"mlp.gate_proj.weight", "ffn_gate.weight", c.intermediate_size},
-                            {"mlp.up_proj.weight", "ffn_up.weight", c.intermediate_size}},
-                           d, Loader::Join::in_turn);
-        l.down = load.matrix({{"mlp.down_proj.weight", "ffn_down.weight", d}}, c.intermediate_size);
-        l.post_ffn_norm = norm("post_feedforward_layernorm.weight", "post_ffw_norm.weight", d);
-        w.layers.push_back(std::move(l));
-    }
-    load.set_prefix(root);
-    w.final_norm = norm("norm.weight", "output_norm.weight", d);
-}
-
-// The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
-inline int embedding_rows(const Checkpoint& file) {
-    for (const char* name : {"token_embd.weight", "wte.weight", "transformer.wte.weight", "model.embed_tokens.weight",
-                             "language_model.model.embed_tokens.weight", "model.language_model.embed_tokens.weight",
-                             "language_model.embed_tokens.weight", "embed_tokens.weight"}) {
-        const Tensor* t = file.find(name);
-        if (t && t->shape.size() == 2 && t->shape[0] >= 1 && t->shape[0] <= kMostRows)
-            return static_cast<int>(t->shape[0]);
-    }
-    fail("the embedding is missing", file.path, "the checkpoint is incomplete or of another model");
-}
-
-// A head of its own: where the file has one and the configuration does not say that it is the embedding.
-inline const char* untied_head(const Checkpoint& file, const Fields& f) {
-    if (file.is_gguf) return file.find("output.weight") ? "output.weight" : nullptr;
-    const Json* outer = file.config.root().find("tie_word_embeddings");
-    if (f.boolean("tie_word_embeddings", outer && outer->is_bool() ? outer->boolean() : true)) return nullptr;
-    for (const char* name : {"lm_head.weight", "language_model.lm_head.weight"})
-        if (file.find(name)) return name;
-    return nullptr;
-}
-
-// Ids beyond the embedding may only be added tokens (Gemma's <image_soft_token>), and few rows may be without a token.
-inline void check_tokenizer(const Tokenizer& tokenizer, const Checkpoint& file, int rows) {
-    const int n = tokenizer.vocab_size();
-    bool fits = n >= rows - std::max(64, rows / 16);
-    for (int id = rows; fits && id < n; ++id) fits = tokenizer.find(tokenizer.piece(id)) == id;
-    if (!fits)
-        fail("the tokenizer does not fit the model",
-             file.path + ": " + std::to_string(n) + " tokens, but " + std::to_string(rows) + " rows in the embedding",
-             "use the tokenizer that came with the model");
-}
 
 }  // namespace detail
 
@@ -3714,12 +3142,266 @@ struct Model::Impl {
 
 namespace detail {
 
-// theta^(-2i / head_dim) for i = 0 .. head_dim / 2 - 1
-inline std::vector<float> rope_frequencies(float theta, float scaling, int head_dim) {
-    std::vector<float> f;
-    for (int i = 0; i < head_dim / 2; ++i)
-        f.push_back(1.0f / std::pow(theta, static_cast<float>(2 * i) / static_cast<float>(head_dim)) / scaling);
-    return f;
+inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// ---- config: Hugging Face's config.json, or a GGUF's metadata
+
+[[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem) {
+    fail("this configuration cannot be used", where + problem, "compare it with a published GPT-2's or Gemma 3's");
+}
+
+// A field's name in config.json, and in a GGUF, where "gpt2." or "gemma3." stands before it.
+struct Field {
+    const char *json, *gguf = "";
+};
+
+// The fields of either format. A file has but one of the two, so that both may be asked.
+class Fields {
+  public:
+    explicit Fields(const Checkpoint& file) : file_(file), json_(&file.config.root()) {
+        if (const Json* text = json("text_config")) json_ = text;  // of a multimodal model
+        const bool gpt2 = choice({"model_type", "architecture"}, "", {"gpt2", "gemma3", "gemma3_text"}) == "gpt2";
+        prefix_ = gpt2 ? "gpt2." : "gemma3.";
+    }
+    // The fields of rope_scaling or of a part of rope_parameters; null: there are none.
+    Fields(const Fields& outer, const Json* rope) : Fields(outer) {
+        json_ = rope;
+        where_ = "rope_scaling or rope_parameters: ";
+    }
+    bool is_gpt2() const { return prefix_ == "gpt2."; }
+    bool is_gguf() const { return file_.is_gguf; }
+
+    const Json* json(std::string_view name) const {
+        const Json* v = json_ ? json_->find(name) : nullptr;
+        return v && !v->is_null() ? v : nullptr;
+    }
+    double number(const Field& field, double fallback) const {
+        double value = fallback;
+        if (const Json* v = json(field.json)) value = v->number();
+        if (const GgufValue* v = gguf(field)) {
+            value = v->kind == GgufValue::Kind::integer ? static_cast<double>(v->i) : v->f;
+            if (v->kind != GgufValue::Kind::integer && v->kind != GgufValue::Kind::real) refuse(field, "is no number");
+        }
+        if (!(std::fabs(value) < 1e30)) refuse(field, "is missing or out of range");
+        return value;
+    }
+    float real(const Field& field, double fallback) const { return static_cast<float>(number(field, fallback)); }
+    // 1 to `most`. A fallback of 0 means that there is none.
+    int integer(const Field& field, int most, int fallback) const {
+        const double value = number(field, fallback ? fallback : HUGE_VAL);
+        if (value >= 1 && value <= most && value == std::floor(value)) return static_cast<int>(value);
+        std::ostringstream problem;
+        problem << "is " << value << ", not a whole number from 1 to " << most;
+        refuse(field, problem.str());
+    }
+    // A text (or true or false) that must be one of these.
+    std::string choice(const Field& field, std::string_view fallback,
+                       const std::vector<std::string_view>& choices) const {
+        std::string_view value = fallback;
+        if (const Json* v = json(field.json)) value = v->is_bool() ? v->boolean() ? "true" : "false" : v->string();
+        if (const GgufValue* v = gguf(field); v && v->kind == GgufValue::Kind::string) value = v->s;
+        std::string wanted;
+        for (const std::string_view choice : choices) {
+            if (value == choice) return std::string(value);
+            wanted.append(wanted.empty() ? "" : " or ").append(choice);
+        }
+        refuse(field, "is " + shown(value) + ", not " + wanted);
+    }
+    void require(const char* name, std::string_view wanted) const { choice({name}, wanted, {wanted}); }
+    [[noreturn]] void refuse(const Field& field, const std::string& problem) const {
+        const std::string name = is_gguf() && *field.gguf ? prefix_ + field.gguf : where_ + field.json;
+        refuse_config(file_.path + ": ", name + " " + problem);
+    }
+
+  private:
+    const GgufValue* gguf(const Field& field) const {
+        const auto it = file_.metadata.find(prefix_ + field.gguf);
+        return it == file_.metadata.end() ? nullptr : &it->second;
+    }
+    const Checkpoint& file_;
+    const Json* json_;
+    std::string prefix_ = "general.", where_;
+};
+
+constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
+constexpr int kMostWidth = 1 << 18;  // of a token's vectors: what a session allocates for them stays below 2 GB
+constexpr int kMostHeadDim = 1024;
+
+// A size of a Config: the most it may be, its name in a GGUF, and in GPT-2's and Gemma 3's config.json with what leaving
+// it out means there (transformers' defaults; -4: 4 hidden_size). A GGUF must have it, unless it is optional.
+struct Size {
+    int Config::*member;
+    int most;
+    const char* gguf;
+    std::pair<const char*, int> gpt2, gemma3;
+    bool optional = false;
+};
+constexpr Size kSizes[] = {
+    {&Config::context_length, kMostRows, "context_length", {"n_positions", 1024}, {"max_position_embeddings", 131072}},
+    {&Config::hidden_size, kMostWidth, "embedding_length", {"n_embd", 768}, {"hidden_size", 2304}},
+    {&Config::intermediate_size, kMostWidth, "feed_forward_length", {"n_inner", -4}, {"intermediate_size", 9216}, true},
+    {&Config::num_layers, 1000, "block_count", {"n_layer", 12}, {"num_hidden_layers", 26}},
+    {&Config::num_heads, 4096, "attention.head_count", {"n_head", 12}, {"num_attention_heads", 8}},
+    {&Config::num_kv_heads, 4096, "attention.head_count_kv", {}, {"num_key_value_heads", 4}},
+    {&Config::head_dim, kMostHeadDim, "attention.key_length", {}, {"head_dim", 256}, true},
+};
+
+// What must hold for every configuration, a file's or the caller's own.
+inline void check_config(const Config& c, const std::string& where) {
+    const auto require = [&](bool good, const std::string& problem) {
+        if (!good) refuse_config(where, problem);
+    };
+    const auto in_range = [&](int size, int most, const char* name) {
+        require(size >= 1 && size <= most, std::string(name) + " is missing or too large");
+    };
+    in_range(c.vocab_size, kMostRows, "vocab_size");
+    for (const Size& size : kSizes) in_range(c.*size.member, size.most, size.gemma3.first);
+    require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
+    require((c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large");
+    require(c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers");
+    if (c.architecture == Config::Architecture::gpt2) {
+        require(c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads,
+                "hidden_size is not num_heads x head_dim, as it is in GPT-2");
+        return;
+    }
+    require(c.head_dim % 2 == 0, "head_dim is odd");
+    in_range(c.sliding_window, kMostRows, "sliding_window");
+    require(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0, "rope: a number is not positive");
+}
+
+inline void read_gpt2_config(const Fields& f, Config& c) {
+    c.num_kv_heads = c.num_heads;
+    c.head_dim = c.hidden_size / c.num_heads;
+    if (c.hidden_size % c.num_heads) f.refuse({"n_embd", "embedding_length"}, "is no multiple of the number of heads");
+    c.norm_eps = f.real({"layer_norm_epsilon", "attention.layer_norm_epsilon"}, 1e-5);
+    c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+    f.choice({"activation_function"}, "gelu_new", {"gelu_new", "gelu_pytorch_tanh"});
+    f.require("scale_attn_weights", "true");
+    f.require("scale_attn_by_inverse_layer_idx", "false");
+}
+
+inline void read_gemma3_config(const Fields& f, Config& c) {
+    c.norm_eps = f.real({"rms_norm_eps", "attention.layer_norm_rms_epsilon"}, 1e-6);
+    c.sliding_window = f.integer({"sliding_window", "attention.sliding_window"}, kMostRows, f.is_gguf() ? 1024 : 4096);
+    // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
+    const int usual = !f.is_gguf() ? 256 : c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
+    const double scalar = f.number({"query_pre_attn_scalar"}, usual);
+    if (!(scalar > 0)) f.refuse({"query_pre_attn_scalar"}, "is not positive");
+    c.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
+    f.require("hidden_activation", "gelu_pytorch_tanh");
+    f.require("attention_bias", "false");
+    f.require("use_bidirectional_attention", "false");
+    for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
+        if (f.json(name)) f.refuse({name}, "is set, which Gemma 3 has no use for");
+    // RoPE is in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) all in rope_parameters.
+    const Json* both = f.json("rope_parameters");
+    const Fields global(f, both ? both->find("full_attention") : f.json("rope_scaling"));
+    const Fields local(f, both ? both->find("sliding_attention") : nullptr);
+    c.rope_theta = global.real({"rope_theta", "rope.freq_base"}, f.real({"rope_theta"}, 1e6));
+    c.rope_local_theta = local.real({"rope_theta", "rope.freq_base_swa"}, f.real({"rope_local_base_freq"}, 1e4));
+    const char* none = f.is_gguf() ? "none" : "default";
+    const Field type = {global.json("type") ? "type" : "rope_type", "rope.scaling.type"};
+    if (global.choice(type, none, {"linear", none}) == "linear")
+        c.rope_scaling = global.real({"factor", "rope.scaling.factor"}, 1);
+}
+
+// Which layers see only a window: `layer_types`, or all but every sixth (or whatever the pattern's length is).
+inline std::vector<bool> local_layers(const Fields& f, int layers) {
+    std::vector<bool> local;
+    if (const Json* types = f.json("layer_types")) {
+        for (const Json& type : types->array()) {
+            local.push_back(type.string() == "sliding_attention");
+            if (!local.back() && type.string() != "full_attention")
+                f.refuse({"layer_types"}, "holds " + shown(type.string()));
+        }
+        return local;
+    }
+    const char* name = f.json("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern";
+    const int pattern = f.integer({name, "attention.sliding_window_pattern"}, 1000, 6);
+    for (int i = 1; i <= layers; ++i) local.push_back(i % pattern != 0);
+    return local;
+}
+
+// The embedding, and what stands before all names of a Hugging Face checkpoint's tensors: the embedding's name tells.
+inline std::pair<std::string, const Tensor*> find_embedding(const Checkpoint& file, bool gpt2) {
+    const std::string name = file.is_gguf ? "token_embd.weight" : gpt2 ? "wte.weight" : "embed_tokens.weight";
+    for (const char* root :
+         {"transformer.", "model.", "language_model.model.", "model.language_model.", "language_model.", ""}) {
+        const Tensor* t = file.find(root + name);
+        if (t && t->shape.size() == 2) return {root, t};
+    }
+    fail("the embedding is missing", file.path, "the checkpoint is incomplete or of another model");
+}
+
+inline Config read_config(const Checkpoint& file) {
+    const Fields f(file);
+    Config c;
+    c.architecture = f.is_gpt2() ? Config::Architecture::gpt2 : Config::Architecture::gemma3;
+    for (const Size& size : kSizes) {
+        const auto& [name, usual] = f.is_gpt2() ? size.gpt2 : size.gemma3;
+        if (!name) continue;
+        const int fallback = file.is_gguf && !size.optional ? 0 : usual < 0 ? 4 * c.hidden_size : usual;
+        c.*size.member = f.integer({name, size.gguf}, size.most, fallback);
+    }
+    f.is_gpt2() ? read_gpt2_config(f, c) : read_gemma3_config(f, c);
+    c.is_local = f.is_gpt2() ? std::vector<bool>(usize(c.num_layers), false) : local_layers(f, c.num_layers);
+    // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
+    const std::uint64_t rows = find_embedding(file, f.is_gpt2()).second->shape[0];
+    c.vocab_size = static_cast<int>(std::min<std::uint64_t>(rows, kMostRows + 1));
+    const Json* tied = f.json("tie_word_embeddings");
+    if (!tied) tied = file.config.root().find("tie_word_embeddings");
+    c.tied_head = !file.is_gguf && (!tied || tied->is_null() || tied->boolean());
+    check_config(c, file.path + ": ");
+    if (f.integer({"", "attention.value_length"}, kMostHeadDim, c.head_dim) != c.head_dim)
+        f.refuse({"", "attention.value_length"}, "differs from key_length");
+    return c;
+}
+
+// ---- loading
+
+// Rows of a tensor on their way into a matrix: as they are in the file, and as floats.
+struct Rows {
+    std::vector<std::uint8_t> raw;
+    std::vector<float> floats;
+
+    void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true) {
+        const TypeTraits& type = traits(t.type);
+        const auto block = static_cast<std::uint64_t>(type.block), bytes = static_cast<std::uint64_t>(type.bytes);
+        const std::uint64_t cols = t.elements() / t.shape[0];
+        raw.resize(usize(count * cols / block * bytes));
+        t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
+        if (!convert) return;
+        floats.resize(usize(count * cols));
+        type.to_f32(raw.data(), floats.data(), static_cast<std::int64_t>(count * cols / block));
+    }
+};
+
+// Writes columns col .. col + n - 1 of some rows of a matrix: floats [rows, n], or where x is null `raw`, which are
+// blocks of a Q8_0 file: f16 scale, 32 i8.
+inline void put(const Matrix m, int row, int rows, int col, int n, const float* x, const std::uint8_t* raw) {
+    if (m.dtype == DType::f32) {
+        for (int r = row; r < row + rows; ++r) {
+            float* column = m.group<float>(r / kGroup) + usize(col) * kGroup + r % kGroup;
+            for (int i = 0; i < n; ++i) column[i * kGroup] = *x++;
+        }
+        return;
+    }
+    const int blocks = (n - 1) / kBlock + 1;
+    const auto stride = usize(m.blocks());
+    WeightBlock* const column = m.group<WeightBlock>(0) + col / kBlock;
+    for (int b = 0; b < blocks; ++b)
+        for (int r = 0; r < rows; ++r) {
+            std::uint8_t quantized[2 + kBlock];
+            if (x) quantize_q8_0(x + r * n + b * kBlock, std::min(kBlock, n - b * kBlock), quantized);
+            const std::uint8_t* in = x ? quantized : raw + (r * blocks + b) * (2 + kBlock);
+            const std::size_t lane = usize(row + r) % kGroup;
+            WeightBlock& out = column[usize(row + r) / kGroup * stride + usize(b)];
+            std::memcpy(&out.scale[lane], in, 2);
+            for (int c = 0; c < kBlock / 4; ++c) {
+                const std::uint32_t four = load<std::uint32_t>(in + 2 + 4 * c) ^ 0x80808080u;  // i8 to u8: + 128
+                std::memcpy(out.w[c][lane], &four, sizeof four);
+            }
+        }
 }
 
 inline int checked_threads(int threads) {
@@ -3728,9 +3410,180 @@ inline int checked_threads(int threads) {
     return threads ? threads : physical_cores();
 }
 
-}  // namespace detail
+// Makes weights of a checkpoint's tensors, or random ones where the checkpoint has no tensors at all.
+struct Loader {
+    // A tensor's name in Hugging Face checkpoints and in a GGUF, without ".weight", and how many rows it gives.
+    struct Part {
+        const char *hf, *gguf;
+        int rows;
+    };
+    // How parts make a matrix. in_turn: 16 rows of the first, 16 of the second, ...; conv1d: GPT-2's, which is
+    // [cols, rows] in safetensors.
+    enum class Layout { stacked, in_turn, conv1d };
+    Model::Impl& model;
+    const Checkpoint& file;
+    const LoadOptions& options;
+    std::uint64_t random_state;
+    std::string prefix = {};  // of all names: "model.layers.3."
+    double bytes_done = 0, bytes_total = 1;
+    ThreadPool pool{checked_threads(options.threads)};
+    std::vector<Rows> scratch = std::vector<Rows>(usize(pool.size()));
 
-namespace detail {
+    std::vector<float> floats(const Part& part, const char* suffix, int cols = 1) {
+        const std::size_t n = usize(part.rows) * usize(cols);
+        model.info.parameters += n;
+        if (file.tensors.empty()) return std::vector<float>(n, 1.0f);
+        Rows rows;
+        const std::vector<int> matrix = {part.rows, cols}, vector = {part.rows};
+        rows.read(take(part, suffix, cols == 1 ? vector : matrix), 0, usize(part.rows));
+        model.info.weight_bytes += n * sizeof(float);
+        return std::move(rows.floats);
+    }
+
+    // LayerNorm's scale and bias, or RMSNorm's scale, which is 1 + w; a GGUF has the 1 already in it.
+    Norm norm(const Part& part) {
+        Norm norm{floats(part, ".weight"), {}};
+        if (model.config.architecture == Config::Architecture::gpt2) norm.b = floats(part, ".bias");
+        else if (!file.is_gguf)
+            for (float& w : norm.w) w += 1;
+        return norm;
+    }
+
+    Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout = Layout::stacked) {
+        const bool in_turn = layout == Layout::in_turn, transposed = layout == Layout::conv1d && !file.is_gguf;
+        std::vector<const Tensor*> tensors;  // all are found before memory is asked for
+        int rows = 0;
+        bool exact = true;
+        for (const Part& part : parts) {
+            rows += in_turn ? round_up(part.rows, kGroup) : part.rows;
+            model.info.parameters += usize(part.rows) * usize(cols);
+            if (file.tensors.empty()) continue;
+            const std::vector<int> shape = {transposed ? cols : part.rows, transposed ? part.rows : cols};
+            tensors.push_back(&take(part, ".weight", shape));
+            exact = exact && (options.dtype == DType::f32 || tensors.back()->type == TensorType::q8_0);
+        }
+        Matrix m(model.weights.memory, options.dtype, rows, cols);
+        if (tensors.empty()) fill_randomly(m);
+        else ++(exact ? model.info.exact : model.info.quantized);
+        int first = 0;
+        for (const Tensor* t : tensors) {
+            fill(m, *t, transposed, first, in_turn ? kGroup * static_cast<int>(tensors.size()) : kGroup);
+            first += in_turn ? kGroup : static_cast<int>(t->shape[0]);
+        }
+        if (parts.size() > 1) model.info.fused += static_cast<int>(parts.size());
+        if (options.progress) options.progress(static_cast<float>(bytes_done / bytes_total), parts[0].hf);
+        return m;
+    }
+
+    // Row r of the tensor becomes row first + r / 16 * stride + r % 16, or if it is transposed column r.
+    void fill(Matrix& m, const Tensor& t, bool transposed, int first, int stride) {
+        const bool exact = m.dtype == DType::q8_0 && t.type == TensorType::q8_0;
+        const int rows = static_cast<int>(t.shape[0]), step = transposed ? kBlock : kGroup;
+        pool.for_ranges((rows - 1) / step + 1, 4, [&](int begin, int end, int thread) {
+            Rows& in = scratch[usize(thread)];
+            for (int i = begin; i < end; ++i) {
+                const int n = std::min(step, rows - i * step);
+                in.read(t, usize(i) * usize(step), usize(n), !exact);
+                if (!transposed)
+                    put(m, first + i * stride, n, 0, m.cols, exact ? nullptr : in.floats.data(), in.raw.data());
+                for (int r = 0; transposed && r < m.rows; ++r) {
+                    float x[kBlock];
+                    for (int c = 0; c < n; ++c) x[c] = in.floats[usize(c) * usize(m.rows) + usize(r)];
+                    put(m, r, 1, i * kBlock, n, x, nullptr);
+                }
+            }
+        });
+    }
+
+    // Weights of the size that keeps activations as they are in trained models.
+    void fill_randomly(Matrix& m) {
+        const float deviation = 1.0f / std::sqrt(static_cast<float>(m.cols));
+        const std::uint64_t seed = random_state += 0x9E3779B97F4A7C15u;
+        pool.for_each(m.groups(), [&](int g) {
+            std::uint64_t state = seed + static_cast<std::uint64_t>(g) * 0xD1342543DE82EF95u;
+            if (m.dtype == DType::f32) {
+                for (int i = 0; i < m.cols * kGroup; ++i)
+                    m.group<float>(g)[i] = deviation * static_cast<float>(4 * next_uniform(state) - 2);
+                return;
+            }
+            for (int b = 0; b < m.blocks(); ++b) {
+                WeightBlock& block = m.group<WeightBlock>(g)[b];
+                std::fill_n(block.scale, kGroup, f32_to_f16(deviation / 74));  // the deviation of a random i8
+                std::uint64_t random[sizeof block.w / sizeof(std::uint64_t)];
+                for (std::uint64_t& eight : random) eight = next_random(state);
+                std::memcpy(block.w, random, sizeof block.w);
+            }
+        });
+    }
+
+    const Tensor& take(const Part& part, const char* suffix, const std::vector<int>& wanted) {
+        const std::string name = prefix + (file.is_gguf ? part.gguf : part.hf) + suffix;
+        const std::string where = file.path + ": " + name;
+        const Tensor* t = file.find(name);
+        if (!t) fail("a tensor is missing", where, "the checkpoint is incomplete or of another model");
+        if (t->type == TensorType::other)
+            fail("a tensor has a type that cannot be read", where,
+                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K");
+        const std::vector<std::uint64_t> shape(wanted.begin(), wanted.end());
+        const auto text = [](const std::vector<std::uint64_t>& sizes) {
+            std::string out;
+            for (const std::uint64_t n : sizes) out += (out.empty() ? "[" : ", ") + std::to_string(n);
+            return out + "]";
+        };
+        if (t->shape != shape)
+            fail("a tensor has the wrong shape", where + " is " + text(t->shape) + ", not " + text(shape),
+                 "the configuration and the weights are of different models");
+        --model.info.ignored;
+        bytes_done += static_cast<double>(t->bytes);
+        return *t;
+    }
+};
+
+inline Layer gpt2_layer(Loader& load, const Config& c) {
+    const int d = c.hidden_size, ffn = c.intermediate_size;
+    Layer l;
+    const auto linear = [&](Matrix& w, std::vector<float>& bias, const Loader::Part& part, int cols) {
+        w = load.matrix({part}, cols, Loader::Layout::conv1d);
+        bias = load.floats(part, ".bias");
+    };
+    l.attn_norm = load.norm({"ln_1", "attn_norm", d});
+    linear(l.qkv, l.qkv_bias, {"attn.c_attn", "attn_qkv", 3 * d}, d);
+    linear(l.out, l.out_bias, {"attn.c_proj", "attn_output", d}, d);
+    l.ffn_norm = load.norm({"ln_2", "ffn_norm", d});
+    linear(l.up, l.up_bias, {"mlp.c_fc", "ffn_up", ffn}, d);
+    linear(l.down, l.down_bias, {"mlp.c_proj", "ffn_down", d}, ffn);
+    return l;
+}
+
+inline Layer gemma3_layer(Loader& load, const Config& c) {
+    const int d = c.hidden_size, ffn = c.intermediate_size;
+    const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
+    Layer l;
+    l.attn_norm = load.norm({"input_layernorm", "attn_norm", d});
+    l.qkv = load.matrix(
+        {{"self_attn.q_proj", "attn_q", q}, {"self_attn.k_proj", "attn_k", kv}, {"self_attn.v_proj", "attn_v", kv}}, d);
+    l.q_norm = load.norm({"self_attn.q_norm", "attn_q_norm", c.head_dim});
+    l.k_norm = load.norm({"self_attn.k_norm", "attn_k_norm", c.head_dim});
+    l.out = load.matrix({{"self_attn.o_proj", "attn_output", d}}, q);
+    l.post_attn_norm = load.norm({"post_attention_layernorm", "post_attention_norm", d});
+    l.ffn_norm = load.norm({"pre_feedforward_layernorm", "ffn_norm", d});
+    l.up =
+        load.matrix({{"mlp.gate_proj", "ffn_gate", ffn}, {"mlp.up_proj", "ffn_up", ffn}}, d, Loader::Layout::in_turn);
+    l.down = load.matrix({{"mlp.down_proj", "ffn_down", d}}, ffn);
+    l.post_ffn_norm = load.norm({"post_feedforward_layernorm", "post_ffw_norm", d});
+    return l;
+}
+
+// Ids beyond the embedding may only be added tokens (Gemma's <image_soft_token>), and few rows may be without a token.
+inline void check_tokenizer(const Tokenizer& tokenizer, const Checkpoint& file, int rows) {
+    const int n = tokenizer.vocab_size();
+    bool fits = n >= rows - std::max(64, rows / 16);
+    for (int id = rows; fits && id < n; ++id) fits = tokenizer.find(tokenizer.piece(id)) == id;
+    if (!fits)
+        fail("the tokenizer does not fit the model",
+             file.path + ": " + std::to_string(n) + " tokens, but " + std::to_string(rows) + " rows in the embedding",
+             "use the tokenizer that came with the model");
+}
 
 // A program of 32 bits cannot hold every model.
 inline void check_address_space(const Checkpoint& file, DType dtype) {
@@ -3743,28 +3596,39 @@ inline void check_address_space(const Checkpoint& file, DType dtype) {
              "use a program of 64 bits");
 }
 
-inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* head, const LoadOptions& options,
-                         ThreadPool& pool, std::uint64_t seed) {
+inline void load_weights(Model::Impl& m, const Checkpoint& file, const LoadOptions& options, std::uint64_t seed) {
     Config& c = m.config;
     const bool gpt2 = c.architecture == Config::Architecture::gpt2;
+    check_address_space(file, options.dtype);
     m.dtype = options.dtype;
     m.kernels = &choose_kernels();
     m.info.format = file.format;
-    for (const auto& [name, tensor] : file.tensors) ++m.info.tensors[traits(tensor.type).name];
-    Weights& w = m.weights;
-    check_address_space(file, options.dtype);
-    Loader load(file, options, pool, w.memory, m.info, seed);
-    gpt2 ? load_gpt2(load, file, c, w) : load_gemma3(load, file, c, w);
-    c.tied_head = head == nullptr;
-    if (head) {
-        load.set_prefix("");
-        w.untied_head = load.matrix({{head, head, c.vocab_size}}, c.hidden_size);
+    m.info.ignored = static_cast<int>(file.tensors.size());
+    Loader load{m, file, options, seed};
+    for (const auto& [name, tensor] : file.tensors) {
+        ++m.info.tensors[traits(tensor.type).name];
+        load.bytes_total += static_cast<double>(tensor.bytes);
     }
-    m.info.ignored = static_cast<int>(file.tensors.size()) - load.used();
+    Weights& w = m.weights;
+    const std::string root = file.tensors.empty() ? "" : find_embedding(file, gpt2).first;
+    load.prefix = root;
+    w.embedding = load.matrix({{gpt2 ? "wte" : "embed_tokens", "token_embd", c.vocab_size}}, c.hidden_size);
+    if (gpt2) w.positions = load.floats({"wpe", "position_embd", c.context_length}, ".weight", c.hidden_size);
+    w.final_norm = load.norm({gpt2 ? "ln_f" : "norm", "output_norm", c.hidden_size});
+    for (int i = 0; i < c.num_layers; ++i) {
+        load.prefix = (file.is_gguf ? "blk." : root + (gpt2 ? "h." : "layers.")) + std::to_string(i) + ".";
+        w.layers.push_back(gpt2 ? gpt2_layer(load, c) : gemma3_layer(load, c));
+    }
+    load.prefix = "";
+    for (const char* head : {"output", "lm_head", "language_model.lm_head"})
+        if (!c.tied_head && !w.untied_head.data && (file.tensors.empty() || file.find(std::string(head) + ".weight")))
+            w.untied_head = load.matrix({{head, head, c.vocab_size}}, c.hidden_size);
+    c.tied_head = !w.untied_head.data;
     m.info.weight_bytes += w.memory.bytes();
-    if (!gpt2) {
-        m.rope_global = rope_frequencies(c.rope_theta, c.rope_scaling, c.head_dim);
-        m.rope_local = rope_frequencies(c.rope_local_theta, 1.0f, c.head_dim);
+    for (int i = 0; !gpt2 && i < c.head_dim / 2; ++i) {
+        const float power = static_cast<float>(2 * i) / static_cast<float>(c.head_dim);
+        m.rope_global.push_back(1.0f / std::pow(c.rope_theta, power) / c.rope_scaling);
+        m.rope_local.push_back(1.0f / std::pow(c.rope_local_theta, power));
     }
     if (options.progress) options.progress(1.0f, "ready");
 }
@@ -3773,21 +3637,14 @@ inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* hea
 
 Model Model::load(const std::string& path, const LoadOptions& options) {
     using namespace detail;
-    ThreadPool pool(checked_threads(options.threads));
     if (options.progress) options.progress(0.0f, "opening");
     const Checkpoint file = open_checkpoint(path);
-    const Fields fields(file);
     auto impl = std::make_shared<Model::Impl>();
-    Config& c = impl->config;
-    c = architecture_of(fields, file) == Config::Architecture::gpt2 ? gpt2_config(fields, file.is_gguf)
-                                                                    : gemma3_config(fields, file.is_gguf);
-    c.vocab_size = embedding_rows(file);
-    if ((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim > kMostWidth)
-        fields.refuse("heads x head_dim", "is too large");
+    impl->config = read_config(file);
     if (options.progress) options.progress(0.0f, "tokenizer");
     impl->tokenizer.impl_ = TokenizerLoader(file).load();
-    check_tokenizer(impl->tokenizer, file, c.vocab_size);
-    load_weights(*impl, file, untied_head(file, fields), options, pool, 0);
+    check_tokenizer(impl->tokenizer, file, impl->config.vocab_size);
+    load_weights(*impl, file, options, 0);
     Model model;
     model.impl_ = std::move(impl);
     return model;
@@ -3795,31 +3652,14 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
 
 Model Model::random(const Config& config, const LoadOptions& options, std::uint64_t seed) {
     using namespace detail;
-    const auto require = [](bool good, const char* name) {
-        if (!good) fail("this configuration cannot be used", name, "set every size as a published config.json does");
-    };
-    const Config& c = config;
-    for (const int size : {c.vocab_size, c.context_length, c.hidden_size, c.intermediate_size, c.num_layers,
-                           c.num_heads, c.num_kv_heads, c.head_dim})
-        require(size > 0 && size <= kMostRows, "a size is missing or too large");
-    require(c.hidden_size <= kMostWidth && c.intermediate_size <= kMostWidth, "a size is too large");
-    require(c.head_dim <= kMostHeadDim && c.head_dim % 2 == 0, "head_dim is odd or too large");
-    require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
-    require((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth,
-            "heads x head_dim is too large");
-    require(c.is_local.size() == usize(c.num_layers), "is_local has another length than num_layers");
-    if (c.architecture == Config::Architecture::gpt2)
-        require(c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads,
-                "heads x head_dim is not hidden_size, as it is in GPT-2");
-    else require(c.sliding_window > 0 && c.sliding_window <= kMostRows, "sliding_window is missing or too large");
-    ThreadPool pool(checked_threads(options.threads));
+    check_config(config, "");
     Checkpoint nothing;
     nothing.format = "random weights";
     nothing.is_gguf = true;
     auto impl = std::make_shared<Model::Impl>();
     impl->config = config;
     impl->tokenizer.impl_ = std::make_shared<Tokenizer::Impl>();
-    load_weights(*impl, nothing, config.tied_head ? nullptr : "output.weight", options, pool, seed);
+    load_weights(*impl, nothing, options, seed);
     Model model;
     model.impl_ = std::move(impl);
     return model;
@@ -4150,7 +3990,7 @@ inline std::array<int, 5> scratch_widths(const Config& c) {
 }
 
 // [count, width] floats
-struct Rows {
+struct Vectors {
     std::size_t width = 0;
     std::vector<float> floats;
 
@@ -4176,12 +4016,12 @@ struct Transformer {
     std::vector<int> unread;      // sampled by generate() and shown, but not yet gone through the layers
 
     int batch;            // most tokens that go through the layers together
-    Rows x, y;            // [batch, hidden_size]: the residual stream; a layer's addition to it
-    Rows qkv;             // [batch, (num_heads + 2 num_kv_heads) * head_dim]
-    Rows attended;        // [batch, num_heads * head_dim]
-    Rows angles;          // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
-    Rows own;             // [threads, widest]: scratch of each thread's own
-    Rows logits;          // [up to 12, vocab_size]
+    Vectors x, y;         // [batch, hidden_size]: the residual stream; a layer's addition to it
+    Vectors qkv;          // [batch, (num_heads + 2 num_kv_heads) * head_dim]
+    Vectors attended;     // [batch, num_heads * head_dim]
+    Vectors angles;       // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
+    Vectors own;          // [threads, widest]: scratch of each thread's own
+    Vectors logits;       // [up to 12, vocab_size]
     Activations in, ffn;  // inputs of products
 
     // The chunk of tokens that is being processed.
@@ -4200,7 +4040,7 @@ struct Transformer {
           batch(std::min(context, kBatch)) {
         for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
         const auto widths = scratch_widths(config);
-        Rows* const scratch[] = {&x, &y, &qkv, &attended, &angles};
+        Vectors* const scratch[] = {&x, &y, &qkv, &attended, &angles};
         for (std::size_t i = 0; i < widths.size(); ++i) scratch[i]->resize(batch, widths[i]);
         own.resize(pool.size(), *std::max_element(widths.begin(), widths.end()));
         history.reserve(usize(context));
@@ -4304,11 +4144,11 @@ struct Transformer {
         detail::multiply(pool, kernels, input, p);
     }
     // to = W in + b, or to += W in + b
-    void multiply(const char* name, const Matrix& w, const std::vector<float>& bias, Rows& to, Then then) {
+    void multiply(const char* name, const Matrix& w, const std::vector<float>& bias, Vectors& to, Then then) {
         multiply(name, in, {w, bias, then, to[0], nullptr});
     }
     // ffn = gelu(W in + b), or gelu(G in) * (U in); then to = D ffn + b, or to += D ffn + b
-    void feed_forward(const Layer& l, Then activation, Rows& to, Then then) {
+    void feed_forward(const Layer& l, Then activation, Vectors& to, Then then) {
         ffn.resize(model.dtype, n, config.intermediate_size);
         multiply("up", in, {l.up, l.up_bias, activation, nullptr, &ffn});
         multiply("down", ffn, {l.down, l.down_bias, then, to[0], nullptr});
