@@ -1109,8 +1109,7 @@ struct alignas(64) Laps {
     std::array<double, 4> ticks{};
 
     void start() {
-        timing = running && pieces++ % 4 == 0;
-        if (timing) last = Clock::now();
+        if (running && (timing = pieces++ % 4 == 0)) last = Clock::now();
     }
     void lap(int stage) {
         if (!timing) return;
@@ -1165,7 +1164,10 @@ class ThreadPool {
             return;
         }
 #ifndef LLM_NO_THREADS
-        body_ = std::cref(body);
+        call_ = [](const void* b, int begin, int end, int thread) {
+            (*static_cast<const Body*>(b))(begin, end, thread);
+        };
+        body_ = &body;
         grain_ = grain;
         run(count);
 #endif
@@ -1213,13 +1215,13 @@ class ThreadPool {
     }
 
     void work(int self) {
-        for (int k = 0; k < size(); ++k) {
-            Share& share = shares_[usize((self + k) % size())];
+        for (int k = 0, n = size(); k < n; ++k) {
+            Share& share = shares_[usize((self + k) % n)];
             while (share.next.load(std::memory_order_relaxed) < share.end) {
                 const int begin = share.next.fetch_add(grain_, std::memory_order_relaxed);
                 if (begin >= share.end) break;
                 try {
-                    body_(begin, std::min(begin + grain_, share.end), self);
+                    call_(body_, begin, std::min(begin + grain_, share.end), self);
                 } catch (...) {
                     std::lock_guard<std::mutex> lock(mutex_);
                     if (!error_) error_ = std::current_exception();
@@ -1256,7 +1258,8 @@ class ThreadPool {
     }
 
     std::vector<Share> shares_;  // [threads]
-    std::function<void(int begin, int end, int thread)> body_;
+    void (*call_)(const void* body, int begin, int end, int thread) = nullptr;
+    const void* body_ = nullptr;
     int grain_ = 1;
     std::uint64_t region_ = 0;
     alignas(64) std::atomic<std::uint64_t> gate_{0};
