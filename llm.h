@@ -2525,31 +2525,24 @@ inline constexpr std::string_view kRuns =
     "'$%$2$`=!%,S^.*$!'-!jU^%!$&!$'!^6P!$2`:'$>$%$$%$$-$'$$$$)$'$$$$$$&$%$$%$$$$$$$$$$%$$%'$*$'$'$$$-$4(&$($4!g-0!^kV-o"
     "'s^>C_aU)`V%_~(1`z)2gW^f2f@w;_oH(_bB";
 
-constexpr std::size_t count_edges() {
-    std::size_t n = 1;
-    for (const char c : kRuns) n += c >= '#' && c <= '[';
-    return n;
-}
-
-// Where a class begins, as 4 * code point + class.
-inline constexpr auto kEdges = [] {
-    std::array<std::uint32_t, count_edges()> edges{};
-    std::uint32_t code_point = 0, number = 0, kind = 1;
-    std::size_t n = 1;
-    for (const char c : kRuns)
-        if (c < '#') kind = c == '!' ? 2 : 3;
-        else if (c > '[') number = number * 34 + static_cast<std::uint32_t>(c - ']');
-        else {
-            code_point += number * 57 + static_cast<std::uint32_t>(c - '#');
-            edges[n++] = 4 * code_point + kind;
-            kind = n % 2;  // `other` from the end of a run on, then letters
-            number = 0;
-        }
-    return edges;
-}();
-
 // The class of the character at text[i], and its length in bytes. An invalid byte is `other`.
 inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length) {
+    static constexpr auto kEdges = [] {  // where a class begins, as 4 * code point + class
+        std::array<std::uint32_t, kRuns.size()> edges{};
+        std::uint32_t code_point = 0, number = 0, kind = 1;
+        std::size_t count = 1;
+        for (const char c : kRuns)
+            if (c < '#') kind = c == '!' ? 2 : 3;
+            else if (c > '[') number = number * 34 + static_cast<std::uint32_t>(c - ']');
+            else {
+                code_point += number * 57 + static_cast<std::uint32_t>(c - '#');
+                edges[count++] = 4 * code_point + kind;
+                kind = count % 2;  // `other` from the end of a run on, then letters
+                number = 0;
+            }
+        while (count < edges.size()) edges[count++] = 0xFFFFFFFC;  // beyond all characters
+        return edges;
+    }();
     std::uint32_t c;
     length = static_cast<std::size_t>(utf8_decode(text, i, c));
     return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c + 3) - 1) % 4);
