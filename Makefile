@@ -21,7 +21,7 @@ override PROMPT := $(value PROMPT)
 override ARGS   := $(value ARGS)
 export MODEL PROMPT ARGS
 
-.PHONY: all run gemma test bench sanitize fuzz examples install uninstall clean help
+.PHONY: all run gemma test bench sanitize sanitize-address sanitize-thread fuzz examples install uninstall clean help
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/llm $(BUILD)/bench  ## build the programs; takes CXX=clang++, CXXFLAGS=-O3, WERROR=1
@@ -38,9 +38,12 @@ test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests, or 
 bench: $(BUILD)/bench  ## what bounds speed here, and a picture of it: make bench MODEL=models/gpt2-tiny ARGS="-t 2"
 	@eval "$(BUILD)/bench --report --png $(BUILD)/bench.png $(BENCH_MODEL) $$ARGS"
 
-sanitize:  ## the tests under the address, undefined behaviour and thread sanitizers; takes TESTS
-	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/asan CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
-	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/tsan CXXFLAGS="-O1 -g -fsanitize=thread"
+sanitize: sanitize-address sanitize-thread  ## the tests under the sanitizers (memory, undefined behaviour; threads); takes TESTS
+
+sanitize-address: FLAGS = -fsanitize=address,undefined -fno-sanitize-recover=all
+sanitize-thread: FLAGS = -fsanitize=thread
+sanitize-address sanitize-thread:
+	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/$@ CXXFLAGS="-O1 -g1 $(FLAGS)"
 
 fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: safetensors gguf tokenizer config session text
 	@for target in $(or $(FUZZ_TARGET),safetensors gguf tokenizer config session text); do \
