@@ -1692,7 +1692,6 @@ LLM_OP void prefetch(const void* p) {
 }
 
 struct ProductQ8 {
-    static constexpr int kGroupsOfOne = 1;  // one token takes 16 rows at once: memory is read in one stream
     const WeightBlock* weights;
     int groups, blocks;
     const ActivationBlock* x;
@@ -1744,7 +1743,6 @@ struct ProductQ8 {
 
 template <class Weight>
 struct ProductFloat {
-    static constexpr int kGroupsOfOne = 4;  // one sum alone would wait for its last addition each time
     FloatRows<Weight> weights;
     int groups;
     const float* x;
@@ -1785,30 +1783,37 @@ struct ProductFloat {
     }
 };
 
-// Calls tile<tokens, vectors>(first token, first row) until m tokens and all rows are done.
+// Calls tile<tokens, vectors>(first token, row) until `left` tokens are done. Their rows stay in the first-level cache.
 template <int M, int V, class Product>
-LLM_TARGET inline void cover(const Product& product, int first, int left) {
+LLM_TARGET inline void cover_tokens(const Product& product, int first, int left, int row) {
     if (left >= M) {
-        constexpr int single = kGroup / kLanes, vectors = M == 1 ? single * Product::kGroupsOfOne : V;
-        const int rows = product.groups * kGroup;
-        int row = 0;
-        for (; row + vectors * kLanes <= rows; row += vectors * kLanes) product.template tile<M, vectors>(first, row);
-        for (; row < rows; row += kGroup) product.template tile<M, single>(first, row);
-        if (left > M) cover<M, V>(product, first + M, left - M);
+        product.template tile<M, V>(first, row);
+        if (left > M) cover_tokens<M, V>(product, first + M, left - M, row);
     } else if constexpr (M > 1) {
-        if (left > 0) cover<M - 1, V>(product, first, left);
+        cover_tokens<M - 1, V>(product, first, left, row);
     }
+}
+
+// Covers all tokens and rows, V vectors of rows at a time, and a last group of 16 rows alone.
+template <int M, int V, class Product>
+LLM_TARGET inline void cover(const Product& product) {
+    const int rows = product.groups * kGroup;
+    int row = 0;
+    for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<M, V>(product, 0, product.m, row);
+    for (; row < rows; row += kGroup) cover_tokens<M, kGroup / kLanes>(product, 0, product.m, row);
 }
 
 LLM_TARGET inline void product_q8(const WeightBlock* w, int groups, int blocks, const ActivationBlock* x, int m,
                                   float* y, std::size_t stride) {
-    cover<kQ8Tokens, kQ8Vectors>(ProductQ8{w, groups, blocks, x, m, y, stride}, 0, m);
+    const ProductQ8 product{w, groups, blocks, x, m, y, stride};
+    m == 1 ? cover<1, kGroup / kLanes>(product) : cover<kQ8Tokens, kQ8Vectors>(product);  // 1: in one stream
 }
 
 template <class Weight>
 LLM_TARGET void product(const FloatRows<Weight>& w, int groups, const float* x, int m, float* y, std::size_t stride,
                         bool add_to_y) {
-    cover<kFloatTokens, kFloatVectors>(ProductFloat<Weight>{w, groups, x, m, y, stride, add_to_y}, 0, m);
+    const ProductFloat<Weight> product{w, groups, x, m, y, stride, add_to_y};
+    m == 1 ? cover<1, 4 * kGroup / kLanes>(product) : cover<kFloatTokens, kFloatVectors>(product);  // 1: four sums
 }
 
 // ---- along one row: whole vectors, then the rest by a partial load and store
