@@ -473,16 +473,17 @@ typedef std::uint64_t Line __attribute__((vector_size(64), may_alias));
     }
 
 // Twelve chains of one instruction, so that neither its latency nor loads limit it.
-#define BENCH_PEAK(function, isa, Vector, value, step)                            \
-    isa void function(int rounds) {                                               \
-        volatile short four = 4;                                                  \
-        const auto x = value(four);                                               \
-        Vector sums[12];                                                          \
-        BENCH_UNROLL for (int k = 0; k < 12; ++k) sums[k] = Vector{};             \
-        for (int i = 0; i < rounds; ++i) {                                        \
-            BENCH_UNROLL for (int k = 0; k < 12; ++k) sums[k] = step(sums[k], x); \
-        }                                                                         \
-        __asm__ volatile("" : : "r"(sums) : "memory");                            \
+#define BENCH_PEAK(function, isa, Vector, value, step)                                                   \
+    isa void function(int rounds) {                                                                      \
+        volatile short four = 4;                                                                         \
+        const auto x = value(four);                                                                      \
+        Vector sums[12];                                                                                 \
+        BENCH_UNROLL for (int k = 0; k < 12; ++k) sums[k] = Vector{};                                    \
+        __asm__ volatile("" : : "r"(sums) : "memory"); /* they may differ: no chain is another's copy */ \
+        for (int i = 0; i < rounds; ++i) {                                                               \
+            BENCH_UNROLL for (int k = 0; k < 12; ++k) sums[k] = step(sums[k], x);                        \
+        }                                                                                                \
+        __asm__ volatile("" : : "r"(sums) : "memory");                                                   \
     }
 
 struct Probe {

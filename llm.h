@@ -1,18 +1,13 @@
 // llm.h - GPT-2 and Gemma 3 on the CPU in one C++17 header
 //
 // A language model reads a text as a list of numbers (tokens) and says for each possible next token how likely it is.
-// This header loads such a model, runs it, and writes text with it. It needs the C++17 standard library and POSIX,
-// nothing else. MIT license, see the end of this file.
+// This header loads such a model, runs it, and writes text with it. It needs the C++17 standard library and POSIX or
+// Windows, nothing else. Copyright (c) 2026 The llm.h authors, MIT License (opensource.org/license/mit).
 //
 // HOW TO USE IT
 //
-//   In one .cpp file of your program:            In all others:
-//
-//       #define LLM_IMPLEMENTATION                   #include "llm.h"
+//       #define LLM_IMPLEMENTATION                                   // in one .cpp file of your program, not in others
 //       #include "llm.h"
-//
-//   and link with -pthread. No other flag is needed: kernels for AVX2, AVX-512 and NEON are compiled in and chosen when
-//   the program runs. The file must keep its name, as it includes itself (see the room KERNELS).
 //
 //       llm::Model model = llm::Model::load("models/gemma3-tiny");   // or a .gguf file, or a .safetensors file
 //       llm::Session session(model);
@@ -22,6 +17,9 @@
 //           std::cout << text << std::flush;
 //           return true;                                             // false ends it
 //       });
+//
+//   Link with -pthread. No other flag is needed: kernels for AVX2, AVX-512 and NEON are compiled in and chosen when the
+//   program runs. The file must keep its name, as it includes itself (see the room KERNELS).
 //
 //   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits, Sampler::sample
 //   chooses the next id from them, Tokenizer::piece gives its text. One level above it: Chat is a conversation.
@@ -36,13 +34,12 @@
 //
 // WHAT TO KNOW
 //
-//   - Every failure is an llm::Error whose text names the file or value and the remedy. Only std::bad_alloc is thrown
-//     besides. The library prints nothing, never exits, and has no mutable globals.
+//   - Every failure is an llm::Error whose text names the file or value and the remedy; only std::bad_alloc is thrown
+//     besides, and what a callback throws. Then the Session holds the tokens that position() counts and can go on; no
+//     thread and no memory is left behind. The library prints nothing, never exits, and has no mutable globals.
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
 //     threads, which sleep when it has nothing to do.
 //   - Model files are read, not mapped, and nothing in them is trusted.
-//   - What a callback throws comes out, as does bad_alloc. The Session then holds the tokens that position() counts and
-//     can go on; no thread and no memory is left behind. Of a moved-from Session nothing but its end may be asked.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
 //       LLM_IMPLEMENTATION   the functions' bodies too; in one .cpp file
@@ -53,16 +50,14 @@
 //
 // HOW TO READ IT
 //
-//   From top to bottom: the public API first, then (LLM_IMPLEMENTATION) one room after the other, each using only those
-//   above it:
+//   From top to bottom: the public API, then (LLM_IMPLEMENTATION) one room after the other, each using only those above
+//   it. To learn how a model works begin at FORWARD, and go up and down from there as you need.
 //
-//     errors and small tools    Error, File, UTF-8                tokenizer     text to ids and back
-//     JSON                      for config and tokenizer files    model         Config, Weights, loading
-//     numbers                   f16, bf16, Q8_0, Q4_K, ...        attention     softmax(q K^T) V over the cache
-//     memory and threads        huge pages, the thread pool       forward       GPT-2 and Gemma 3
-//     kernels                   the arithmetic, scalar and SIMD   generation    Sampler, generate
-//     matrices                  y = W x for any number of tokens
-//     model files               safetensors and GGUF
+//     errors and small tools, JSON, numbers (F16, Q8_0, Q4_K, ...), memory and threads    the ground
+//     kernels (scalar and SIMD), matrices (y = W x for any number of tokens)              the arithmetic
+//     model files (safetensors, GGUF), tokenizer (text to ids and back), model            what is loaded
+//     attention (softmax(q K^T) V), profiling, forward (GPT-2 and Gemma 3)                what is computed
+//     sampling and generation (Sampler, generate, Chat)                                   what is written
 
 #ifndef LLM_KERNEL_PASS  // the kernels room reads this file again, once per instruction set; see there
 #ifndef LLM_H
@@ -70,6 +65,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -185,9 +181,6 @@ class Model {
     std::shared_ptr<const Impl> impl_;
 };
 
-struct GenerateOptions;
-struct Stats;
-
 // An operation of a step as Session::on_timing reports it: a matrix product, a norm, a stage of attention.
 struct Timing {
     const char* part = "";         // embedding, norm, qkv, rope, attention, attn_out, up, activation, down, lm_head,
@@ -229,13 +222,12 @@ class Session {
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
     // the operations' seconds add up to the step's (less what on_logits took). Null ends it.
     void on_timing(std::function<void(const Timing&)> report);
+
     struct Impl;
+    Impl& impl() const;  // for the library itself
 
   private:
     std::unique_ptr<Impl> impl_;
-    friend class Chat;
-    friend Stats generate(Session&, const std::vector<int>&, const GenerateOptions&,
-                          const std::function<bool(std::string_view)>&);
 };
 
 // How the next token is chosen. The filters apply in this order: repeat penalty, top_k, top_p, min_p, temperature.
@@ -257,10 +249,9 @@ class Sampler {
 
   private:
     Sampling options_;
-    std::uint64_t state_;      // of the random number generator
-    std::vector<int> recent_;  // ring of the last repeat_last_n ids
-    std::size_t accepted_ = 0;
-    std::vector<std::pair<float, int>> candidates_;  // scratch: logit or probability, id
+    std::uint64_t state_;                            // of the random number generator
+    std::deque<int> recent_;                         // the last repeat_last_n ids
+    std::vector<std::pair<float, int>> candidates_;  // scratch: logit, -id
     std::vector<float> penalized_;                   // scratch: logits
 };
 
@@ -307,10 +298,9 @@ class Chat {
   private:
     void make_room(std::size_t wanted);
     Session& session_;
-    bool plain_ = true, stopped_ = false;      // stopped_: a stop text was the last turn's end
-    std::vector<int> head_, between_, after_;  // tokens before the first turn, before others, after the user's words
-    std::vector<int> text_;                    // the whole conversation
-    std::vector<std::size_t> starts_;          // of the user's words in it
+    bool plain_ = true;
+    std::vector<int> head_, between_, after_;  // tokens before the first turn, between turns, after the user's words
+    std::vector<std::vector<int>> text_;       // what comes before the first turn, and the turns, each with its end
     int dropped_ = 0;
 };
 
@@ -337,24 +327,21 @@ LLM_END
 #include <chrono>
 #include <climits>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <exception>
 #include <filesystem>
 #include <fstream>
-#include <initializer_list>
 #include <limits>
 #include <new>
 #include <numeric>
 #include <queue>
 #include <sstream>
 #include <system_error>
-#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
+#include <variant>
 #ifndef LLM_NO_THREADS
 #include <atomic>
 #include <condition_variable>
@@ -364,25 +351,20 @@ LLM_END
 #if defined(__unix__) || defined(__APPLE__)
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #endif
 #ifdef __linux__
 #include <sched.h>
-#endif
-#if defined(__linux__) && defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 #if defined(__x86_64__)
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push  // GCC 12 takes the undefined registers in its own header for a mistake (bug 105593)
+#pragma GCC diagnostic push
+#ifndef __clang__  // GCC 12 takes the undefined registers in its own header for a mistake (bug 105593)
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
-#else
-#include <immintrin.h>
-#endif
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -395,9 +377,6 @@ namespace detail {
 // Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. A model
 // file comes from the internet, so nothing in it is believed: sizes, offsets and counts are checked before use, and
 // text from it is cleaned before it gets into a message.
-//
-// needs: <algorithm> <cerrno> <cmath> <cstring> <filesystem> <limits> <memory> <string> <string_view> <system_error>
-//        <unordered_map> <utility> <vector>; unix: <fcntl.h> <unistd.h>; elsewhere: <fstream> <mutex>
 
 [[noreturn]] inline void fail(const std::string& what, const std::string& where, const std::string& remedy) {
     throw Error(what + ": " + where + ": " + remedy);
@@ -460,7 +439,7 @@ class File {
         if (status.type() == std::filesystem::file_type::not_found) fail("no such file", path, "check the path");
         if (!error && !is_regular_file(status)) fail("not a file", path, "name a model file or directory");
         if (!error) size_ = std::filesystem::file_size(to_path(path), error);
-        if (!error) error = open();
+        if (!error && !open()) error.assign(errno ? errno : EIO, std::generic_category());
         if (error) fail("cannot open (" + error.message() + ")", path, "check its permissions");
     }
     File(const File&) = delete;
@@ -470,11 +449,10 @@ class File {
 
     // Threads may read at the same time.
     void read(std::uint64_t offset, void* destination, std::size_t bytes) const {
-        if (offset > size_ || bytes > size_ - offset) {
+        if (offset > size_ || bytes > size_ - offset)
             fail("the file ends too early", path_, "it is damaged or incomplete: download it again");
-        }
         for (char* out = static_cast<char*>(destination); bytes > 0;) {
-            const std::size_t got = read_some(offset, out, std::min(bytes, kMostAtOnce));
+            const std::size_t got = read_some(offset, out, std::min(bytes, std::size_t{1} << 30));
             if (got == 0) fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
             offset += got;
             out += got;
@@ -483,9 +461,8 @@ class File {
     }
 
     std::string read_all(std::uint64_t limit) const {
-        if (size_ > limit) {
+        if (size_ > limit)
             fail("the file is larger than " + std::to_string(limit >> 20) + " MB", path_, "is it the right one?");
-        }
         std::string text(static_cast<std::size_t>(size_), '\0');
         read(0, text.data(), text.size());
         return text;
@@ -495,16 +472,12 @@ class File {
     ~File() { ::close(descriptor_); }
 
   private:
-    std::error_code open() {
-        descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-        return descriptor_ < 0 ? std::error_code(errno, std::system_category()) : std::error_code();
-    }
+    bool open() { return (descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) >= 0; }
     std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
         if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return 0;
         for (;;) {
             const auto got = ::pread(descriptor_, out, bytes, static_cast<off_t>(offset));
-            if (got >= 0) return static_cast<std::size_t>(got);
-            if (errno != EINTR) return 0;
+            if (got >= 0 || errno != EINTR) return got < 0 ? 0 : static_cast<std::size_t>(got);
         }
     }
     int descriptor_ = -1;
@@ -512,10 +485,7 @@ class File {
     ~File() = default;
 
   private:
-    std::error_code open() {
-        stream_.open(to_path(path_), std::ios::binary);
-        return stream_ ? std::error_code() : std::make_error_code(std::errc::io_error);
-    }
+    bool open() { return stream_.open(to_path(path_), std::ios::binary), stream_.is_open(); }
     std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
 #ifndef LLM_NO_THREADS
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -530,26 +500,23 @@ class File {
 #endif
     mutable std::ifstream stream_;
 #endif
-    static constexpr std::size_t kMostAtOnce = std::size_t{1} << 30;
     std::string path_;
     std::uint64_t size_ = 0;
 };
 
-// Decodes the character at text[i] and returns its length in bytes. A byte that starts no valid character counts as
-// one of length 1 with code_point 0xFFFFFFFF.
+// Decodes the character at text[i] (RFC 3629) and returns its length in bytes. A byte that starts no valid character
+// counts as one of length 1 with code_point 0xFFFFFFFF.
 inline int utf8_decode(std::string_view text, std::size_t i, std::uint32_t& code_point) {
-    const auto byte = [&](std::size_t k) { return static_cast<std::uint32_t>(static_cast<unsigned char>(text[k])); };
-    const std::uint32_t first = byte(i);
+    const std::uint32_t first = static_cast<unsigned char>(text[i]);
     code_point = first;
     if (first < 0x80) return 1;
-    const int length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
     code_point = 0xFFFFFFFF;
+    const int length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
     if (first < 0xC2 || first > 0xF4 || text.size() - i < static_cast<std::size_t>(length)) return 1;
     std::uint32_t value = first & (0x7Fu >> length);
-    for (int k = 1; k < length; ++k) {
-        const std::uint32_t next = byte(i + static_cast<std::size_t>(k));
+    for (const char next : text.substr(i + 1, static_cast<std::size_t>(length - 1))) {
         if ((next & 0xC0) != 0x80) return 1;
-        value = value << 6 | (next & 0x3F);
+        value = value << 6 | static_cast<std::uint32_t>(next & 0x3F);
     }
     const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
     const bool surrogate = value >= 0xD800 && value < 0xE000;
@@ -567,140 +534,98 @@ inline void utf8_append(std::string& out, std::uint32_t code_point) {
 
 // How many bytes of `text` can be shown now: all but a last character that is not complete yet.
 inline std::size_t utf8_complete_prefix(std::string_view text) {
-    for (std::size_t held = 1; held <= 3 && held <= text.size(); ++held) {
-        const std::size_t start = text.size() - held;
-        if ((text[start] & 0xC0) == 0x80) continue;   // the middle of a character: look further back
-        for (const char filler : {'\x80', '\xBF'}) {  // complete if a continuation makes it valid
-            const std::string tail = std::string(text.substr(start)).append(3, filler);
-            std::uint32_t code_point;
-            if (utf8_decode(tail, 0, code_point) > static_cast<int>(held)) return start;
-        }
-        break;
+    std::size_t start = text.size();
+    while (start > 0 && text.size() - start < 3 && (text[start - 1] & 0xC0) == 0x80) --start;  // its continuations
+    if (start == 0) return text.size();
+    --start;
+    for (const char filler : {'\x80', '\xBF'}) {  // it is not complete if more of them make it valid
+        std::uint32_t ignored;
+        const std::string longer = std::string(text.substr(start)).append(3, filler);
+        if (utf8_decode(longer, 0, ignored) > static_cast<int>(text.size() - start)) return start;
     }
     return text.size();
 }
 
 // ==== JSON ===========================================================================================================
 //
-// A document owns its text, and its values are views into it: strings are unescaped in place (an escape is never
-// shorter than what it stands for). A value takes 24 bytes; the elements of an array, and the keys and values of an
-// object in turn, lie side by side in a pool. That makes a tokenizer.json of 33 MB and two million values cheap.
-
-template <class T>
-struct Span {
-    const T* items;
-    std::size_t count;
-    const T* begin() const { return items; }
-    const T* end() const { return items + count; }
-    const T& operator[](std::size_t i) const { return items[i]; }
-    std::size_t size() const { return count; }
-    bool empty() const { return count == 0; }
-};
-class JsonMembers;
+// JSON (RFC 8259) describes Hugging Face's models. A document owns its text, and strings are views into it: they are
+// unescaped in place, as an escape is never shorter than what it stands for. So a tokenizer.json of 33 MB and two
+// million values, half of them in pairs of strings, takes a tenth of a second.
 
 class Json {
   public:
-    enum class Type : std::uint8_t { null, boolean, number, string, array, object };
-    Type type() const { return type_; }
-    bool is_null() const { return type_ == Type::null; }
-    bool is_bool() const { return type_ == Type::boolean; }
-    bool is_number() const { return type_ == Type::number; }
-    bool is_string() const { return type_ == Type::string; }
-    bool is_array() const { return type_ == Type::array; }
-    bool is_object() const { return type_ == Type::object; }
+    using Array = std::vector<Json>;
+    using Object = std::vector<std::pair<std::string_view, Json>>;  // in the file's order
 
-    bool boolean() const { return expect(Type::boolean, "true or false").number_ != 0; }
-    double number() const { return expect(Type::number, "a number").number_; }
-    std::string_view string() const {
-        expect(Type::string, "a string");
-        return {text_, size_};
-    }
+    bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
+    bool is_bool() const { return std::holds_alternative<bool>(value_); }
+    bool is_number() const { return std::holds_alternative<double>(value_); }
+    bool is_string() const { return std::holds_alternative<std::string_view>(value_); }
+    bool is_array() const { return std::holds_alternative<Array>(value_); }
+
+    bool boolean() const { return as<bool>("true or false"); }
+    double number() const { return as<double>("a number"); }
+    std::string_view string() const { return as<std::string_view>("a string"); }
+    const Array& array() const { return as<Array>("an array"); }
+    const Object& members() const { return as<Object>("an object"); }
     std::uint64_t whole() const {  // a count, a size or an id
-        const double value = expect(Type::number, "a whole number").number_;
+        const double value = as<double>("a whole number");
         if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
         return static_cast<std::uint64_t>(value);
     }
-    Span<Json> array() const { return {expect(Type::array, "an array").items_, size_}; }
-    JsonMembers members() const;                   // of an object, in file order
-    const Json* find(std::string_view key) const;  // nullptr: no object or no such member; the last of several
+    const Json* find(std::string_view key) const {  // nullptr: no object or no such member; the last of several
+        const auto* members = std::get_if<Object>(&value_);
+        for (std::size_t i = members ? members->size() : 0; i-- > 0;)
+            if ((*members)[i].first == key) return &(*members)[i].second;
+        return nullptr;
+    }
+
+    using Value = std::variant<std::monostate, bool, double, std::string_view, Array, Object>;
+    Json() = default;  // null
+    Json(Value value, const std::string& document) : value_(std::move(value)), document_(&document) {}
+
+    // For what may be there: a member or else null; what a value says, or else, if it is of another type, nothing.
+    const Json& operator[](std::string_view key) const {
+        static const Json null = {};
+        const Json* found = find(key);
+        return found ? *found : null;
+    }
+    bool flag(bool otherwise) const { return is_bool() ? boolean() : otherwise; }
+    std::string_view text() const { return is_string() ? string() : std::string_view(); }
+    const Array& list() const {
+        static const Array none;
+        return is_array() ? array() : none;
+    }
 
   private:
-    friend class JsonParser;
-    friend class JsonMembers;
-    const Json& expect(Type type, const char* what) const {
-        if (type_ != type) wrong(what);
-        return *this;
+    template <class T>
+    const T& as(const char* expected) const {
+        if (const T* value = std::get_if<T>(&value_)) return *value;
+        wrong(expected);
     }
     [[noreturn]] void wrong(const char* expected) const {
         fail(std::string("a value should be ") + expected, document_ ? *document_ : "JSON", "get the file again");
     }
-    Type type_ = Type::null;
-    std::uint32_t size_ = 0;  // bytes of a string, elements of an array, members of an object
-    union {
-        double number_ = 0;  // also true and false
-        const char* text_;
-        const Json* items_;  // array: [size_], object: [2 * size_] keys and values in turn
-    };
+    Value value_;
     const std::string* document_ = nullptr;  // its name, for messages
-};
-
-// The members of an object: pairs of key and value.
-class JsonMembers {
-  public:
-    struct Iterator {
-        const Json* at;
-        std::pair<std::string_view, const Json&> operator*() const { return {{at->text_, at->size_}, at[1]}; }
-        bool operator!=(const Iterator& other) const { return at != other.at; }
-        Iterator& operator++() {
-            at += 2;
-            return *this;
-        }
-    };
-    JsonMembers(const Json* items, std::size_t size) : items_(items), size_(size) {}
-    Iterator begin() const { return {items_}; }
-    Iterator end() const { return {items_ + 2 * size_}; }
-    std::size_t size() const { return size_; }
-
-  private:
-    const Json* items_;
-    std::size_t size_;
-};
-
-inline JsonMembers Json::members() const { return {expect(Type::object, "an object").items_, size_}; }
-
-inline const Json* Json::find(std::string_view key) const {
-    if (type_ != Type::object) return nullptr;
-    for (std::size_t i = size_; i-- > 0;) {
-        const Json& name = items_[2 * i];
-        if (std::string_view(name.text_, name.size_) == key) return &items_[2 * i + 1];
-    }
-    return nullptr;
-}
-
-// What values point to. On the heap, so that a document can be moved.
-struct JsonStorage {
-    std::string name, text;
-    std::vector<std::unique_ptr<Json[]>> pools;
 };
 
 class JsonParser {
   public:
-    explicit JsonParser(JsonStorage& storage) : storage_(storage), begin_(storage.text.data()), at_(begin_) {}
+    JsonParser(std::string& text, const std::string& name)
+        : name_(name), begin_(text.data()), end_(begin_ + text.size()), at_(begin_) {}
 
     Json document() {
-        if (storage_.text.size() > kMostBytes) error("it is too large");
-        const Json root = value(0);
+        if (end_ - begin_ > 1 << 30) error("it is too large");
+        Json root = value(0);
         peek();
-        if (at_ != begin_ + storage_.text.size()) error("something follows its end");
+        if (at_ != end_) error("something follows its end");
         return root;
     }
 
   private:
-    static constexpr std::size_t kMostBytes = std::size_t{1} << 30, kMostValues = std::size_t{1} << 23;
-    static constexpr int kMostLevels = 64;
-
     [[noreturn]] void error(const char* what) const {
-        fail(std::string("not valid JSON, ") + what, storage_.name + " at byte " + std::to_string(at_ - begin_),
+        fail(std::string("not valid JSON, ") + what, name_ + " at byte " + std::to_string(at_ - begin_),
              "it is damaged or incomplete: get it again");
     }
 
@@ -715,106 +640,74 @@ class JsonParser {
         ++at_;
     }
 
-    Json make(Json::Type type, std::size_t size) {
-        if (++values_ > kMostValues) error("it holds too many values");
-        Json json;
-        json.type_ = type;
-        json.size_ = static_cast<std::uint32_t>(size);
-        json.document_ = &storage_.name;
-        return json;
-    }
-
     Json value(int level) {
-        if (level > kMostLevels) error("it is nested too deeply");
+        if (level > 64) error("it is nested too deeply");
+        if (++values_ > 1 << 23) error("it holds too many values");
         const char c = peek();
-        if (c == '{') return container(Json::Type::object, '}', level);
-        if (c == '[') return container(Json::Type::array, ']', level);
-        if (c == '"') return string();
-        if (c == 't') return literal("true", Json::Type::boolean, 1);
-        if (c == 'f') return literal("false", Json::Type::boolean, 0);
-        if (c == 'n') return literal("null", Json::Type::null, 0);
-        return number();
+        if (c == '{') return {list<Json::Object>('}', level), name_};
+        if (c == '[') return {list<Json::Array>(']', level), name_};
+        if (c == '"') return {string(), name_};
+        if (skip("true")) return {true, name_};
+        if (skip("false")) return {false, name_};
+        if (skip("null")) return {std::monostate(), name_};
+        return {number(), name_};
     }
 
-    Json literal(std::string_view word, Json::Type type, double number) {
-        if (std::strncmp(at_, word.data(), word.size()) != 0) error("a value cannot be understood");
+    bool skip(std::string_view word) {
+        if (std::strncmp(at_, word.data(), word.size()) != 0) return false;
         at_ += word.size();
-        Json json = make(type, 0);
-        json.number_ = number;
-        return json;
+        return true;
     }
 
-    // Items gather at the end of open_, which all levels share, and move to the pool once their number is known.
-    Json container(Json::Type type, char close, int level) {
-        const std::size_t first = open_.size();
+    template <class List>
+    List list(char close, int level) {
+        List items;
         ++at_;
-        for (bool more = peek() != close; more;) {
-            if (type == Json::Type::object) {
+        bool more = peek() != close;
+        if (more) items.reserve(2);  // a merge has two
+        while (more) {
+            if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
-                open_.push_back(string());
+                const std::string_view key = string();
                 expect(':', "a colon is missing");
+                items.emplace_back(key, value(level + 1));
+                ++values_;
+            } else {
+                items.push_back(value(level + 1));
             }
-            open_.push_back(value(level + 1));
             more = peek() == ',';
             if (more) ++at_;
         }
         expect(close, "a comma or the closing bracket is missing");
-        const std::size_t count = open_.size() - first;
-        Json json = make(type, type == Json::Type::object ? count / 2 : count);
-        json.items_ = keep(open_.data() + first, count);
-        open_.resize(first);
-        return json;
+        return items;
     }
 
-    const Json* keep(const Json* items, std::size_t count) {
-        if (count > room_) {
-            room_ = std::max<std::size_t>(count, storage_.pools.empty() ? 64 : 16384);
-            storage_.pools.push_back(std::make_unique<Json[]>(room_));
-            next_ = storage_.pools.back().get();
-        }
-        std::copy(items, items + count, next_);
-        room_ -= count;
-        next_ += count;
-        return next_ - count;
-    }
-
-    Json string() {
+    std::string_view string() {
         char* const start = ++at_;
         while (static_cast<unsigned char>(*at_) >= ' ' && *at_ != '"' && *at_ != '\\') ++at_;
-        char* out = at_;
+        char* out = at_;  // after an escape, what follows moves forward
         while (*at_ != '"') {
             if (static_cast<unsigned char>(*at_) < ' ') error("a string has no end");
-            if (*at_ == '\\') {
-                out = escape(out);
-            } else {
-                *out++ = *at_++;
-            }
+            if (*at_ == '\\') out = escape(out);
+            else *out++ = *at_++;
         }
         ++at_;
-        Json json = make(Json::Type::string, static_cast<std::size_t>(out - start));
-        json.text_ = start;
-        return json;
+        return {start, static_cast<std::size_t>(out - start)};
     }
 
     char* escape(char* out) {
         static constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
-        const char name = at_[1];
-        if (name == 'u') return unicode_escape(out);
-        const std::size_t k = kNames.find(name);
-        if (k == std::string_view::npos) error("an escape is not known");
-        *out = kMeanings[k];
-        at_ += 2;
-        return out + 1;
-    }
-
-    char* unicode_escape(char* out) {
-        std::uint32_t code_point = hex4();
-        if (code_point >= 0xD800 && code_point < 0xDC00 && at_[0] == '\\' && at_[1] == 'u') {
-            const std::uint32_t low = hex4();
-            if (low < 0xDC00 || low > 0xDFFF) error("half of a surrogate pair is missing");
-            code_point = 0x10000 + ((code_point - 0xD800) << 10) + (low - 0xDC00);
+        if (const std::size_t k = kNames.find(at_[1]); k != std::string_view::npos) {
+            at_ += 2;
+            *out = kMeanings[k];
+            return out + 1;
         }
-        if (code_point >= 0xD800 && code_point < 0xE000) error("half of a surrogate pair is missing");
+        std::uint32_t code_point = hex4();
+        if (code_point >> 11 == 0xD800 >> 11) {  // above 0xFFFF: 10 bits each of a pair of surrogates
+            const std::uint32_t low = code_point < 0xDC00 ? hex4() : 0;
+            if (low >> 10 != 0xDC00 >> 10) error("half of a surrogate pair is missing");
+            code_point = 0x10000 + ((code_point & 0x3FF) << 10 | (low & 0x3FF));
+        }
         std::string bytes;
         utf8_append(bytes, code_point);
         return std::copy(bytes.begin(), bytes.end(), out);
@@ -822,6 +715,7 @@ class JsonParser {
 
     std::uint32_t hex4() {  // of \uXXXX
         static constexpr std::string_view kDigits = "0123456789abcdefABCDEF";
+        if (at_[0] != '\\' || at_[1] != 'u') error("an escape is not known");
         std::uint32_t value = 0;
         at_ += 2;
         for (int k = 0; k < 4; ++k, ++at_) {
@@ -834,7 +728,7 @@ class JsonParser {
 
     // Not strtod, which reads "0.5" as 0 where the program's locale writes a comma. Exact up to 15 digits and 10^22,
     // more than people write; beyond, the last bits may differ.
-    Json number() {
+    double number() {
         const auto digits = [this](double& number) {
             const char* const first = at_;
             for (; *at_ >= '0' && *at_ <= '9'; ++at_) number = number * 10 + (*at_ - '0');
@@ -844,7 +738,7 @@ class JsonParser {
         const bool negative = *at_ == '-';
         if (negative) ++at_;
         const bool zero = *at_ == '0';
-        double value = 0, exponent = 0;
+        double value = 0, exponent = 0, power = 0;
         if (digits(value) > 1 && zero) error("a number starts with 0");
         if (*at_ == '.') {
             ++at_;
@@ -853,41 +747,35 @@ class JsonParser {
         if (*at_ == 'e' || *at_ == 'E') {
             const double sign = *++at_ == '-' ? -1 : 1;
             if (*at_ == '-' || *at_ == '+') ++at_;
-            double power = 0;
             digits(power);
             exponent += sign * power;
         }
         if (value != 0) value = exponent < 0 ? value / std::pow(10.0, -exponent) : value * std::pow(10.0, exponent);
         if (!std::isfinite(value)) error("a number is too large");
-        Json json = make(Json::Type::number, 0);
-        json.number_ = negative ? -value : value;
-        return json;
+        return negative ? -value : value;
     }
 
-    JsonStorage& storage_;
-    char* const begin_;
-    char* at_;
-    std::vector<Json> open_;
-    std::size_t values_ = 0, room_ = 0;
-    Json* next_ = nullptr;  // where the last pool has room
+    const std::string& name_;
+    char *const begin_, *const end_, *at_;
+    std::size_t values_ = 0;
 };
 
 class JsonDocument {
   public:
-    JsonDocument() = default;  // null
     static JsonDocument parse(std::string text, std::string name) {
         JsonDocument document;
-        document.storage_ = std::make_unique<JsonStorage>();
-        document.storage_->text = std::move(text);
-        document.storage_->name = std::move(name);
-        document.root_ = JsonParser(*document.storage_).document();
+        document.data_ = std::make_unique<Data>(Data{std::move(name), std::move(text), {}});
+        document.data_->root = JsonParser(document.data_->text, document.data_->name).document();
         return document;
     }
-    const Json& root() const { return root_; }
+    const Json& root() const { return data_->root; }
 
   private:
-    std::unique_ptr<JsonStorage> storage_;
-    Json root_;
+    struct Data {
+        std::string name, text;
+        Json root;
+    };
+    std::unique_ptr<Data> data_;  // values point to it: it stays where it is when a document is moved
 };
 
 // ==== NUMBERS ========================================================================================================
@@ -916,16 +804,12 @@ inline float f16_to_f32(std::uint16_t value) {
 
 inline std::uint16_t f32_to_f16(float value) {
     const std::uint32_t bits = f32_to_bits(value), magnitude = bits & 0x7FFFFFFF;
-    std::uint32_t half;
-    if (magnitude > 0x7F800000) {
-        half = 0x7E00;  // nan
-    } else if (magnitude >= 0x477FF000) {
-        half = 0x7C00;  // rounds to 2^16, which is infinite here
-    } else if (magnitude < 0x38800000) {
-        half = f32_to_bits(bits_to_f32(magnitude) + 0.5f) - f32_to_bits(0.5f);  // the sum rounds to units of 2^-24
-    } else {
-        half = (magnitude + 0xFFF + (magnitude >> 13 & 1) - (112u << 23)) >> 13;  // to nearest, ties to even
-    }
+    // To nearest, ties to even.
+    std::uint32_t half = (magnitude + 0xFFF + (magnitude >> 13 & 1) - (112u << 23)) >> 13;
+    if (magnitude > 0x7F800000) half = 0x7E00;        // nan
+    else if (magnitude >= 0x477FF000) half = 0x7C00;  // rounds to 2^16, which is infinite here
+    else if (magnitude < 0x38800000)                  // small: the sum rounds to units of 2^-24
+        half = f32_to_bits(bits_to_f32(magnitude) + 0.5f) - f32_to_bits(0.5f);
     return static_cast<std::uint16_t>(half | (bits >> 16 & 0x8000));
 }
 
@@ -949,20 +833,19 @@ inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block)
     }
 }
 
-// The readers below take n blocks to 32 or 256 floats each. Their inner loops have fixed lengths and `out` overlaps
-// nothing (__restrict), so that compilers turn them into SIMD code.
+// The readers below take n blocks to floats. Their inner loops have fixed lengths and `out` overlaps nothing
+// (__restrict), so that compilers turn them into SIMD code.
+
+inline void f32_to_f32(const std::uint8_t* in, float* out, std::int64_t n) {
+    if (n > 0) std::memcpy(out, in, static_cast<std::size_t>(n) * sizeof(float));
+}
 
 template <float (*ToF32)(std::uint16_t)>
 void halves_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
     constexpr int kStep = 16;
-    for (; n >= kStep; n -= kStep, in += 2 * kStep, out += kStep) {
+    for (; n >= kStep; n -= kStep, in += 2 * kStep, out += kStep)
         for (int i = 0; i < kStep; ++i) out[i] = ToF32(load<std::uint16_t>(in + 2 * i));
-    }
-    for (int i = 0; i < n; ++i) out[i] = ToF32(load<std::uint16_t>(in + 2 * i));
-}
-
-inline void f32_to_f32(const std::uint8_t* in, float* out, std::int64_t n) {
-    if (n > 0) std::memcpy(out, in, static_cast<std::size_t>(n) * sizeof(float));
+    for (; n > 0; --n, in += 2) *out++ = ToF32(load<std::uint16_t>(in));
 }
 
 inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load<std::uint16_t>(p)); }
@@ -974,98 +857,70 @@ inline void q8_0_to_f32(const std::uint8_t* in, float* __restrict out, std::int6
     }
 }
 
-// Q4_0, Q4_1, Q5_0, Q5_1: d, perhaps m, perhaps 32 fifth bits, then the low halves of 16 bytes and the high ones.
-template <int Bits, bool HasMinimum>
-void q45_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += 16, out += 32) {
-        const float d = f16_at(in), m = HasMinimum ? f16_at(in + 2) : 0;
-        in += HasMinimum ? 4 : 2;
-        const std::uint32_t fifth = Bits == 5 ? load<std::uint32_t>(in) : 0;
-        in += Bits == 5 ? 4 : 0;
-        std::uint8_t q[32];
-        for (int i = 0; i < 16; ++i) q[i] = in[i] & 15;
-        for (int i = 0; i < 16; ++i) q[i + 16] = in[i] >> 4;
-        for (int i = 0; i < 32 && Bits == 5; ++i) q[i] |= static_cast<std::uint8_t>((fifth >> i & 1) << 4);
-        for (int i = 0; i < 32; ++i) {
-            out[i] = HasMinimum ? d * static_cast<float>(q[i]) + m : d * static_cast<float>(q[i] - (1 << (Bits - 1)));
-        }
-    }
-}
-
-// Q2_K, 84 bytes: 16 bytes of scale and minimum (4 bits each), 64 bytes of 2-bit integers, d, dmin.
-// A byte holds four integers that are 32 values apart.
-inline void q2_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += 84) {
-        const float d = f16_at(in + 80), dmin = f16_at(in + 82);
-        for (int g = 0; g < 16; ++g, out += 16) {
-            const std::uint8_t* q = in + 16 + g / 8 * 32 + g % 2 * 16;
-            const float s = d * static_cast<float>(in[g] & 15), m = dmin * static_cast<float>(in[g] >> 4);
-            const int shift = g / 2 % 4 * 2;
-            for (int i = 0; i < 16; ++i) out[i] = s * static_cast<float>(q[i] >> shift & 3) - m;
-        }
-    }
-}
-
-// Q3_K, 110 bytes: 32 bytes of third bits, 64 bytes as in Q2_K, 12 bytes of 6-bit scales, d.
-inline void q3_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += 110) {
-        const float d = f16_at(in + 108);
-        const std::uint8_t* scales = in + 96;
-        for (int g = 0; g < 16; ++g, out += 16) {
-            const std::uint8_t *third = in + g % 2 * 16, *q = in + 32 + g / 8 * 32 + g % 2 * 16;
-            const int low = scales[g % 8] >> g / 8 * 4 & 15, high = scales[8 + g % 4] >> g / 4 * 2 & 3;
-            const float s = d * static_cast<float>((low | high << 4) - 32);
-            const int shift = g / 2 % 4 * 2, bit = g / 2;
-            for (int i = 0; i < 16; ++i) {
-                out[i] = s * static_cast<float>((q[i] >> shift & 3) + (third[i] >> bit & 1) * 4 - 4);
+// All other formats, whose integers q are packed. They have an offset, x = d * scale * (q - Offset), or a minimum,
+// x = d * scale * q - dmin * minimum. D is where d stands in a block (and dmin behind it), Low and High are the lower and
+// upper bits of q, and `Shared` values have the same scale and minimum.
+struct Factors {
+    int scale, minimum;
+};
+template <int Values, int Bytes, int D, int Offset, int Shared, Factors (*FactorsOf)(const std::uint8_t* block, int v),
+          class Low, class High>
+void packed_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    for (; n > 0; --n, in += Bytes) {
+        const float d = f16_at(in + D), dmin = Offset == 0 ? f16_at(in + D + 2) : 0;
+        for (int v = 0; v < Values; v += Shared, out += Shared) {
+            const Factors factors = FactorsOf(in, v);
+            const float scale = d * static_cast<float>(factors.scale);
+            const float minimum = Offset == 0 ? dmin * static_cast<float>(factors.minimum) : 0;
+            const Low low(in, v);
+            const High high(in, v);
+            for (int i = 0; i < Shared; ++i) {
+                const int q = low[i] | high[i] << Low::kBits;
+                out[i] = scale * static_cast<float>(q - Offset) - minimum;
             }
         }
     }
 }
 
-// Q4_K, 144 bytes: d, dmin, 12 bytes of 6-bit scales and minimums, 128 bytes of 4-bit integers, two of which are 32
-// values apart. Q5_K, 176 bytes: 32 bytes of fifth bits before the integers.
-template <int Bits>
-void q45_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    constexpr int kFifths = Bits == 5 ? 32 : 0;
-    for (; n > 0; --n, in += 144 + kFifths) {
-        const float d = f16_at(in), dmin = f16_at(in + 2);
-        const std::uint8_t *scales = in + 4, *fifth = in + 16;
-        for (int g = 0; g < 8; ++g, out += 32) {
-            // The first four scales and minimums are whole; of the others, bits 4 and 5 sit on top of the first ones.
-            const std::uint8_t *whole = scales + g % 4, *halves = scales + 8 + g % 4;
-            const int s = g < 4 ? whole[0] & 63 : (halves[0] & 15) | whole[0] >> 6 << 4;
-            const int m = g < 4 ? whole[4] & 63 : halves[0] >> 4 | whole[4] >> 6 << 4;
-            const float ds = d * static_cast<float>(s), dm = dmin * static_cast<float>(m);
-            const std::uint8_t* q = in + 16 + kFifths + g / 2 * 32;
-            const int shift = g % 2 * 4;
-            for (int i = 0; i < 32; ++i) {
-                const int high = Bits == 5 ? (fifth[i] >> g & 1) << 4 : 0;
-                out[i] = ds * static_cast<float>((q[i] >> shift & 15) | high) - dm;
-            }
-        }
-    }
+// Integers of `Bits` bits in a block, from byte `At` on: of each `Run` bytes the lowest bits hold the first `Run`
+// integers, the bits above them the next ones, and so on. [i] is the integer i after the v-th.
+template <int At, int Bits, int Run = 32>
+struct Packed {
+    static constexpr int kBits = Bits, kOfRun = Run * 8 / (Bits ? Bits : 1);
+    Packed(const std::uint8_t* block, int v)
+        : bytes(block + At + v / kOfRun * Run + v % Run), shift(v % kOfRun / Run * Bits) {}
+    int operator[](int i) const { return bytes[i] >> shift & ((1 << Bits) - 1); }
+    const std::uint8_t* bytes;
+    int shift;
+};
+
+using NoBits = Packed<0, 0>;
+
+template <int At>
+struct FifthBits {  // one after another; tested by a table, as SSE2 has no shifts by different amounts
+    FifthBits(const std::uint8_t* block, int v) : bits(load<std::uint16_t>(block + At + v / 8)) {}
+    int operator[](int i) const { return (bits & kMasks[i]) != 0; }
+    static constexpr std::uint16_t kMasks[] = {1,   2,   4,    8,    16,   32,   64,    128,
+                                               256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    std::uint16_t bits;
+};
+
+inline Factors no_factors(const std::uint8_t*, int) { return {1, -1}; }  // x = d * q + m
+inline Factors q2_k_factors(const std::uint8_t* block, int v) { return {block[v / 16] & 15, block[v / 16] >> 4}; }
+inline Factors q6_k_factors(const std::uint8_t* block, int v) { return {load<std::int8_t>(block + 192 + v / 16), 0}; }
+
+inline Factors q3_k_factors(const std::uint8_t* block, int v) {  // the low 4 bits in 8 bytes, the upper 2 in 4 bytes
+    const int g = v / 16, low = block[96 + g % 8] >> g / 8 * 4 & 15, high = block[104 + g % 4] >> g / 4 * 2 & 3;
+    return {(low | high << 4) - 32, 0};
 }
 
-// Q6_K, 210 bytes: 128 bytes of low 4 bits, 64 bytes of high 2 bits, 16 int8 scales, d.
-inline void q6_k_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += 210) {
-        const float d = f16_at(in + 208);
-        for (int g = 0; g < 16; ++g, out += 16) {
-            const std::uint8_t* low = in + g / 8 * 64 + g % 4 * 16;
-            const std::uint8_t* high = in + 128 + g / 8 * 32 + g % 2 * 16;
-            const float s = d * static_cast<float>(static_cast<std::int8_t>(in[192 + g]));
-            const int low_shift = g / 4 % 2 * 4, high_shift = g / 2 % 4 * 2;
-            for (int i = 0; i < 16; ++i) {
-                const int q = (low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4;
-                out[i] = s * static_cast<float>(q - 32);
-            }
-        }
-    }
-}
-
-[[noreturn]] inline void other_to_f32(const std::uint8_t*, float*, std::int64_t) {
-    fail("a tensor's type cannot be read", "tensor data", "use F32, F16, BF16 or one of the Q types");
+// The first four scales and minimums are the low 6 bits of 8 bytes, whose upper 2 bits belong on top of the other four,
+// which are the 4-bit halves of 4 bytes.
+inline Factors q45_k_factors(const std::uint8_t* block, int v) {
+    const int g = v / 32;
+    const std::uint8_t *first = block + 4 + g % 4, *halves = block + 12 + g % 4;
+    if (g < 4) return {first[0] & 63, first[4] & 63};
+    return {(halves[0] & 15) | first[0] >> 6 << 4, halves[0] >> 4 | first[4] >> 6 << 4};
 }
 
 // `other` is in the file but not readable (integers, newer formats): an error only if it is used.
@@ -1081,31 +936,32 @@ struct TypeTraits {
 };
 
 inline const TypeTraits& traits(TensorType type) {
+    // clang-format off
     static constexpr TypeTraits kTable[] = {
-        {"F32", 1, 4, 0, "F32", f32_to_f32},
-        {"F16", 1, 2, 1, "F16", halves_to_f32<f16_to_f32>},
-        {"BF16", 1, 2, 30, "BF16", halves_to_f32<bf16_to_f32>},
-        {"Q4_0", 32, 18, 2, "", q45_to_f32<4, false>},
-        {"Q4_1", 32, 20, 3, "", q45_to_f32<4, true>},
-        {"Q5_0", 32, 22, 6, "", q45_to_f32<5, false>},
-        {"Q5_1", 32, 24, 7, "", q45_to_f32<5, true>},
-        {"Q8_0", 32, 34, 8, "", q8_0_to_f32},
-        {"Q2_K", 256, 84, 10, "", q2_k_to_f32},
-        {"Q3_K", 256, 110, 11, "", q3_k_to_f32},
-        {"Q4_K", 256, 144, 12, "", q45_k_to_f32<4>},
-        {"Q5_K", 256, 176, 13, "", q45_k_to_f32<5>},
-        {"Q6_K", 256, 210, 14, "", q6_k_to_f32},
-        {"other", 1, 0, -1, "", other_to_f32},
+        {"F32",   1,   4,   0,  "F32",  f32_to_f32},
+        {"F16",   1,   2,   1,  "F16",  halves_to_f32<f16_to_f32>},
+        {"BF16",  1,   2,   30, "BF16", halves_to_f32<bf16_to_f32>},
+        {"Q4_0",  32,  18,  2,  "", packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
+        {"Q4_1",  32,  20,  3,  "", packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
+        {"Q5_0",  32,  22,  6,  "", packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
+        {"Q5_1",  32,  24,  7,  "", packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
+        {"Q8_0",  32,  34,  8,  "", q8_0_to_f32},
+        {"Q2_K",  256, 84,  10, "", packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
+        {"Q3_K",  256, 110, 11, "", packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
+        {"Q4_K",  256, 144, 12, "", packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
+        {"Q5_K",  256, 176, 13, "", packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
+        {"Q6_K",  256, 210, 14, "", packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
+        {"other", 1,   0,   -1, "", nullptr},
     };
+    // clang-format on
     return kTable[static_cast<std::size_t>(type)];
 }
 
 template <class Matches>
 TensorType find_type(const Matches& matches) {
-    for (int t = 0; t < static_cast<int>(TensorType::other); ++t) {
-        if (matches(traits(static_cast<TensorType>(t)))) return static_cast<TensorType>(t);
-    }
-    return TensorType::other;
+    int t = 0;
+    while (t < static_cast<int>(TensorType::other) && !matches(traits(static_cast<TensorType>(t)))) ++t;
+    return static_cast<TensorType>(t);
 }
 
 // ==== MEMORY AND THREADS =============================================================================================
@@ -1125,73 +981,39 @@ constexpr std::size_t usize(Int n) {
     return static_cast<std::size_t>(n);
 }
 
-// The product of sizes, as a number of floats or less; more than can be addressed is out of memory.
-inline std::size_t checked_size(std::initializer_list<int> sizes) {
-    std::uint64_t product = 1;
-    for (const int size : sizes)
-        if (!checked_multiply(product, static_cast<std::uint64_t>(size)) || product > SIZE_MAX / 8)
-            throw std::bad_alloc();
-    return static_cast<std::size_t>(product);
-}
-
-// Zeroed memory, aligned to a page or better. Move-only.
+// Zeroed memory, in huge pages where it is large. Copies share it.
 class Buffer {
   public:
     Buffer() = default;
-    explicit Buffer(std::size_t bytes) : bytes_(bytes) {
-        if (bytes == 0) return;
-#if defined(__unix__) || defined(__APPLE__)
+    explicit Buffer(std::uint64_t bytes) : bytes_(static_cast<std::size_t>(bytes)) {
         if (bytes > SIZE_MAX - 2 * kHugePage) throw std::bad_alloc();
-        // Reserve one huge page more than needed and start at a multiple of it; pages never touched cost nothing.
-        reserved_ = bytes + (bytes >= kHugePage ? kHugePage : 0);
-        void* p = mmap(nullptr, reserved_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED) throw std::bad_alloc();
-        base_ = p;
-        data_ = static_cast<std::uint8_t*>(p);
-        if (bytes >= kHugePage) {
-            data_ += (kHugePage - reinterpret_cast<std::uintptr_t>(p) % kHugePage) % kHugePage;
-#ifdef MADV_HUGEPAGE
-            madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
-        }
-#else
-        if (bytes > SIZE_MAX - kAlign) throw std::bad_alloc();
-        base_ = std::calloc(bytes + kAlign, 1);
-        if (!base_) throw std::bad_alloc();
-        data_ = static_cast<std::uint8_t*>(base_);
-        data_ += (kAlign - reinterpret_cast<std::uintptr_t>(base_) % kAlign) % kAlign;
-#endif
-    }
-    ~Buffer() {
-        if (!base_) return;
+        const std::size_t alignment = bytes < kHugePage ? 64 : kHugePage;
+        std::size_t reserved = bytes_ + alignment;  // what is never touched costs address space only
 #if defined(__unix__) || defined(__APPLE__)
-        munmap(base_, reserved_);
+        void* p = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) throw std::bad_alloc();
+        memory_.reset(p, [reserved](void* mapped) { munmap(mapped, reserved); });
 #else
-        std::free(base_);
+        void* p = std::calloc(reserved, 1);
+        if (!p) throw std::bad_alloc();
+        memory_.reset(p, std::free);
 #endif
-    }
-    Buffer(Buffer&& other) noexcept { swap(other); }
-    Buffer& operator=(Buffer&& other) noexcept {
-        swap(other);
-        return *this;
+        data_ = std::align(alignment, bytes_, p, reserved);
+#ifdef MADV_HUGEPAGE
+        if (bytes >= kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);
+#endif
     }
     std::size_t bytes() const { return bytes_; }
     template <class T>
     T* as() const {
-        return reinterpret_cast<T*>(data_);
+        return static_cast<T*>(data_);
     }
 
   private:
-    static constexpr std::size_t kHugePage = std::size_t{2} << 20, kAlign = 64;
-    void swap(Buffer& other) noexcept {
-        std::swap(base_, other.base_);
-        std::swap(data_, other.data_);
-        std::swap(bytes_, other.bytes_);
-        std::swap(reserved_, other.reserved_);
-    }
-    void* base_ = nullptr;
-    std::uint8_t* data_ = nullptr;
-    std::size_t bytes_ = 0, reserved_ = 0;
+    static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+    std::shared_ptr<void> memory_;
+    void* data_ = nullptr;
+    std::size_t bytes_ = 0;
 };
 
 // Hands out pieces of large Buffers, so that small matrices share huge pages too. Pieces live as long as the Arena.
@@ -1223,17 +1045,17 @@ inline int physical_cores() {
 #else
 #ifdef __linux__
     cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
-        std::vector<std::string> cores;  // each core once, by the list of its hardware threads
-        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-            if (!CPU_ISSET(cpu, &allowed)) continue;
-            std::ifstream list("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
-            std::string siblings = std::to_string(cpu);
-            std::getline(list, siblings);
-            if (std::find(cores.begin(), cores.end(), siblings) == cores.end()) cores.push_back(siblings);
-        }
-        if (!cores.empty()) return static_cast<int>(cores.size());
+    CPU_ZERO(&allowed);
+    sched_getaffinity(0, sizeof allowed, &allowed);  // none where it is not known
+    std::unordered_set<std::string> cores;           // by the list of their hardware threads
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (!CPU_ISSET(cpu, &allowed)) continue;
+        std::ifstream list("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
+        std::string siblings = std::to_string(cpu);
+        std::getline(list, siblings);
+        cores.insert(siblings);
     }
+    if (!cores.empty()) return static_cast<int>(cores.size());
 #endif
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 #endif
@@ -1250,24 +1072,23 @@ inline void cpu_relax() {
 // While it stands, results below 1e-38 become 0 on x86, where each of them may cost as much as a hundred others.
 struct FlushToZero {
 #if defined(__x86_64__)
+    const unsigned before = _mm_getcsr();
     FlushToZero() { _mm_setcsr(before | 0x8000); }
     ~FlushToZero() { _mm_setcsr(before); }
-    FlushToZero(const FlushToZero&) = delete;
-    FlushToZero& operator=(const FlushToZero&) = delete;
-    const unsigned before = _mm_getcsr();
 #else
     FlushToZero() {}
 #endif
 };
 
-inline std::vector<int> joined(std::initializer_list<std::vector<int>> parts) {
+inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
     std::vector<int> all;
     for (const std::vector<int>& part : parts) all.insert(all.end(), part.begin(), part.end());
     return all;
 }
 
-inline double seconds_since(std::chrono::steady_clock::time_point start) {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+using Clock = std::chrono::steady_clock;
+inline double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 // splitmix64 (Steele et al. 2014), and 53 bits of it as a number in [0, 1)
@@ -1279,34 +1100,21 @@ inline std::uint64_t next_random(std::uint64_t& state) {
 }
 inline double next_uniform(std::uint64_t& state) { return static_cast<double>(next_random(state) >> 11) * 0x1p-53; }
 
-// A thread's stopwatch for stages that share a parallel region. Only their ratio is used: so ticks have any length, and
-// only every fourth piece of work is timed, for a look at the clock takes as long as a few rows of a product.
+// A thread's stopwatch for stages that share a parallel region. Only their ratio is used, and only every fourth piece of
+// work is timed, for a look at the clock takes as long as a few rows of a product.
 struct alignas(64) Laps {
     bool running = false, timing = false;
     std::uint32_t pieces = 0;
-    std::uint64_t last = 0;
-    std::array<std::uint64_t, 4> ticks{};
+    Clock::time_point last{};
+    std::array<double, 4> ticks{};
 
-    static std::uint64_t now() {
-#if defined(__x86_64__)
-        return __builtin_ia32_rdtsc();
-#elif defined(__aarch64__)
-        std::uint64_t count;
-        __asm__ __volatile__("mrs %0, cntvct_el0" : "=r"(count));
-        return count;
-#else
-        return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-#endif
-    }
     void start() {
-        if (!running) return;
-        timing = pieces++ % 4 == 0;
-        if (timing) last = now();
+        if (running && (timing = pieces++ % 4 == 0)) last = Clock::now();
     }
     void lap(int stage) {
         if (!timing) return;
-        const std::uint64_t time = now();
-        ticks[usize(stage)] += time - std::exchange(last, time);
+        const auto start_of_stage = std::exchange(last, Clock::now());
+        ticks[usize(stage)] += static_cast<double>((last - start_of_stage).count());
     }
 };
 
@@ -1314,27 +1122,31 @@ class ThreadPool {
   public:
 #ifdef LLM_NO_THREADS
     explicit ThreadPool(int) : laps(1) {}
-    int size() const { return 1; }
 #else
-    explicit ThreadPool(int threads) : laps(usize(threads)), shares_(usize(threads)) {
+    // Once the constructor without arguments has ended, an exception runs the destructor, and that ends the helpers.
+    explicit ThreadPool(int threads) : ThreadPool() {
+        laps.resize(usize(threads));
+        shares_ = std::vector<Share>(usize(threads));
         try {
             for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
         } catch (const std::system_error& e) {
-            stop();
-            fail("cannot start a thread",
-                 "thread " + std::to_string(helpers_.size() + 1) + " of " + std::to_string(threads) + " (" + e.what() +
-                     ")",
+            const std::string number = std::to_string(helpers_.size() + 1);
+            fail("cannot start a thread", "thread " + number + " of " + std::to_string(threads) + " (" + e.what() + ")",
                  "use fewer threads");
-        } catch (...) {
-            stop();
-            throw;
         }
     }
-    ~ThreadPool() { stop(); }
+    ~ThreadPool() {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            stopping_ = true;
+        }
+        wake_.notify_all();
+        for (std::thread& helper : helpers_) helper.join();
+    }
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
-    int size() const { return static_cast<int>(shares_.size()); }
 #endif
+    int size() const { return static_cast<int>(laps.size()); }
 
     // Seconds that callers have waited for helpers at the ends of regions; counted while `timed` is set.
     bool timed = false;
@@ -1357,10 +1169,7 @@ class ThreadPool {
         };
         body_ = &body;
         grain_ = grain;
-        open(count);
-        work(0);
-        close();
-        if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+        run(count);
 #endif
     }
 
@@ -1379,38 +1188,36 @@ class ThreadPool {
     // The gate: a region's number in the upper half, whether it is open, and how many helpers are inside.
     static constexpr std::uint64_t kOpen = 1u << 31, kRegion = std::uint64_t{1} << 32, kInside = kOpen - 1;
 
-    void open(int count) {
+    ThreadPool() = default;
+
+    void run(int count) {
         const int n = size();
         for (int t = 0; t < n; ++t) {
-            auto& share = shares_[usize(t)];
+            Share& share = shares_[usize(t)];
             share.next.store(static_cast<int>(std::int64_t{count} * t / n), std::memory_order_relaxed);
             share.end = static_cast<int>(std::int64_t{count} * (t + 1) / n);
         }
-        region_ += kRegion;
-        gate_.store(region_ |
-                    kOpen);  // sequentially consistent, as the sleepers' count: one of both sides sees the other
+        // Sequentially consistent, as the sleepers' count is: one of both sides sees the other.
+        gate_.store((region_ += kRegion) | kOpen);
         if (sleepers_.load() > 0) {
             { std::lock_guard<std::mutex> lock(mutex_); }
             wake_.notify_all();
         }
-    }
-
-    void close() {
+        work(0);
         gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
-        const auto start = timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+        const auto start = timed ? Clock::now() : Clock::time_point();
         for (int spins = 1; gate_.load(std::memory_order_acquire) & kInside; ++spins) {
             if (spins % 1024 == 0) std::this_thread::yield();  // the helper may need this very core
             cpu_relax();
         }
         if (timed) waited += seconds_since(start);
+        if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
 
     void work(int self) {
-        const int n = size();
-        for (int k = 0; k < n; ++k) {
-            auto& share = shares_[usize((self + k) % n)];
-            for (;;) {
-                if (share.next.load(std::memory_order_relaxed) >= share.end) break;
+        for (int k = 0, n = size(); k < n; ++k) {
+            Share& share = shares_[usize((self + k) % n)];
+            while (share.next.load(std::memory_order_relaxed) < share.end) {
                 const int begin = share.next.fetch_add(grain_, std::memory_order_relaxed);
                 if (begin >= share.end) break;
                 try {
@@ -1424,46 +1231,31 @@ class ThreadPool {
     }
 
     void help(int self) {
+        constexpr std::chrono::microseconds kSpin{300};  // longer than anything between two regions of a step
         const FlushToZero no_denormals;
-        std::uint64_t done = 0;  // the last region that this helper was in
+        std::uint64_t gate = 0, done = 0;  // as it was seen last; the last region that this helper was in
+        const auto is_new = [&] {
+            gate = gate_.load();
+            return (gate & kOpen) && (gate & ~(kRegion - 1)) != done;
+        };
         for (;;) {
-            std::uint64_t gate = wait_for_region(done);
-            if (stopping_.load()) return;
+            auto start = Clock::now();
+            for (int spins = 1; !is_new(); ++spins) {
+                cpu_relax();
+                if (spins % 256 != 0 || Clock::now() - start < kSpin) continue;
+                std::unique_lock<std::mutex> lock(mutex_);
+                ++sleepers_;
+                wake_.wait(lock, [&] { return stopping_ || is_new(); });
+                --sleepers_;
+                if (stopping_) return;
+                start = Clock::now();
+            }
             if (!gate_.compare_exchange_strong(gate, gate + 1, std::memory_order_acq_rel)) continue;
             done = gate & ~(kRegion - 1);
             work(self);
             gate_.fetch_sub(1, std::memory_order_release);
         }
     }
-
-    // Returns the gate of an open region other than `done`; or anything when the pool is stopping.
-    std::uint64_t wait_for_region(std::uint64_t done) {
-        const auto news = [&](std::uint64_t gate) { return (gate & kOpen) && (gate & ~(kRegion - 1)) != done; };
-        for (;;) {
-            const auto start = std::chrono::steady_clock::now();
-            for (int spins = 1; spins % 256 != 0 || std::chrono::steady_clock::now() - start < kSpin; ++spins) {
-                const std::uint64_t gate = gate_.load(std::memory_order_acquire);
-                if (news(gate)) return gate;
-                cpu_relax();
-            }
-            std::unique_lock<std::mutex> lock(mutex_);
-            ++sleepers_;
-            wake_.wait(lock, [&] { return stopping_.load() || news(gate_.load()); });
-            --sleepers_;
-            if (stopping_.load()) return 0;
-        }
-    }
-
-    void stop() {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            stopping_.store(true);
-        }
-        wake_.notify_all();
-        for (auto& helper : helpers_) helper.join();
-    }
-
-    static constexpr std::chrono::microseconds kSpin{300};  // longer than anything between two regions of a step
 
     std::vector<Share> shares_;  // [threads]
     void (*call_)(const void* body, int begin, int end, int thread) = nullptr;
@@ -1472,7 +1264,7 @@ class ThreadPool {
     std::uint64_t region_ = 0;
     alignas(64) std::atomic<std::uint64_t> gate_{0};
     alignas(64) std::atomic<int> sleepers_{0};
-    std::atomic<bool> stopping_{false};
+    bool stopping_ = false;
     std::mutex mutex_;
     std::condition_variable wake_;
     std::exception_ptr error_;
@@ -1503,6 +1295,7 @@ class ThreadPool {
 constexpr int kGroup = 16;  // rows of a matrix that lie side by side
 constexpr int kTile = 12;   // most tokens per call of a product
 constexpr int kBlock = 32;  // columns that share a scale
+constexpr int kSpan = 64;   // columns of float activations that lie side by side
 
 // 32 quantized values x ~ scale * q; `offset` is -128 * sum(q).
 struct ActivationBlock {
@@ -1531,7 +1324,7 @@ struct Kernels {
     const char* name;
 
     // Products of groups with m <= kTile tokens: y[t * stride + r] = sum over c of W[r][c] * x[c][t], or added to it.
-    //   w: [groups][blocks] blocks, or groups of floats; x: [blocks][m] blocks, or [columns][m] floats
+    //   w: [groups][blocks] blocks, or groups of floats; x: [blocks][m] blocks, or [columns / kSpan][m][kSpan] floats
     void (*product_q8)(const WeightBlock* w, int groups, int blocks, const ActivationBlock* x, int m, float* y,
                        std::size_t stride);
     void (*product_f32)(const FloatRows<float>& w, int groups, const float* x, int m, float* y, std::size_t stride,
@@ -1549,9 +1342,9 @@ struct Kernels {
     void (*gelu)(const float* x, const float* up, int n, float* y);
     // (x[i], x[i + half]) turns by the angle whose cosine and sine are given  (RoPE, Su et al. 2021)
     void (*rotate)(float* x, const float* cos, const float* sin, int half);
-    // x = exp(x - max); returns the sum
-    float (*exp_sum)(float* x, int n, float max);
-    float (*max)(const float* x, int n);
+    // A step of an online softmax: max includes x, x = exp(x - max), sum includes x. Returns exp(max before - max), which
+    // sum has been multiplied by, as all must be that was weighed with the max before.
+    float (*softmax)(float* x, int n, float& max, float& sum);
     // y += a * x
     void (*axpy)(float a, const float* x, int n, float* y);
     // y *= a
@@ -1559,6 +1352,11 @@ struct Kernels {
     // to f16, numbers beyond its range become its largest
     void (*to_f16)(const float* x, int n, std::uint16_t* y);
 };
+
+// What every set of kernels calls them, in the order of the table.
+#define LLM_KERNELS                                                                                                  \
+    product_q8, product<float>, product<std::uint16_t>, quantize, rms_norm, layer_norm, gelu, rotate, softmax, axpy, \
+        scale, to_f16
 
 namespace scalar {
 
@@ -1590,8 +1388,10 @@ void product(const FloatRows<Weight>& w, int groups, const float* x, int m, floa
             float sum[kGroup] = {}, *out = y + usize(t) * stride + g * kGroup;
             if (add) std::copy_n(out, kGroup, sum);
             const Weight* column = w.group(g);
-            for (int c = 0; c < w.columns; ++c, column += w.pitch)
-                for (int r = 0; r < kGroup; ++r) sum[r] += to_float(column[r]) * x[c * m + t];
+            for (int c = 0; c < w.columns; ++c, column += w.pitch) {
+                const float value = x[(c / kSpan * m + t) * kSpan + c % kSpan];
+                for (int r = 0; r < kGroup; ++r) sum[r] += to_float(column[r]) * value;
+            }
             std::copy_n(sum, kGroup, out);
         }
     }
@@ -1644,13 +1444,13 @@ inline void rotate(float* x, const float* cos, const float* sin, int half) {
     }
 }
 
-inline float exp_sum(float* x, int n, float max) {
-    float sum = 0;
+inline float softmax(float* x, int n, float& max, float& sum) {
+    const float before = std::exchange(max, std::max(max, *std::max_element(x, x + n)));
+    const float shrink = std::exp(before - max);
+    sum *= shrink;
     for (int i = 0; i < n; ++i) sum += x[i] = std::exp(x[i] - max);
-    return sum;
+    return shrink;
 }
-
-inline float max(const float* x, int n) { return *std::max_element(x, x + n); }
 
 inline void axpy(float a, const float* x, int n, float* y) {
     for (int i = 0; i < n; ++i) y[i] += a * x[i];
@@ -1664,20 +1464,7 @@ inline void to_f16(const float* x, int n, std::uint16_t* y) {
     for (int i = 0; i < n; ++i) y[i] = f32_to_f16(std::max(-65504.0f, std::min(x[i], 65504.0f)));
 }
 
-inline constexpr Kernels kernels = {"scalar",
-                                    product_q8,
-                                    product<float>,
-                                    product<std::uint16_t>,
-                                    quantize,
-                                    rms_norm,
-                                    layer_norm,
-                                    gelu,
-                                    rotate,
-                                    exp_sum,
-                                    max,
-                                    axpy,
-                                    scale,
-                                    to_f16};
+inline constexpr Kernels kernels = {"scalar", LLM_KERNELS};
 
 }  // namespace scalar
 
@@ -1769,14 +1556,9 @@ LLM_OP void store(std::uint16_t* p, Floats x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                         _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-LLM_OP Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
-LLM_OP Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
-LLM_OP Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
-LLM_OP Floats div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 LLM_OP Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 LLM_OP Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
-LLM_OP Floats abs(Floats a) { return _mm512_abs_ps(a); }
 LLM_OP float sum(Floats a) { return _mm512_reduce_add_ps(a); }
 LLM_OP float largest(Floats a) { return _mm512_reduce_max_ps(a); }
 LLM_OP Ints round(Floats a) { return _mm512_cvtps_epi32(a); }
@@ -1812,14 +1594,9 @@ LLM_OP Floats load(const std::uint16_t* p) {
 LLM_OP void store(std::uint16_t* p, Floats x) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-LLM_OP Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
-LLM_OP Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
-LLM_OP Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
-LLM_OP Floats div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 LLM_OP Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 LLM_OP Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
-LLM_OP Floats abs(Floats a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 LLM_OP float sum(Floats a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -1877,14 +1654,9 @@ LLM_OP void store(float* p, Floats x, int n) {
 }
 LLM_OP Floats load(const std::uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 LLM_OP void store(std::uint16_t* p, Floats x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
-LLM_OP Floats add(Floats a, Floats b) { return vaddq_f32(a, b); }
-LLM_OP Floats sub(Floats a, Floats b) { return vsubq_f32(a, b); }
-LLM_OP Floats mul(Floats a, Floats b) { return vmulq_f32(a, b); }
-LLM_OP Floats div(Floats a, Floats b) { return vdivq_f32(a, b); }
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
 LLM_OP Floats min(Floats a, Floats b) { return vminnmq_f32(a, b); }
 LLM_OP Floats max(Floats a, Floats b) { return vmaxnmq_f32(a, b); }
-LLM_OP Floats abs(Floats a) { return vabsq_f32(a); }
 LLM_OP float sum(Floats a) { return vaddvq_f32(a); }
 LLM_OP float largest(Floats a) { return vmaxvq_f32(a); }
 LLM_OP Ints round(Floats a) { return vcvtnq_s32_f32(a); }
@@ -1920,6 +1692,7 @@ LLM_OP void prefetch(const void* p) {
 }
 
 struct ProductQ8 {
+    static constexpr int kGroupsOfOne = 1;  // one token takes 16 rows at once: memory is read in one stream
     const WeightBlock* weights;
     int groups, blocks;
     const ActivationBlock* x;
@@ -1958,7 +1731,7 @@ struct ProductQ8 {
             LLM_UNROLL for (int v = 0; v < V; ++v) {
                 const Floats scale = load(w[v]->scale + (lane + v * kLanes) % kGroup);
                 LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
-                    fma(to_floats(acc[t][v]), mul(scale, set(a[t].scale)), total[t][v]);
+                    fma(to_floats(acc[t][v]), scale * set(a[t].scale), total[t][v]);
                 ++w[v];
             }
         }
@@ -1971,6 +1744,7 @@ struct ProductQ8 {
 
 template <class Weight>
 struct ProductFloat {
+    static constexpr int kGroupsOfOne = 4;  // one sum alone would wait for its last addition each time
     FloatRows<Weight> weights;
     int groups;
     const float* x;
@@ -1990,17 +1764,19 @@ struct ProductFloat {
             LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
                 add_to_y ? load(out + usize(t) * stride + v * kLanes) : set(0.0f);
         }
-        const float* a = x + first;
-        for (int c = 0; c < weights.columns; ++c, a += m) {
-            Floats column[V];
-            LLM_UNROLL for (int v = 0; v < V; ++v) {
-                if (M <= kPrefetchTokens) prefetch(w[v]);
-                column[v] = load(w[v]);
-                w[v] += weights.pitch;
-            }
-            LLM_UNROLL for (int t = 0; t < M; ++t) {
-                const Floats value = set(a[t]);
-                LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = fma(column[v], value, total[t][v]);
+        for (int span = 0; span < weights.columns; span += kSpan) {
+            const float *a = x + span * m + first * kSpan, *end = a + std::min(kSpan, weights.columns - span);
+            for (; a < end; ++a) {
+                Floats column[V];
+                LLM_UNROLL for (int v = 0; v < V; ++v) {
+                    if (M <= kPrefetchTokens) prefetch(w[v]);
+                    column[v] = load(w[v]);
+                    w[v] += weights.pitch;
+                }
+                LLM_UNROLL for (int t = 0; t < M; ++t) {
+                    const Floats value = set(a[t * kSpan]);
+                    LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = fma(column[v], value, total[t][v]);
+                }
             }
         }
         LLM_UNROLL for (int t = 0; t < M; ++t) {
@@ -2009,17 +1785,15 @@ struct ProductFloat {
     }
 };
 
-// Calls tile<tokens, vectors>(first token, first row) until m tokens and all rows are done. One token takes 16 rows
-// at once, so that memory is read in one stream.
+// Calls tile<tokens, vectors>(first token, first row) until m tokens and all rows are done.
 template <int M, int V, class Product>
 LLM_TARGET inline void cover(const Product& product, int first, int left) {
     if (left >= M) {
-        constexpr int vectors = M == 1 ? kGroup / kLanes : V,
-                      single = vectors * kLanes > kGroup ? vectors / 2 : vectors;
+        constexpr int single = kGroup / kLanes, vectors = M == 1 ? single * Product::kGroupsOfOne : V;
         const int rows = product.groups * kGroup;
         int row = 0;
         for (; row + vectors * kLanes <= rows; row += vectors * kLanes) product.template tile<M, vectors>(first, row);
-        if (row < rows) product.template tile<M, single>(first, row);
+        for (; row < rows; row += kGroup) product.template tile<M, single>(first, row);
         if (left > M) cover<M, V>(product, first + M, left - M);
     } else if constexpr (M > 1) {
         if (left > 0) cover<M - 1, V>(product, first, left);
@@ -2048,13 +1822,13 @@ LLM_TARGET inline void quantize(const float* x, int n, ActivationBlock* out, int
         LLM_UNROLL for (int k = 0; k < kBlock / kLanes; ++k) {
             const int left = n - i - k * kLanes;
             part[k] = left > 0 ? load_some(x + i + k * kLanes, left) : set(0.0f);
-            top = max(abs(part[k]), top);
+            top = max(max(part[k], -part[k]), top);
         }
         const float largest_x = largest(top);
         const Floats to_int = set(largest_x > 0 ? 127.0f / largest_x : 0.0f);
         Ints total = start_dot(0);
         LLM_UNROLL for (int k = 0; k < kBlock / kLanes; ++k) {
-            const Ints q = round(max(min(mul(part[k], to_int), set(127.0f)), set(-127.0f)));
+            const Ints q = round(max(min(part[k] * to_int, set(127.0f)), set(-127.0f)));
             store(out->q + k * kLanes, q);
             total = add(total, q);
         }
@@ -2071,21 +1845,21 @@ LLM_TARGET inline void rms_norm(const float* x, const float* w, float eps, int n
     }
     const Floats scale = set(1.0f / std::sqrt(sum(squares) / static_cast<float>(n) + eps));
     for (int i = 0; i < n; i += kLanes)
-        store_some(y + i, mul(mul(load_some(x + i, n - i), scale), load_some(w + i, n - i)), n - i);
+        store_some(y + i, load_some(x + i, n - i) * scale * load_some(w + i, n - i), n - i);
 }
 
 LLM_TARGET inline void layer_norm(const float* x, const float* w, const float* b, float eps, int n, float* y) {
     Floats total = set(0.0f), squares = set(0.0f);
-    for (int i = 0; i < n; i += kLanes) total = add(total, load_some(x + i, n - i));
+    for (int i = 0; i < n; i += kLanes) total = total + load_some(x + i, n - i);
     const Floats mean = set(sum(total) / static_cast<float>(n));
     for (int i = 0; i < n; i += kLanes) {
-        Floats a = sub(load_some(x + i, n - i), mean);
+        Floats a = load_some(x + i, n - i) - mean;
         if (n - i < kLanes) store(y + i, a, n - i), a = load(y + i, n - i);  // lanes beyond n back to zero
         squares = fma(a, a, squares);
     }
     const Floats scale = set(1.0f / std::sqrt(sum(squares) / static_cast<float>(n) + eps));
     for (int i = 0; i < n; i += kLanes) {
-        const Floats a = mul(sub(load_some(x + i, n - i), mean), scale);
+        const Floats a = (load_some(x + i, n - i) - mean) * scale;
         store_some(y + i, fma(a, load_some(w + i, n - i), load_some(b + i, n - i)), n - i);
     }
 }
@@ -2094,7 +1868,7 @@ LLM_TARGET inline void layer_norm(const float* x, const float* w, const float* b
 // 2 units in the last place. Below -87 the result is 0 or nearly so; it never overflows to infinity.
 LLM_OP Floats exp(Floats x) {
     x = max(min(x, set(88.0f)), set(-87.3f));
-    const Ints n = round(mul(x, set(1.44269504f)));
+    const Ints n = round(x * set(1.44269504f));
     Floats r = fma(to_floats(n), set(-0.693359375f), x);  // ln 2 in two parts, the first of them exact
     r = fma(to_floats(n), set(2.12194440e-4f), r);
     Floats e = set(1.0f / 5040);
@@ -2105,16 +1879,16 @@ LLM_OP Floats exp(Floats x) {
     e = fma(e, r, set(0.5f));
     e = fma(e, r, set(1.0f));
     e = fma(e, r, set(1.0f));
-    return mul(e, power_of_2(n));
+    return e * power_of_2(n);
 }
 
 LLM_TARGET inline void gelu(const float* x, const float* up, int n, float* y) {
     for (int i = 0; i < n; i += kLanes) {
         const Floats a = load_some(x + i, n - i);
-        const Floats inner = mul(a, fma(mul(a, a), set(0.7978845608f * 0.044715f), set(0.7978845608f)));
+        const Floats inner = a * fma(a * a, set(0.7978845608f * 0.044715f), set(0.7978845608f));
         // 0.5 (1 + tanh(z)) = 1 / (1 + e^-2z)
-        Floats g = div(a, add(set(1.0f), exp(mul(inner, set(-2.0f)))));
-        if (up) g = mul(g, load_some(up + i, n - i));
+        Floats g = a / (set(1.0f) + exp(inner * set(-2.0f)));
+        if (up) g = g * load_some(up + i, n - i);
         store_some(y + i, g, n - i);
     }
 }
@@ -2124,34 +1898,27 @@ LLM_TARGET inline void rotate(float* x, const float* cos, const float* sin, int 
         const int n = half - i;
         const Floats a = load_some(x + i, n), b = load_some(x + i + half, n);
         const Floats c = load_some(cos + i, n), s = load_some(sin + i, n);
-        store_some(x + i, sub(mul(a, c), mul(b, s)), n);
-        store_some(x + i + half, fma(b, c, mul(a, s)), n);
+        store_some(x + i, a * c - b * s, n);
+        store_some(x + i + half, b * c + a * s, n);
     }
 }
 
-LLM_TARGET inline float exp_sum(float* x, int n, float max_x) {
-    Floats total = set(0.0f);
-    int i = 0;
-    for (; i + kLanes <= n; i += kLanes) {
-        const Floats e = exp(sub(load(x + i), set(max_x)));
-        store(x + i, e);
-        total = add(total, e);
-    }
-    float rest = 0;
-    if (i < n) {
-        store(x + i, exp(sub(load(x + i, n - i), set(max_x))), n - i);
-        for (; i < n; ++i) rest += x[i];
-    }
-    return sum(total) + rest;
-}
-
-LLM_TARGET inline float max(const float* x, int n) {
-    float rest = x[0];
-    Floats top = set(rest);
+LLM_TARGET inline float softmax(float* x, int n, float& max_x, float& sum_x) {
+    const float before = max_x;
+    Floats top = set(before), total = set(0.0f);
     int i = 0;
     for (; i + kLanes <= n; i += kLanes) top = max(load(x + i), top);
-    for (; i < n; ++i) rest = std::max(rest, x[i]);
-    return std::max(rest, largest(top));
+    for (; i < n; ++i) top = max(set(x[i]), top);
+    max_x = largest(top);
+    for (i = 0; i < n; i += kLanes) {
+        Floats e = exp(load_some(x + i, n - i) - set(max_x));
+        store_some(x + i, e, n - i);
+        if (n - i < kLanes) e = load(x + i, n - i);  // as in layer_norm
+        total = total + e;
+    }
+    const float shrink = before == max_x ? 1.0f : std::exp(before - max_x);
+    sum_x = sum_x * shrink + sum(total);
+    return shrink;
 }
 
 LLM_TARGET inline void axpy(float a, const float* x, int n, float* y) {
@@ -2160,7 +1927,7 @@ LLM_TARGET inline void axpy(float a, const float* x, int n, float* y) {
 }
 
 LLM_TARGET inline void scale(float a, int n, float* y) {
-    for (int i = 0; i < n; i += kLanes) store_some(y + i, mul(set(a), load_some(y + i, n - i)), n - i);
+    for (int i = 0; i < n; i += kLanes) store_some(y + i, set(a) * load_some(y + i, n - i), n - i);
 }
 
 LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
@@ -2172,20 +1939,7 @@ LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
     }
 }
 
-inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS),
-                                    product_q8,
-                                    product<float>,
-                                    product<std::uint16_t>,
-                                    quantize,
-                                    rms_norm,
-                                    layer_norm,
-                                    gelu,
-                                    rotate,
-                                    exp_sum,
-                                    max,
-                                    axpy,
-                                    scale,
-                                    to_f16};
+inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS), LLM_KERNELS};
 
 }  // namespace detail::LLM_KERNEL_PASS
 LLM_END
@@ -2283,16 +2037,15 @@ struct Matrix {
     }
 };
 
-// x [tokens, cols], the other side of a product: tiles of up to 12 tokens, within a tile [blocks][tokens] for Q8_0
-// matrices and [cols][tokens] for F32 ones.
+// x [tokens, cols], the other side of a product: tiles of up to 12 tokens, within a tile [cols / 32][tokens] blocks for
+// Q8_0 matrices and [cols / 64][tokens][64] floats for F32 ones.
 class Activations {
   public:
     void resize(DType dtype, int tokens, int cols) {
         dtype_ = dtype;
         tokens_ = tokens;
         cols_ = cols;
-        blocks_ = (cols - 1) / kBlock + 1;
-        const std::size_t bytes = usize(tokens) * row_bytes();
+        const std::size_t bytes = usize(tokens) * row_bytes(dtype, cols);
         if (data_.bytes() < bytes) data_ = Buffer(bytes);
     }
     int tokens() const { return tokens_; }
@@ -2301,7 +2054,7 @@ class Activations {
     // The tile that begins with token `first`, a multiple of 12.
     template <class T>
     T* tile(int first) const {
-        return reinterpret_cast<T*>(data_.as<std::uint8_t>() + usize(first) * row_bytes());
+        return reinterpret_cast<T*>(data_.as<std::uint8_t>() + usize(first) * row_bytes(dtype_, cols_));
     }
     // Sets columns begin .. begin + n - 1 of one token; begin is a multiple of 32.
     void set(const Kernels& k, int token, int begin, const float* x, int n) {
@@ -2310,17 +2063,21 @@ class Activations {
         if (dtype_ == DType::q8_0) {
             k.quantize(x, n, tile<ActivationBlock>(first) + begin / kBlock * m + (token - first), m);
         } else {
-            float* out = tile<float>(first) + begin * m + (token - first);
-            for (int c = 0; c < n; ++c) out[c * m] = x[c];
+            for (int c = begin, count; c < begin + n; c += count, x += count) {
+                count = std::min(kSpan - c % kSpan, begin + n - c);
+                std::copy_n(x, count, tile<float>(first) + (c / kSpan * m + token - first) * kSpan + c % kSpan);
+            }
         }
     }
 
-  private:
-    std::size_t row_bytes() const {
-        return usize(blocks_) * (dtype_ == DType::q8_0 ? sizeof(ActivationBlock) : kBlock * sizeof(float));
+    static std::size_t row_bytes(DType dtype, int cols) {  // whole blocks or spans
+        return dtype == DType::q8_0 ? usize((cols - 1) / kBlock + 1) * sizeof(ActivationBlock)
+                                    : usize((cols - 1) / kSpan + 1) * kSpan * sizeof(float);
     }
+
+  private:
     DType dtype_ = DType::f32;
-    int tokens_ = 0, cols_ = 0, blocks_ = 0;
+    int tokens_ = 0, cols_ = 0;
     Buffer data_;
 };
 
@@ -2334,23 +2091,19 @@ enum class Then {
 
 struct Product {
     const Matrix& w;
-    const float* bias;  // [rows] or null
+    const std::vector<float>& bias;  // [rows] or empty
     Then then;
-    float* y;  // store, add: [tokens, stride]
-    std::size_t stride;
+    float* y;             // store, add: [tokens, rows]
     Activations* packed;  // gelu, gate_gelu: the next product's x
 };
 
 // Rows 16 * g .. of one tile of tokens, computed in `rows` [kTile][64], take their way out.
 inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n, int token, float* rows) {
-    if (p.bias)
-        for (int r = 0; r < n; ++r) rows[r] += p.bias[first_row + r];
-    float* y = p.y ? p.y + usize(token) * p.stride + first_row : nullptr;
+    if (!p.bias.empty()) k.axpy(1.0f, p.bias.data() + first_row, n, rows);
+    float* y = p.y ? p.y + usize(token) * usize(p.w.rows) + first_row : nullptr;
     switch (p.then) {
         case Then::store: std::copy_n(rows, n, y); break;
-        case Then::add:
-            for (int r = 0; r < n; ++r) y[r] += rows[r];
-            break;
+        case Then::add: k.axpy(1.0f, rows, n, y); break;
         case Then::gelu:
             k.gelu(rows, nullptr, n, rows);
             p.packed->set(k, token, first_row, rows, n);
@@ -2415,15 +2168,13 @@ struct Tensor {
     std::uint64_t bytes = 0;   // 0 in a GGUF where the type is `other`
 
     std::uint64_t elements() const {
-        std::uint64_t product = 1;
-        for (const std::uint64_t n : shape) product *= n;
-        return product;
+        return std::accumulate(shape.begin(), shape.end(), std::uint64_t{1}, std::multiplies<>());
     }
 };
 
 struct GgufValue {
-    enum class Kind { none, integer, real, boolean, string, integers, reals, strings };
-    Kind kind = Kind::none;
+    enum class Kind { integer, real, boolean, string, integers, reals, strings };
+    Kind kind = Kind::integer;
     std::int64_t i = 0;  // integer, boolean
     double f = 0;        // real
     std::string_view s;
@@ -2434,7 +2185,7 @@ struct GgufValue {
 
 struct Checkpoint {
     std::string path;
-    std::string format;  // "safetensors", "safetensors, 2 shards", "GGUF v3"
+    std::string format = "safetensors";  // or "safetensors, 2 shards", "GGUF v3"
     bool is_gguf = false;
     std::unordered_map<std::string, Tensor> tensors;
     JsonDocument config = JsonDocument::parse("{}", "config.json");  // empty in a GGUF
@@ -2443,11 +2194,11 @@ struct Checkpoint {
     std::vector<std::unique_ptr<File>> files;     // what tensors point to
     std::vector<std::unique_ptr<char[]>> header;  // GGUF: what the texts of metadata point to
 
+    const File& open(const std::string& name) { return *files.emplace_back(std::make_unique<File>(name)); }
     const Tensor* find(const std::string& name) const {
         const auto it = tensors.find(name);
         return it == tensors.end() ? nullptr : &it->second;
     }
-
     std::string directory() const {
         if (is_directory(path)) return path;
         const auto parent = to_path(path).parent_path().u8string();
@@ -2460,69 +2211,71 @@ constexpr std::size_t kMostTensors = 65536;  // of a file; the largest models ha
 [[noreturn]] inline void damaged(const std::string& what, const File& file) {
     fail(what, file.path(), "the file is damaged or incomplete: download it again");
 }
+inline void check(bool good, const Tensor& tensor, const char* problem) {
+    if (!good) damaged("tensor " + shown(tensor.name) + " " + problem, *tensor.file);
+}
 
-// Adds a file's tensors, which must not share a byte or a name.
-inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, const File& file) {
+// What its shape and type take.
+inline std::uint64_t bytes_of(const Tensor& tensor) {
+    const TypeTraits& type = traits(tensor.type);
+    const auto block = static_cast<std::uint64_t>(type.block);
+    std::uint64_t size = 1;
+    for (const std::uint64_t n : tensor.shape) check(checked_multiply(size, n), tensor, "has an impossible shape");
+    check(block == 1 || tensor.shape.back() % block == 0, tensor, "has rows that are no whole number of blocks");
+    size /= block;
+    check(checked_multiply(size, static_cast<std::uint64_t>(type.bytes)), tensor, "has an impossible shape");
+    return size;
+}
+
+// Adds a file's tensors, whose offsets count from `data` on. They lie inside and do not share a byte or a name.
+inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, const File& file, std::uint64_t data) {
+    const std::uint64_t room = file.size() - std::min(data, file.size());
     std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
         return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes;
     });
     std::uint64_t end = 0;
     for (Tensor& tensor : tensors) {
-        if (tensor.offset < end) damaged("tensor " + shown(tensor.name) + " overlaps another one", file);
+        check(tensor.offset <= room && tensor.bytes <= room - tensor.offset, tensor, "lies outside of the file");
+        check(tensor.offset >= end, tensor, "overlaps another one");
         end = tensor.offset + tensor.bytes;
-        const std::string name = tensor.name;
-        if (!checkpoint.tensors.emplace(name, std::move(tensor)).second) {
-            damaged("two tensors are named " + shown(name), file);
-        }
+        tensor.offset += data;
+        if (!checkpoint.tensors.try_emplace(tensor.name, std::move(tensor)).second)
+            damaged("two tensors are named " + shown(tensor.name), file);
     }
 }
 
 // ---- safetensors ----
 
-inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const File& file, std::uint64_t data) {
-    const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
-    const auto check = [&](bool good, const char* what) {
-        if (!good) damaged("tensor " + shown(name) + what, file);
-    };
-    check(dtype && shape && range && range->array().size() == 2, " lacks dtype, shape or data_offsets");
+inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const File& file) {
     Tensor tensor;
     tensor.name = name;
     tensor.file = &file;
+    const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
+    check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
     const std::string_view type = dtype->string();
     tensor.type = find_type([&](const TypeTraits& t) { return !type.empty() && type == t.safetensors_name; });
-    std::uint64_t size = 1;
-    for (const Json& n : shape->array()) {
-        tensor.shape.push_back(n.whole());
-        check(checked_multiply(size, tensor.shape.back()), " has an impossible shape");
-    }
-    const std::uint64_t begin = range->array()[0].whole(), end = range->array()[1].whole();
-    check(begin <= end && end <= file.size() - data, " lies outside of the file");
-    tensor.offset = data + begin;
+    for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
+    const std::uint64_t begin = range->array()[0].whole(), end = range->array()[1].whole(), size = bytes_of(tensor);
+    check(begin <= end, tensor, "lies outside of the file");
+    tensor.offset = begin;
     tensor.bytes = end - begin;
-    const auto element = static_cast<std::uint64_t>(traits(tensor.type).bytes);  // 0: not known, and never read
-    check(element == 0 || (checked_multiply(size, element) && size == tensor.bytes),
-          " has a size that is not its shape's");
+    check(tensor.type == TensorType::other || size == tensor.bytes, tensor, "has a size that is not its shape's");
     return tensor;
 }
 
-inline void read_safetensors(Checkpoint& checkpoint, const std::string& path) {
-    checkpoint.files.push_back(std::make_unique<File>(path));
-    const File& file = *checkpoint.files.back();
+inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
     std::uint64_t length = 0;
     if (file.size() >= sizeof length) file.read(0, &length, sizeof length);
-    if (length < 2 || length > 100000000 || length > file.size() - sizeof length) {
+    if (length < 2 || length > 100000000 || length > file.size() - sizeof length)
         damaged("no safetensors header (perhaps a Git LFS pointer instead of the file)", file);
-    }
     std::string text(static_cast<std::size_t>(length), '\0');
     file.read(sizeof length, text.data(), text.size());
-    const JsonDocument header = JsonDocument::parse(std::move(text), "the header of " + path);
+    const JsonDocument header = JsonDocument::parse(std::move(text), "the header of " + file.path());
     std::vector<Tensor> tensors;
-    for (const auto& [name, entry] : header.root().members()) {
-        if (name == "__metadata__") continue;
-        tensors.push_back(safetensors_tensor(name, entry, file, sizeof length + length));
-        if (tensors.size() > kMostTensors) damaged("an impossible number of tensors", file);
-    }
-    add_tensors(checkpoint, std::move(tensors), file);
+    for (const auto& [name, entry] : header.root().members())
+        if (name != "__metadata__") tensors.push_back(safetensors_tensor(name, entry, file));
+    if (tensors.size() > kMostTensors) damaged("an impossible number of tensors", file);
+    add_tensors(checkpoint, std::move(tensors), file, sizeof length + length);
 }
 
 // A name from the internet must not lead out of the directory.
@@ -2540,23 +2293,20 @@ inline void read_shards(Checkpoint& checkpoint, const std::string& directory, co
     for (const auto& [tensor, value] : map->members()) {
         const std::string_view shard = value.string();
         if (shards.count(shard)) continue;
-        if (!is_plain_file_name(shard)) {
+        if (!is_plain_file_name(shard))
             fail("a shard is not a file of the model's directory", index_path + " names " + shown(shard),
                  "do not trust this model");
-        }
         const std::string path = directory + "/" + std::string(shard);
-        if (!file_exists(path)) {
+        if (!file_exists(path))
             fail("a part of the model is missing", path, "download all files that " + index_path + " names");
-        }
-        read_safetensors(checkpoint, path);
-        shards[shard] = checkpoint.files.back().get();
+        shards[shard] = &checkpoint.open(path);
+        read_safetensors(checkpoint, *shards[shard]);
     }
     for (const auto& [name, value] : map->members()) {
         const Tensor* tensor = checkpoint.find(std::string(name));
-        if (!tensor || tensor->file != shards[value.string()]) {
+        if (!tensor || tensor->file != shards[value.string()])
             fail("tensor " + shown(name) + " is not in its shard", directory + "/" + std::string(value.string()),
                  "the shards are of different models or damaged: download them again");
-        }
     }
     checkpoint.format = "safetensors, " + std::to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
 }
@@ -2580,11 +2330,9 @@ class GgufReader {
             file_.read(position_, pieces_.back().get(), static_cast<std::size_t>(left_));
             next_piece_ = std::min<std::uint64_t>(2 * next_piece_, 8 << 20);
         }
-        const char* taken = at_;
-        at_ += n;
         left_ -= n;
         position_ += n;
-        return taken;
+        return std::exchange(at_, at_ + n);
     }
 
     template <class T>
@@ -2606,21 +2354,30 @@ class GgufReader {
     }
 
     GgufValue value() {
-        const auto type = number<std::uint32_t>();
-        if (type == kArray) {
-            const auto of = number<std::uint32_t>();
-            return items(of, count(bytes_of(of)));
-        }
-        GgufValue value = items(type, 1);
-        if (value.kind == GgufValue::Kind::strings) {
-            value.kind = GgufValue::Kind::string;
-            value.s = value.strings[0];
-        } else if (value.kind == GgufValue::Kind::reals) {
-            value.kind = GgufValue::Kind::real;
-            value.f = value.reals[0];
+        auto type = number<std::uint32_t>();
+        const bool is_array = type == kArray;
+        if (is_array) type = number<std::uint32_t>();
+        static constexpr std::uint8_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};  // of a string: its length's
+        if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file_);
+        const unsigned bytes = kBytes[type];
+        const std::size_t n = is_array ? count(bytes) : 1;
+        using Kind = GgufValue::Kind;
+        GgufValue value;
+        if (type == kString) {
+            value.kind = is_array ? Kind::strings : Kind::string;
+            value.s = fill(value.strings, n, [&] { return string(); });
+        } else if (type == kF32 || type == kF64) {
+            value.kind = is_array ? Kind::reals : Kind::real;
+            value.f = fill(value.reals, n, [&] { return type == kF32 ? number<float>() : number<double>(); });
         } else {
-            value.kind = type == kBool ? GgufValue::Kind::boolean : GgufValue::Kind::integer;
-            value.i = value.integers[0];
+            value.kind = is_array ? Kind::integers : type == kBool ? Kind::boolean : Kind::integer;
+            const bool is_signed = type == kI8 || type == kI16 || type == kI32 || type == kI64;
+            const std::uint64_t sign = is_signed ? std::uint64_t{1} << (8 * bytes - 1) : 0;
+            value.i = fill(value.integers, n, [&] {
+                std::uint64_t bits = 0;
+                std::memcpy(&bits, take(bytes), bytes);
+                return static_cast<std::int64_t>((bits ^ sign) - sign);
+            });
         }
         return value;
     }
@@ -2629,35 +2386,11 @@ class GgufReader {
     static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 24;
     enum : std::uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
 
-    unsigned bytes_of(std::uint32_t type) const {  // of a string: its length, the least it takes
-        static constexpr std::uint8_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};
-        if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file_);
-        return kBytes[type];
-    }
-
-    GgufValue items(std::uint32_t type, std::size_t n) {
-        GgufValue value;
-        const unsigned bytes = bytes_of(type);
-        const std::uint64_t sign = std::uint64_t{1} << (8 * bytes - 1);
-        if (type == kString) {
-            value.kind = GgufValue::Kind::strings;
-            value.strings.resize(n);
-            for (std::string_view& item : value.strings) item = string();
-        } else if (type == kF32 || type == kF64) {
-            value.kind = GgufValue::Kind::reals;
-            value.reals.resize(n);
-            for (double& item : value.reals) item = type == kF32 ? number<float>() : number<double>();
-        } else {
-            const bool is_signed = type == kI8 || type == kI16 || type == kI32 || type == kI64;
-            value.kind = GgufValue::Kind::integers;
-            value.integers.resize(n);
-            for (std::int64_t& item : value.integers) {
-                std::uint64_t bits = 0;
-                std::memcpy(&bits, take(bytes), bytes);
-                item = static_cast<std::int64_t>(is_signed ? (bits ^ sign) - sign : bits);
-            }
-        }
-        return value;
+    template <class T, class Read>
+    static T fill(std::vector<T>& items, std::size_t n, const Read& read) {  // and returns the first
+        items.resize(n);
+        for (T& item : items) item = read();
+        return n == 0 ? T() : items[0];
     }
 
     const File& file_;
@@ -2666,29 +2399,22 @@ class GgufReader {
     const char* at_ = nullptr;
 };
 
-// A tensor whose offset still counts from the start of the data, which is known only at the end of the header.
-inline Tensor gguf_tensor(GgufReader& reader, const File& file) {
+inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t alignment) {
     Tensor tensor;
     tensor.name = reader.string();
-    const auto check = [&](bool good, const char* what) {
-        if (!good) damaged("tensor " + shown(tensor.name) + what, file);
-    };
+    tensor.file = &file;
     const auto dimensions = reader.number<std::uint32_t>();
-    check(dimensions >= 1 && dimensions <= 4, " has an impossible number of dimensions");
-    std::uint64_t elements = 1;
-    for (std::uint32_t k = 0; k < dimensions; ++k) {
-        tensor.shape.insert(tensor.shape.begin(), reader.number<std::uint64_t>());
-        check(tensor.shape[0] > 0 && checked_multiply(elements, tensor.shape[0]), " has an impossible shape");
+    check(dimensions >= 1 && dimensions <= 4, tensor, "has an impossible number of dimensions");
+    tensor.shape.resize(dimensions);
+    for (std::uint32_t k = dimensions; k-- > 0;) {
+        tensor.shape[k] = reader.number<std::uint64_t>();
+        check(tensor.shape[k] > 0, tensor, "has an impossible shape");
     }
     const auto id = reader.number<std::uint32_t>();
     tensor.type = find_type([&](const TypeTraits& t) { return static_cast<std::uint32_t>(t.gguf_id) == id; });
-    const TypeTraits& type = traits(tensor.type);
-    const auto block = static_cast<std::uint64_t>(type.block);
-    check(tensor.shape.back() % block == 0, " has rows that are no whole number of blocks");
-    tensor.bytes = elements / block;
-    check(checked_multiply(tensor.bytes, static_cast<std::uint64_t>(type.bytes)), " has an impossible shape");
+    tensor.bytes = bytes_of(tensor);
     tensor.offset = reader.number<std::uint64_t>();
-    tensor.file = &file;
+    check(tensor.offset % alignment == 0, tensor, "lies outside of the file's alignment");
     return tensor;
 }
 
@@ -2698,88 +2424,68 @@ inline std::uint64_t gguf_integer(const Checkpoint& checkpoint, const char* key,
     return static_cast<std::uint64_t>(it->second.i);
 }
 
-inline std::uint32_t gguf_version(GgufReader& reader, const File& file) {
-    reader.take(4);  // the magic, which was seen before
-    const auto version = reader.number<std::uint32_t>();
-    if (version == 2 || version == 3) return version;
-    const bool swapped = (version & 0xFFFF) == 0;
-    fail(swapped ? "a GGUF file for big-endian machines" : "GGUF version " + std::to_string(version), file.path(),
-         swapped ? "get the little-endian one" : "get or make one of version 3");
-}
-
-inline void read_gguf(Checkpoint& checkpoint, std::unique_ptr<File> opened) {
-    const File& file = *checkpoint.files.emplace_back(std::move(opened));
+inline void read_gguf(Checkpoint& checkpoint, const File& file) {
     GgufReader reader(file, checkpoint.header);
+    const bool swapped_magic = *reader.take(4) == 'F';
+    const auto version = reader.number<std::uint32_t>();
+    if (swapped_magic || (version & 0xFFFF) == 0)
+        fail("a GGUF file for big-endian machines", file.path(), "get the little-endian one");
+    if (version != 2 && version != 3)
+        fail("GGUF version " + std::to_string(version), file.path(), "get or make one of version 3");
     checkpoint.is_gguf = true;
-    checkpoint.format = "GGUF v" + std::to_string(gguf_version(reader, file));
+    checkpoint.format = "GGUF v" + std::to_string(version);
     const std::size_t tensor_count = reader.count(32), pairs = reader.count(13);  // the shortest ones' bytes
     if (pairs > kMostTensors || tensor_count > kMostTensors) damaged("an impossible count in the header", file);
     for (std::size_t k = 0; k < pairs; ++k) {
         const std::string key(reader.string());
         if (!checkpoint.metadata.emplace(key, reader.value()).second) damaged("two values of " + shown(key), file);
     }
-    if (gguf_integer(checkpoint, "split.count", 1) > 1) {
+    if (gguf_integer(checkpoint, "split.count", 1) > 1)
         fail("this is one part of a model", file.path(), "join the parts with llama-gguf-split --merge");
-    }
-    std::vector<Tensor> tensors;
-    for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file));
     const std::uint64_t alignment = gguf_integer(checkpoint, "general.alignment", 32);
-    if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0) {
+    if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
         damaged("an impossible general.alignment", file);
-    }
-    const std::uint64_t data = (reader.position() + alignment - 1) / alignment * alignment;
-    const std::uint64_t room = file.size() - std::min(data, file.size());
-    for (Tensor& tensor : tensors) {
-        if (tensor.offset % alignment != 0 || tensor.offset > room || tensor.bytes > room - tensor.offset) {
-            damaged("tensor " + shown(tensor.name) + " lies outside of the file", file);
-        }
-        tensor.offset += data;
-    }
-    add_tensors(checkpoint, std::move(tensors), file);
+    std::vector<Tensor> tensors;
+    for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file, alignment));
+    add_tensors(checkpoint, std::move(tensors), file, (reader.position() + alignment - 1) / alignment * alignment);
 }
 
 // ---- both ----
 
+// A .gguf file, a .safetensors file beside its config.json, or a directory with these.
 inline Checkpoint open_checkpoint(const std::string& path) {
     Checkpoint checkpoint;
     checkpoint.path = path;
-    checkpoint.format = "safetensors";
-    const bool whole_directory = is_directory(path);
     const std::string directory = checkpoint.directory(), single = directory + "/model.safetensors";
-    if (!whole_directory) {
-        auto file = std::make_unique<File>(path);
-        char magic[4] = {};
-        if (file->size() >= sizeof magic) file->read(0, magic, sizeof magic);
-        const std::string_view text(magic, sizeof magic);
-        if (text == "FUGG") fail("a GGUF file for big-endian machines", path, "get the little-endian one");
-        if (text == "GGUF") {
-            read_gguf(checkpoint, std::move(file));
+    const std::string index = single + ".index.json", config = directory + "/config.json";
+    const File* file = nullptr;
+    if (!is_directory(path)) {
+        file = &checkpoint.open(path);
+        std::string magic(4, '\0');
+        if (file->size() >= magic.size()) file->read(0, magic.data(), magic.size());
+        if (magic == "GGUF" || magic == "FUGG") {
+            read_gguf(checkpoint, *file);
             return checkpoint;
         }
-        if (to_path(path).extension() != ".safetensors") {
+        if (to_path(path).extension() != ".safetensors")
             fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
-        }
-    } else if (!file_exists(single) && !file_exists(single + ".index.json")) {
+    } else if (file_exists(single)) {
+        file = &checkpoint.open(single);
+    } else if (!file_exists(index)) {
         fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
     }
-    const std::string config = directory + "/config.json";
     if (!file_exists(config)) fail("the model's description is missing", config, "put config.json beside the weights");
     checkpoint.config = JsonDocument::parse(File(config).read_all(1 << 24), config);
-    if (whole_directory && !file_exists(single)) {
-        read_shards(checkpoint, directory, single + ".index.json");
-    } else {
-        read_safetensors(checkpoint, whole_directory ? single : path);
-    }
+    if (file) read_safetensors(checkpoint, *file);
+    else read_shards(checkpoint, directory, index);
     return checkpoint;
 }
 
-}  // namespace detail
-
 // ==== TOKENIZER =====================================================================================================
 //
-// A model reads and writes token ids; the tokenizer turns text into ids and back. Both families use byte-pair encoding:
-// text starts as a row of small symbols, and the two neighbours whose merge ranks best become one symbol, again and
-// again, until no neighbours merge. What differs is the start:
+// A model reads and writes token ids; the tokenizer turns text into ids and back. Both families use byte-pair encoding
+// (arXiv:1508.07909): text starts as a row of small symbols, and the two neighbours whose merge ranks best become one
+// symbol, again and again, until no neighbours merge. What differs is the start:
 //
 //   GPT-2  cuts the text into words by a regular expression and starts from the bytes of each word. Its vocabulary
 //          spells every byte as a printable character: " the" is listed as "Ġthe".
@@ -2788,101 +2494,68 @@ inline Checkpoint open_checkpoint(const std::string& path) {
 //
 // Added tokens (<start_of_turn>, in Gemma also a run of newlines) are found before all that and never cut.
 //
-// The data: every token's spelling in one string, with a hash table over it; and what merges into what: a hash table of
-// pairs of ids, or, in a GGUF of Gemma, a rank for each token, where two tokens merge if their joined spelling is one.
-// Merging is a linked list of symbols with a queue of candidates: a long text takes little more than linear time.
-//
-// needs: <algorithm> <array> <climits> <cmath> <cstdint> <deque> <functional> <memory> <string> <string_view> <vector>
-
-namespace detail {
+// The data: the tokens, with a hash table of their spellings; and what merges into what: a hash table of pairs of ids,
+// or, in a GGUF of Gemma, a rank for each token, where two tokens merge if their joined spelling is one.
 
 // ---- Unicode
 
-// A set of code points is kept as its edges: where it begins, ends, begins again, ... The tables below list each edge
-// as its distance from the one before. They are \p{L}, \p{N} and White_Space of Unicode 16.0, as in the reference, the
-// `tokenizers` library.
-template <std::size_t N>
-constexpr std::array<std::uint32_t, N> edges(const std::uint32_t (&distances)[N]) {
-    std::array<std::uint32_t, N> result{};
-    std::uint32_t sum = 0;
-    for (std::size_t i = 0; i < N; ++i) result[i] = sum += distances[i];
-    return result;
-}
+enum class CharClass : std::uint32_t { other, letter, number, space };
 
-template <std::size_t N>
-bool contains(const std::array<std::uint32_t, N>& set, std::uint32_t code_point) {
-    return (std::upper_bound(set.begin(), set.end(), code_point) - set.begin()) % 2 == 1;
-}
-
-// clang-format off
-inline constexpr auto kLetters = edges({
-    65,26,6,26,47,1,10,1,4,1,5,23,1,31,1,458,4,12,14,5,7,1,1,1,129,5,1,2,2,4,1,1,6,1,1,3,1,1,1,20,1,83,1,139,8,166,1,38,
-    2,1,6,41,71,27,4,4,45,43,35,2,1,99,1,1,15,2,7,2,10,3,2,1,16,1,1,30,29,89,11,1,24,33,9,2,4,1,5,22,4,1,9,1,3,1,23,25,
-    7,11,5,24,1,6,17,42,58,54,3,1,18,1,7,10,15,16,4,8,2,2,2,22,1,7,1,1,3,4,3,1,16,1,13,2,1,3,14,2,10,1,8,6,4,2,2,22,1,7,
-    1,2,1,2,1,2,31,4,1,1,19,3,16,9,1,3,1,22,1,7,1,2,1,5,3,1,18,1,15,2,23,1,11,8,2,2,2,22,1,7,1,2,1,5,3,1,30,2,1,3,15,1,
-    17,1,1,6,3,3,1,4,3,2,1,1,1,2,3,2,3,3,3,12,22,1,52,8,1,3,1,23,1,16,3,1,26,3,2,1,2,2,30,1,4,8,1,3,1,23,1,10,1,5,3,1,
-    31,2,1,2,15,2,17,9,1,3,1,41,2,1,16,1,5,3,8,3,24,6,5,18,3,24,1,9,1,1,2,7,58,48,1,2,12,7,58,2,1,1,1,5,1,24,1,1,1,10,1,
-    2,9,1,2,5,1,1,21,4,32,1,63,8,1,36,27,5,115,43,20,1,16,6,4,4,3,1,3,2,7,3,4,13,12,1,17,38,1,1,5,1,2,43,1,333,1,4,2,7,
-    1,1,1,4,2,41,1,4,2,33,1,4,2,7,1,1,1,4,2,15,1,57,1,4,2,67,37,16,16,86,2,6,3,620,2,17,1,26,5,75,6,8,7,18,13,19,14,18,
-    14,13,1,3,15,52,35,1,4,1,67,89,7,5,2,34,1,1,5,70,10,31,49,30,2,5,11,44,4,26,54,23,9,53,82,1,93,47,17,8,54,30,13,2,
-    10,44,26,36,41,3,10,36,2,11,5,43,2,3,41,4,1,6,1,2,3,1,5,192,64,278,2,6,2,38,2,6,2,8,1,1,1,1,1,1,1,31,2,53,1,7,1,1,3,
-    3,1,7,3,4,2,6,4,13,5,3,1,7,116,1,13,1,16,13,101,1,4,1,2,10,1,1,3,5,6,1,1,1,1,1,1,4,1,11,2,4,5,5,4,1,52,2,2683,229,6,
-    4,3,2,12,38,1,1,5,1,2,56,7,1,16,23,9,7,1,7,1,7,1,7,1,7,1,7,1,7,1,7,80,1,469,2,42,5,5,2,4,86,6,3,1,90,1,4,5,43,1,94,
-    17,32,48,16,512,6592,64,22157,67,46,2,269,3,16,10,2,20,47,16,31,2,70,49,9,2,103,2,67,2,2,1,1,1,8,21,16,1,3,1,4,1,23,
-    29,52,14,50,62,6,3,1,1,2,11,28,10,23,25,29,7,47,28,1,16,5,1,10,10,5,1,41,23,3,1,8,20,23,3,1,3,50,1,1,3,2,2,5,2,1,1,
-    1,24,3,2,11,7,3,12,6,2,6,2,6,9,7,1,7,1,43,1,14,6,115,29,11172,12,23,4,49,8452,366,2,106,38,7,12,5,5,1,1,10,1,13,1,5,
-    1,1,1,2,1,2,1,108,33,363,18,64,2,54,40,12,116,5,1,135,36,26,6,26,11,89,3,6,2,6,2,6,2,3,35,12,1,26,1,19,1,2,1,15,2,
-    14,34,123,389,29,3,49,47,32,13,20,1,8,6,38,10,30,2,36,4,8,48,158,18,36,4,36,4,40,8,52,12,11,1,15,1,7,1,2,1,11,1,15,
-    1,7,1,2,3,52,12,311,9,22,10,8,24,6,1,42,1,9,69,6,2,1,1,44,1,2,3,1,2,23,10,23,9,31,65,19,1,2,10,22,10,26,70,56,6,2,
-    64,1,15,4,1,3,1,29,42,29,3,29,35,8,1,28,27,54,10,22,10,19,13,18,110,73,55,51,13,51,13,36,38,28,9,23,250,42,6,2,16,3,
-    59,29,10,1,8,22,42,18,46,21,27,23,12,53,57,2,2,1,13,45,32,25,26,36,29,1,2,1,8,35,3,1,12,48,14,4,21,1,1,1,35,18,1,25,
-    19,2,63,7,1,1,1,4,1,15,1,10,7,47,38,8,2,2,2,22,1,7,1,2,1,5,3,1,18,1,12,5,30,10,1,1,2,1,1,38,1,1,25,1,1,1,44,53,18,4,
-    20,3,30,48,20,2,1,1,184,47,41,4,36,48,20,1,59,43,13,1,71,27,37,7,185,44,116,64,31,8,2,1,2,8,1,2,1,24,15,1,1,1,94,8,
-    2,39,16,1,1,1,28,1,10,40,7,1,21,1,11,46,19,1,18,73,199,33,31,9,1,37,17,1,49,30,112,7,1,2,1,38,21,1,25,6,1,2,1,32,14,
-    1,327,19,15,1,1,13,1,34,124,1,79,922,230,196,2636,97,15,1072,17,6,25,3995,5,583,6841,30,1762,569,7,31,17,79,17,30,
-    18,48,16,4,31,21,5,19,432,45,211,64,128,75,5,1,66,13,64,2,1,1,28,6136,8,1238,41,10,8935,4,1,7,1,2,1,291,15,1,29,3,2,
-    1,14,4,8,396,2308,107,5,13,3,9,7,10,5990,85,1,71,1,2,2,1,2,2,2,4,1,12,1,1,1,7,1,65,1,4,2,8,1,7,1,28,1,4,1,5,1,1,3,7,
-    1,340,2,25,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,31,1,25,1,8,1844,31,6,6,261,62,146,45,10,7,16,1,321,30,18,44,484,28,
-    228,30,2,1,495,7,1,4,1,2,1,15,1,197,59,68,7,1,1204,4,1,27,1,2,1,1,2,1,1,10,1,4,1,1,1,1,6,1,4,1,1,1,1,1,1,3,1,2,1,1,
-    2,1,1,1,1,1,1,1,1,1,1,2,1,1,2,4,1,7,1,4,1,4,1,1,1,10,1,17,5,3,1,5,1,17,4420,42720,32,4154,6,222,2,5762,14,7473,15,
-    622,2466,542,1506,4939,5,4192});
-inline constexpr auto kNumbers = edges({
-    48,10,120,2,5,1,2,3,1441,10,134,10,198,10,412,10,118,10,4,6,108,10,118,10,118,10,2,6,110,13,115,10,8,7,103,10,104,7,
-    7,19,109,10,96,10,118,10,70,20,268,10,70,10,719,20,881,3,239,10,6,10,22,10,300,10,128,11,165,10,6,10,182,10,86,10,
-    134,10,6,10,1046,1,3,6,6,10,198,51,2,5,726,60,78,22,630,30,1385,1,777,1,25,9,14,3,343,4,138,10,30,8,1,15,32,10,39,
-    15,29536,10,188,10,320,6,154,10,38,10,198,10,22,10,86,10,406,10,21270,10,493,45,12,57,17,2,341,27,36,4,29,1,8,1,134,
-    5,202,10,942,8,25,7,39,9,75,5,22,6,160,2,2,16,2,46,64,9,52,2,30,3,75,5,104,8,24,8,41,7,330,6,48,10,6,10,278,31,158,
-    10,42,4,112,7,134,30,128,10,60,10,144,10,7,20,251,10,342,10,118,10,374,10,102,10,6,20,76,12,420,19,93,10,662,10,86,
-    29,227,10,70,10,422,10,102,21,1067,111,15553,10,2342,10,86,10,134,10,1,7,526,10,262,23,24153,10,1478,20,12,20,108,
-    25,1109,50,2368,10,422,10,502,10,247,10,716,9,128,10,791,59,1,3,1,4,76,45,1,15,962,13,2787,10});
-inline constexpr auto kSpaces = edges({9,5,18,1,100,1,26,1,5599,1,2431,11,29,2,5,1,47,1,4000,1});
-// clang-format on
-
-enum class CharClass { letter, number, space, other };
+// The runs of letters, numbers and white space: \p{L}, \p{N} and White_Space of Unicode 16.0, as in the reference, the
+// `tokenizers` library. Each is its distance from the run before and its length. A run is of white space after ' ', of
+// numbers after '!', otherwise of letters. A number ends in a digit of base 57, '#' to '['; digits of base 34, ']' to
+// '~', may come before. The first run, " ,(", is white space from 9 on, 5 long: U+0009 to U+000D.
+inline constexpr std::string_view kRuns =
+    " ,( 5$!2-*=)= -$ =$,$!*%$$!&$#$!$&$:$B$e%'/1(*$$$_2($%%'$$)$$&$$$7$^=$_<+_W$I%$)L^1>''PN!8-'%$^M$$2%*%!#-#&%$3$$A@"
+    "^C.$!1-#D,%'$(9'$,$&$:<*.(;$)4M^$Y&$5$*-!'-$3'+%%%9$*$$&'&$3$0%$&!'-#%!%)%$+)'%%9$*$%$%$%B'$$!*-%&3,$&$9$*$%$(&$5$"
+    "2%!'-,$.+%%%9$*$%$(&$A%$&!'-$$!#).$$)&&$'&%$$$%&%&&&/9$!805+$&$:$3&$=&%$%%!'-!+*$$'+$&$:$-$(&$B%$%!'-$%4,$&$L%$3$("
+    "&!$*#&!'6$)(5&;$,$$%*!B-4S$%/*!,-J%$$$($;$$$-$%,$%($$!,-%'C$!B7/+$G>(_$N7$!#-))''&$&%*&'0/$!$-)I$$($%N$bS$'%*$$$'%"
+    "L$'%D$'%*$$$'%2$^#$'%^-!17&33^@%)&gU%4 #$#=(^5!&&#+*5061510$&2WF$'$!&-!)-!9-)^C*(%E$$(^0-B!J-#A%(.O'=!).H:,X!N-!)-"
+    "0$^GR4+!&-LA0%!#-#O=G!?-&&!#-#G%.(N%&L'$)$%&$(`8^*aU%)%I%)%+$$$$$$$B%X$*$$&&$*&'%)'0(&$* &. @% ($ R$!3$#$!%)($!#-)"
+    "0^O$'$%-$$&()$$$$$$'$.%'(('$!$V#%!#(!iM^&!^89!h&ApTa$)'&%!,$%I$$($%[*$3:,*$*$*$*$*$*$*$*^:$ e+$'%!#$!<,*(!%&#%'^@)"
+    "&$^D$'(N$^H!&'-CS3!C-!A+!$2!C-!J2bF`jH^*hkL^-Q%aL&3!#-#%7R3B%^0!#-J,%^Q%^-%%$$$+83$&$'$:!0)-W1U!?-;)&$$%!$-#?-:<@*"
+    "R?$!#-)($-!#-#($L:&$+!'-):&$&U$$&%%(%$$$;&%.*&/)%)%),*$*$N$1)_$!0-)bw#/:'Tai3c;%^TI*/(($$-$0$($$$%$%$^VDc85^*%YK/_"
+    "%($_8!6-*=)=.^C&)%)%)%&F/$=$6$%$2%1E_,!/P!/^#!4%a3@&T!3>'C!#',7!#$#+!#$(I-A%G'+!$(M_O!%-)G'G'K+W/.$2$*$%$.$2$*$%&W"
+    "/b=,9-+;)$M$,^/)%$$O$%&$%:!%+#:!%*#B!+,S6$%!((#9!#)'=^0[!'%#%!#3!%Q#$2'$&$@!-,:@!#%$@!#&C+$?!)(3Y-9!%+#6!(+#5!:*^:"
+    "^3ZV0V!*)#G!/-!)-#?,:!`RB$M)%3&^%@!#-#$+9!.'>5Q8!#*7:/X!=A$%%$0PC<!*-,G!2-'$%$+F&$/S1'!.-#$$$!'7.5$<6%^)*$$$'$2$-*"
+    "R!4-.+%%%9$*$%$(&$5$/(A-$$%$$I$$<$$$OX5'!(-(&AS7%$$!+-_WRL'GS7$!.-IN0$!*-!)7?>!8/'*`1O_%^*!#6/+%$%+$%$;2$$$!1-^0+%"
+    "J3$$$?$-K*$8$.Q6$5^3`?D!2-),$H4$!2@(A^Z*$%$I8$!,-))$%$C1$!*-b<62$$0$E!?-^@$!28Nm-!^P^Y4`<^i1^K2oQ4)<__((g0`o$A!5-{"
+    ";f[*B!$-)^9!$-)A5S3'!/-!$*$8(6dDP!&-`>^*!#:^S^5($^,0^*%$$?`bH+rLL-aqN'$*$%$b)2$@&%$1'+cY^c?^U(0&,*-!_b8-!vX7!/7!^V"
+    "<_8^?$^1$%%$%%%'$/$$$*$^+$'%+$*$?$'$($$&*$bZ%<$<$B$<$B$<$B$<$B$<$+!%U|<B))aD^(_CP-*!%-'$bGA5O!'-e1?!'-`NA%$!#-e@*$"
+    "'$%$2$`=!%,S^.*$!'-!jU^%!$&!$'!^6P!$2`:'$>$%$$%$$-$'$$$$)$'$$$$$$&$%$$%$$$$$$$$$$%$$%'$*$'$'$$$-$4(&$($4!g-0!^kV-o"
+    "'s^>C_aU)`V%_~(1`z)2gW^f2f@w;_oH(_bB";
 
 // The class of the character at text[i], and its length in bytes. An invalid byte is `other`.
 inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length) {
+    static constexpr auto kEdges = [] {  // where a class begins, as 4 * code point + class
+        std::array<std::uint32_t, kRuns.size()> edges{};
+        std::uint32_t code_point = 0, number = 0, kind = 1;
+        std::size_t count = 1;
+        for (const char c : kRuns)
+            if (c < '#') kind = c == '!' ? 2 : 3;
+            else if (c > '[') number = number * 34 + static_cast<std::uint32_t>(c - ']');
+            else {
+                code_point += number * 57 + static_cast<std::uint32_t>(c - '#');
+                edges[count++] = 4 * code_point + kind;
+                kind = count % 2;  // `other` from the end of a run on, then letters
+                number = 0;
+            }
+        while (count < edges.size()) edges[count++] = 0xFFFFFFFC;  // beyond all characters
+        return edges;
+    }();
     std::uint32_t c;
     length = static_cast<std::size_t>(utf8_decode(text, i, c));
-    if (contains(kLetters, c)) return CharClass::letter;
-    if (contains(kSpaces, c)) return CharClass::space;
-    return contains(kNumbers, c) ? CharClass::number : CharClass::other;
+    return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c + 3) - 1) % 4);
 }
 
-// ---- GPT-2: words, and bytes spelled as characters
-
-inline std::size_t contraction_length(std::string_view text) {
-    for (const std::string_view suffix : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"})
-        if (text.substr(0, suffix.size()) == suffix) return suffix.size();
-    return 0;
-}
+// ---- GPT-2's words and spelling, Gemma's spelling
 
 // The end of the word that begins at text[begin], by GPT-2's pattern
 //     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 inline std::size_t word_end(std::string_view text, std::size_t begin) {
-    std::size_t length = contraction_length(text.substr(begin));
-    if (length > 0) return begin + length;
-    std::size_t end = begin + 1 < text.size() && text[begin] == ' ' ? begin + 1 : begin;
+    for (const std::string_view suffix : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"})
+        if (text.substr(begin, suffix.size()) == suffix) return begin + suffix.size();
+    std::size_t length, end = begin + 1 < text.size() && text[begin] == ' ' ? begin + 1 : begin;
     const CharClass kind = class_at(text, end, length);
     if (kind == CharClass::space) end = begin;
     std::size_t last = end;  // where the last character of the run begins
@@ -2900,27 +2573,20 @@ inline std::uint32_t character_of_byte(std::uint32_t byte) {
     if (byte >= 127 && byte <= 160) return byte + 162;
     return byte == 173 ? 323 : byte;
 }
-inline int byte_of_character(std::uint32_t c) {  // -1: the character spells no byte
-    for (const std::uint32_t byte : {c, c - 256, c - 162, std::uint32_t{173}})
-        if (byte < 256 && character_of_byte(byte) == c) return static_cast<int>(byte);
-    return -1;
-}
 
 inline std::string bytes_spelled(std::string_view spelling) {
     std::string bytes;
     std::uint32_t c;
     for (std::size_t i = 0, length; i < spelling.size(); i += length) {
         length = static_cast<std::size_t>(utf8_decode(spelling, i, c));
-        const int byte = byte_of_character(c);
-        if (byte < 0) bytes += spelling.substr(i, length);
-        else bytes += static_cast<char>(byte);
+        const std::uint32_t byte = c < 256 ? c : c <= 256 + 32 ? c - 256 : c <= 162 + 160 ? c - 162 : 173;
+        if (character_of_byte(byte) == c) bytes += static_cast<char>(byte);
+        else bytes += spelling.substr(i, length);  // no spelling of bytes
     }
     return bytes;
 }
 
-// ---- Gemma: "▁" for a space
-
-inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
+inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, Gemma's space
 
 inline std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
     std::string result;
@@ -2931,259 +2597,187 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
 
 // ---- Vocabulary
 
-// An open-addressing hash table, at most half full. A slot with the id -1 is free.
-template <class Slot>
+// What two symbols become, and when: the smallest rank goes first.
+struct Merge {
+    static constexpr std::uint32_t kNever = 0xFFFFFFFF;
+    int id = -1;
+    std::uint32_t rank = kNever;
+};
+
+// What belongs to a 64-bit key: open addressing, at most half full.
 struct HashTable {
+    struct Slot {
+        std::uint64_t key = 0;
+        Merge value;  // with the id -1 the slot is free
+    };
+    int bits = 1;
+    std::vector<Slot> slots;  // [2^bits]
+
     explicit HashTable(std::size_t entries = 0) {
         while ((std::size_t{1} << bits) / 2 < entries) ++bits;
         slots.resize(std::size_t{1} << bits);
     }
-    // The index of the slot that is_it, or else of the free one where it belongs.
-    template <class IsIt>
-    std::size_t find(std::uint64_t hash, const IsIt& is_it) const {
-        const std::size_t first = static_cast<std::size_t>(hash >> (64 - bits));
-        std::size_t i = first;
-        while (slots[i].id >= 0 && !is_it(slots[i])) {
+    // The index of the slot with this key, or else of the free one where it belongs.
+    std::size_t find(std::uint64_t key) const {
+        auto i = static_cast<std::size_t>(key >> (64 - bits));
+        for (int probes = 1; slots[i].value.id >= 0 && slots[i].key != key; ++probes) {
+            // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
+            if (probes == 512)
+                fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
             i = (i + 1) & (slots.size() - 1);
-            if (((i - first) & (slots.size() - 1)) == kMostProbes) crowded();
         }
         return i;
     }
-    static constexpr std::size_t kMostProbes = 512;
-    // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
-    [[noreturn]] static void crowded() {
-        fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
-    }
-    int bits = 1;
-    std::vector<Slot> slots;  // [2^bits]
 };
 
 // The numbers are those of GGUF's tokenizer.ggml.token_type.
 enum class TokenKind : std::uint8_t { absent, normal, unknown, control, user_defined, unused, byte };
 
 struct Token {
-    std::string_view spelling;
+    std::string spelling;
     TokenKind kind = TokenKind::absent;
+    std::uint32_t rank = Merge::kNever;  // GGUF of Gemma: of merging into it
 };
 
 // Token ids to spellings and back.
-class Vocabulary {
-  public:
-    int size() const { return static_cast<int>(kinds_.size()); }
-    void set_kind(int id, TokenKind kind) { kinds_[static_cast<std::size_t>(id)] = kind; }
-    Token operator[](int id) const {
-        const std::size_t i = static_cast<std::size_t>(id);
-        return {std::string_view(text_).substr(starts_[i], starts_[i + 1] - starts_[i]), kinds_[i]};
-    }
+struct Vocabulary {
+    int size() const { return static_cast<int>(tokens.size()); }
+    const Token& operator[](int id) const { return tokens[static_cast<std::size_t>(id)]; }
+    Token& operator[](int id) { return tokens[static_cast<std::size_t>(id)]; }
     // The token that is spelled like a and b joined, or -1.
-    int find(std::string_view a, std::string_view b = {}) const { return table_.slots[slot(a, b)].id; }
-
-    void assign(const std::vector<Token>& tokens, const std::string& where) {
-        table_ = HashTable<Slot>(tokens.size());
-        for (const Token& token : tokens) {
-            if (text_.size() + token.spelling.size() > INT_MAX)
-                fail("the vocabulary is too big", where, "get the file again");
-            Slot& free = table_.slots[slot(token.spelling, {})];
-            if (free.id >= 0) fail("two tokens are spelled " + shown(token.spelling), where, "get the file again");
-            if (!token.spelling.empty()) free = {static_cast<std::uint32_t>(hash(token.spelling, 0)), size()};
-            text_ += token.spelling;
-            starts_.push_back(static_cast<std::uint32_t>(text_.size()));
-            kinds_.push_back(token.kind);
+    int find(std::string_view a, std::string_view b = {}) const {
+        const int id = table.slots[table.find(hash(b, hash(a)))].value.id;
+        if (id < 0) return -1;
+        const std::string_view found = (*this)[id].spelling;
+        const bool same = found.size() == a.size() + b.size() && found.substr(0, a.size()) == a;
+        return same && found.substr(a.size()) == b ? id : -1;
+    }
+    void assign(std::vector<Token> list, const std::string& where) {
+        tokens = std::move(list);
+        table = HashTable(tokens.size());
+        for (int id = 0; id < size(); ++id) {
+            const std::string& spelling = (*this)[id].spelling;
+            const std::uint64_t key = hash(spelling);
+            HashTable::Slot& free = table.slots[table.find(key)];
+            if (free.value.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
+            if (!spelling.empty()) free = {key, {id, 0}};
         }
     }
-
-  private:
-    struct Slot {
-        std::uint32_t hash = 0;  // its lower half: tells most other tokens apart
-        int id = -1;
-    };
-    static std::uint64_t hash(std::string_view text, std::uint64_t h) {
+    static std::uint64_t hash(std::string_view text, std::uint64_t h = 0) {
         for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
         return h;
     }
-    std::size_t slot(std::string_view a, std::string_view b) const {
-        const std::uint64_t h = hash(b, hash(a, 0));
-        return table_.find(h, [&](const Slot& slot) {
-            if (slot.hash != static_cast<std::uint32_t>(h)) return false;
-            const std::string_view found = (*this)[slot.id].spelling;
-            return found.size() == a.size() + b.size() && found.substr(0, a.size()) == a && found.substr(a.size()) == b;
-        });
-    }
-
-    std::string text_;                         // all spellings, one after the other
-    std::vector<std::uint32_t> starts_ = {0};  // [size + 1]
-    std::vector<TokenKind> kinds_;             // [size]
-    HashTable<Slot> table_;
+    std::vector<Token> tokens;
+    HashTable table;  // by hash
 };
-
-// ---- Added tokens
-
-struct AddedToken {
-    std::string spelling;
-    int id;
-    bool special;  // found only on request
-};
-
-// Sorted by spelling, so that those that begin alike are neighbours.
-inline std::vector<AddedToken> added_tokens(const Vocabulary& vocabulary) {
-    std::vector<AddedToken> added;
-    for (int id = 0; id < vocabulary.size(); ++id) {
-        const Token token = vocabulary[id];
-        const bool special = token.kind == TokenKind::control || token.kind == TokenKind::unknown;
-        if (special || token.kind == TokenKind::user_defined)
-            added.push_back({std::string(token.spelling), id, special});
-    }
-    std::sort(added.begin(), added.end(), [](const auto& a, const auto& b) { return a.spelling < b.spelling; });
-    return added;
-}
-
-// The longest added token that the text begins with, or nullptr.
-inline const AddedToken* longest_match(const std::vector<AddedToken>& added, std::string_view text) {
-    const AddedToken *first = added.data(), *last = first + added.size(), *match = nullptr;
-    for (std::size_t n = 1; n <= text.size(); ++n) {  // keep those that begin with the first n bytes of the text
-        const auto before = [n](const AddedToken& t, std::string_view s) {
-            return t.spelling.compare(n - 1, 1, s) < 0;
-        };
-        const auto after = [n](std::string_view s, const AddedToken& t) { return t.spelling.compare(n - 1, 1, s) > 0; };
-        first = std::lower_bound(first, last, text.substr(n - 1, 1), before);
-        last = std::upper_bound(first, last, text.substr(n - 1, 1), after);
-        if (first == last) break;
-        if (first->spelling.size() == n) match = first;
-    }
-    return match;
-}
 
 }  // namespace detail
 
 // ---- Text to ids and back
 
 struct Tokenizer::Impl {
-    struct Merge {
-        int id = -1;             // what two tokens become; -1: they do not merge
-        std::uint32_t rank = 0;  // the smallest goes first
-        int left = 0, right = 0;
-    };
     bool byte_level = true;     // GPT-2's kind; false: Gemma's
+    bool by_rank = false;       // tokens have ranks, and `merges` is empty
     bool add_bos = false;       // texts begin with bos
     bool prefix_space = false;  // and with a space
+    bool turns = false;         // <end_of_turn> is an end by the files' own account, or there is a chat template
     int bos = -1;
-    std::vector<int> ends;
-    bool turns = false;  // <end_of_turn> is an end by the files' own account, or there is a chat template
+    std::vector<int> ends;  // some may be -1
     detail::Vocabulary vocabulary;
-    std::vector<detail::AddedToken> added;
-    std::array<int, 256> byte_tokens{};  // the token of each byte
-    detail::HashTable<Merge> merges;
-    std::vector<std::uint32_t> ranks;  // GGUF of Gemma: of merging into each token, instead of `merges`
+    std::vector<std::pair<std::string_view, int>> added;  // tokens, sorted: those that begin alike are neighbours
+    std::array<int, 256> byte_tokens{};                   // the token of each byte
+    detail::HashTable merges;                             // by pair_key
 
-    std::size_t merge_slot(int left, int right) const {
-        const std::uint64_t pair = static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
-        return merges.find(pair * 0x9E3779B97F4A7C15u,
-                           [=](const Merge& m) { return m.left == left && m.right == right; });
+    static std::uint64_t pair_key(int left, int right) {  // no two pairs have the same, as the factor is odd
+        return (static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right)) * 0x9E3779B97F4A7C15u;
     }
-    Merge merge(int left, int right) const {
-        if (ranks.empty()) return merges.slots[merge_slot(left, right)];
+    detail::Merge merge(int left, int right) const {
+        if (!by_rank) return merges.slots[merges.find(pair_key(left, right))].value;
         const int id = vocabulary.find(vocabulary[left].spelling, vocabulary[right].spelling);
-        const std::uint32_t rank = id < 0 ? kNever : ranks[static_cast<std::size_t>(id)];
-        return rank == kNever ? Merge() : Merge{id, rank, left, right};
+        return id < 0 ? detail::Merge() : detail::Merge{id, vocabulary[id].rank};
     }
-    static constexpr std::uint32_t kNever = 0xFFFFFFFF;  // the rank of a token that nothing merges into
+    // The longest added token that the text begins with, or -1.
+    int added_at(std::string_view text) const {
+        auto first = added.begin(), last = added.end();
+        int match = -1;
+        for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
+            const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
+            first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
+            last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
+            if (first != last && first->first.size() == n + 1) match = first->second;
+        }
+        return match;
+    }
 };
 
 namespace detail {
 
-// Encodes texts that hold no added token.
-class Encoder {
-  public:
-    Encoder(const Tokenizer::Impl& tokenizer, std::vector<int>& ids) : tokenizer_(tokenizer), ids_(ids) {}
-
+// Encodes texts that hold no added token. Symbols are a linked list, and what merges next comes from a queue: a long
+// text takes little more than linear time.
+struct Encoder {
     void encode(std::string_view text) {
         if (text.empty()) return;
         std::string prefixed;
-        const bool has_space = tokenizer_.byte_level && text[0] == ' ';
-        if (tokenizer_.prefix_space && !has_space) text = prefixed.append(" ").append(text);
-        if (tokenizer_.byte_level) add_words(text);
-        else add_characters(text);
-    }
-
-  private:
-    void add_words(std::string_view text) {
-        for (std::size_t begin = 0, end; begin < text.size(); begin = end) {
-            end = word_end(text, begin);
-            add_bytes(text.substr(begin, end - begin));
+        const bool byte_level = tokenizer.byte_level, has_space = byte_level && text[0] == ' ';
+        if (tokenizer.prefix_space && !has_space) text = prefixed.append(" ").append(text);
+        std::uint32_t c = 0;
+        for (std::size_t i = 0, length = 1; i < text.size();) {
+            for (const std::size_t end = byte_level ? word_end(text, i) : text.size(); i < end; i += length) {
+                if (!byte_level) length = static_cast<std::size_t>(utf8_decode(text, i, c));
+                const std::string_view character = text.substr(i, length);
+                const int id = byte_level ? -1 : tokenizer.vocabulary.find(c == ' ' ? kSpaceMark : character);
+                if (id >= 0) symbols.push_back({id});
+                else
+                    for (const char byte : character)
+                        symbols.push_back({tokenizer.byte_tokens[static_cast<unsigned char>(byte)]});
+            }
             merge_symbols();
         }
     }
-    void add_characters(std::string_view text) {
-        std::uint32_t c;
-        for (std::size_t i = 0, length; i < text.size(); i += length) {
-            length = static_cast<std::size_t>(utf8_decode(text, i, c));
-            const int id = tokenizer_.vocabulary.find(c == ' ' ? kSpaceMark : text.substr(i, length));
-            if (id >= 0) add_symbol(id);
-            else add_bytes(text.substr(i, length));
-        }
-        merge_symbols();
-    }
-    void add_bytes(std::string_view bytes) {
-        for (const char b : bytes) add_symbol(tokenizer_.byte_tokens[static_cast<unsigned char>(b)]);
-    }
-    void add_symbol(int id) {
-        const auto i = static_cast<std::uint32_t>(symbols_.size());
-        symbols_.push_back({id, i - 1, i + 1, -1, 0});
-    }
 
-    // Merges the row of symbols as far as it goes, and moves it to ids_.
+    // Merges the row of symbols as far as it goes, and moves it to ids.
     void merge_symbols() {
-        for (std::uint32_t i = 0; i < symbols_.size(); ++i)
-            if (find_merge(i)) queue_.push_back(candidate(i));
-        std::make_heap(queue_.begin(), queue_.end(), std::greater<>());
-        while (!queue_.empty()) {
-            std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
-            const std::uint64_t best = queue_.back();
-            queue_.pop_back();
-            const auto left = static_cast<std::uint32_t>(best);
-            if (symbols_[left].merged >= 0 && candidate(left) == best) merge(left);
+        for (std::uint32_t i = 0; i < symbols.size(); ++i) {
+            symbols[i].previous = i - 1;
+            symbols[i].next = i + 1;
+            propose(i);
         }
-        for (std::size_t i = 0; i < symbols_.size(); i = symbols_[i].next) ids_.push_back(symbols_[i].id);
-        symbols_.clear();
+        while (!queue.empty()) {
+            const std::uint64_t best = queue.top();
+            const auto i = static_cast<std::uint32_t>(best);
+            queue.pop();
+            Symbol& left = symbols[i];
+            if (left.merge.rank != best >> 32) continue;  // it has changed since
+            Symbol& right = symbols[left.next];
+            left.id = left.merge.id;
+            left.next = right.next;
+            right.merge = {};  // it is no more
+            if (left.next < symbols.size()) symbols[left.next].previous = i;
+            propose(left.previous);
+            propose(i);
+        }
+        for (std::size_t i = 0; i < symbols.size(); i = symbols[i].next) ids.push_back(symbols[i].id);
+        symbols.clear();
     }
 
-    void merge(std::uint32_t i) {
-        Symbol& left = symbols_[i];
-        Symbol& right = symbols_[left.next];
-        left.id = left.merged;
-        left.next = right.next;
-        right.merged = -1;  // it is no more
-        if (left.next < symbols_.size()) symbols_[left.next].previous = i;
-        for (const std::uint32_t changed : {left.previous, i}) {
-            if (!find_merge(changed)) continue;
-            queue_.push_back(candidate(changed));
-            std::push_heap(queue_.begin(), queue_.end(), std::greater<>());
-        }
+    // Looks up what a symbol and the next one become. If something, it waits in the queue.
+    void propose(std::uint32_t i) {
+        if (i >= symbols.size()) return;
+        auto& [id, previous, next, merge] = symbols[i];
+        merge = next < symbols.size() ? tokenizer.merge(id, symbols[next].id) : Merge();
+        if (merge.rank != Merge::kNever) queue.push(std::uint64_t{merge.rank} << 32 | i);
     }
 
     struct Symbol {
         int id;
-        std::uint32_t previous, next;  // neighbours; beyond the end of symbols_ if there is none
-        int merged;                    // what it and the next one become, or -1
-        std::uint32_t rank;            // of that merge
+        std::uint32_t previous = 0, next = 0;  // neighbours; beyond the end of symbols if there is none
+        Merge merge = {};                      // with the next one
     };
-    // Looks up what a symbol and the next one become. False if nothing.
-    bool find_merge(std::uint32_t i) {
-        if (i >= symbols_.size()) return false;
-        Symbol& symbol = symbols_[i];
-        Tokenizer::Impl::Merge merge;
-        if (symbol.next < symbols_.size()) merge = tokenizer_.merge(symbol.id, symbols_[symbol.next].id);
-        symbol.merged = merge.id;
-        symbol.rank = merge.rank;
-        return merge.id >= 0;
-    }
-    // A merge in the queue: its rank above its place. The smallest is the best, the leftmost of equal rank.
-    std::uint64_t candidate(std::uint32_t i) const { return std::uint64_t{symbols_[i].rank} << 32 | i; }
-
-    const Tokenizer::Impl& tokenizer_;
-    std::vector<int>& ids_;
-    std::vector<Symbol> symbols_;
-    std::vector<std::uint64_t> queue_;  // a heap; candidates whose symbols have changed since are passed over
+    const Tokenizer::Impl& tokenizer;
+    std::vector<int>& ids;
+    std::vector<Symbol> symbols = {};
+    // Merges, each as its rank above its symbol's index: the best first, of equal rank the leftmost.
+    std::priority_queue<std::uint64_t, std::vector<std::uint64_t>, std::greater<>> queue = {};
 };
 
 }  // namespace detail
@@ -3193,16 +2787,17 @@ std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool par
     if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
     if (add_bos && impl_->add_bos) ids.push_back(impl_->bos);
-    detail::Encoder encoder(*impl_, ids);
+    detail::Encoder encoder{*impl_, ids};
     std::size_t begin = 0, end = 0;  // text[begin .. end) holds no added token
     while (end < text.size()) {
-        const detail::AddedToken* added = detail::longest_match(impl_->added, text.substr(end));
-        if (added && (parse_special || !added->special)) {
+        const int added = impl_->added_at(text.substr(end));
+        const std::size_t length = added < 0 ? 1 : impl_->vocabulary[added].spelling.size();
+        if (added >= 0 && (parse_special || impl_->vocabulary[added].kind == detail::TokenKind::user_defined)) {
             encoder.encode(text.substr(begin, end - begin));
-            ids.push_back(added->id);
-            begin = end + added->spelling.size();
+            ids.push_back(added);
+            begin = end + length;
         }
-        end += added ? added->spelling.size() : 1;
+        end += length;
     }
     encoder.encode(text.substr(begin));
     return ids;
@@ -3210,14 +2805,14 @@ std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool par
 
 std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
-        detail::fail("there is no token " + std::to_string(id),
-                     "a vocabulary of " + std::to_string(vocab_size()) + " tokens", "pass ids of this model");
-    const detail::Token token = impl_->vocabulary[id];
-    const auto byte = std::find(impl_->byte_tokens.begin(), impl_->byte_tokens.end(), id);
-    if (byte != impl_->byte_tokens.end()) return std::string(1, static_cast<char>(byte - impl_->byte_tokens.begin()));
-    if (!impl_->byte_level) return detail::replace_all(token.spelling, detail::kSpaceMark, " ");
-    return token.kind == detail::TokenKind::normal ? detail::bytes_spelled(token.spelling)
-                                                   : std::string(token.spelling);
+        detail::fail("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
+                     "pass ids of this model");
+    const auto& [spelling, kind, rank] = impl_->vocabulary[id];
+    const auto& bytes = impl_->byte_tokens;
+    const auto byte = std::find(bytes.begin(), bytes.end(), id);
+    if (byte != bytes.end()) return std::string(1, static_cast<char>(byte - bytes.begin()));
+    if (!impl_->byte_level) return detail::replace_all(spelling, detail::kSpaceMark, " ");
+    return kind == detail::TokenKind::normal ? detail::bytes_spelled(spelling) : spelling;
 }
 
 std::string Tokenizer::decode(const std::vector<int>& ids) const {
@@ -3229,348 +2824,279 @@ std::string Tokenizer::decode(const std::vector<int>& ids) const {
 int Tokenizer::vocab_size() const { return impl_ ? impl_->vocabulary.size() : 0; }
 int Tokenizer::bos() const { return impl_ ? impl_->bos : -1; }
 bool Tokenizer::is_end(int id) const {
-    return impl_ && std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
+    return id >= 0 && impl_ && std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
 }
 bool Tokenizer::has_turns() const { return impl_ && impl_->turns && find("<start_of_turn>") >= 0; }
 int Tokenizer::find(std::string_view piece) const {
-    const detail::AddedToken* added = impl_ ? detail::longest_match(impl_->added, piece) : nullptr;
-    return added && added->spelling == piece ? added->id : -1;
+    const int added = impl_ ? impl_->added_at(piece) : -1;
+    return added >= 0 && impl_->vocabulary[added].spelling == piece ? added : -1;
 }
 
 // ---- Loading
 
 namespace detail {
 
-// A member of a JSON object: null, an empty text or `otherwise` if it is not there or of another type.
-inline const Json& member(const Json& object, std::string_view key) {
-    static const Json null = {};
-    const Json* found = object.find(key);
-    return found ? *found : null;
-}
-inline std::string_view text_member(const Json& object, std::string_view key) {
-    const Json& value = member(object, key);
-    return value.is_string() ? value.string() : std::string_view();
-}
-inline bool flag_member(const Json& object, std::string_view key, bool otherwise) {
-    const Json& value = member(object, key);
-    return value.is_bool() ? value.boolean() : otherwise;
-}
-
 // Reads a tokenizer from whatever describes it, and refuses one of other rules, which would give wrong ids silently.
-class TokenizerLoader {
-  public:
-    explicit TokenizerLoader(const Checkpoint& file) : file_(file), where_(file.path) {}
+struct TokenizerLoader : Tokenizer::Impl {
+    explicit TokenizerLoader(const Checkpoint& checkpoint) : file(checkpoint), where(checkpoint.path) {}
 
     std::shared_ptr<const Tokenizer::Impl> load() {
-        if (file_.is_gguf) read_metadata();
+        if (file.is_gguf) read_metadata();
         else read_directory();
-        result_->added = added_tokens(result_->vocabulary);
-        for (const auto& [spelling, id, special] : result_->added) {
-            if (spelling.size() > 1000)
-                damaged("too long a token, " + shown(spelling));  // it would be slow to look for
+        for (int id = 0; id < vocabulary.size(); ++id) {
+            const auto& [spelling, kind, rank] = vocabulary[id];
+            if (kind != TokenKind::control && kind != TokenKind::unknown && kind != TokenKind::user_defined) continue;
+            if (spelling.size() > 1000) damaged("too long a token to look for, " + shown(spelling));
+            added.push_back({spelling, id});
             if (spelling == "<end_of_turn>")
-                result_->turns = file_.metadata.count("tokenizer.chat_template") > 0 ||
-                                 std::count(result_->ends.begin(), result_->ends.end(), id) > 0;
-            if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>")
-                result_->ends.push_back(id);
+                turns = file.metadata.count("tokenizer.chat_template") || std::count(ends.begin(), ends.end(), id);
+            if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>") ends.push_back(id);
         }
-        return result_;
+        std::sort(added.begin(), added.end());
+        return std::make_shared<Tokenizer::Impl>(std::move(*this));
     }
 
-  private:
     [[noreturn]] void unsupported(const std::string& what) const {
-        fail("the tokenizer is of an unsupported kind, " + what, where_,
-             "use a model with GPT-2's or Gemma's tokenizer");
+        fail("the tokenizer is of an unsupported kind, " + what, where, "use a model with GPT-2's or Gemma's");
     }
     [[noreturn]] void damaged(const std::string& what) const {
-        fail("the tokenizer is damaged, " + what, where_, "get the file again");
+        fail("the tokenizer is damaged, " + what, where, "get the file again");
     }
 
-    void set_vocabulary(const std::vector<Token>& tokens) {
-        result_->vocabulary.assign(tokens, where_);
+    void set_vocabulary(std::vector<Token> tokens) {
+        vocabulary.assign(std::move(tokens), where);
         for (std::uint32_t byte = 0; byte < 256; ++byte) {
             std::string spelling;
             const char* const digits = "0123456789ABCDEF";
-            if (result_->byte_level) utf8_append(spelling, character_of_byte(byte));
+            if (byte_level) utf8_append(spelling, character_of_byte(byte));
             else spelling = {'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
-            const int id = result_->vocabulary.find(spelling);
+            const int id = byte_tokens[byte] = vocabulary.find(spelling);
             if (id < 0) damaged("byte " + std::to_string(byte) + " has no token " + shown(spelling));
-            if (!result_->byte_level) result_->vocabulary.set_kind(id, TokenKind::byte);
-            result_->byte_tokens[byte] = id;
+            if (!byte_level) vocabulary[id] = {spelling, TokenKind::byte};
         }
     }
 
-    void add_merge(std::string_view left, std::string_view right) {
-        const int a = result_->vocabulary.find(left), b = result_->vocabulary.find(right),
-                  id = result_->vocabulary.find(left, right);
-        if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
-        result_->merges.slots[result_->merge_slot(a, b)] = {id, next_rank_++, a, b};
+    template <class List>
+    void set_merges(const List& list) {
+        merges = HashTable(list.size());
+        std::uint32_t rank = 0;
+        for (const auto& each : list) {
+            const auto [left, right] = parts(each);
+            const int a = vocabulary.find(left), b = vocabulary.find(right), id = vocabulary.find(left, right);
+            if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
+            merges.slots[merges.find(pair_key(a, b))] = {pair_key(a, b), {id, rank++}};
+        }
     }
-    void add_merge(std::string_view pair) {  // "left right"
+    using Pair = std::pair<std::string_view, std::string_view>;
+    Pair parts(std::string_view pair) const {  // "left right"
         const std::size_t space = pair.find(' ');
         if (space == pair.npos) damaged("no merge is " + shown(pair));
-        add_merge(pair.substr(0, space), pair.substr(space + 1));
+        return {pair.substr(0, space), pair.substr(space + 1)};
+    }
+    Pair parts(const Json& pair) const {  // the same, or, since 2024, ["left", "right"]
+        if (pair.is_string()) return parts(pair.string());
+        if (pair.array().size() != 2) damaged("a merge is not of two tokens");
+        return {pair.array()[0].string(), pair.array()[1].string()};
     }
 
     // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt
 
-    JsonDocument read_json(const std::string& name) {
-        where_ = file_.directory() + "/" + name;
-        return JsonDocument::parse(File(where_).read_all(kMostBytes), where_);
+    bool has(const char* name) const { return file_exists(file.directory() + "/" + name); }
+    std::string read(const char* name) {
+        where = file.directory() + "/" + name;
+        return File(where).read_all(std::uint64_t{1} << 30);
     }
-    bool has(const char* name) const { return file_exists(file_.directory() + "/" + name); }
-
+    JsonDocument read_json(const char* name) {
+        std::string text = read(name);
+        return JsonDocument::parse(std::move(text), where);
+    }
     const Json& need(const Json& object, const char* key) const {
-        const Json* found = object.find(key);
-        if (!found) damaged(std::string(key) + " is missing");
-        return *found;
+        if (!object.find(key)) damaged(std::string(key) + " is missing");
+        return object[key];
     }
 
     void read_directory() {
-        if (has("tokenizer.json")) read_tokenizer_json();
+        if (has("tokenizer.json")) read_tokenizer_json(read_json("tokenizer.json").root());
         else if (has("vocab.json") && has("merges.txt")) read_vocab_and_merges();
-        else fail("there is no tokenizer", file_.directory(), "add tokenizer.json, or vocab.json and merges.txt");
-        const Json& config = file_.config.root();
-        add_ends(member(config, "eos_token_id"));
-        add_ends(member(member(config, "text_config"), "eos_token_id"));
-        if (has("generation_config.json")) add_ends(member(read_json("generation_config.json").root(), "eos_token_id"));
-        const Json& bos = member(config, "bos_token_id");
-        if (result_->bos < 0 && is_token(bos)) result_->bos = static_cast<int>(bos.whole());
-    }
-    void add_ends(const Json& ids) {  // a number or an array of them
-        if (is_token(ids)) result_->ends.push_back(static_cast<int>(ids.whole()));
-        if (ids.is_array())
-            for (const Json& id : ids.array()) add_ends(id);
-    }
-    bool is_token(const Json& id) const {
-        return id.is_number() && id.number() >= 0 &&
-               id.whole() < static_cast<std::uint64_t>(result_->vocabulary.size());
+        else fail("there is no tokenizer", file.directory(), "add tokenizer.json, or vocab.json and merges.txt");
+        const auto token_id = [this](const Json& id) {  // or -1
+            const bool known = id.is_number() && id.number() >= 0 && id.number() < vocabulary.size();
+            return known ? static_cast<int>(id.whole()) : -1;
+        };
+        const auto add_ends = [&](const Json& found) {  // a number or an array of them
+            ends.push_back(token_id(found));
+            for (const Json& id : found.list()) ends.push_back(token_id(id));
+        };
+        const Json& config = file.config.root();
+        add_ends(config["eos_token_id"]);
+        add_ends(config["text_config"]["eos_token_id"]);
+        if (has("generation_config.json")) add_ends(read_json("generation_config.json").root()["eos_token_id"]);
+        if (bos < 0) bos = token_id(config["bos_token_id"]);
     }
 
-    void read_tokenizer_json() {
-        const JsonDocument document = read_json("tokenizer.json");
-        const Json& root = document.root();
-        const Json& model = member(root, "model");
-        check_rules(member(root, "normalizer"), member(root, "pre_tokenizer"));
-        check_model(model);
-
-        const auto vocabulary = need(model, "vocab").members();
-        const Json& added = member(root, "added_tokens");
-        const std::size_t count = vocabulary.size() + (added.is_array() ? added.array().size() : 0);
-        std::vector<Token> tokens;
-        for (const auto& [spelling, id] : vocabulary) put(tokens, count, id, {spelling, TokenKind::normal});
-        if (added.is_array())
-            for (const Json& token : added.array()) put(tokens, count, need(token, "id"), added_token(token));
-        set_vocabulary(tokens);
-
-        const auto merges = member(model, "merges").array();
-        result_->merges = HashTable<Tokenizer::Impl::Merge>(merges.size());
-        for (const Json& merge : merges) {  // "left right", since 2024 ["left", "right"]
-            if (merge.is_string()) add_merge(merge.string());
-            else if (merge.array().size() != 2) damaged("a merge is not of two tokens");
-            else add_merge(merge.array()[0].string(), merge.array()[1].string());
-        }
-        read_bos(member(root, "post_processor"));
+    void read_tokenizer_json(const Json& root) {
+        const Json& model = root["model"];
+        check_rules(root["normalizer"], root["pre_tokenizer"], model);
+        read_tokens(need(model, "vocab"), root["added_tokens"]);
+        set_merges(model["merges"].array());
+        read_bos(root["post_processor"]);
     }
 
     // What is done to the text first tells the two kinds of tokenizer apart.
-    void check_rules(const Json& normalizer, const Json& splitter) {
-        const auto for_spaces = [](const Json& step) { return text_member(member(step, "pattern"), "String") == " "; };
-        const std::string_view normalizer_type = text_member(normalizer, "type"), type = text_member(splitter, "type");
-        const bool marks_spaces =
-            normalizer_type == "Replace" && for_spaces(normalizer) && text_member(normalizer, "content") == kSpaceMark;
-        const bool idle = splitter.is_null() || (type == "Split" && for_spaces(splitter));  // no space is left by then
-        const bool gpt2 = normalizer.is_null() && type == "ByteLevel" && flag_member(splitter, "use_regex", true);
-        if (!gpt2 && !(marks_spaces && idle))
-            unsupported("normalizer " + shown(normalizer_type) + ", pre-tokenizer " + shown(type));
-        result_->byte_level = gpt2;
-        result_->prefix_space = gpt2 && flag_member(splitter, "add_prefix_space", true);
+    void check_rules(const Json& normalizer, const Json& splitter, const Json& model) {
+        const std::string_view first = normalizer["type"].text(), second = splitter["type"].text();
+        byte_level = normalizer.is_null() && second == "ByteLevel" && splitter["use_regex"].flag(true);
+        prefix_space = byte_level && splitter["add_prefix_space"].flag(true);
+        const bool marks = first == "Replace" && normalizer["pattern"]["String"].text() == " " &&
+                           normalizer["content"].text() == kSpaceMark;
+        const bool idle = second == "Split" && splitter["pattern"]["String"].text() == " ";  // none is left by then
+        if (!byte_level && !(marks && (idle || splitter.is_null())))
+            unsupported("normalizer " + shown(first) + ", pre-tokenizer " + shown(second));
+        const std::string_view type = model["type"].is_null() ? "BPE" : model["type"].text();
+        if (type != "BPE" || !model["merges"].is_array()) unsupported("model " + shown(type));
+        if (model["byte_fallback"].flag(false) == byte_level) unsupported("byte_fallback");
+        refuse(model, {"dropout", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix"});
     }
-
-    void check_model(const Json& model) const {
-        const Json& type = member(model, "type");  // older files have none
-        if (!(type.is_null() || text_member(model, "type") == "BPE") || !member(model, "merges").is_array())
-            unsupported("model " + shown(text_member(model, "type")));
-        const Json& dropout = member(model, "dropout");
-        if (dropout.is_number() && dropout.number() != 0) unsupported("with dropout");
-        if (flag_member(model, "ignore_merges", false)) unsupported("with ignore_merges");
-        if (flag_member(model, "byte_fallback", false) == result_->byte_level) unsupported("byte_fallback");
-        for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
-            if (!text_member(model, key).empty()) unsupported(std::string("with ") + key);
+    // Options that have to be off: null, false, 0, an empty text or not there.
+    void refuse(const Json& object, std::initializer_list<const char*> options) const {
+        for (const char* option : options) {
+            const Json& value = object[option];
+            if (value.flag(false) || (value.is_number() && value.number() != 0) || !value.text().empty())
+                unsupported(std::string("with ") + option);
+        }
     }
 
     // Tokens come in any order. There may be holes between the ids, but no more than there are tokens.
-    void put(std::vector<Token>& tokens, std::size_t count, const Json& id, Token token) const {
-        if (id.whole() >= 2 * std::uint64_t{count}) damaged("the id of " + shown(token.spelling) + " is out of range");
-        const std::size_t i = static_cast<std::size_t>(id.whole());
-        if (i >= tokens.size()) tokens.resize(i + 1);
-        if (tokens[i].kind != TokenKind::absent && tokens[i].spelling != token.spelling)
-            damaged(shown(tokens[i].spelling) + " and " + shown(token.spelling) + " have the same id");
-        tokens[i] = token;
-    }
-    Token added_token(const Json& token) const {
-        const std::string_view spelling = need(token, "content").string();
-        for (const char* key : {"single_word", "lstrip", "rstrip"})
-            if (flag_member(token, key, false)) unsupported(shown(spelling) + " with " + key);
-        const bool has_space = spelling.find(' ') != spelling.npos || spelling.find(kSpaceMark) != spelling.npos;
-        if (!result_->byte_level && has_space && flag_member(token, "normalized", false))
-            unsupported(shown(spelling) + " with normalized");
-        return {spelling, flag_member(token, "special", false) ? TokenKind::control : TokenKind::user_defined};
+    void read_tokens(const Json& listed, const Json& extra) {
+        const std::size_t most = 2 * (listed.members().size() + extra.list().size());
+        std::vector<Token> tokens;
+        const auto put = [&](const Json& id, std::string_view spelling, TokenKind kind) {
+            if (id.whole() >= most) damaged("the id of " + shown(spelling) + " is out of range");
+            const auto i = static_cast<std::size_t>(id.whole());
+            if (i >= tokens.size()) tokens.resize(i + 1);
+            if (tokens[i].kind != TokenKind::absent && tokens[i].spelling != spelling)
+                damaged(shown(tokens[i].spelling) + " and " + shown(spelling) + " have the same id");
+            tokens[i] = {std::string(spelling), kind};
+        };
+        for (const auto& [spelling, id] : listed.members()) put(id, spelling, TokenKind::normal);
+        for (const Json& token : extra.list()) {
+            const std::string_view spelling = need(token, "content").string();
+            refuse(token, {"single_word", "lstrip", "rstrip"});
+            const bool has_space = spelling.find(' ') != spelling.npos || spelling.find(kSpaceMark) != spelling.npos;
+            if (!byte_level && has_space) refuse(token, {"normalized"});
+            const bool special = token["special"].flag(false);
+            put(need(token, "id"), spelling, special ? TokenKind::control : TokenKind::user_defined);
+        }
+        set_vocabulary(std::move(tokens));
     }
 
     // A template puts nothing around the text, or bos before it. Without one, tokenizer_config.json decides.
     void read_bos(const Json& processor) {
-        const Json& parts = member(processor, "processors");  // of a Sequence
-        if (parts.is_array())
-            for (const Json& part : parts.array())
-                if (text_member(part, "type") == "TemplateProcessing") return read_bos(part);
-        if (text_member(processor, "type") == "TemplateProcessing") {
-            const auto steps = need(processor, "single").array();
+        for (const Json& part : processor["processors"].list())  // of a Sequence
+            if (part["type"].text() == "TemplateProcessing") return read_bos(part);
+        std::string spelling;
+        if (processor["type"].text() == "TemplateProcessing") {
+            const auto& steps = need(processor, "single").array();
             if (steps.empty() || steps.size() > 2 || !steps[steps.size() - 1].find("Sequence"))
                 unsupported("with a template other than bos and the text");
-            if (steps.size() == 2) set_bos(text_member(member(steps[0], "SpecialToken"), "id"));
+            add_bos = steps.size() == 2;
+            spelling = steps[0]["SpecialToken"]["id"].text();
         } else if (has("tokenizer_config.json")) {
             const JsonDocument config = read_json("tokenizer_config.json");
-            const Json& bos = member(config.root(), "bos_token");
-            if (flag_member(config.root(), "add_bos_token", false))
-                set_bos(bos.is_string() ? bos.string() : text_member(bos, "content"));
+            const Json& token = config.root()["bos_token"];
+            add_bos = config.root()["add_bos_token"].flag(false);
+            spelling = (token.is_string() ? token : token["content"]).text();
         }
-    }
-    void set_bos(std::string_view spelling) {
-        result_->add_bos = true;
-        result_->bos = result_->vocabulary.find(spelling);
-        if (result_->bos < 0) damaged("texts begin with an unknown token, " + shown(spelling));
+        if (add_bos) bos = vocabulary.find(spelling);
+        if (add_bos && bos < 0) damaged("texts begin with an unknown token, " + shown(spelling));
     }
 
     void read_vocab_and_merges() {
         if (has("added_tokens.json")) unsupported("with added_tokens.json and no tokenizer.json");
-        const JsonDocument document = read_json("vocab.json");
-        const auto vocabulary = document.root().members();
-        std::vector<Token> tokens;
-        for (const auto& [spelling, id] : vocabulary) {
-            const bool special = spelling == "<|endoftext|>";
-            put(tokens, vocabulary.size(), id, {spelling, special ? TokenKind::control : TokenKind::normal});
+        read_tokens(read_json("vocab.json").root(), Json());
+        const int end = vocabulary.find("<|endoftext|>");
+        if (end >= 0) vocabulary[end].kind = TokenKind::control;
+        const std::string text = read("merges.txt");
+        std::vector<std::string_view> lines;
+        for (std::size_t begin = 0, stop; begin < text.size(); begin = stop + 1) {
+            stop = std::min(text.find_first_of("\r\n", begin), text.size());
+            const std::string_view line = std::string_view(text).substr(begin, stop - begin);
+            if (!line.empty() && line.substr(0, 8) != "#version") lines.push_back(line);
         }
-        set_vocabulary(tokens);
-
-        where_ = file_.directory() + "/merges.txt";
-        const std::string text = File(where_).read_all(kMostBytes);
-        std::vector<std::string_view> merges;
-        for (std::size_t begin = 0, end; begin < text.size(); begin = end + 1) {
-            end = std::min(text.find_first_of("\r\n", begin), text.size());
-            const std::string_view line = std::string_view(text).substr(begin, end - begin);
-            if (!line.empty() && line.substr(0, 8) != "#version") merges.push_back(line);
-        }
-        set_merges(merges);
-    }
-    void set_merges(const std::vector<std::string_view>& merges) {
-        result_->merges = HashTable<Tokenizer::Impl::Merge>(merges.size());
-        for (const std::string_view merge : merges) add_merge(merge);
+        set_merges(lines);
     }
 
     // -- GGUF
 
-    const GgufValue* value(const char* name, GgufValue::Kind kind) const {
-        const auto found = file_.metadata.find(std::string("tokenizer.ggml.") + name);
-        if (found == file_.metadata.end()) return nullptr;
-        if (found->second.kind != kind) damaged(std::string("tokenizer.ggml.") + name + " is of a wrong type");
-        return &found->second;
-    }
-    const GgufValue& need(const char* name, GgufValue::Kind kind) const {
-        const GgufValue* found = value(name, kind);
-        if (!found) damaged(std::string("tokenizer.ggml.") + name + " is missing");
-        return *found;
-    }
-    bool flag(const char* name, bool otherwise) const {
-        const GgufValue* found = value(name, GgufValue::Kind::boolean);
-        return found ? found->i != 0 : otherwise;
-    }
-    int token_id(const char* name) const {  // -1 if there is none
-        const GgufValue* found = value(name, GgufValue::Kind::integer);
-        if (found && (found->i < 0 || found->i >= result_->vocabulary.size()))
-            damaged(std::string(name) + " is out of range");
-        return found ? static_cast<int>(found->i) : -1;
+    using Kind = GgufValue::Kind;
+    const GgufValue* value(const std::string& name, Kind kind, bool needed = false) const {
+        const auto found = file.metadata.find("tokenizer.ggml." + name);
+        const bool there = found != file.metadata.end();
+        if (!there && needed) damaged("tokenizer.ggml." + name + " is missing");
+        if (there && found->second.kind != kind) damaged("tokenizer.ggml." + name + " is of a wrong type");
+        return there ? &found->second : nullptr;
     }
 
     void read_metadata() {
-        const std::string_view model = need("model", GgufValue::Kind::string).s;
+        const std::string_view model = value("model", Kind::string, true)->s;
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
-        result_->byte_level = model == "gpt2";
-        if (result_->byte_level) read_gpt2_metadata();
-        else read_gemma_metadata();
-        result_->prefix_space = flag("add_space_prefix", false);
-        result_->bos = token_id("bos_token_id");
-        result_->add_bos = flag("add_bos_token", !result_->byte_level);
-        if (result_->add_bos && result_->bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
-        for (const char* name : {"eos_token_id", "eot_token_id"})
-            if (token_id(name) >= 0) result_->ends.push_back(token_id(name));
-    }
-
-    std::vector<Token> listed_tokens() const {
-        const auto& spellings = need("tokens", GgufValue::Kind::strings).strings;
-        const GgufValue* kinds = value("token_type", GgufValue::Kind::integers);
-        if (kinds && kinds->integers.size() != spellings.size()) damaged("not every token has a type");
-        std::vector<Token> tokens;
-        for (const std::string_view spelling : spellings) {
-            const std::int64_t kind = kinds ? kinds->integers[tokens.size()] : 1;
-            const bool listed = kind >= 2 && kind <= 5;  // bytes are known by their spelling
-            tokens.push_back({spelling, listed ? static_cast<TokenKind>(kind) : TokenKind::normal});
-        }
-        return tokens;
-    }
-
-    void read_gpt2_metadata() {
-        const GgufValue* splitter = value("pre", GgufValue::Kind::string);
-        if (splitter && splitter->s != "gpt-2" && splitter->s != "gpt2" && splitter->s != "default")
+        byte_level = model == "gpt2";
+        by_rank = model == "llama";
+        const GgufValue* splitter = value("pre", Kind::string);
+        if (byte_level && splitter && splitter->s != "gpt-2" && splitter->s != "gpt2" && splitter->s != "default")
             unsupported("pre-tokenizer " + shown(splitter->s));
-        set_vocabulary(listed_tokens());
-        set_merges(need("merges", GgufValue::Kind::strings).strings);
+        read_listed_tokens();
+        if (byte_level) set_merges(value("merges", Kind::strings, true)->strings);
+        const GgufValue *space = value("add_space_prefix", Kind::boolean),
+                        *start = value("add_bos_token", Kind::boolean);
+        prefix_space = space && space->i != 0;
+        add_bos = start ? start->i != 0 : !byte_level;
+        const auto token_id = [this](const char* name) {  // or -1
+            const GgufValue* id = value(name, Kind::integer);
+            if (id && (id->i < 0 || id->i >= vocabulary.size())) damaged(std::string(name) + " is out of range");
+            return id ? static_cast<int>(id->i) : -1;
+        };
+        bos = token_id("bos_token_id");
+        if (add_bos && bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
+        ends = {token_id("eos_token_id"), token_id("eot_token_id")};
     }
 
-    void read_gemma_metadata() {
-        std::vector<Token> tokens = listed_tokens();
-        std::deque<std::string> marked;
-        for (Token& token : tokens)  // runs of spaces are listed as they are
-            if (token.kind == TokenKind::user_defined && token.spelling.find(' ') != token.spelling.npos)
-                token.spelling = marked.emplace_back(replace_all(token.spelling, " ", kSpaceMark));
-        set_vocabulary(tokens);
-        const auto& scores = need("scores", GgufValue::Kind::reals).reals;
-        if (scores.size() != tokens.size()) damaged("not every token has a score");
-        for (std::size_t i = 0; i < scores.size(); ++i) {
-            if (!(std::fabs(scores[i]) < 1e30)) damaged("a score is not a number");
-            result_->ranks.push_back(rank_of(result_->vocabulary[static_cast<int>(i)], static_cast<float>(scores[i])));
+    // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
+    // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
+    void read_listed_tokens() {
+        const auto& spellings = value("tokens", Kind::strings, true)->strings;
+        const GgufValue* kinds = value("token_type", Kind::integers);
+        if (kinds && kinds->integers.size() != spellings.size()) damaged("not every token has a type");
+        const GgufValue* scores = by_rank ? value("scores", Kind::reals, true) : nullptr;
+        if (scores && scores->reals.size() != spellings.size()) damaged("not every token has a score");
+        std::vector<Token> tokens(spellings.size());
+        for (std::size_t i = 0; i < spellings.size(); ++i) {
+            const std::int64_t number = kinds ? kinds->integers[i] : 1;
+            auto& [spelling, kind, rank] = tokens[i];
+            kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(number) : TokenKind::normal;
+            spelling = spellings[i];
+            if (!scores) continue;
+            if (!(std::fabs(scores->reals[i]) < 1e30)) damaged("a score is not a number");
+            float cost = 0 - static_cast<float>(scores->reals[i]);
+            if (kind == TokenKind::user_defined) {
+                spelling = replace_all(spelling, " ", kSpaceMark);
+                cost = -1e30f * static_cast<float>(spelling.size());
+            } else if (kind != TokenKind::normal) continue;
+            const std::uint32_t bits = f32_to_bits(cost);
+            rank = bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
         }
+        set_vocabulary(std::move(tokens));
     }
 
-    // The better a token's score, the earlier the merge. Runs of spaces, added tokens without a score, come before all
-    // others, the longest first, as in tokenizer.json. Nothing merges into a control token or a byte.
-    static std::uint32_t rank_of(const Token& token, float score) {
-        const bool added = token.kind == TokenKind::user_defined;
-        if (!added && token.kind != TokenKind::normal) return Tokenizer::Impl::kNever;
-        const float cost = added ? -1e30f * static_cast<float>(token.spelling.size()) : 0 - score;
-        const std::uint32_t bits = f32_to_bits(cost);
-        return bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
-    }
-
-    static constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;  // of a file
-    const Checkpoint& file_;
-    std::string where_;  // what is being read
-    std::uint32_t next_rank_ = 0;
-    std::shared_ptr<Tokenizer::Impl> result_ = std::make_shared<Tokenizer::Impl>();
+    const Checkpoint& file;
+    std::string where;  // what is being read
 };
-
-inline std::shared_ptr<const Tokenizer::Impl> load_tokenizer(const Checkpoint& checkpoint) {
-    return TokenizerLoader(checkpoint).load();
-}
-
-}  // namespace detail
-namespace detail {
 
 // ==== MODEL ==========================================================================================================
 //
 // From a checkpoint to what the forward pass reads: Config says the sizes, Weights holds the matrices, and Loader turns
-// the file's tensors into them: checks their shapes, joins those that are multiplied with the same input (q, k and v;
-// gate and up), and repacks groups of 16 rows, all threads at once. Rows are read from the file as they are needed, so
+// the file's tensors into them: it checks their shapes, joins those that are multiplied with the same input (q, k and v;
+// gate and up), and packs groups of 16 rows, all threads at once. Rows are read from the file as they are needed, so
 // that loading takes no more memory than the result.
 
 struct Norm {
@@ -3578,19 +3104,13 @@ struct Norm {
 };
 
 struct Layer {
-    Norm attn_norm;
-    Matrix qkv;                   // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
-    std::vector<float> qkv_bias;  // biases: GPT-2
-    Norm q_norm, k_norm;          // [head_dim]: Gemma 3
-    Matrix out;                   // [hidden_size, num_heads * head_dim]
-    std::vector<float> out_bias;
-    Norm post_attn_norm;  // Gemma 3
-    Norm ffn_norm;
-    Matrix up;  // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 16 rows
-    std::vector<float> up_bias;
+    Norm attn_norm, ffn_norm;                            // [hidden_size]: before attention, before the feed-forward
+    Norm post_attn_norm, post_ffn_norm, q_norm, k_norm;  // Gemma 3's: after them, and of each head's q and k [head_dim]
+    Matrix qkv;                                          // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
+    Matrix out;                                          // [hidden_size, num_heads * head_dim]
+    Matrix up;    // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 16 rows
     Matrix down;  // [hidden_size, intermediate_size]
-    std::vector<float> down_bias;
-    Norm post_ffn_norm;  // Gemma 3
+    std::vector<float> qkv_bias, out_bias, up_bias, down_bias;  // GPT-2's
 };
 
 struct Weights {
@@ -3601,581 +3121,6 @@ struct Weights {
     std::vector<Layer> layers;
     Norm final_norm;
 };
-
-inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// ---- config: Hugging Face's config.json, or GGUF metadata
-
-// One reader for both: numbers by name, with a default or an error that names the file.
-class Fields {
-  public:
-    explicit Fields(const Checkpoint& file) : file_(file) {
-        const Json* text = file.is_gguf ? nullptr : file.config.root().find("text_config");
-        json_ = file.is_gguf ? nullptr : text ? text : &file.config.root();
-    }
-    const Json* json(std::string_view name) const {
-        const Json* v = json_ ? json_->find(name) : nullptr;
-        return v && !v->is_null() ? v : nullptr;
-    }
-    const GgufValue* gguf(const std::string& name) const {
-        const auto it = file_.metadata.find(name);
-        return it == file_.metadata.end() ? nullptr : &it->second;
-    }
-    double real(const std::string& name, double fallback) const {
-        double value = fallback;
-        if (const Json* v = json(name)) value = v->number();
-        if (const GgufValue* v = gguf(name)) {
-            if (v->kind != GgufValue::Kind::integer && v->kind != GgufValue::Kind::real) refuse(name, "is no number");
-            value = v->kind == GgufValue::Kind::integer ? static_cast<double>(v->i) : v->f;
-        }
-        if (!(value > -1e30 && value < 1e30)) refuse(name, "is missing or out of range");
-        return value;
-    }
-    float real(const Json& value, const char* name) const {
-        if (!(std::fabs(value.number()) < 1e30)) refuse(name, "is out of range");
-        return static_cast<float>(value.number());
-    }
-    // A fallback of -1 means that there is none.
-    int integer(const std::string& name, int lowest, int highest, double fallback = -1) const {
-        const double value = real(name, fallback);
-        if (value < lowest || value > highest || value != std::floor(value))
-            refuse(name, value == -1 ? "is missing"
-                                     : "is " + text(value) + ", not a whole number from " + std::to_string(lowest) +
-                                           " to " + std::to_string(highest));
-        return static_cast<int>(value);
-    }
-    std::string string(const std::string& name, const std::string& fallback) const {
-        if (const Json* v = json(name)) return std::string(v->string());
-        if (const GgufValue* v = gguf(name); v && v->kind == GgufValue::Kind::string) return std::string(v->s);
-        return fallback;
-    }
-    bool boolean(const std::string& name, bool fallback) const {
-        const Json* v = json(name);
-        return v ? v->boolean() : fallback;
-    }
-    [[noreturn]] void refuse(const std::string& name, const std::string& problem) const {
-        fail("this model's configuration cannot be used", file_.path + ": " + name + " " + problem,
-             "llm.h runs GPT-2 and Gemma 3 text models; check the file");
-    }
-    static std::string text(double value) {
-        std::ostringstream out;
-        out << value;
-        return out.str();
-    }
-
-  private:
-    const Checkpoint& file_;
-    const Json* json_;
-};
-
-constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
-constexpr int kMostWidth = 1 << 18;  // of a token's vectors: what a session allocates for them stays below 2 GB
-constexpr int kMostHeadDim = 1024;
-
-inline Config::Architecture architecture_of(const Fields& f, const Checkpoint& file) {
-    const std::string name = file.is_gguf ? f.string("general.architecture", "") : f.string("model_type", "");
-    if (name == "gpt2") return Config::Architecture::gpt2;
-    if (name == "gemma3" || name == "gemma3_text") return Config::Architecture::gemma3;
-    f.refuse(file.is_gguf ? "general.architecture" : "model_type",
-             "is " + shown(name) + ", not gpt2, gemma3 or gemma3_text");
-}
-
-inline Config gpt2_config(const Fields& f, bool gguf) {
-    const auto key = [&](const char* hf, const char* name) {
-        return gguf ? std::string("gpt2.") + name : std::string(hf);
-    };
-    Config c;
-    c.architecture = Config::Architecture::gpt2;
-    c.context_length = f.integer(key("n_positions", "context_length"), 1, kMostRows, gguf ? -1 : 1024);
-    c.hidden_size = f.integer(key("n_embd", "embedding_length"), 1, kMostWidth, gguf ? -1 : 768);
-    c.num_layers = f.integer(key("n_layer", "block_count"), 1, 1000, gguf ? -1 : 12);
-    c.num_heads = f.integer(key("n_head", "attention.head_count"), 1, 1 << 12, gguf ? -1 : 12);
-    c.num_kv_heads = c.num_heads;
-    c.head_dim = c.hidden_size / c.num_heads;
-    if (c.head_dim > kMostHeadDim) f.refuse(key("n_head", "attention.head_count"), "is too small");
-    if (c.hidden_size % c.num_heads)
-        f.refuse(key("n_embd", "embedding_length"), "is no multiple of the number of heads");
-    c.intermediate_size = f.integer(key("n_inner", "feed_forward_length"), 1, kMostWidth, 4 * c.hidden_size);
-    c.norm_eps = static_cast<float>(f.real(key("layer_norm_epsilon", "attention.layer_norm_epsilon"), 1e-5));
-    c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-    const std::string activation = f.string("activation_function", "gelu_new");
-    if (activation != "gelu_new" && activation != "gelu_pytorch_tanh")
-        f.refuse("activation_function", "is " + shown(activation) + ", not gelu_new");
-    if (!f.boolean("scale_attn_weights", true)) f.refuse("scale_attn_weights", "is false");
-    if (f.boolean("scale_attn_by_inverse_layer_idx", false)) f.refuse("scale_attn_by_inverse_layer_idx", "is true");
-    c.is_local.assign(usize(c.num_layers), false);
-    return c;
-}
-
-// Rope frequencies are in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) in rope_parameters.
-inline void gemma3_rope_from_json(const Fields& f, Config& c) {
-    c.rope_theta = static_cast<float>(f.real("rope_theta", 1e6));
-    c.rope_local_theta = static_cast<float>(f.real("rope_local_base_freq", 1e4));
-    const Json* scaling = f.json("rope_scaling");
-    if (const Json* both = f.json("rope_parameters")) {
-        scaling = both->find("full_attention");
-        const Json* local = both->find("sliding_attention");
-        const auto theta = [&](const Json* v, float& out) {
-            if (v && v->find("rope_theta")) out = f.real(*v->find("rope_theta"), "rope_theta");
-        };
-        theta(scaling, c.rope_theta);
-        theta(local, c.rope_local_theta);
-    }
-    if (!scaling) return;
-    const Json* type = scaling->find("rope_type");
-    if (!type) type = scaling->find("type");
-    const std::string_view name = type ? type->string() : "default";
-    if (name == "default") return;
-    if (name != "linear") f.refuse("rope_type", "is " + shown(name) + ", not linear");
-    const Json* factor = scaling->find("factor");
-    c.rope_scaling = factor ? f.real(*factor, "rope_scaling") : 1.0f;
-}
-
-inline void gemma3_rope_from_gguf(const Fields& f, Config& c) {
-    c.rope_theta = static_cast<float>(f.real("gemma3.rope.freq_base", 1e6));
-    c.rope_local_theta = static_cast<float>(f.real("gemma3.rope.freq_base_swa", 1e4));
-    const std::string type = f.string("gemma3.rope.scaling.type", "none");
-    if (type == "linear") c.rope_scaling = static_cast<float>(f.real("gemma3.rope.scaling.factor", 1));
-    else if (type != "none") f.refuse("gemma3.rope.scaling.type", "is " + shown(type) + ", not linear");
-}
-
-// Which layers see only a window: `layer_types`, or all but every sixth (or whatever the pattern's length is).
-inline std::vector<bool> gemma3_local_layers(const Fields& f, bool gguf, int layers) {
-    std::vector<bool> local;
-    if (const Json* types = f.json("layer_types")) {
-        for (const Json& type : types->array()) {
-            if (type.string() != "sliding_attention" && type.string() != "full_attention")
-                f.refuse("layer_types", "holds " + shown(type.string()));
-            local.push_back(type.string() == "sliding_attention");
-        }
-        if (local.size() != usize(layers)) f.refuse("layer_types", "has another length than the model");
-        return local;
-    }
-    const char* name = gguf                                ? "gemma3.attention.sliding_window_pattern"
-                       : f.json("_sliding_window_pattern") ? "_sliding_window_pattern"
-                                                           : "sliding_window_pattern";
-    const int pattern = f.integer(name, 1, 1000, 6);
-    for (int i = 0; i < layers; ++i) local.push_back((i + 1) % pattern != 0);
-    return local;
-}
-
-inline Config gemma3_config(const Fields& f, bool gguf) {
-    const auto key = [&](const char* hf, const char* name) {
-        return gguf ? std::string("gemma3.") + name : std::string(hf);
-    };
-    Config c;
-    c.architecture = Config::Architecture::gemma3;
-    c.context_length = f.integer(key("max_position_embeddings", "context_length"), 1, kMostRows, gguf ? -1 : 131072);
-    c.hidden_size = f.integer(key("hidden_size", "embedding_length"), 1, kMostWidth, gguf ? -1 : 2304);
-    c.intermediate_size = f.integer(key("intermediate_size", "feed_forward_length"), 1, kMostWidth, gguf ? -1 : 9216);
-    c.num_layers = f.integer(key("num_hidden_layers", "block_count"), 1, 1000, gguf ? -1 : 26);
-    c.num_heads = f.integer(key("num_attention_heads", "attention.head_count"), 1, 1 << 12, gguf ? -1 : 8);
-    c.num_kv_heads = f.integer(key("num_key_value_heads", "attention.head_count_kv"), 1, 1 << 12, gguf ? -1 : 4);
-    c.head_dim = f.integer(key("head_dim", "attention.key_length"), 2, kMostHeadDim, 256);
-    if (c.num_heads % c.num_kv_heads) f.refuse("the number of query heads", "is no multiple of that of K/V heads");
-    if (c.head_dim % 2) f.refuse("head_dim", "is odd");
-    if (gguf && f.integer("gemma3.attention.value_length", 2, 1 << 12, c.head_dim) != c.head_dim)
-        f.refuse("gemma3.attention.value_length", "differs from key_length");
-    c.norm_eps = static_cast<float>(f.real(key("rms_norm_eps", "attention.layer_norm_rms_epsilon"), 1e-6));
-    c.sliding_window = f.integer(key("sliding_window", "attention.sliding_window"), 1, kMostRows, gguf ? 1024 : 4096);
-    // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
-    const double scalar =
-        gguf ? (c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim) : f.real("query_pre_attn_scalar", 256);
-    if (!(scalar > 0)) f.refuse("query_pre_attn_scalar", "is not positive");
-    c.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
-    const std::string activation = f.string("hidden_activation", "gelu_pytorch_tanh");
-    if (activation != "gelu_pytorch_tanh")
-        f.refuse("hidden_activation", "is " + shown(activation) + ", not gelu_pytorch_tanh");
-    for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
-        if (f.json(name)) f.refuse(name, "is set, which Gemma 3 has no use for");
-    if (f.boolean("attention_bias", false)) f.refuse("attention_bias", "is true");
-    if (f.boolean("use_bidirectional_attention", false)) f.refuse("use_bidirectional_attention", "is true");
-    gguf ? gemma3_rope_from_gguf(f, c) : gemma3_rope_from_json(f, c);
-    if (!(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0)) f.refuse("rope", "is not positive");
-    c.is_local = gemma3_local_layers(f, gguf, c.num_layers);
-    return c;
-}
-
-// ---- loading
-
-class Loader {
-  public:
-    // A tensor's name in Hugging Face checkpoints and in GGUF, and how many rows of a matrix it gives. From a checkpoint
-    // without tensors come random matrices.
-    struct Part {
-        const char* hf;
-        const char* gguf;
-        int rows;
-    };
-    enum class Join { stacked, in_turn };  // in_turn: 16 rows of the first, 16 of the second, ...
-
-    Loader(const Checkpoint& file, const LoadOptions& options, ThreadPool& pool, Arena& memory, ModelInfo& info,
-           std::uint64_t seed = 0)
-        : file_(file), options_(options), pool_(pool), memory_(memory), info_(info), random_state_(seed) {
-        for (const auto& [name, tensor] : file.tensors) bytes_total_ += static_cast<double>(tensor.bytes);
-    }
-
-    // What stands before every tensor's name, such as "language_model.model.layers.3.".
-    void set_prefix(std::string prefix) { prefix_ = std::move(prefix); }
-    bool has(const Part& part) const { return file_.find(full_name(part)) != nullptr; }
-
-    std::vector<float> floats(const Part& part, int cols = 1, float plus = 0) {
-        if (file_.tensors.empty()) {
-            info_.parameters += usize(part.rows) * usize(cols);
-            return std::vector<float>(usize(part.rows) * usize(cols), 1.0f);
-        }
-        const Tensor& t = take(part, cols == 1 ? std::vector<std::uint64_t>{static_cast<std::uint64_t>(part.rows)}
-                                               : std::vector<std::uint64_t>{static_cast<std::uint64_t>(part.rows),
-                                                                            static_cast<std::uint64_t>(cols)});
-        std::vector<std::uint8_t> raw(usize(t.bytes));
-        t.file->read(t.offset, raw.data(), raw.size());
-        std::vector<float> out(usize(t.elements()));
-        const TypeTraits& type = traits(t.type);
-        type.to_f32(raw.data(), out.data(), static_cast<std::int64_t>(t.elements()) / type.block);
-        for (float& x : out) x += plus;
-        info_.weight_bytes += out.size() * sizeof(float);
-        return out;
-    }
-
-    // `transposed`: the file holds [cols, rows] (GPT-2's Conv1D).
-    Matrix matrix(const std::vector<Part>& parts, int cols, Join join = Join::stacked, bool transposed = false) {
-        int rows = 0;
-        for (const Part& part : parts) rows += join == Join::in_turn ? round_up(part.rows, kGroup) : part.rows;
-        Source source{{}, cols, join, transposed, {}};  // first, so that memory is asked for only if the file has it
-        if (!file_.tensors.empty()) take_all(source, parts);
-        Matrix m(memory_, options_.dtype, rows, cols);
-        file_.tensors.empty() ? fill_randomly(m) : fill(m, source);
-        if (parts.size() > 1) info_.fused += static_cast<int>(parts.size());
-        if (options_.progress) options_.progress(static_cast<float>(bytes_done_ / bytes_total_), parts[0].hf);
-        return m;
-    }
-    int used() const { return used_; }
-
-  private:
-    // Where a matrix's rows come from.
-    struct Source {
-        struct Entry {
-            const Tensor* tensor;
-            int rows;
-        };
-        std::vector<Entry> tensors;
-        int cols;
-        Join join;
-        bool transposed;
-        std::vector<std::uint8_t> whole;  // a transposed tensor's bytes: its rows are scattered all over it
-
-        void read_whole(ThreadPool& pool) {
-            const Tensor& t = *tensors[0].tensor;
-            whole.resize(usize(t.bytes));
-            constexpr std::size_t kPiece = std::size_t{1} << 20;
-            pool.for_each(static_cast<int>((whole.size() + kPiece - 1) / kPiece), [&](int i) {
-                const std::size_t begin = usize(i) * kPiece;
-                t.file->read(t.offset + begin, whole.data() + begin, std::min(kPiece, whole.size() - begin));
-            });
-        }
-        // Which tensor's which row is row r of the matrix, and for how many rows (at most 16) it goes on like that.
-        struct Run {
-            const Tensor* tensor;
-            int row, count;
-        };
-        Run locate(int r) const {
-            if (join == Join::in_turn) {
-                const int n = static_cast<int>(tensors.size()), g = r / kGroup;
-                const Entry& e = tensors[usize(g % n)];
-                const int row = g / n * kGroup + r % kGroup;
-                return {e.tensor, row, std::max(0, std::min(kGroup - r % kGroup, e.rows - row))};
-            }
-            for (const Entry& e : tensors) {
-                if (r < e.rows) return {e.tensor, r, std::min(kGroup, e.rows - r)};
-                r -= e.rows;
-            }
-            return {nullptr, 0, 0};
-        }
-    };
-
-    // Sixteen rows of a source on their way into a matrix.
-    struct Rows {
-        const Source& source;
-        DType dtype;
-        std::vector<std::uint8_t> raw;     // as they are in the file
-        std::vector<std::uint8_t> blocks;  // [16] rows of Q8_0 blocks
-        std::vector<float> floats;         // [16, cols]
-
-        Rows(const Source& s, DType type) : source(s), dtype(type) {
-            const auto cols = usize(s.cols);
-            floats.resize(kGroup * cols);
-            blocks.resize(dtype == DType::q8_0 ? kGroup * row_blocks() * kQ8Bytes : 0);
-        }
-        std::size_t row_blocks() const { return (usize(source.cols) + kBlock - 1) / kBlock; }
-
-        void load(int first) {
-            for (int lane = 0; lane < kGroup;) {
-                auto run = source.locate(first + lane);
-                run.count = std::min(run.count, kGroup - lane);
-                if (run.count <= 0) {  // beyond the last row
-                    const auto rest = [lane](auto& v) {
-                        std::fill_n(v.data() + v.size() / kGroup * usize(lane),
-                                    v.size() / kGroup * usize(kGroup - lane), 0);
-                    };
-                    rest(floats);
-                    rest(blocks);
-                    break;
-                }
-                if (dtype == DType::q8_0 && run.tensor->type == TensorType::q8_0) {
-                    const std::size_t bytes = row_blocks() * kQ8Bytes;
-                    run.tensor->file->read(run.tensor->offset + static_cast<std::uint64_t>(run.row) * bytes,
-                                           blocks.data() + usize(lane) * bytes, usize(run.count) * bytes);
-                } else {
-                    source.transposed ? read_columns(run, lane) : read_rows(run, lane);
-                    if (dtype == DType::q8_0) quantize(lane, run.count);
-                }
-                lane += run.count;
-            }
-        }
-
-      private:
-        void read_rows(const Source::Run& run, int lane) {
-            const TypeTraits& type = traits(run.tensor->type);
-            const std::int64_t n = std::int64_t{run.count} * source.cols / type.block;
-            raw.resize(usize(n * type.bytes));
-            run.tensor->file->read(run.tensor->offset + static_cast<std::uint64_t>(run.row) * raw.size() /
-                                                            static_cast<std::uint64_t>(run.count),
-                                   raw.data(), raw.size());
-            type.to_f32(raw.data(), floats.data() + usize(lane) * usize(source.cols), n);
-        }
-        void read_columns(const Source::Run& run, int lane) {
-            const TypeTraits& type = traits(run.tensor->type);
-            const auto rows = usize(source.tensors[0].rows), cols = usize(source.cols);
-            float column[kGroup];
-            for (std::size_t c = 0; c < cols; ++c) {
-                const std::size_t at = (c * rows + usize(run.row)) * usize(type.bytes);
-                type.to_f32(source.whole.data() + at, column, run.count);
-                for (int r = 0; r < run.count; ++r) floats[usize(lane + r) * cols + c] = column[r];
-            }
-        }
-        void quantize(int lane, int count) {
-            for (int r = lane; r < lane + count; ++r) {
-                const float* x = floats.data() + usize(r) * usize(source.cols);
-                std::uint8_t* out = blocks.data() + usize(r) * row_blocks() * kQ8Bytes;
-                for (int c = 0; c < source.cols; c += kBlock, out += kQ8Bytes)
-                    quantize_q8_0(x + c, std::min(kBlock, source.cols - c), out);
-            }
-        }
-    };
-    static constexpr std::size_t kQ8Bytes = 34;  // of a Q8_0 block in a file: f16 scale, 32 i8
-
-    void take_all(Source& source, const std::vector<Part>& parts) {
-        bool exact = true;
-        for (const Part& part : parts) {
-            const auto r = static_cast<std::uint64_t>(part.rows), c = static_cast<std::uint64_t>(source.cols);
-            const Tensor& t =
-                take(part, source.transposed ? std::vector<std::uint64_t>{c, r} : std::vector<std::uint64_t>{r, c});
-            source.tensors.push_back({&t, part.rows});
-            exact = exact && (options_.dtype == DType::f32 || t.type == TensorType::q8_0);
-        }
-        ++(exact ? info_.exact : info_.quantized);
-    }
-
-    void fill(Matrix& m, Source& source) {
-        if (source.transposed) source.read_whole(pool_);
-        pool_.for_ranges(m.groups(), 4, [&](int begin, int end, int) {
-            Rows rows(source, m.dtype);
-            for (int g = begin; g < end; ++g) pack_group(m, g, rows);
-        });
-    }
-
-    // Weights of the size that keeps activations as they are in trained models.
-    void fill_randomly(Matrix& m) {
-        const float deviation = 1.0f / std::sqrt(static_cast<float>(m.cols));
-        const std::uint64_t seed = random_state_ += 0x9E3779B97F4A7C15u;
-        pool_.for_ranges(m.groups(), 16, [&](int begin, int end, int) {
-            for (int g = begin; g < end; ++g) {
-                std::uint64_t state = seed + static_cast<std::uint64_t>(g) * 0xD1342543DE82EF95u;
-                if (m.dtype == DType::f32) {
-                    for (int i = 0; i < m.cols * kGroup; ++i)
-                        m.group<float>(g)[i] = deviation * static_cast<float>(4 * next_uniform(state) - 2);
-                    continue;
-                }
-                for (int b = 0; b < m.blocks(); ++b) {
-                    WeightBlock& block = m.group<WeightBlock>(g)[b];
-                    std::fill_n(block.scale, kGroup, f32_to_f16(deviation / 74));  // the deviation of a random i8
-                    for (std::size_t i = 0; i < sizeof block.w; i += sizeof(std::uint64_t)) {
-                        const std::uint64_t eight = next_random(state);
-                        std::memcpy(&block.w[0][0][0] + i, &eight, sizeof eight);
-                    }
-                }
-            }
-        });
-        info_.parameters += static_cast<std::uint64_t>(m.rows) * static_cast<std::uint64_t>(m.cols);
-    }
-
-    void pack_group(Matrix& m, int g, Rows& rows) const {
-        rows.load(g * kGroup);
-        if (m.dtype == DType::f32) {
-            float* out = m.group<float>(g);
-            for (int c = 0; c < m.cols; ++c)
-                for (int r = 0; r < kGroup; ++r) *out++ = rows.floats[usize(r) * usize(m.cols) + usize(c)];
-            return;
-        }
-        const std::size_t row_bytes = rows.row_blocks() * kQ8Bytes;
-        WeightBlock* out = m.group<WeightBlock>(g);
-        for (std::size_t b = 0; b < rows.row_blocks(); ++b, ++out) {
-            for (std::size_t r = 0; r < kGroup; ++r) {
-                const std::uint8_t* in = rows.blocks.data() + r * row_bytes + b * kQ8Bytes;
-                std::memcpy(&out->scale[r], in, 2);
-                for (std::size_t c = 0; c < kBlock / 4; ++c) {
-                    std::uint32_t four;
-                    std::memcpy(&four, in + 2 + 4 * c, 4);
-                    four ^= 0x80808080u;  // i8 to u8 with an offset of 128
-                    std::memcpy(out->w[c][r], &four, 4);
-                }
-            }
-        }
-    }
-
-    std::string full_name(const Part& part) const { return prefix_ + (file_.is_gguf ? part.gguf : part.hf); }
-
-    const Tensor& take(const Part& part, const std::vector<std::uint64_t>& shape) {
-        const std::string name = full_name(part);
-        const Tensor* t = file_.find(name);
-        if (!t)
-            fail("a tensor is missing", file_.path + ": " + name, "the checkpoint is incomplete or of another model");
-        if (t->type == TensorType::other)
-            fail("a tensor has a type that cannot be read", file_.path + ": " + name,
-                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K");
-        if (t->shape != shape)
-            fail("a tensor has the wrong shape",
-                 file_.path + ": " + name + " is " + shape_text(t->shape) + ", not " + shape_text(shape),
-                 "the configuration and the weights are of different models");
-        ++used_;
-        bytes_done_ += static_cast<double>(t->bytes);
-        info_.parameters += t->elements();
-        return *t;
-    }
-    static std::string shape_text(const std::vector<std::uint64_t>& shape) {
-        std::string out;
-        for (std::uint64_t n : shape) out += (out.empty() ? "[" : ", ") + std::to_string(n);
-        return out + "]";
-    }
-
-    const Checkpoint& file_;
-    const LoadOptions& options_;
-    ThreadPool& pool_;
-    Arena& memory_;
-    ModelInfo& info_;
-    std::uint64_t random_state_;
-    std::string prefix_;
-    double bytes_done_ = 0, bytes_total_ = 1;
-    int used_ = 0;
-};
-
-// The prefix under which a Hugging Face checkpoint keeps `name`.
-inline std::string find_prefix(const Checkpoint& file, const std::vector<std::string>& prefixes, const char* name) {
-    for (const std::string& prefix : prefixes)
-        if (file.is_gguf || file.find(prefix + name)) return file.is_gguf ? "" : prefix;
-    fail("a tensor is missing", file.path + ": " + prefixes[0] + name,
-         "the checkpoint is incomplete or of another model");
-}
-
-inline void load_gpt2(Loader& load, const Checkpoint& file, const Config& c, Weights& w) {
-    const int d = c.hidden_size;
-    const std::string root = find_prefix(file, {"transformer.", ""}, "wte.weight");
-    load.set_prefix(root);
-    w.embedding = load.matrix({{"wte.weight", "token_embd.weight", c.vocab_size}}, d);
-    w.positions = load.floats({"wpe.weight", "position_embd.weight", c.context_length}, d);
-    for (int i = 0; i < c.num_layers; ++i) {
-        load.set_prefix(file.is_gguf ? "blk." + std::to_string(i) + "." : root + "h." + std::to_string(i) + ".");
-        const bool transposed = !file.is_gguf;
-        const auto matrix = [&](const char* hf, const char* gguf, int rows, int cols) {
-            return load.matrix({{hf, gguf, rows}}, cols, Loader::Join::stacked, transposed);
-        };
-        Layer l;
-        l.attn_norm = {load.floats({"ln_1.weight", "attn_norm.weight", d}),
-                       load.floats({"ln_1.bias", "attn_norm.bias", d})};
-        l.qkv = matrix("attn.c_attn.weight", "attn_qkv.weight", 3 * d, d);
-        l.qkv_bias = load.floats({"attn.c_attn.bias", "attn_qkv.bias", 3 * d});
-        l.out = matrix("attn.c_proj.weight", "attn_output.weight", d, d);
-        l.out_bias = load.floats({"attn.c_proj.bias", "attn_output.bias", d});
-        l.ffn_norm = {load.floats({"ln_2.weight", "ffn_norm.weight", d}),
-                      load.floats({"ln_2.bias", "ffn_norm.bias", d})};
-        l.up = matrix("mlp.c_fc.weight", "ffn_up.weight", c.intermediate_size, d);
-        l.up_bias = load.floats({"mlp.c_fc.bias", "ffn_up.bias", c.intermediate_size});
-        l.down = matrix("mlp.c_proj.weight", "ffn_down.weight", d, c.intermediate_size);
-        l.down_bias = load.floats({"mlp.c_proj.bias", "ffn_down.bias", d});
-        w.layers.push_back(std::move(l));
-    }
-    load.set_prefix(root);
-    w.final_norm = {load.floats({"ln_f.weight", "output_norm.weight", d}),
-                    load.floats({"ln_f.bias", "output_norm.bias", d})};
-}
-
-inline void load_gemma3(Loader& load, const Checkpoint& file, const Config& c, Weights& w) {
-    const int d = c.hidden_size, q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
-    const std::string root =
-        find_prefix(file, {"model.", "language_model.model.", "model.language_model.", "language_model.", ""},
-                    "embed_tokens.weight");
-    // RMSNorm multiplies by 1 + w; a GGUF has the 1 already in it.
-    const auto norm = [&](const char* hf, const char* gguf, int n) {
-        return Norm{load.floats({hf, gguf, n}, 1, file.is_gguf ? 0.0f : 1.0f), {}};
-    };
-    load.set_prefix(root);
-    w.embedding = load.matrix({{"embed_tokens.weight", "token_embd.weight", c.vocab_size}}, d);
-    for (int i = 0; i < c.num_layers; ++i) {
-        load.set_prefix(file.is_gguf ? "blk." + std::to_string(i) + "." : root + "layers." + std::to_string(i) + ".");
-        Layer l;
-        l.attn_norm = norm("input_layernorm.weight", "attn_norm.weight", d);
-        l.qkv = load.matrix({{"self_attn.q_proj.weight", "attn_q.weight", q},
-                             {"self_attn.k_proj.weight", "attn_k.weight", kv},
-                             {"self_attn.v_proj.weight", "attn_v.weight", kv}},
-                            d);
-        l.q_norm = norm("self_attn.q_norm.weight", "attn_q_norm.weight", c.head_dim);
-        l.k_norm = norm("self_attn.k_norm.weight", "attn_k_norm.weight", c.head_dim);
-        l.out = load.matrix({{"self_attn.o_proj.weight", "attn_output.weight", d}}, q);
-        l.post_attn_norm = norm("post_attention_layernorm.weight", "post_attention_norm.weight", d);
-        l.ffn_norm = norm("pre_feedforward_layernorm.weight", "ffn_norm.weight", d);
-        l.up = load.matrix({{"mlp.gate_proj.weight", "ffn_gate.weight", c.intermediate_size},
-                            {"mlp.up_proj.weight", "ffn_up.weight", c.intermediate_size}},
-                           d, Loader::Join::in_turn);
-        l.down = load.matrix({{"mlp.down_proj.weight", "ffn_down.weight", d}}, c.intermediate_size);
-        l.post_ffn_norm = norm("post_feedforward_layernorm.weight", "post_ffw_norm.weight", d);
-        w.layers.push_back(std::move(l));
-    }
-    load.set_prefix(root);
-    w.final_norm = norm("norm.weight", "output_norm.weight", d);
-}
-
-// The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
-inline int embedding_rows(const Checkpoint& file) {
-    for (const char* name : {"token_embd.weight", "wte.weight", "transformer.wte.weight", "model.embed_tokens.weight",
-                             "language_model.model.embed_tokens.weight", "model.language_model.embed_tokens.weight",
-                             "language_model.embed_tokens.weight", "embed_tokens.weight"}) {
-        const Tensor* t = file.find(name);
-        if (t && t->shape.size() == 2 && t->shape[0] >= 1 && t->shape[0] <= kMostRows)
-            return static_cast<int>(t->shape[0]);
-    }
-    fail("the embedding is missing", file.path, "the checkpoint is incomplete or of another model");
-}
-
-// A head of its own: where the file has one and the configuration does not say that it is the embedding.
-inline const char* untied_head(const Checkpoint& file, const Fields& f) {
-    if (file.is_gguf) return file.find("output.weight") ? "output.weight" : nullptr;
-    const Json* outer = file.config.root().find("tie_word_embeddings");
-    if (f.boolean("tie_word_embeddings", outer && outer->is_bool() ? outer->boolean() : true)) return nullptr;
-    for (const char* name : {"lm_head.weight", "language_model.lm_head.weight"})
-        if (file.find(name)) return name;
-    return nullptr;
-}
-
-// Ids beyond the embedding may only be added tokens (Gemma's <image_soft_token>), and few rows may be without a token.
-inline void check_tokenizer(const Tokenizer& tokenizer, const Checkpoint& file, int rows) {
-    const int n = tokenizer.vocab_size();
-    bool fits = n >= rows - std::max(64, rows / 16);
-    for (int id = rows; fits && id < n; ++id) fits = tokenizer.find(tokenizer.piece(id)) == id;
-    if (!fits)
-        fail("the tokenizer does not fit the model",
-             file.path + ": " + std::to_string(n) + " tokens, but " + std::to_string(rows) + " rows in the embedding",
-             "use the tokenizer that came with the model");
-}
 
 }  // namespace detail
 
@@ -4193,12 +3138,266 @@ struct Model::Impl {
 
 namespace detail {
 
-// theta^(-2i / head_dim) for i = 0 .. head_dim / 2 - 1
-inline std::vector<float> rope_frequencies(float theta, float scaling, int head_dim) {
-    std::vector<float> f;
-    for (int i = 0; i < head_dim / 2; ++i)
-        f.push_back(1.0f / std::pow(theta, static_cast<float>(2 * i) / static_cast<float>(head_dim)) / scaling);
-    return f;
+inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// ---- config: Hugging Face's config.json, or a GGUF's metadata
+
+[[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem) {
+    fail("this configuration cannot be used", where + problem, "compare it with a published GPT-2's or Gemma 3's");
+}
+
+// A field's name in config.json, and in a GGUF, where "gpt2." or "gemma3." stands before it.
+struct Field {
+    const char *json, *gguf = "";
+};
+
+// The fields of either format. A file has but one of the two, so that both may be asked.
+class Fields {
+  public:
+    explicit Fields(const Checkpoint& file) : file_(file), json_(&file.config.root()) {
+        if (const Json* text = json("text_config")) json_ = text;  // of a multimodal model
+        const bool gpt2 = choice({"model_type", "architecture"}, "", {"gpt2", "gemma3", "gemma3_text"}) == "gpt2";
+        prefix_ = gpt2 ? "gpt2." : "gemma3.";
+    }
+    // The fields of rope_scaling or of a part of rope_parameters; null: there are none.
+    Fields(const Fields& outer, const Json* rope) : Fields(outer) {
+        json_ = rope;
+        where_ = "rope_scaling or rope_parameters: ";
+    }
+    bool is_gpt2() const { return prefix_ == "gpt2."; }
+    bool is_gguf() const { return file_.is_gguf; }
+
+    const Json* json(std::string_view name) const {
+        const Json* v = json_ ? json_->find(name) : nullptr;
+        return v && !v->is_null() ? v : nullptr;
+    }
+    double number(const Field& field, double fallback) const {
+        double value = fallback;
+        if (const Json* v = json(field.json)) value = v->number();
+        if (const GgufValue* v = gguf(field)) {
+            value = v->kind == GgufValue::Kind::integer ? static_cast<double>(v->i) : v->f;
+            if (v->kind != GgufValue::Kind::integer && v->kind != GgufValue::Kind::real) refuse(field, "is no number");
+        }
+        if (!(std::fabs(value) < 1e30)) refuse(field, "is missing or out of range");
+        return value;
+    }
+    float real(const Field& field, double fallback) const { return static_cast<float>(number(field, fallback)); }
+    // 1 to `most`. A fallback of 0 means that there is none.
+    int integer(const Field& field, int most, int fallback) const {
+        const double value = number(field, fallback ? fallback : HUGE_VAL);
+        if (value >= 1 && value <= most && value == std::floor(value)) return static_cast<int>(value);
+        std::ostringstream problem;
+        problem << "is " << value << ", not a whole number from 1 to " << most;
+        refuse(field, problem.str());
+    }
+    // A text (or true or false) that must be one of these.
+    std::string choice(const Field& field, std::string_view fallback,
+                       const std::vector<std::string_view>& choices) const {
+        std::string_view value = fallback;
+        if (const Json* v = json(field.json)) value = v->is_bool() ? v->boolean() ? "true" : "false" : v->string();
+        if (const GgufValue* v = gguf(field); v && v->kind == GgufValue::Kind::string) value = v->s;
+        std::string wanted;
+        for (const std::string_view choice : choices) {
+            if (value == choice) return std::string(value);
+            wanted.append(wanted.empty() ? "" : " or ").append(choice);
+        }
+        refuse(field, "is " + shown(value) + ", not " + wanted);
+    }
+    void require(const char* name, std::string_view wanted) const { choice({name}, wanted, {wanted}); }
+    [[noreturn]] void refuse(const Field& field, const std::string& problem) const {
+        const std::string name = is_gguf() && *field.gguf ? prefix_ + field.gguf : where_ + field.json;
+        refuse_config(file_.path + ": ", name + " " + problem);
+    }
+
+  private:
+    const GgufValue* gguf(const Field& field) const {
+        const auto it = file_.metadata.find(prefix_ + field.gguf);
+        return it == file_.metadata.end() ? nullptr : &it->second;
+    }
+    const Checkpoint& file_;
+    const Json* json_;
+    std::string prefix_ = "general.", where_;
+};
+
+constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
+constexpr int kMostWidth = 1 << 18;  // of a token's vectors: what a session allocates for them stays below 2 GB
+constexpr int kMostHeadDim = 1024;
+
+// A size of a Config: the most it may be, its name in a GGUF, and in GPT-2's and Gemma 3's config.json with what leaving
+// it out means there (transformers' defaults; -4: 4 hidden_size). A GGUF must have it, unless it is optional.
+struct Size {
+    int Config::*member;
+    int most;
+    const char* gguf;
+    std::pair<const char*, int> gpt2, gemma3;
+    bool optional = false;
+};
+constexpr Size kSizes[] = {
+    {&Config::context_length, kMostRows, "context_length", {"n_positions", 1024}, {"max_position_embeddings", 131072}},
+    {&Config::hidden_size, kMostWidth, "embedding_length", {"n_embd", 768}, {"hidden_size", 2304}},
+    {&Config::intermediate_size, kMostWidth, "feed_forward_length", {"n_inner", -4}, {"intermediate_size", 9216}, true},
+    {&Config::num_layers, 1000, "block_count", {"n_layer", 12}, {"num_hidden_layers", 26}},
+    {&Config::num_heads, 4096, "attention.head_count", {"n_head", 12}, {"num_attention_heads", 8}},
+    {&Config::num_kv_heads, 4096, "attention.head_count_kv", {}, {"num_key_value_heads", 4}},
+    {&Config::head_dim, kMostHeadDim, "attention.key_length", {}, {"head_dim", 256}, true},
+};
+
+// What must hold for every configuration, a file's or the caller's own.
+inline void check_config(const Config& c, const std::string& where) {
+    const auto require = [&](bool good, const std::string& problem) {
+        if (!good) refuse_config(where, problem);
+    };
+    const auto in_range = [&](int size, int most, const char* name) {
+        require(size >= 1 && size <= most, std::string(name) + " is missing or too large");
+    };
+    in_range(c.vocab_size, kMostRows, "vocab_size");
+    for (const Size& size : kSizes) in_range(c.*size.member, size.most, size.gemma3.first);
+    require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
+    require((c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large");
+    require(c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers");
+    if (c.architecture == Config::Architecture::gpt2) {
+        require(c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads,
+                "hidden_size is not num_heads x head_dim, as it is in GPT-2");
+        return;
+    }
+    require(c.head_dim % 2 == 0, "head_dim is odd");
+    in_range(c.sliding_window, kMostRows, "sliding_window");
+    require(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0, "rope: a number is not positive");
+}
+
+inline void read_gpt2_config(const Fields& f, Config& c) {
+    c.num_kv_heads = c.num_heads;
+    c.head_dim = c.hidden_size / c.num_heads;
+    if (c.hidden_size % c.num_heads) f.refuse({"n_embd", "embedding_length"}, "is no multiple of the number of heads");
+    c.norm_eps = f.real({"layer_norm_epsilon", "attention.layer_norm_epsilon"}, 1e-5);
+    c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+    f.choice({"activation_function"}, "gelu_new", {"gelu_new", "gelu_pytorch_tanh"});
+    f.require("scale_attn_weights", "true");
+    f.require("scale_attn_by_inverse_layer_idx", "false");
+}
+
+inline void read_gemma3_config(const Fields& f, Config& c) {
+    c.norm_eps = f.real({"rms_norm_eps", "attention.layer_norm_rms_epsilon"}, 1e-6);
+    c.sliding_window = f.integer({"sliding_window", "attention.sliding_window"}, kMostRows, f.is_gguf() ? 1024 : 4096);
+    // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
+    const int usual = !f.is_gguf() ? 256 : c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
+    const double scalar = f.number({"query_pre_attn_scalar"}, usual);
+    if (!(scalar > 0)) f.refuse({"query_pre_attn_scalar"}, "is not positive");
+    c.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
+    f.require("hidden_activation", "gelu_pytorch_tanh");
+    f.require("attention_bias", "false");
+    f.require("use_bidirectional_attention", "false");
+    for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
+        if (f.json(name)) f.refuse({name}, "is set, which Gemma 3 has no use for");
+    // RoPE is in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) all in rope_parameters.
+    const Json* both = f.json("rope_parameters");
+    const Fields global(f, both ? both->find("full_attention") : f.json("rope_scaling"));
+    const Fields local(f, both ? both->find("sliding_attention") : nullptr);
+    c.rope_theta = global.real({"rope_theta", "rope.freq_base"}, f.real({"rope_theta"}, 1e6));
+    c.rope_local_theta = local.real({"rope_theta", "rope.freq_base_swa"}, f.real({"rope_local_base_freq"}, 1e4));
+    const char* none = f.is_gguf() ? "none" : "default";
+    const Field type = {global.json("type") ? "type" : "rope_type", "rope.scaling.type"};
+    if (global.choice(type, none, {"linear", none}) == "linear")
+        c.rope_scaling = global.real({"factor", "rope.scaling.factor"}, 1);
+}
+
+// Which layers see only a window: `layer_types`, or all but every sixth (or whatever the pattern's length is).
+inline std::vector<bool> local_layers(const Fields& f, int layers) {
+    std::vector<bool> local;
+    if (const Json* types = f.json("layer_types")) {
+        for (const Json& type : types->array()) {
+            local.push_back(type.string() == "sliding_attention");
+            if (!local.back() && type.string() != "full_attention")
+                f.refuse({"layer_types"}, "holds " + shown(type.string()));
+        }
+        return local;
+    }
+    const char* name = f.json("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern";
+    const int pattern = f.integer({name, "attention.sliding_window_pattern"}, 1000, 6);
+    for (int i = 1; i <= layers; ++i) local.push_back(i % pattern != 0);
+    return local;
+}
+
+// The embedding, and what stands before all names of a Hugging Face checkpoint's tensors: the embedding's name tells.
+inline std::pair<std::string, const Tensor*> find_embedding(const Checkpoint& file, bool gpt2) {
+    const std::string name = file.is_gguf ? "token_embd.weight" : gpt2 ? "wte.weight" : "embed_tokens.weight";
+    for (const char* root :
+         {"transformer.", "model.", "language_model.model.", "model.language_model.", "language_model.", ""}) {
+        const Tensor* t = file.find(root + name);
+        if (t && t->shape.size() == 2) return {root, t};
+    }
+    fail("the embedding is missing", file.path, "the checkpoint is incomplete or of another model");
+}
+
+inline Config read_config(const Checkpoint& file) {
+    const Fields f(file);
+    Config c;
+    c.architecture = f.is_gpt2() ? Config::Architecture::gpt2 : Config::Architecture::gemma3;
+    for (const Size& size : kSizes) {
+        const auto& [name, usual] = f.is_gpt2() ? size.gpt2 : size.gemma3;
+        if (!name) continue;
+        const int fallback = file.is_gguf && !size.optional ? 0 : usual < 0 ? 4 * c.hidden_size : usual;
+        c.*size.member = f.integer({name, size.gguf}, size.most, fallback);
+    }
+    f.is_gpt2() ? read_gpt2_config(f, c) : read_gemma3_config(f, c);
+    c.is_local = f.is_gpt2() ? std::vector<bool>(usize(c.num_layers), false) : local_layers(f, c.num_layers);
+    // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
+    const std::uint64_t rows = find_embedding(file, f.is_gpt2()).second->shape[0];
+    c.vocab_size = static_cast<int>(std::min<std::uint64_t>(rows, kMostRows + 1));
+    const Json* tied = f.json("tie_word_embeddings");
+    if (!tied) tied = file.config.root().find("tie_word_embeddings");
+    c.tied_head = !file.is_gguf && (!tied || tied->is_null() || tied->boolean());
+    check_config(c, file.path + ": ");
+    if (f.integer({"", "attention.value_length"}, kMostHeadDim, c.head_dim) != c.head_dim)
+        f.refuse({"", "attention.value_length"}, "differs from key_length");
+    return c;
+}
+
+// ---- loading
+
+// Rows of a tensor on their way into a matrix: as they are in the file, and as floats.
+struct Rows {
+    std::vector<std::uint8_t> raw;
+    std::vector<float> floats;
+
+    void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true) {
+        const TypeTraits& type = traits(t.type);
+        const auto block = static_cast<std::uint64_t>(type.block), bytes = static_cast<std::uint64_t>(type.bytes);
+        const std::uint64_t cols = t.elements() / t.shape[0];
+        raw.resize(usize(count * cols / block * bytes));
+        t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
+        if (!convert) return;
+        floats.resize(usize(count * cols));
+        type.to_f32(raw.data(), floats.data(), static_cast<std::int64_t>(count * cols / block));
+    }
+};
+
+// Writes columns col .. col + n - 1 of some rows of a matrix: floats [rows, n], or where x is null `raw`, which are
+// blocks of a Q8_0 file: f16 scale, 32 i8.
+inline void put(const Matrix m, int row, int rows, int col, int n, const float* x, const std::uint8_t* raw) {
+    if (m.dtype == DType::f32) {
+        for (int r = row; r < row + rows; ++r) {
+            float* column = m.group<float>(r / kGroup) + usize(col) * kGroup + r % kGroup;
+            for (int i = 0; i < n; ++i) column[i * kGroup] = *x++;
+        }
+        return;
+    }
+    const int blocks = (n - 1) / kBlock + 1;
+    const auto stride = usize(m.blocks());
+    WeightBlock* const column = m.group<WeightBlock>(0) + col / kBlock;
+    for (int b = 0; b < blocks; ++b)
+        for (int r = 0; r < rows; ++r) {
+            std::uint8_t quantized[2 + kBlock];
+            if (x) quantize_q8_0(x + r * n + b * kBlock, std::min(kBlock, n - b * kBlock), quantized);
+            const std::uint8_t* in = x ? quantized : raw + (r * blocks + b) * (2 + kBlock);
+            const std::size_t lane = usize(row + r) % kGroup;
+            WeightBlock& out = column[usize(row + r) / kGroup * stride + usize(b)];
+            std::memcpy(&out.scale[lane], in, 2);
+            for (int c = 0; c < kBlock / 4; ++c) {
+                const std::uint32_t four = load<std::uint32_t>(in + 2 + 4 * c) ^ 0x80808080u;  // i8 to u8: + 128
+                std::memcpy(out.w[c][lane], &four, sizeof four);
+            }
+        }
 }
 
 inline int checked_threads(int threads) {
@@ -4207,9 +3406,180 @@ inline int checked_threads(int threads) {
     return threads ? threads : physical_cores();
 }
 
-}  // namespace detail
+// Makes weights of a checkpoint's tensors, or random ones where the checkpoint has no tensors at all.
+struct Loader {
+    // A tensor's name in Hugging Face checkpoints and in a GGUF, without ".weight", and how many rows it gives.
+    struct Part {
+        const char *hf, *gguf;
+        int rows;
+    };
+    // How parts make a matrix. in_turn: 16 rows of the first, 16 of the second, ...; conv1d: GPT-2's, which is
+    // [cols, rows] in safetensors.
+    enum class Layout { stacked, in_turn, conv1d };
+    Model::Impl& model;
+    const Checkpoint& file;
+    const LoadOptions& options;
+    std::uint64_t random_state;
+    std::string prefix = {};  // of all names: "model.layers.3."
+    double bytes_done = 0, bytes_total = 1;
+    ThreadPool pool{checked_threads(options.threads)};
+    std::vector<Rows> scratch = std::vector<Rows>(usize(pool.size()));
 
-namespace detail {
+    std::vector<float> floats(const Part& part, const char* suffix, int cols = 1) {
+        const std::size_t n = usize(part.rows) * usize(cols);
+        model.info.parameters += n;
+        if (file.tensors.empty()) return std::vector<float>(n, 1.0f);
+        Rows rows;
+        const std::vector<int> matrix = {part.rows, cols}, vector = {part.rows};
+        rows.read(take(part, suffix, cols == 1 ? vector : matrix), 0, usize(part.rows));
+        model.info.weight_bytes += n * sizeof(float);
+        return std::move(rows.floats);
+    }
+
+    // LayerNorm's scale and bias, or RMSNorm's scale, which is 1 + w; a GGUF has the 1 already in it.
+    Norm norm(const Part& part) {
+        Norm norm{floats(part, ".weight"), {}};
+        if (model.config.architecture == Config::Architecture::gpt2) norm.b = floats(part, ".bias");
+        else if (!file.is_gguf)
+            for (float& w : norm.w) w += 1;
+        return norm;
+    }
+
+    Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout = Layout::stacked) {
+        const bool in_turn = layout == Layout::in_turn, transposed = layout == Layout::conv1d && !file.is_gguf;
+        std::vector<const Tensor*> tensors;  // all are found before memory is asked for
+        int rows = 0;
+        bool exact = true;
+        for (const Part& part : parts) {
+            rows += in_turn ? round_up(part.rows, kGroup) : part.rows;
+            model.info.parameters += usize(part.rows) * usize(cols);
+            if (file.tensors.empty()) continue;
+            const std::vector<int> shape = {transposed ? cols : part.rows, transposed ? part.rows : cols};
+            tensors.push_back(&take(part, ".weight", shape));
+            exact = exact && (options.dtype == DType::f32 || tensors.back()->type == TensorType::q8_0);
+        }
+        Matrix m(model.weights.memory, options.dtype, rows, cols);
+        if (tensors.empty()) fill_randomly(m);
+        else ++(exact ? model.info.exact : model.info.quantized);
+        int first = 0;
+        for (const Tensor* t : tensors) {
+            fill(m, *t, transposed, first, in_turn ? kGroup * static_cast<int>(tensors.size()) : kGroup);
+            first += in_turn ? kGroup : static_cast<int>(t->shape[0]);
+        }
+        if (parts.size() > 1) model.info.fused += static_cast<int>(parts.size());
+        if (options.progress) options.progress(static_cast<float>(bytes_done / bytes_total), parts[0].hf);
+        return m;
+    }
+
+    // Row r of the tensor becomes row first + r / 16 * stride + r % 16, or if it is transposed column r.
+    void fill(Matrix& m, const Tensor& t, bool transposed, int first, int stride) {
+        const bool exact = m.dtype == DType::q8_0 && t.type == TensorType::q8_0;
+        const int rows = static_cast<int>(t.shape[0]), step = transposed ? kBlock : kGroup;
+        pool.for_ranges((rows - 1) / step + 1, 4, [&](int begin, int end, int thread) {
+            Rows& in = scratch[usize(thread)];
+            for (int i = begin; i < end; ++i) {
+                const int n = std::min(step, rows - i * step);
+                in.read(t, usize(i) * usize(step), usize(n), !exact);
+                if (!transposed)
+                    put(m, first + i * stride, n, 0, m.cols, exact ? nullptr : in.floats.data(), in.raw.data());
+                for (int r = 0; transposed && r < m.rows; ++r) {
+                    float x[kBlock];
+                    for (int c = 0; c < n; ++c) x[c] = in.floats[usize(c) * usize(m.rows) + usize(r)];
+                    put(m, r, 1, i * kBlock, n, x, nullptr);
+                }
+            }
+        });
+    }
+
+    // Weights of the size that keeps activations as they are in trained models.
+    void fill_randomly(Matrix& m) {
+        const float deviation = 1.0f / std::sqrt(static_cast<float>(m.cols));
+        const std::uint64_t seed = random_state += 0x9E3779B97F4A7C15u;
+        pool.for_each(m.groups(), [&](int g) {
+            std::uint64_t state = seed + static_cast<std::uint64_t>(g) * 0xD1342543DE82EF95u;
+            if (m.dtype == DType::f32) {
+                for (int i = 0; i < m.cols * kGroup; ++i)
+                    m.group<float>(g)[i] = deviation * static_cast<float>(4 * next_uniform(state) - 2);
+                return;
+            }
+            for (int b = 0; b < m.blocks(); ++b) {
+                WeightBlock& block = m.group<WeightBlock>(g)[b];
+                std::fill_n(block.scale, kGroup, f32_to_f16(deviation / 74));  // the deviation of a random i8
+                std::uint64_t random[sizeof block.w / sizeof(std::uint64_t)];
+                for (std::uint64_t& eight : random) eight = next_random(state);
+                std::memcpy(block.w, random, sizeof block.w);
+            }
+        });
+    }
+
+    const Tensor& take(const Part& part, const char* suffix, const std::vector<int>& wanted) {
+        const std::string name = prefix + (file.is_gguf ? part.gguf : part.hf) + suffix;
+        const std::string where = file.path + ": " + name;
+        const Tensor* t = file.find(name);
+        if (!t) fail("a tensor is missing", where, "the checkpoint is incomplete or of another model");
+        if (t->type == TensorType::other)
+            fail("a tensor has a type that cannot be read", where,
+                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K");
+        const std::vector<std::uint64_t> shape(wanted.begin(), wanted.end());
+        const auto text = [](const std::vector<std::uint64_t>& sizes) {
+            std::string out;
+            for (const std::uint64_t n : sizes) out += (out.empty() ? "[" : ", ") + std::to_string(n);
+            return out + "]";
+        };
+        if (t->shape != shape)
+            fail("a tensor has the wrong shape", where + " is " + text(t->shape) + ", not " + text(shape),
+                 "the configuration and the weights are of different models");
+        --model.info.ignored;
+        bytes_done += static_cast<double>(t->bytes);
+        return *t;
+    }
+};
+
+inline Layer gpt2_layer(Loader& load, const Config& c) {
+    const int d = c.hidden_size, ffn = c.intermediate_size;
+    Layer l;
+    const auto linear = [&](Matrix& w, std::vector<float>& bias, const Loader::Part& part, int cols) {
+        w = load.matrix({part}, cols, Loader::Layout::conv1d);
+        bias = load.floats(part, ".bias");
+    };
+    l.attn_norm = load.norm({"ln_1", "attn_norm", d});
+    linear(l.qkv, l.qkv_bias, {"attn.c_attn", "attn_qkv", 3 * d}, d);
+    linear(l.out, l.out_bias, {"attn.c_proj", "attn_output", d}, d);
+    l.ffn_norm = load.norm({"ln_2", "ffn_norm", d});
+    linear(l.up, l.up_bias, {"mlp.c_fc", "ffn_up", ffn}, d);
+    linear(l.down, l.down_bias, {"mlp.c_proj", "ffn_down", d}, ffn);
+    return l;
+}
+
+inline Layer gemma3_layer(Loader& load, const Config& c) {
+    const int d = c.hidden_size, ffn = c.intermediate_size;
+    const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
+    Layer l;
+    l.attn_norm = load.norm({"input_layernorm", "attn_norm", d});
+    l.qkv = load.matrix(
+        {{"self_attn.q_proj", "attn_q", q}, {"self_attn.k_proj", "attn_k", kv}, {"self_attn.v_proj", "attn_v", kv}}, d);
+    l.q_norm = load.norm({"self_attn.q_norm", "attn_q_norm", c.head_dim});
+    l.k_norm = load.norm({"self_attn.k_norm", "attn_k_norm", c.head_dim});
+    l.out = load.matrix({{"self_attn.o_proj", "attn_output", d}}, q);
+    l.post_attn_norm = load.norm({"post_attention_layernorm", "post_attention_norm", d});
+    l.ffn_norm = load.norm({"pre_feedforward_layernorm", "ffn_norm", d});
+    l.up =
+        load.matrix({{"mlp.gate_proj", "ffn_gate", ffn}, {"mlp.up_proj", "ffn_up", ffn}}, d, Loader::Layout::in_turn);
+    l.down = load.matrix({{"mlp.down_proj", "ffn_down", d}}, ffn);
+    l.post_ffn_norm = load.norm({"post_feedforward_layernorm", "post_ffw_norm", d});
+    return l;
+}
+
+// Ids beyond the embedding may only be added tokens (Gemma's <image_soft_token>), and few rows may be without a token.
+inline void check_tokenizer(const Tokenizer& tokenizer, const Checkpoint& file, int rows) {
+    const int n = tokenizer.vocab_size();
+    bool fits = n >= rows - std::max(64, rows / 16);
+    for (int id = rows; fits && id < n; ++id) fits = tokenizer.find(tokenizer.piece(id)) == id;
+    if (!fits)
+        fail("the tokenizer does not fit the model",
+             file.path + ": " + std::to_string(n) + " tokens, but " + std::to_string(rows) + " rows in the embedding",
+             "use the tokenizer that came with the model");
+}
 
 // A program of 32 bits cannot hold every model.
 inline void check_address_space(const Checkpoint& file, DType dtype) {
@@ -4222,28 +3592,39 @@ inline void check_address_space(const Checkpoint& file, DType dtype) {
              "use a program of 64 bits");
 }
 
-inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* head, const LoadOptions& options,
-                         ThreadPool& pool, std::uint64_t seed) {
+inline void load_weights(Model::Impl& m, const Checkpoint& file, const LoadOptions& options, std::uint64_t seed) {
     Config& c = m.config;
     const bool gpt2 = c.architecture == Config::Architecture::gpt2;
+    check_address_space(file, options.dtype);
     m.dtype = options.dtype;
     m.kernels = &choose_kernels();
     m.info.format = file.format;
-    for (const auto& [name, tensor] : file.tensors) ++m.info.tensors[traits(tensor.type).name];
-    Weights& w = m.weights;
-    check_address_space(file, options.dtype);
-    Loader load(file, options, pool, w.memory, m.info, seed);
-    gpt2 ? load_gpt2(load, file, c, w) : load_gemma3(load, file, c, w);
-    c.tied_head = head == nullptr;
-    if (head) {
-        load.set_prefix("");
-        w.untied_head = load.matrix({{head, head, c.vocab_size}}, c.hidden_size);
+    m.info.ignored = static_cast<int>(file.tensors.size());
+    Loader load{m, file, options, seed};
+    for (const auto& [name, tensor] : file.tensors) {
+        ++m.info.tensors[traits(tensor.type).name];
+        load.bytes_total += static_cast<double>(tensor.bytes);
     }
-    m.info.ignored = static_cast<int>(file.tensors.size()) - load.used();
+    Weights& w = m.weights;
+    const std::string root = file.tensors.empty() ? "" : find_embedding(file, gpt2).first;
+    load.prefix = root;
+    w.embedding = load.matrix({{gpt2 ? "wte" : "embed_tokens", "token_embd", c.vocab_size}}, c.hidden_size);
+    if (gpt2) w.positions = load.floats({"wpe", "position_embd", c.context_length}, ".weight", c.hidden_size);
+    w.final_norm = load.norm({gpt2 ? "ln_f" : "norm", "output_norm", c.hidden_size});
+    for (int i = 0; i < c.num_layers; ++i) {
+        load.prefix = (file.is_gguf ? "blk." : root + (gpt2 ? "h." : "layers.")) + std::to_string(i) + ".";
+        w.layers.push_back(gpt2 ? gpt2_layer(load, c) : gemma3_layer(load, c));
+    }
+    load.prefix = "";
+    for (const char* head : {"output", "lm_head", "language_model.lm_head"})
+        if (!c.tied_head && !w.untied_head.data && (file.tensors.empty() || file.find(std::string(head) + ".weight")))
+            w.untied_head = load.matrix({{head, head, c.vocab_size}}, c.hidden_size);
+    c.tied_head = !w.untied_head.data;
     m.info.weight_bytes += w.memory.bytes();
-    if (!gpt2) {
-        m.rope_global = rope_frequencies(c.rope_theta, c.rope_scaling, c.head_dim);
-        m.rope_local = rope_frequencies(c.rope_local_theta, 1.0f, c.head_dim);
+    for (int i = 0; !gpt2 && i < c.head_dim / 2; ++i) {
+        const float power = static_cast<float>(2 * i) / static_cast<float>(c.head_dim);
+        m.rope_global.push_back(1.0f / std::pow(c.rope_theta, power) / c.rope_scaling);
+        m.rope_local.push_back(1.0f / std::pow(c.rope_local_theta, power));
     }
     if (options.progress) options.progress(1.0f, "ready");
 }
@@ -4252,21 +3633,14 @@ inline void load_weights(Model::Impl& m, const Checkpoint& file, const char* hea
 
 Model Model::load(const std::string& path, const LoadOptions& options) {
     using namespace detail;
-    ThreadPool pool(checked_threads(options.threads));
     if (options.progress) options.progress(0.0f, "opening");
     const Checkpoint file = open_checkpoint(path);
-    const Fields fields(file);
     auto impl = std::make_shared<Model::Impl>();
-    Config& c = impl->config;
-    c = architecture_of(fields, file) == Config::Architecture::gpt2 ? gpt2_config(fields, file.is_gguf)
-                                                                    : gemma3_config(fields, file.is_gguf);
-    c.vocab_size = embedding_rows(file);
-    if ((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim > kMostWidth)
-        fields.refuse("heads x head_dim", "is too large");
+    impl->config = read_config(file);
     if (options.progress) options.progress(0.0f, "tokenizer");
-    impl->tokenizer.impl_ = load_tokenizer(file);
-    check_tokenizer(impl->tokenizer, file, c.vocab_size);
-    load_weights(*impl, file, untied_head(file, fields), options, pool, 0);
+    impl->tokenizer.impl_ = TokenizerLoader(file).load();
+    check_tokenizer(impl->tokenizer, file, impl->config.vocab_size);
+    load_weights(*impl, file, options, 0);
     Model model;
     model.impl_ = std::move(impl);
     return model;
@@ -4274,31 +3648,14 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
 
 Model Model::random(const Config& config, const LoadOptions& options, std::uint64_t seed) {
     using namespace detail;
-    const auto require = [](bool good, const char* name) {
-        if (!good) fail("this configuration cannot be used", name, "set every size as a published config.json does");
-    };
-    const Config& c = config;
-    for (const int size : {c.vocab_size, c.context_length, c.hidden_size, c.intermediate_size, c.num_layers,
-                           c.num_heads, c.num_kv_heads, c.head_dim})
-        require(size > 0 && size <= kMostRows, "a size is missing or too large");
-    require(c.hidden_size <= kMostWidth && c.intermediate_size <= kMostWidth, "a size is too large");
-    require(c.head_dim <= kMostHeadDim && c.head_dim % 2 == 0, "head_dim is odd or too large");
-    require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
-    require((std::int64_t{c.num_heads} + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth,
-            "heads x head_dim is too large");
-    require(c.is_local.size() == usize(c.num_layers), "is_local has another length than num_layers");
-    if (c.architecture == Config::Architecture::gpt2)
-        require(c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads,
-                "heads x head_dim is not hidden_size, as it is in GPT-2");
-    else require(c.sliding_window > 0 && c.sliding_window <= kMostRows, "sliding_window is missing or too large");
-    ThreadPool pool(checked_threads(options.threads));
+    check_config(config, "");
     Checkpoint nothing;
     nothing.format = "random weights";
     nothing.is_gguf = true;
     auto impl = std::make_shared<Model::Impl>();
     impl->config = config;
     impl->tokenizer.impl_ = std::make_shared<Tokenizer::Impl>();
-    load_weights(*impl, nothing, config.tied_head ? nullptr : "output.weight", options, pool, seed);
+    load_weights(*impl, nothing, options, seed);
     Model model;
     model.impl_ = std::move(impl);
     return model;
@@ -4330,8 +3687,13 @@ namespace detail {
 // its window and the tokens that are being added, so its memory and its time stop growing with the context.
 // Values are F16 beside Q8_0 matrices and F32 beside F32 ones.
 
-constexpr int kBatch = 256;  // most tokens that go through the layers together
-constexpr int kChunk = 64;   // positions per softmax step
+constexpr int kBatch = 256;    // most tokens that go through the layers together
+constexpr int kChunk = kSpan;  // positions per softmax step
+
+inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
+inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
+inline auto product_of(const Kernels& k, const float*) { return k.product_f32; }
+inline auto product_of(const Kernels& k, const std::uint16_t*) { return k.product_f16; }
 
 template <class Value>
 struct CacheView {
@@ -4339,89 +3701,45 @@ struct CacheView {
     int slots, head_dim, pitch;  // pitch: head_dim rounded up to 16
     Value* keys(int head, int slot) const { return k + (usize(head) * usize(slots) + usize(slot)) * usize(head_dim); }
     Value* values(int head, int slot) const { return v + (usize(head) * usize(slots) + usize(slot)) * usize(pitch); }
+
+    // Puts one head's key and value of one position into the cache.
+    void store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
+        const int slot = position % slots;
+        Value row[kMostHeadDim], *column = keys(head, slot / kGroup * kGroup) + slot % kGroup;
+        convert(kernels, key, head_dim, row);
+        for (int i = 0; i < head_dim; ++i) column[i * kGroup] = row[i];
+        convert(kernels, value, head_dim, values(head, slot));
+    }
 };
 
 // K and V of one layer.
 struct KvCache {
-    int slots = 0, num_kv_heads = 0, head_dim = 0;
-    bool f16 = true;
+    int slots, num_kv_heads, head_dim;
+    bool f16;
     Buffer k, v;
 
     KvCache(const Config& c, bool local, int context, DType dtype)
-        : num_kv_heads(c.num_kv_heads), head_dim(c.head_dim), f16(dtype == DType::q8_0) {
-        slots = slots_for(c, local, context);
-        k = Buffer(bytes(head_dim));
-        v = Buffer(bytes(round_up(head_dim, kGroup)));
-    }
+        : slots(slots_for(c, local, context)),
+          num_kv_heads(c.num_kv_heads),
+          head_dim(c.head_dim),
+          f16(dtype == DType::q8_0),
+          k(bytes(head_dim)),
+          v(bytes(round_up(head_dim, kGroup))) {}
     static int slots_for(const Config& c, bool local, int context) {
-        const std::int64_t wanted =
-            local ? std::min<std::int64_t>(context, std::int64_t{c.sliding_window} + kBatch) : context;
-        return round_up(static_cast<int>(wanted), kChunk);
+        return round_up(local ? std::min(context, c.sliding_window + kBatch) : context, kChunk);
     }
     std::size_t bytes_per_position() const { return 2 * usize(num_kv_heads * head_dim) * (f16 ? 2 : 4); }
-    std::size_t bytes(int dims) const { return checked_size({num_kv_heads, slots, dims, f16 ? 2 : 4}); }
-    template <class Value>
-    CacheView<Value> view() const {
-        return {k.as<Value>(), v.as<Value>(), slots, head_dim, round_up(head_dim, kGroup)};
+    std::uint64_t bytes(int dims) const {
+        return std::uint64_t{usize(num_kv_heads * dims)} * usize(slots) * (f16 ? 2 : 4);
+    }
+    // Calls body with the CacheView of its type of values.
+    template <class Body>
+    void visit(const Body& body) const {
+        const int pitch = round_up(head_dim, kGroup);
+        if (f16) body(CacheView<std::uint16_t>{k.as<std::uint16_t>(), v.as<std::uint16_t>(), slots, head_dim, pitch});
+        else body(CacheView<float>{k.as<float>(), v.as<float>(), slots, head_dim, pitch});
     }
 };
-
-inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
-inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
-
-// Puts one head's key and value of one position into the cache.
-template <class Value>
-void store_key_value(const Kernels& kernels, const CacheView<Value>& cache, int head, int position, const float* key,
-                     const float* value) {
-    const int slot = position % cache.slots, d = cache.head_dim;
-    Value row[kMostHeadDim];
-    convert(kernels, key, d, row);
-    Value* k = cache.keys(head, slot / kGroup * kGroup) + slot % kGroup;
-    for (int i = 0; i < d; ++i) k[i * kGroup] = row[i];
-    convert(kernels, value, d, cache.values(head, slot));
-}
-
-// Several queries on their way over the positions: the state of the online softmax.
-struct Attending {
-    int m = 0;                     // queries, at most 12
-    int dims = 0;                  // head_dim rounded up to 16
-    float max[kTile], sum[kTile];  // largest score so far; sum of exp(score - max)
-    float* out;                    // [m, dims]: sum of exp(score - max) * v
-    Laps* laps;                    // qk, softmax, av
-};
-
-// One chunk: scores of all queries, their softmax weights, and the weighted values. Query r sees the positions
-// lowest[r] .. highest[r].
-template <class Value, class ProductFn>
-void attend_chunk(const Kernels& kernels, ProductFn product, const CacheView<Value>& cache, int head,
-                  const float* queries, const int* lowest, const int* highest, int begin, int end, Attending& a) {
-    alignas(64) float scores[kTile][kChunk];
-    alignas(64) float weights[kChunk * kTile];  // [position][query]
-    const int base = begin / kChunk * kChunk, slot = base % cache.slots;
-    const int first = begin / kGroup * kGroup;
-    product({cache.keys(head, slot + (first - base)), cache.head_dim, kGroup, usize(cache.head_dim) * kGroup},
-            (end - first - 1) / kGroup + 1, queries, a.m, scores[0] + (first - base), kChunk, false);
-    a.laps->lap(0);
-    std::fill_n(weights, (end - begin) * a.m, 0.0f);
-    for (int r = 0; r < a.m; ++r) {
-        const int from = std::max(begin, lowest[r]), n = std::min(end, highest[r] + 1) - from;
-        if (n <= 0) continue;
-        float* s = scores[r] + (from - base);
-        const float max = std::max(a.max[r], kernels.max(s, n));
-        if (max > a.max[r]) {
-            const float shrink = std::exp(a.max[r] - max);
-            a.max[r] = max;
-            a.sum[r] *= shrink;
-            kernels.scale(shrink, a.dims, a.out + r * a.dims);
-        }
-        a.sum[r] += kernels.exp_sum(s, n, max);
-        for (int i = 0; i < n; ++i) weights[(from - begin + i) * a.m + r] = s[i];
-    }
-    a.laps->lap(1);
-    product({cache.values(head, slot + (begin - base)), end - begin, usize(cache.pitch), kGroup}, a.dims / kGroup,
-            weights, a.m, a.out, usize(a.dims), true);
-    a.laps->lap(2);
-}
 
 // What one call of attention works on.
 struct AttentionInput {
@@ -4430,6 +3748,44 @@ struct AttentionInput {
     int tokens, position;  // the first token's position
     int window;            // 0: all positions
     float scale;
+};
+
+// Up to 12 queries of one K/V head on their way over the positions. Query r sees lowest[r] .. highest[r].
+struct QueryTile {
+    int head, m, lowest[kTile], highest[kTile];
+    const Kernels& kernels;
+    Laps& laps;      // qk, softmax, av
+    float* out;      // [m, dims]: sum of exp(score - max) * v
+    float* max;      // [m]: the largest score so far
+    float* sum;      // [m]: sum of exp(score - max)
+    float* queries;  // [head_dim / kSpan][m][kSpan]
+
+    // One chunk: scores of all queries, their softmax weights, and the weighted values.
+    template <class Value>
+    void attend(const CacheView<Value>& cache, int begin, int end) {
+        const auto product = product_of(kernels, cache.k);
+        alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
+        const int base = begin / kChunk * kChunk, slot = base % cache.slots, first = begin / kGroup * kGroup;
+        product({cache.keys(head, slot + (first - base)), cache.head_dim, kGroup, usize(cache.head_dim) * kGroup},
+                (end - first - 1) / kGroup + 1, queries, m, scores[0] + (first - base), kChunk, false);
+        laps.lap(0);
+        for (int r = 0; r < m; ++r) {
+            const int from = std::max(begin, lowest[r]), to = std::min(end, highest[r] + 1);
+            if (from < to) {
+                const float shrink = kernels.softmax(scores[r] + (from - base), to - from, max[r], sum[r]);
+                if (shrink != 1) kernels.scale(shrink, cache.pitch, out + r * cache.pitch);
+            }
+            const auto hide = [&](int p, int until) {
+                std::fill_n(scores[r] + (p - base), std::max(0, until - p), 0.0f);
+            };
+            hide(begin, std::min(from, end));
+            hide(std::max(begin, to), end);
+        }
+        laps.lap(1);
+        product({cache.values(head, slot + (begin - base)), end - begin, usize(cache.pitch), kGroup},
+                cache.pitch / kGroup, scores[0] + (begin - base), m, out, usize(cache.pitch), true);
+        laps.lap(2);
+    }
 };
 
 // All queries of all tokens. A work item is a K/V head, up to 12 of the queries that use it, and a part of the
@@ -4446,88 +3802,75 @@ class Attention {
 
     // out [tokens, num_heads * head_dim]
     void run(const KvCache& cache, const AttentionInput& in, float* out) {
-        const int rows = in.tokens * group_, tiles = (rows + kTile - 1) / kTile;
-        const int seen = in.window ? std::min(in.window + in.tokens, in.position + in.tokens) : in.position + in.tokens;
-        const int wanted = (2 * pool_.size() + heads_ * tiles - 1) / (heads_ * tiles);
+        const int tiles = (in.tokens * group_ - 1) / kTile + 1;
+        const int seen = std::min(in.position, in.window ? in.window : in.position) + in.tokens;
+        const int wanted = (2 * pool_.size() - 1) / (heads_ * tiles) + 1;
         const int splits = pool_.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
-        const int items = heads_ * tiles * splits;
-        const std::size_t item_floats = usize(kTile) * usize(2 * dims_ + 2);
-        if (parts_.size() < item_floats * usize(items)) parts_.resize(item_floats * usize(items));
-        pool_.for_ranges(items, 1, [&](int item, int, int thread) {
+        parts_.resize(std::max(parts_.size(), part_floats() * usize(heads_ * tiles * splits)));
+        pool_.for_ranges(heads_ * tiles * splits, 1, [&](int item, int, int thread) {
             Laps& laps = pool_.laps[usize(thread)];
             laps.start();
-            const int tile = item / splits % tiles, head = item / splits / tiles;
-            float* part = parts_.data() + usize(item) * item_floats;
-            if (cache.f16)
-                attend(cache.view<std::uint16_t>(), kernels_.product_f16, in, head, tile, item % splits, splits, part,
-                       laps);
-            else attend(cache.view<float>(), kernels_.product_f32, in, head, tile, item % splits, splits, part, laps);
-            if (splits == 1) merge(in, head, tile, 1, part, item_floats, out);
+            QueryTile tile = start_tile(in, item / splits / tiles, item / splits % tiles, part(item), laps);
+            cache.visit([&](const auto& view) {
+                // Chunks of 64 positions, aligned, this item's share of them.
+                const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1, split = item % splits;
+                const int from = low / kChunk, chunks = (high - 1) / kChunk + 1 - from;
+                for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c)
+                    tile.attend(view, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high));
+            });
+            if (splits == 1) merge(in, item, tiles, 1, out);
             laps.lap(3);
         });
         if (splits == 1) return;
         pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int thread) {
             pool_.laps[usize(thread)].start();
-            for (int i = begin; i < end; ++i)
-                merge(in, i / tiles, i % tiles, splits, parts_.data() + usize(i) * usize(splits) * item_floats,
-                      item_floats, out);
+            for (int i = begin; i < end; ++i) merge(in, i, tiles, splits, out);
             pool_.laps[usize(thread)].lap(3);
         });
     }
 
   private:
-    // part: [kTile, dims] weighted values, [kTile] largest scores, [kTile] sums of weights, [head_dim, kTile] queries
-    template <class Value, class ProductFn>
-    void attend(const CacheView<Value>& cache, ProductFn product, const AttentionInput& in, int head, int tile,
-                int split, int splits, float* part, Laps& laps) const {
-        Attending a;
-        a.laps = &laps;
-        const int first = tile * kTile;
-        a.m = std::min(kTile, in.tokens * group_ - first);
-        a.dims = dims_;
-        a.out = part;
-        std::fill_n(a.max, kTile, -1e30f);
-        std::fill_n(a.sum, kTile, 0.0f);
-        std::fill_n(part, a.m * dims_, 0.0f);
+    // An item's part of the scratch: a QueryTile's arrays.
+    std::size_t part_floats() const { return usize(kTile) * usize(dims_ + 2 + round_up(head_dim_, kSpan)); }
+    float* part(int item) { return parts_.data() + usize(item) * part_floats(); }
 
-        float* queries = part + kTile * (dims_ + 2);
-        int lowest[kTile], highest[kTile];
-        for (int r = 0; r < a.m; ++r) {
+    QueryTile start_tile(const AttentionInput& in, int head, int tile, float* part, Laps& laps) const {
+        const int first = tile * kTile, m = std::min(kTile, in.tokens * group_ - first);
+        float* max = part + kTile * dims_;
+        QueryTile t{head, m, {}, {}, kernels_, laps, part, max, max + kTile, max + 2 * kTile};
+        std::fill_n(t.out, m * dims_, 0.0f);
+        std::fill_n(t.max, m, -1e30f);
+        std::fill_n(t.sum, m, 0.0f);
+        for (int r = 0; r < m; ++r) {
             const int token = (first + r) / group_;
-            highest[r] = in.position + token;
-            lowest[r] = in.window ? std::max(0, highest[r] - in.window + 1) : 0;
-            const float* q = query(in, head, first + r);
-            for (int d = 0; d < head_dim_; ++d) queries[d * a.m + r] = q[d] * in.scale;
+            t.highest[r] = in.position + token;
+            t.lowest[r] = in.window ? std::max(0, t.highest[r] - in.window + 1) : 0;
+            const float* q = in.q + usize(token) * in.q_stride + (head * group_ + (first + r) % group_) * head_dim_;
+            for (int d = 0; d < head_dim_; d += kSpan) {
+                float* span = t.queries + d * m + r * kSpan;
+                std::copy_n(q + d, std::min(kSpan, head_dim_ - d), span);
+                kernels_.scale(in.scale, std::min(kSpan, head_dim_ - d), span);
+            }
         }
-        // Chunks of 64 positions, aligned, the split's share of them.
-        const int from = lowest[0] / kChunk, chunks = highest[a.m - 1] / kChunk + 1 - from;
-        for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c) {
-            const int begin = std::max(c * kChunk, lowest[0]), end = std::min((c + 1) * kChunk, highest[a.m - 1] + 1);
-            attend_chunk(kernels_, product, cache, head, queries, lowest, highest, begin, end, a);
-        }
-        std::copy_n(a.max, kTile, part + kTile * dims_);
-        std::copy_n(a.sum, kTile, part + kTile * (dims_ + 1));
+        return t;
     }
 
-    void merge(const AttentionInput& in, int head, int tile, int splits, float* parts, std::size_t stride,
-               float* out) const {
-        const int first = tile * kTile, m = std::min(kTile, in.tokens * group_ - first);
-        const auto max_of = [&](int s, int r) { return parts[usize(s) * stride + usize(kTile * dims_ + r)]; };
+    // What the parts of the positions gave each query: out = (sum of exp(max - largest max) * part) / (same of the sums).
+    void merge(const AttentionInput& in, int i, int tiles, int splits, float* out) {
+        const int first = i % tiles * kTile, m = std::min(kTile, in.tokens * group_ - first);
         for (int r = 0; r < m; ++r) {
-            float max = max_of(0, r), sum = 0;
-            for (int s = 1; s < splits; ++s) max = std::max(max, max_of(s, r));
-            float* to = out + usize((first + r) / group_) * usize(heads_ * group_ * head_dim_) +
-                        (head * group_ + (first + r) % group_) * head_dim_;
+            float largest = -1e30f, sum = 0;
+            const auto max_of = [&](int s) { return part(i * splits + s)[kTile * dims_ + r]; };
+            const auto sum_of = [&](int s) { return part(i * splits + s)[kTile * (dims_ + 1) + r]; };
+            for (int s = 0; s < splits; ++s) largest = std::max(largest, max_of(s));
+            for (int s = 0; s < splits; ++s) sum += std::exp(max_of(s) - largest) * sum_of(s);
+            float* to =
+                out + (usize((first + r) / group_ * heads_ + i / tiles) * usize(group_) + usize((first + r) % group_)) *
+                          usize(head_dim_);
             std::fill_n(to, head_dim_, 0.0f);
             for (int s = 0; s < splits; ++s)
-                sum += std::exp(max_of(s, r) - max) * parts[usize(s) * stride + usize(kTile * (dims_ + 1) + r)];
-            for (int s = 0; s < splits; ++s)
-                kernels_.axpy(std::exp(max_of(s, r) - max) / sum, parts + usize(s) * stride + r * dims_, head_dim_, to);
+                kernels_.axpy(std::exp(max_of(s) - largest) / sum, part(i * splits + s) + r * dims_, head_dim_, to);
         }
-    }
-
-    const float* query(const AttentionInput& in, int head, int row) const {
-        return in.q + usize(row / group_) * in.q_stride + (head * group_ + row % group_) * head_dim_;
     }
 
     ThreadPool& pool_;
@@ -4543,11 +3886,6 @@ class Attention {
 // parallel region (q K^T, softmax and p V; a product and the activation at its end) are the stages of one Timed, whose
 // time is divided among them as the threads' Laps say. Nothing is reported inside a step, so a listener may print, and
 // throw. When nobody listens, a Timed costs one comparison.
-
-struct Stage {
-    const char *part, *operation;
-    std::uint64_t bytes = 0, operations = 0;
-};
 
 struct Profiler {
     ThreadPool& pool;
@@ -4588,13 +3926,15 @@ struct Profiler {
 
 class Timed {
   public:
-    Timed(Profiler& profiler, std::initializer_list<Stage> stages, int layer, int tokens)
-        : profiler_(profiler), first_(profiler.done.size()) {
+    Timed(Profiler& profiler, std::initializer_list<Timing> stages, int layer, int tokens)
+        : profiler_(profiler), first_(profiler.done.size()), waited_(profiler.pool.waited) {
         if (!profiler.report) return;
-        for (const Stage& s : stages)
-            profiler.done.push_back({s.part, s.operation, s.bytes, s.operations, layer, tokens, 0, 0});
-        if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, false, 0, 0, {}});
-        waited_ = profiler.pool.waited;
+        for (Timing stage : stages) {
+            stage.layer = layer;
+            stage.tokens = tokens;
+            profiler.done.push_back(stage);
+        }
+        if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, false, 0, {}, {}});
     }
     ~Timed() {
         const std::size_t count = profiler_.done.size() - first_;
@@ -4603,12 +3943,11 @@ class Timed {
         const double seconds = std::chrono::duration<double>(profiler_.last - start).count();
         const double waited = profiler_.pool.waited - waited_;
         std::array<double, 4> ticks{1e-9, 0, 0, 0};  // a single stage has all
-        if (count > 1)
-            for (Laps& laps : profiler_.pool.laps) {
-                for (std::size_t s = 0; s < count; ++s) ticks[s] += static_cast<double>(laps.ticks[s]);
-                laps = {};
-            }
-        const double total = ticks[0] + ticks[1] + ticks[2] + ticks[3];
+        for (Laps& laps : profiler_.pool.laps) {
+            for (std::size_t s = 0; s < count; ++s) ticks[s] += static_cast<double>(laps.ticks[s]);
+            laps = {};
+        }
+        const double total = std::accumulate(ticks.begin(), ticks.end(), 0.0);
         for (std::size_t s = 0; s < count; ++s) {
             profiler_.done[first_ + s].seconds = seconds * ticks[s] / total;
             profiler_.done[first_ + s].waited = waited * ticks[s] / total;
@@ -4620,147 +3959,18 @@ class Timed {
   private:
     Profiler& profiler_;
     std::size_t first_;
-    double waited_ = 0;
+    double waited_;
 };
 
 // ==== FORWARD ========================================================================================================
 //
 // A token's way through the layers. x [tokens, hidden_size] is the residual stream: every layer reads it through a
-// norm, and adds to it what attention and the feed-forward network make of that. The two architectures stand below one
-// after the other, each beside its paper's figure; they share the products, attention and the cache.
-
-struct Transformer {
-    Transformer(const Model& m, int context_length, int threads);
-
-    const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {});
-    void forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits);
-    void forward_hidden(const int* ids, int count, const std::function<void(int, const float*)>& on_hidden);
-    const float* try_out(const int* ids, int count);
-    void keep(int id);
-    void rewind(int to);
-    int held() const { return static_cast<int>(history.size()); }
-
-    Model owner;  // keeps the weights alive
-    const Model::Impl& model;
-    const Config& config;
-    const Kernels& kernels;
-    ThreadPool pool;
-    Profiler profiler{pool, {}, {}};
-    Attention attention;
-    int context;
-    std::vector<KvCache> caches;  // [num_layers]
-    std::vector<int> history;     // the tokens held; their number is the position
-    int written = 0;              // one more than the largest position ever stored in the caches
-    std::vector<int> unread;      // sampled by generate() and shown, but not yet gone through the layers
-
-    // Scratch for up to `batch` tokens.
-    int batch;
-    std::vector<float> x, y;      // [batch, hidden_size]: the residual stream; a layer's addition to it
-    std::vector<float> qkv;       // [batch, (num_heads + 2 num_kv_heads) * head_dim]
-    std::vector<float> attended;  // [batch, num_heads * head_dim]
-    std::vector<float> rows;      // [threads, widest]: a row of each thread's own
-    std::vector<float> angles;    // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
-    Activations in, ffn;          // inputs of products
-    std::vector<float> logits;    // [12, vocab_size], or [vocab_size] as long as only one row was asked for
-
-    // The chunk that is being processed.
-    const int* tokens = nullptr;
-    int n = 0, position = 0, layer = -1;
-    bool one_by_one = false;  // attention takes one token at a time
-
-    void run_layers(const int* ids, int count, bool each_alone = false);
-    const float* compute_logits(int first, int count);
-    void gpt2();
-    void gemma3();
-    void check(const int* ids, int count) const;
-
-    // Times the rest of the scope in which it stands.
-    Timed timed(std::initializer_list<Stage> stages, int count) { return {profiler, stages, layer, count}; }
-    Timed timed(std::initializer_list<Stage> stages) { return timed(stages, n); }
-    void multiply(const char* name, const Activations& input, const Product& p) {
-        const int count = input.tokens();
-        const Stage product{name, name, p.w.bytes(), 2ull * usize(p.w.rows) * usize(p.w.cols) * usize(count)};
-        const bool activates = p.then == Then::gelu || p.then == Then::gate_gelu;
-        const auto span = activates ? timed({product, {"activation", "gelu"}}, count) : timed({product}, count);
-        detail::multiply(pool, kernels, input, p);
-    }
-
-    // ---- the steps that the architectures are made of
-
-    std::size_t hidden() const { return usize(config.hidden_size); }
-    float* row_of(std::vector<float>& v, std::size_t width, int t) const { return v.data() + usize(t) * width; }
-
-    // body(t, row) for each token of the chunk; row is scratch of the calling thread.
-    template <class Body>
-    void each_token(const Body& body) {
-        const std::size_t width = rows.size() / usize(pool.size());
-        pool.for_ranges(n, (n + 4 * pool.size() - 1) / (4 * pool.size()), [&](int begin, int end, int thread) {
-            for (int t = begin; t < end; ++t) body(t, rows.data() + usize(thread) * width);
-        });
-    }
-    // body(t, h, head) for each query head of each token, then for its key heads, which follow in its row of qkv.
-    template <class Body>
-    void each_head(const Body& body) {
-        const int heads = config.num_heads + config.num_kv_heads;
-        const std::size_t head = usize(config.head_dim), stride = (usize(heads) + usize(config.num_kv_heads)) * head;
-        each_token([&](int t, float*) {
-            for (int h = 0; h < heads; ++h) body(t, h, row_of(qkv, stride, t) + usize(h) * head);
-        });
-    }
-    void norm(const Norm& w, const float* from, float* to) const {
-        if (w.b.empty()) kernels.rms_norm(from, w.w.data(), config.norm_eps, config.hidden_size, to);
-        else kernels.layer_norm(from, w.w.data(), w.b.data(), config.norm_eps, config.hidden_size, to);
-    }
-    static Stage norm_stage(const char* name, const Norm& w, int count) {
-        return {"norm", name, (w.w.size() + w.b.size()) * sizeof(float), 4 * w.w.size() * usize(count)};
-    }
-    // x = rows of the embedding, each finished by finish(t, row)
-    template <class Finish>
-    void embed(const Finish& finish) {
-        layer = -1;
-        const auto span = timed({{"embedding", "embedding", usize(n) * model.weights.embedding.group_bytes()}});
-        each_token([&](int t, float*) {
-            float* row = row_of(x, hidden(), t);
-            model.weights.embedding.row(tokens[t], row);
-            finish(t, row);
-        });
-    }
-    // in = norm(x)
-    void norm_input(const char* name, const Norm& w) {
-        const auto span = timed({norm_stage(name, w, n)});
-        in.resize(model.dtype, n, config.hidden_size);
-        each_token([&](int t, float* row) {
-            norm(w, row_of(x, hidden(), t), row);
-            in.set(kernels, t, 0, row, config.hidden_size);
-        });
-    }
-    // x += norm(y)
-    void add_normed(const char* name, const Norm& w) {
-        const auto span = timed({norm_stage(name, w, n)});
-        each_token([&](int t, float* row) {
-            norm(w, row_of(y, hidden(), t), row);
-            kernels.axpy(1.0f, row, config.hidden_size, row_of(x, hidden(), t));
-        });
-    }
-    static const float* or_null(const std::vector<float>& bias) { return bias.empty() ? nullptr : bias.data(); }
-    // to = W in + b, or to += W in + b
-    void multiply(const char* name, const Matrix& w, const std::vector<float>& bias, std::vector<float>& to,
-                  Then then) {
-        multiply(name, in, {w, or_null(bias), then, to.data(), usize(w.rows), nullptr});
-    }
-    // ffn = gelu(W in + b), or gelu(G in) * (U in); then to = D ffn + b, or to += D ffn + b
-    void feed_forward(const Layer& l, std::vector<float>& to, Then activation, Then then) {
-        ffn.resize(model.dtype, n, config.intermediate_size);
-        multiply("up", in, {l.up, or_null(l.up_bias), activation, nullptr, 0, &ffn});
-        multiply("down", ffn, {l.down, or_null(l.down_bias), then, to.data(), hidden(), nullptr});
-    }
-    // in = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
-    void attend();
-    void store_keys_and_values();
-    void prepare_angles();
-    void norm_queries_and_keys(const Layer& l);
-    void rotate_queries_and_keys();
-};
+// norm, and adds to it what attention and the feed-forward network make of that:
+//
+//     x += attention(norm(x))        x += W_down activation(W_up norm(x))        logits = W_head norm(x)
+//
+// The two architectures stand below one after the other; they share the products, attention and the cache. To follow
+// one token, begin at run_layers.
 
 inline int checked_context(const Config& c, int context) {
     if (context < 0 || context > c.context_length)
@@ -4769,255 +3979,372 @@ inline int checked_context(const Config& c, int context) {
     return context ? context : std::min(c.context_length, 8192);
 }
 
-inline Transformer::Transformer(const Model& m, int context_length, int threads)
-    : owner(m),
-      model(m.impl()),
-      config(model.config),
-      kernels(*model.kernels),
-      pool(checked_threads(threads)),
-      attention(pool, kernels, config),
-      context(checked_context(config, context_length)),
-      batch(std::min(context, kBatch)) {
-    for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
-    const int q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
-    x.resize(checked_size({batch, config.hidden_size}));
-    y.resize(x.size());
-    qkv.resize(checked_size({batch, q + 2 * kv}));
-    attended.resize(checked_size({batch, q}));
-    rows.resize(checked_size({pool.size(), std::max(q + 2 * kv, config.hidden_size)}));
-    angles.resize(checked_size({batch, 2 * config.head_dim}));
-    history.reserve(usize(context));
+// The widths of x, y, qkv, attended and angles below. Model loading has made sure that they are moderate.
+inline std::array<int, 5> scratch_widths(const Config& c) {
+    const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
+    return {c.hidden_size, c.hidden_size, q + 2 * kv, q, 2 * c.head_dim};
 }
 
-inline void Transformer::store_keys_and_values() {
-    const KvCache& cache = caches[usize(layer)];
-    const int d = config.head_dim, q = config.num_heads * d, kv = config.num_kv_heads * d;
-    const auto span = timed({{"attention", "kv_store", usize(n) * cache.bytes_per_position()}});
-    each_token([&](int t, float*) {
-        const float* keys = row_of(qkv, usize(q + 2 * kv), t) + q;
-        for (int h = 0; h < config.num_kv_heads; ++h) {
-            const float *key = keys + h * d, *value = key + kv;
-            if (cache.f16) store_key_value(kernels, cache.view<std::uint16_t>(), h, position + t, key, value);
-            else store_key_value(kernels, cache.view<float>(), h, position + t, key, value);
+// [count, width] floats
+struct Vectors {
+    std::size_t width = 0;
+    std::vector<float> floats;
+
+    void resize(int count, int w) {
+        width = usize(w);
+        floats.resize(usize(count) * width);
+    }
+    float* operator[](int i) { return floats.data() + usize(i) * width; }
+};
+
+struct Transformer {
+    Model owner;  // keeps the weights alive
+    const Model::Impl& model;
+    const Config& config;
+    const Kernels& kernels;
+    ThreadPool pool;
+    Profiler profiler{pool};
+    Attention attention;
+    int context;
+    std::vector<KvCache> caches;  // [num_layers]
+    std::vector<int> history;     // the tokens held; their number is the position
+    int written = 0;              // one more than the largest position ever stored in the caches
+    std::vector<int> unread;      // sampled by generate() and shown, but not yet gone through the layers
+
+    int batch;            // most tokens that go through the layers together
+    Vectors x, y;         // [batch, hidden_size]: the residual stream; a layer's addition to it
+    Vectors qkv;          // [batch, (num_heads + 2 num_kv_heads) * head_dim]
+    Vectors attended;     // [batch, num_heads * head_dim]
+    Vectors angles;       // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
+    Vectors own;          // [threads, widest]: scratch of each thread's own
+    Vectors logits;       // [up to 12, vocab_size]
+    Activations in, ffn;  // inputs of products
+
+    // The chunk of tokens that is being processed.
+    const int* tokens = nullptr;
+    int n = 0, position = 0, layer = -1;
+    bool one_by_one = false;  // attention takes one token at a time
+
+    Transformer(const Model& m, int context_length, int threads)
+        : owner(m),
+          model(m.impl()),
+          config(model.config),
+          kernels(*model.kernels),
+          pool(checked_threads(threads)),
+          attention(pool, kernels, config),
+          context(checked_context(config, context_length)),
+          batch(std::min(context, kBatch)) {
+        for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
+        const auto widths = scratch_widths(config);
+        Vectors* const scratch[] = {&x, &y, &qkv, &attended, &angles};
+        for (std::size_t i = 0; i < widths.size(); ++i) scratch[i]->resize(batch, widths[i]);
+        own.resize(pool.size(), *std::max_element(widths.begin(), widths.end()));
+        history.reserve(usize(context));
+    }
+    int held() const { return static_cast<int>(history.size()); }
+
+    // ---- the architectures
+
+    // GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
+    void gpt2() {
+        const Weights& w = model.weights;
+        embed([&](int t) {
+            kernels.axpy(1.0f, w.positions.data() + usize(position + t) * x.width, config.hidden_size, x[t]);
+        });
+        for (layer = 0; layer < config.num_layers; ++layer) {
+            const Layer& l = w.layers[usize(layer)];
+            norm_input("attn_norm", l.attn_norm);
+            multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
+            attend();
+            multiply("attn_out", l.out, l.out_bias, x, Then::add);
+            norm_input("ffn_norm", l.ffn_norm);
+            feed_forward(l, Then::gelu, x, Then::add);
         }
-    });
-}
+    }
 
-inline void Transformer::attend() {
-    store_keys_and_values();
-    const KvCache& cache = caches[usize(layer)];
-    const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
-    const int q = config.num_heads * config.head_dim, kv = config.num_kv_heads * config.head_dim;
-    // What the queries see of the cache: the positions that any of them does, and the sum over all.
-    const int seen = position + n - (window ? std::max(0, position - window + 1) : 0);
-    std::size_t pairs = 0;
-    for (int end = position + 1; end <= position + n; ++end) pairs += usize(window ? std::min(window, end) : end);
-    {
-        const std::size_t bytes = usize(seen) * cache.bytes_per_position() / 2, operations = 2 * pairs * usize(q);
+    // Gemma 3 (Gemma Team 2025, arXiv:2503.19786): RMSNorm before and after each block, RoPE on normed q and k, five
+    // local layers to a global one, a gated feed-forward network.
+    void gemma3() {
+        const Weights& w = model.weights;
+        embed(
+            [&](int t) { kernels.scale(std::sqrt(static_cast<float>(config.hidden_size)), config.hidden_size, x[t]); });
+        prepare_angles();
+        for (layer = 0; layer < config.num_layers; ++layer) {
+            const Layer& l = w.layers[usize(layer)];
+            norm_input("attn_norm", l.attn_norm);
+            multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
+            norm_queries_and_keys(l);
+            rotate_queries_and_keys();
+            attend();
+            multiply("attn_out", l.out, l.out_bias, y, Then::store);
+            add_normed("post_attn_norm", l.post_attn_norm);
+            norm_input("ffn_norm", l.ffn_norm);
+            feed_forward(l, Then::gate_gelu, y, Then::store);
+            add_normed("post_ffn_norm", l.post_ffn_norm);
+        }
+    }
+
+    // ---- the steps that they are made of
+
+    // Times the rest of the scope in which it stands.
+    Timed timed(std::initializer_list<Timing> stages, int count) { return {profiler, stages, layer, count}; }
+    Timed timed(std::initializer_list<Timing> stages) { return timed(stages, n); }
+
+    // body(t) for each token of the chunk; a body may take the row of its thread as scratch: body(t, row).
+    template <class Body>
+    void each_token(const Body& body) {
+        pool.for_ranges(n, (n - 1) / (4 * pool.size()) + 1, [&](int begin, int end, int thread) {
+            for (int t = begin; t < end; ++t)
+                if constexpr (std::is_invocable_v<Body, int, float*>) body(t, own[thread]);
+                else body(t);
+        });
+    }
+    // x = rows of the embedding, each finished by finish(t)
+    template <class Finish>
+    void embed(const Finish& finish) {
+        layer = -1;
+        const auto span = timed({{"embedding", "embedding", usize(n) * model.weights.embedding.group_bytes()}});
+        each_token([&](int t) {
+            model.weights.embedding.row(tokens[t], x[t]);
+            finish(t);
+        });
+    }
+    void norm(const Norm& w, const float* from, float* to) const {
+        if (w.b.empty()) kernels.rms_norm(from, w.w.data(), config.norm_eps, config.hidden_size, to);
+        else kernels.layer_norm(from, w.w.data(), w.b.data(), config.norm_eps, config.hidden_size, to);
+    }
+    static Timing norm_stage(const char* name, const Norm& w, int count) {
+        return {"norm", name, (w.w.size() + w.b.size()) * sizeof(float), 4 * w.w.size() * usize(count)};
+    }
+    // in = norm(x)
+    void norm_input(const char* name, const Norm& w) {
+        const auto span = timed({norm_stage(name, w, n)});
+        in.resize(model.dtype, n, config.hidden_size);
+        each_token([&](int t, float* row) {
+            norm(w, x[t], row);
+            in.set(kernels, t, 0, row, config.hidden_size);
+        });
+    }
+    // x += norm(y)
+    void add_normed(const char* name, const Norm& w) {
+        const auto span = timed({norm_stage(name, w, n)});
+        each_token([&](int t, float* row) {
+            norm(w, y[t], row);
+            kernels.axpy(1.0f, row, config.hidden_size, x[t]);
+        });
+    }
+    void multiply(const char* name, const Activations& input, const Product& p) {
+        const int count = input.tokens();
+        const Timing product{name, name, p.w.bytes(), 2ull * usize(p.w.rows) * usize(p.w.cols) * usize(count)};
+        const auto span = p.packed ? timed({product, {"activation", "gelu"}}, count) : timed({product}, count);
+        detail::multiply(pool, kernels, input, p);
+    }
+    // to = W in + b, or to += W in + b
+    void multiply(const char* name, const Matrix& w, const std::vector<float>& bias, Vectors& to, Then then) {
+        multiply(name, in, {w, bias, then, to[0], nullptr});
+    }
+    // ffn = gelu(W in + b), or gelu(G in) * (U in); then to = D ffn + b, or to += D ffn + b
+    void feed_forward(const Layer& l, Then activation, Vectors& to, Then then) {
+        ffn.resize(model.dtype, n, config.intermediate_size);
+        multiply("up", in, {l.up, l.up_bias, activation, nullptr, &ffn});
+        multiply("down", ffn, {l.down, l.down_bias, then, to[0], nullptr});
+    }
+
+    // RoPE's cosines and sines for the chunk's positions, which all layers share.
+    void prepare_angles() {
+        const auto span = timed({{"rope", "angles"}});
+        each_token([&](int t) {
+            float* out = angles[t];
+            for (const std::vector<float>* frequencies : {&model.rope_global, &model.rope_local}) {
+                const std::size_t half = frequencies->size();
+                for (std::size_t i = 0; i < half; ++i) {
+                    const float angle = static_cast<float>(position + t) * (*frequencies)[i];
+                    out[i] = std::cos(angle);
+                    out[half + i] = std::sin(angle);
+                }
+                out += 2 * half;
+            }
+        });
+    }
+    // body(t, h, head) for each query head of each token, then for its key heads, which follow in its row of qkv.
+    template <class Body>
+    void each_head(const Body& body) {
+        each_token([&](int t) {
+            for (int h = 0; h < config.num_heads + config.num_kv_heads; ++h) body(t, h, qkv[t] + h * config.head_dim);
+        });
+    }
+    void norm_queries_and_keys(const Layer& l) {
+        const auto span = timed({{"rope", "qk_norm"}});
+        each_head([&](int, int h, float* head) {
+            const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
+            kernels.rms_norm(head, w.w.data(), config.norm_eps, config.head_dim, head);
+        });
+    }
+    void rotate_queries_and_keys() {
+        const auto span = timed({{"rope", "rotate"}});
+        const int d = config.head_dim;
+        each_head([&](int t, int, float* head) {
+            const float* cos = angles[t] + (config.is_local[usize(layer)] ? d : 0);
+            kernels.rotate(head, cos, cos + d / 2, d / 2);
+        });
+    }
+
+    // in = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
+    void attend() {
+        const KvCache& cache = caches[usize(layer)];
+        store_keys_and_values(cache);
+        attend_over(cache);
+        const auto span = timed({{"attention", "pack"}});
+        const int q = config.num_heads * config.head_dim;
+        in.resize(model.dtype, n, q);
+        each_token([&](int t) { in.set(kernels, t, 0, attended[t], q); });
+    }
+    void store_keys_and_values(const KvCache& cache) {
+        const auto span = timed({{"attention", "kv_store", usize(n) * cache.bytes_per_position()}});
+        const int first = position / kGroup, groups = (position + n - 1) / kGroup + 1 - first;
+        pool.for_each(groups, [&](int g) {  // 16 positions of a head, which share their lines of K, one after the other
+            const int begin = std::max(position, (first + g) * kGroup);
+            const int end = std::min(position + n, (first + g + 1) * kGroup);
+            cache.visit([&](const auto& view) {
+                for (int h = 0; h < config.num_kv_heads; ++h)
+                    for (int p = begin; p < end; ++p) {
+                        const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
+                        view.store(kernels, h, p, key, key + config.num_kv_heads * config.head_dim);
+                    }
+            });
+        });
+    }
+    void attend_over(const KvCache& cache) {
+        const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
+        // What the queries see of the cache: the positions that any of them does, and the sum over all.
+        const int seen = position + n - (window ? std::max(0, position - window + 1) : 0);
+        std::size_t pairs = 0;
+        for (int end = position + 1; end <= position + n; ++end) pairs += usize(window ? std::min(window, end) : end);
+        const std::size_t bytes = usize(seen) * cache.bytes_per_position() / 2, operations = 2 * pairs * attended.width;
         const auto span = timed({{"attention", "qk", bytes, operations},
                                  {"attention", "softmax"},
                                  {"attention", "av", bytes, operations},
                                  {"attention", "merge"}});
         for (int t = 0, m = one_by_one ? 1 : n; t < n; t += m)
-            attention.run(
-                cache,
-                {row_of(qkv, usize(q + 2 * kv), t), usize(q + 2 * kv), m, position + t, window, config.attention_scale},
-                row_of(attended, usize(q), t));
+            attention.run(cache, {qkv[t], qkv.width, m, position + t, window, config.attention_scale}, attended[t]);
     }
-    const auto span = timed({{"attention", "pack"}});
-    in.resize(model.dtype, n, q);
-    each_token([&](int t, float*) { in.set(kernels, t, 0, row_of(attended, usize(q), t), q); });
-}
 
-// GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
-inline void Transformer::gpt2() {
-    const Weights& w = model.weights;
-    embed([&](int t, float* xt) {
-        kernels.axpy(1.0f, w.positions.data() + usize(position + t) * hidden(), config.hidden_size, xt);
-    });
-    for (layer = 0; layer < config.num_layers; ++layer) {
-        const Layer& l = w.layers[usize(layer)];
-        norm_input("attn_norm", l.attn_norm);
-        multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
-        attend();
-        multiply("attn_out", l.out, l.out_bias, x, Then::add);
-        norm_input("ffn_norm", l.ffn_norm);
-        feed_forward(l, x, Then::gelu, Then::add);
+    // ---- from tokens to logits
+
+    void check(const int* ids, int count) const {
+        if (count < 1 || !ids) fail("there are no tokens to process", std::to_string(count), "pass at least one");
+        if (count > context - held())
+            fail("the context is too small",
+                 std::to_string(count) + " tokens after " + std::to_string(held()) + " do not fit into " +
+                     std::to_string(context),
+                 "use a larger context or a shorter text");
+        for (int i = 0; i < count; ++i)
+            if (ids[i] < 0 || ids[i] >= config.vocab_size)
+                fail("a token id is out of range", std::to_string(ids[i]),
+                     "this model has ids 0 to " + std::to_string(config.vocab_size - 1));
     }
-}
 
-// Gemma 3 (Gemma Team 2025): RMSNorm before and after each block, RoPE on normed q and k, five local layers to a global
-// one, a gated feed-forward network.
-inline void Transformer::gemma3() {
-    const Weights& w = model.weights;
-    const float embedding_scale = std::sqrt(static_cast<float>(config.hidden_size));
-    embed([&](int, float* xt) { kernels.scale(embedding_scale, config.hidden_size, xt); });
-    prepare_angles();
-    for (layer = 0; layer < config.num_layers; ++layer) {
-        const Layer& l = w.layers[usize(layer)];
-        norm_input("attn_norm", l.attn_norm);
-        multiply("qkv", l.qkv, {}, qkv, Then::store);
-        norm_queries_and_keys(l);
-        rotate_queries_and_keys();
-        attend();
-        multiply("attn_out", l.out, {}, y, Then::store);
-        add_normed("post_attn_norm", l.post_attn_norm);
-        norm_input("ffn_norm", l.ffn_norm);
-        feed_forward(l, y, Then::gate_gelu, Then::store);
-        add_normed("post_ffn_norm", l.post_ffn_norm);
+    void run_layers(const int* ids, int count, bool each_alone = false) {
+        tokens = ids;
+        n = count;
+        one_by_one = each_alone;
+        position = held();
+        written = std::max(written, position + count);  // also if an exception ends it half-way
+        config.architecture == Config::Architecture::gpt2 ? gpt2() : gemma3();
+        history.insert(history.end(), ids, ids + count);
+        unread.clear();
     }
-}
-
-// RoPE's cosines and sines for the chunk's positions, which all layers share.
-inline void Transformer::prepare_angles() {
-    const auto span = timed({{"rope", "angles"}});
-    const std::size_t half = usize(config.head_dim / 2);
-    each_token([&](int t, float*) {
-        float* out = row_of(angles, 4 * half, t);
-        for (const std::vector<float>* frequencies : {&model.rope_global, &model.rope_local}) {
-            for (std::size_t i = 0; i < half; ++i) {
-                const float angle = static_cast<float>(position + t) * (*frequencies)[i];
-                out[i] = std::cos(angle);
-                out[half + i] = std::sin(angle);
-            }
-            out += 2 * half;
-        }
-    });
-}
-
-inline void Transformer::norm_queries_and_keys(const Layer& l) {
-    const auto span = timed({{"rope", "qk_norm"}});
-    each_head([&](int, int h, float* head) {
-        const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
-        kernels.rms_norm(head, w.w.data(), config.norm_eps, config.head_dim, head);
-    });
-}
-
-inline void Transformer::rotate_queries_and_keys() {
-    const auto span = timed({{"rope", "rotate"}});
-    const int d = config.head_dim;
-    const int first = config.is_local[usize(layer)] ? d : 0;  // of the angles
-    each_head([&](int t, int, float* head) {
-        const float* cos = row_of(angles, usize(2 * d), t) + first;
-        kernels.rotate(head, cos, cos + d / 2, d / 2);
-    });
-}
-
-inline void Transformer::run_layers(const int* ids, int count, bool each_alone) {
-    tokens = ids;
-    n = count;
-    one_by_one = each_alone;
-    position = static_cast<int>(history.size());
-    written = std::max(written, position + count);  // also if an exception ends it half-way
-    config.architecture == Config::Architecture::gpt2 ? gpt2() : gemma3();
-    history.insert(history.end(), ids, ids + count);
-    unread.clear();
-}
-
-// Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
-inline const float* Transformer::compute_logits(int first, int count) {
-    const Matrix& head = model.head();
-    layer = -1;
-    const std::size_t floats = usize(count) * usize(head.rows);
-    if (logits.size() < floats) logits.resize(floats);
-    in.resize(model.dtype, count, config.hidden_size);
-    {
-        const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)}, count);
-        for (int t = 0; t < count; ++t) {
-            norm(model.weights.final_norm, row_of(x, hidden(), first + t), rows.data());
-            in.set(kernels, t, 0, rows.data(), config.hidden_size);
-        }
-    }
-    multiply("lm_head", head, {}, logits, Then::store);
-    return logits.data();
-}
-
-inline void Transformer::check(const int* ids, int count) const {
-    if (count < 1 || !ids) fail("there are no tokens to process", std::to_string(count), "pass at least one");
-    if (count > context - static_cast<int>(history.size()))
-        fail("the context is too small",
-             std::to_string(count) + " tokens after " + std::to_string(history.size()) + " do not fit into " +
-                 std::to_string(context),
-             "use a larger context or a shorter text");
-    for (int i = 0; i < count; ++i)
-        if (ids[i] < 0 || ids[i] >= config.vocab_size)
-            fail("a token id is out of range", std::to_string(ids[i]),
-                 "this model has ids 0 to " + std::to_string(config.vocab_size - 1));
-}
-
-// Null if on_chunk(tokens done, of all) ends it.
-inline const float* Transformer::forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk) {
-    check(ids, count);
-    for (int done = 0; done < count;) {
-        run_layers(ids + done, std::min(batch, count - done));
-        done += n;
-        if (on_chunk && !on_chunk(done, count)) return nullptr;
-        profiler.restart();
-    }
-    return compute_logits(n - 1, 1);
-}
-
-// Logits after each of up to 12 tokens, of which only the first is held then: the others are guesses, and keep() makes
-// the next one good. All is rounded as if the tokens had come one by one, so the logits are the same to the last bit.
-inline const float* Transformer::try_out(const int* ids, int count) {
-    check(ids, count);
-    run_layers(ids, count, true);
-    history.resize(history.size() - usize(count - 1));
-    return compute_logits(0, count);
-}
-inline void Transformer::keep(int id) {
-    history.push_back(id);
-    unread.clear();
-}
-
-inline void Transformer::forward_each(const int* ids, int count,
-                                      const std::function<void(int, const float*)>& on_logits) {
-    check(ids, count);
-    for (int done = 0; done < count; done += batch) {
-        run_layers(ids + done, std::min(batch, count - done));
-        for (int first = 0, chunk = n; first < chunk; first += kTile) {
-            const int m = std::min(kTile, chunk - first);
-            const float* rows_of_logits = compute_logits(first, m);
-            for (int t = 0; t < m; ++t)
-                on_logits(done + first + t, rows_of_logits + usize(t) * usize(config.vocab_size));
+    // Takes all tokens through the layers, a batch at a time; after each, body(its first token). False ends it.
+    template <class Body>
+    bool run_batches(const int* ids, int count, const Body& body) {
+        bool more = true;
+        for (int first = 0; first < count && more; first += batch) {
+            run_layers(ids + first, std::min(batch, count - first));
+            more = body(first);
             profiler.restart();
         }
+        return more;
     }
-}
 
-inline void Transformer::forward_hidden(const int* ids, int count,
-                                        const std::function<void(int, const float*)>& on_hidden) {
-    check(ids, count);
-    for (int done = 0; done < count; done += n) {
-        run_layers(ids + done, std::min(batch, count - done));
-        for (int t = 0; t < n; ++t) {
-            norm(model.weights.final_norm, row_of(x, hidden(), t), rows.data());
-            on_hidden(done + t, rows.data());
+    // Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
+    const float* compute_logits(int first, int count) {
+        layer = -1;
+        if (logits.floats.size() < usize(count) * usize(config.vocab_size)) logits.resize(count, config.vocab_size);
+        in.resize(model.dtype, count, config.hidden_size);
+        {
+            const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)}, count);
+            for (int t = 0; t < count; ++t) {
+                norm(model.weights.final_norm, x[first + t], own[0]);
+                in.set(kernels, t, 0, own[0], config.hidden_size);
+            }
         }
-        profiler.restart();
+        multiply("lm_head", model.head(), {}, logits, Then::store);
+        return logits[0];
     }
-}
 
-// A local layer's ring remembers a little more than its window; going back further than that, the tokens that stay are
-// processed again.
-inline void Transformer::rewind(int to) {
-    if (to < 0 || to > held())
-        fail("cannot rewind to this position", std::to_string(to), "choose 0 to " + std::to_string(held()));
-    unread.clear();
-    bool intact = to == 0;
-    if (!intact) {
-        intact = true;
-        for (const KvCache& cache : caches)
-            intact = intact && (written <= cache.slots || written - to <= cache.slots - config.sliding_window);
+    // Null if on_chunk(tokens done, of all) ends it.
+    const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {}) {
+        check(ids, count);
+        const auto go_on = [&](int first) { return !on_chunk || on_chunk(first + n, count); };
+        return run_batches(ids, count, go_on) ? compute_logits(n - 1, 1) : nullptr;
     }
-    history.resize(usize(to));
-    if (intact) return;
-    const std::vector<int> again = std::exchange(history, {});
-    written = 0;
-    for (int done = 0; done < to; done += batch) run_layers(again.data() + done, std::min(batch, to - done));
-}
 
-// ---- a session's state in a file: header, tokens, the caches by groups of 16 positions, and a hash of all that
+    void forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits) {
+        check(ids, count);
+        run_batches(ids, count, [&](int done) {
+            for (int first = 0, m; first < n; first += m) {
+                m = std::min(kTile, n - first);
+                compute_logits(first, m);
+                for (int t = 0; t < m; ++t) on_logits(done + first + t, logits[t]);
+                profiler.restart();
+            }
+            return true;
+        });
+    }
+
+    void forward_hidden(const int* ids, int count, const std::function<void(int, const float*)>& on_hidden) {
+        check(ids, count);
+        run_batches(ids, count, [&](int done) {
+            for (int t = 0; t < n; ++t) {
+                norm(model.weights.final_norm, x[t], own[0]);
+                on_hidden(done + t, own[0]);
+            }
+            return true;
+        });
+    }
+
+    // Logits after each of up to 12 tokens, of which only the first is held then: the others are guesses, and keep()
+    // makes the next one good. All is rounded as if the tokens had come one by one, so the logits are the same to the
+    // last bit.
+    const float* try_out(const int* ids, int count) {
+        check(ids, count);
+        run_layers(ids, count, true);
+        history.resize(history.size() - usize(count - 1));
+        return compute_logits(0, count);
+    }
+    void keep(int id) {
+        history.push_back(id);
+        unread.clear();
+    }
+
+    // A local layer's ring remembers a little more than its window; going back further than that, the tokens that stay
+    // are processed again.
+    void rewind(int to) {
+        if (to < 0 || to > held())
+            fail("cannot rewind to this position", std::to_string(to), "choose 0 to " + std::to_string(held()));
+        unread.clear();
+        const bool intact = to == 0 || std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
+                                return written <= cache.slots || written - to <= cache.slots - config.sliding_window;
+                            });
+        history.resize(usize(to));
+        if (intact) return;
+        const std::vector<int> again = std::exchange(history, {});
+        written = 0;
+        run_batches(again.data(), to, [](int) { return true; });
+    }
+};
+
+// ---- a session in a file: a header, the tokens, what the caches hold of them, and a hash of all that
 
 struct StateHeader {
     char magic[8] = {'l', 'l', 'm', 's', 't', 'a', 't', 'e'};
@@ -5041,15 +4368,9 @@ inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) 
 // Of the model's shape, its norms, and the first rows of its matrices.
 inline std::uint64_t fingerprint(const Model::Impl& model) {
     const Config& c = model.config;
-    const int sizes[] = {static_cast<int>(c.architecture),
-                         static_cast<int>(model.dtype),
-                         c.vocab_size,
-                         c.num_layers,
-                         c.num_heads,
-                         c.num_kv_heads,
-                         c.head_dim,
-                         c.sliding_window,
-                         c.context_length};
+    const int architecture = static_cast<int>(c.architecture), dtype = static_cast<int>(model.dtype);
+    const int sizes[] = {architecture,   dtype,      c.vocab_size,     c.num_layers,    c.num_heads,
+                         c.num_kv_heads, c.head_dim, c.sliding_window, c.context_length};
     std::uint64_t h = hash(0, sizes, sizeof sizes);
     const auto norm = [&](const Norm& n) { h = hash(h, n.w.data(), n.w.size() * sizeof(float)); };
     const auto matrix = [&](const Matrix& m) { h = hash(h, m.data, m.group_bytes()); };
@@ -5062,29 +4383,28 @@ inline std::uint64_t fingerprint(const Model::Impl& model) {
     return h;
 }
 
-// body(memory, bytes) for all that the caches hold of positions before `held`: of a local layer what its ring would,
-// were the context the model's own. So a state fits into a session of another context.
-template <class Body>
-void each_cached(const Transformer& t, int held, const Body& body) {
+// transfer(memory, bytes) for all that the caches hold of positions before `held`, by groups of 16: of a local layer
+// what its ring would, were the context the model's own. So a state fits into a session of another context.
+template <class Transfer>
+void each_cached(const Transformer& t, int held, const Transfer& transfer) {
     for (std::size_t layer = 0; layer < t.caches.size(); ++layer) {
         const KvCache& cache = t.caches[layer];
         const int ring = KvCache::slots_for(t.config, t.config.is_local[layer], t.config.context_length);
-        const auto each = [&](auto view) {
-            for (int head = 0; head < cache.num_kv_heads; ++head)
-                for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
-                    body(view.keys(head, p % view.slots), usize(kGroup * view.head_dim) * sizeof *view.k);
-                    body(view.values(head, p % view.slots), usize(kGroup * view.pitch) * sizeof *view.v);
-                }
-        };
-        if (cache.f16) each(cache.view<std::uint16_t>());
-        else each(cache.view<float>());
+        const std::size_t value = cache.f16 ? 2 : 4;
+        const std::size_t k = usize(cache.head_dim) * value, v = usize(round_up(cache.head_dim, kGroup)) * value;
+        for (int head = 0; head < cache.num_kv_heads; ++head)
+            for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
+                const std::size_t slot = usize(head) * usize(cache.slots) + usize(p % cache.slots);
+                transfer(cache.k.as<char>() + slot * k, kGroup * k);
+                transfer(cache.v.as<char>() + slot * v, kGroup * v);
+            }
     }
 }
 
 // Under another name until it is complete.
 inline void save_state(const Transformer& t, const std::string& path) {
     const std::string part = path + ".part";
-    std::error_code error;
+    std::error_code error, ignored;
     errno = 0;
     {
         std::ofstream file(to_path(part), std::ios::binary | std::ios::trunc);
@@ -5097,66 +4417,63 @@ inline void save_state(const Transformer& t, const std::string& path) {
         header.held = t.held(), header.unread = static_cast<std::int32_t>(t.unread.size()), header.written = t.written;
         header.model = fingerprint(t.model);
         put(&header, sizeof header);
-        put(t.history.data(), t.history.size() * sizeof(int));
-        put(t.unread.data(), t.unread.size() * sizeof(int));
+        for (const std::vector<int>* ids : {&t.history, &t.unread}) put(ids->data(), ids->size() * sizeof(int));
         each_cached(t, t.held(), put);
         file.write(reinterpret_cast<const char*>(&sum), sizeof sum);
         if (!file.flush()) error = std::error_code(errno ? errno : EIO, std::generic_category());
     }
     if (!error) std::filesystem::rename(to_path(part), to_path(path), error);
     if (!error) return;
-    std::error_code ignored;
     std::filesystem::remove(to_path(part), ignored);
     fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left");
 }
 
+// Nothing of t is changed before all is known to be good: the file is gone through twice.
 inline void load_state(Transformer& t, const std::string& path) {
     const File file(path);
-    StateHeader header;
-    const StateHeader expected;
-    if (file.size() < sizeof header) fail("not a saved session", path, "name a file that save() wrote");
-    file.read(0, &header, sizeof header);
-    if (!std::equal(header.magic, header.magic + 8, expected.magic))
-        fail("not a saved session", path, "name a file that save() wrote");
-    if (header.version != expected.version)
-        fail("a saved session of version " + std::to_string(header.version), path, "save it again with this version");
-    if (header.model != fingerprint(t.model))
-        fail("the session is of another model", path, "load it with the model and dtype that it was saved from");
-    const auto damaged = [&] { fail("the saved session is damaged", path, "save it again"); };
-    if (header.held < 0 || header.written < header.held || header.written > t.config.context_length ||
-        header.unread < 0 || header.unread > 1)
-        damaged();
-    if (header.held > t.context)
-        fail("the saved session is too long", path + ": " + std::to_string(header.held) + " tokens",
-             "use a context that is larger than " + std::to_string(t.context));
+    const auto require = [&](bool good, const std::string& what, const std::string& remedy) {
+        if (!good) fail(what, path, remedy);
+    };
+    const auto intact = [&](bool good) { require(good, "the saved session is damaged", "save it again"); };
+    StateHeader header, expected;
+    header.magic[0] = 0;
+    if (file.size() >= sizeof header) file.read(0, &header, sizeof header);
+    require(std::equal(header.magic, header.magic + 8, expected.magic), "not a saved session",
+            "name a file that save() wrote");
+    require(header.version == expected.version, "a saved session of version " + std::to_string(header.version),
+            "save it again with this version");
+    require(header.model == fingerprint(t.model), "the session is of another model",
+            "load it with the model and dtype that it was saved from");
+    intact(header.held >= 0 && header.written >= header.held && header.written <= t.config.context_length &&
+           header.unread >= 0 && header.unread <= 1);
+    require(header.held <= t.context, "the saved session is too long: " + std::to_string(header.held) + " tokens",
+            "use a context that is larger than " + std::to_string(t.context));
 
-    std::vector<int> ids(usize(header.held + header.unread));
-    std::uint64_t size = sizeof header + ids.size() * sizeof(int);
-    each_cached(t, header.held, [&](const void*, std::size_t bytes) { size += bytes; });
-    if (file.size() != size + sizeof(std::uint64_t)) damaged();
-    std::uint64_t at = sizeof header, sum = hash(0, &header, sizeof header), saved_sum;
+    std::uint64_t at = sizeof header, sum = hash(0, &header, sizeof header), saved_sum = 0;
     const auto take = [&](void* to, std::size_t bytes) {
+        intact(bytes <= file.size() - at);
         file.read(std::exchange(at, at + bytes), to, bytes);
         sum = hash(sum, to, bytes);
     };
-    take(ids.data(), usize(header.held) * sizeof(int));
-    take(ids.data() + header.held, usize(header.unread) * sizeof(int));
-    // Nothing is changed before all is known to be good.
+    std::vector<int> history(usize(header.held)), unread(usize(header.unread));
+    for (std::vector<int>* ids : {&history, &unread}) {
+        take(ids->data(), ids->size() * sizeof(int));
+        for (const int id : *ids) intact(id >= 0 && id < t.config.vocab_size);
+    }
+    const std::uint64_t caches = at;
     std::vector<char> piece;
-    const std::uint64_t first = at;
     each_cached(t, header.held, [&](const void*, std::size_t bytes) {
         piece.resize(bytes);
         take(piece.data(), bytes);
     });
+    intact(file.size() - at == sizeof sum);
     file.read(at, &saved_sum, sizeof saved_sum);
-    if (sum != saved_sum) damaged();
-    for (const int id : ids)
-        if (id < 0 || id >= t.config.vocab_size) damaged();
+    intact(sum == saved_sum);
     t.rewind(0);
-    at = first;
+    at = caches;
     each_cached(t, header.held, take);
-    t.history.assign(ids.begin(), ids.begin() + header.held);
-    t.unread.assign(ids.begin() + header.held, ids.end());
+    t.history.assign(history.begin(), history.end());
+    t.unread = std::move(unread);
     t.written = header.written;
 }
 
@@ -5171,114 +4488,191 @@ Session::Session(const Model& model, int context, int threads)
 Session::~Session() = default;
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
+Session::Impl& Session::impl() const {
+    if (!impl_) detail::fail("there is no session", "an llm::Session that was moved away", "use the one it became");
+    return *impl_;
+}
 const float* Session::forward(const int* tokens, int n) {
-    const float* logits = nullptr;
-    impl_->profiler.step(n, [&] { logits = impl_->forward(tokens, n); });
-    return logits;
+    impl().profiler.step(n, [&] { impl().forward(tokens, n); });
+    return impl().logits[0];
 }
 void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
-    impl_->profiler.step(n, [&] { impl_->forward_each(tokens, n, on_logits); });
+    impl().profiler.step(n, [&] { impl().forward_each(tokens, n, on_logits); });
 }
 void Session::forward_hidden(const int* tokens, int n, const std::function<void(int i, const float*)>& on_hidden) {
-    impl_->profiler.step(n, [&] { impl_->forward_hidden(tokens, n, on_hidden); });
+    impl().profiler.step(n, [&] { impl().forward_hidden(tokens, n, on_hidden); });
 }
-const std::vector<int>& Session::tokens() const { return impl_->history; }
-int Session::position() const { return impl_->held(); }
-int Session::context() const { return impl_->context; }
-int Session::threads() const { return impl_->pool.size(); }
-const Model& Session::model() const { return impl_->owner; }
-void Session::rewind(int position) { impl_->rewind(position); }
-void Session::save(const std::string& path) const { detail::save_state(*impl_, path); }
-void Session::load(const std::string& path) { detail::load_state(*impl_, path); }
-void Session::on_timing(std::function<void(const Timing&)> report) { impl_->profiler.listen(std::move(report)); }
+const std::vector<int>& Session::tokens() const { return impl().history; }
+int Session::position() const { return impl().held(); }
+int Session::context() const { return impl().context; }
+int Session::threads() const { return impl().pool.size(); }
+const Model& Session::model() const { return impl().owner; }
+void Session::rewind(int position) { impl().rewind(position); }
+void Session::save(const std::string& path) const { detail::save_state(impl(), path); }
+void Session::load(const std::string& path) { detail::load_state(impl(), path); }
+void Session::on_timing(std::function<void(const Timing&)> report) { impl().profiler.listen(std::move(report)); }
 
 std::size_t Model::session_bytes(int context) const {
     using namespace detail;
     const Config& c = config();
     context = checked_context(c, context);
-    const std::size_t value = dtype() == DType::q8_0 ? 2 : 4;
-    std::size_t total = 0;
-    for (bool local : c.is_local)
-        total += usize(KvCache::slots_for(c, local, context)) * usize(c.num_kv_heads) *
-                 usize(c.head_dim + round_up(c.head_dim, kGroup)) * value;
-    const std::size_t batch = usize(std::min(context, kBatch));
-    const std::size_t q = usize(c.num_heads) * usize(c.head_dim);
-    const std::size_t kv = usize(c.num_kv_heads) * usize(c.head_dim);
-    const std::size_t row = 2 * usize(c.hidden_size) + 2 * q + 2 * kv + 2 * usize(c.head_dim);
-    const std::size_t inputs = (usize(c.intermediate_size) + std::max(usize(c.hidden_size), q)) *
-                               (dtype() == DType::q8_0 ? sizeof(ActivationBlock) : kBlock * sizeof(float)) / kBlock;
-    return total + batch * (row * sizeof(float) + inputs) + usize(c.vocab_size + context) * sizeof(float);
+    const int batch = std::min(context, kBatch), q = c.num_heads * c.head_dim, pitch = round_up(c.head_dim, kGroup);
+    std::size_t floats = usize(c.vocab_size + context);      // logits of a token, ids of all
+    floats += usize(batch * c.num_heads * (2 * pitch + 2));  // attention's queries and sums
+    for (const int width : scratch_widths(c)) floats += usize(batch) * usize(width);
+    const std::size_t input = Activations::row_bytes(dtype(), std::max(c.hidden_size, q)) +
+                              Activations::row_bytes(dtype(), c.intermediate_size);
+    const std::size_t cached = usize(c.num_kv_heads * (c.head_dim + pitch)) * (dtype() == DType::q8_0 ? 2 : 4);
+    std::size_t total = floats * sizeof(float) + usize(batch) * input;
+    for (const bool local : c.is_local) total += usize(KvCache::slots_for(c, local, context)) * cached;
+    return total;
 }
 
 // ==== SAMPLING AND GENERATION ========================================================================================
 //
-// From logits to a token, and from a prompt to a text. Filters work on candidates sorted by logit, best first; the
-// vocabulary may have 262144 of them, so only as many are sorted as the filters need.
+// From logits to a token, and from a prompt to a text. A token is drawn with the probability softmax(logits / T), from
+// the candidates that the filters leave: the k likeliest, of these the ones that together have probability p (nucleus
+// sampling, arXiv:1904.09751), of these the ones not much less likely than the first (min-p, arXiv:2407.01082).
+// Candidates are sorted, best first; the vocabulary may have 262144 of them, so only as many are as the filters need.
 
 namespace detail {
 
-using Candidate = std::pair<float, int>;  // logit, id
-
-// The likelier one; of equals the one with the lower id.
-inline bool better(const Candidate& a, const Candidate& b) {
-    return a.first > b.first || (a.first == b.first && a.second < b.second);
-}
+using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit the lower id is the greater candidate
 
 // The k best of n logits, sorted. One pass with a heap of k: nearly every logit fails its first comparison. A NaN is
 // none of the best.
 inline void take_best(const float* logits, int n, int k, std::vector<Candidate>& best) {
     best.clear();
-    for (int id = 0; id < k; ++id) best.emplace_back(logits[id] == logits[id] ? logits[id] : -INFINITY, id);
+    const std::greater<Candidate> better;
+    for (int id = 0; id < k; ++id) best.emplace_back(std::isnan(logits[id]) ? -INFINITY : logits[id], -id);
     if (k < n) std::make_heap(best.begin(), best.end(), better);
     for (int id = k; id < n; ++id) {
         if (!(logits[id] > best.front().first)) continue;
         std::pop_heap(best.begin(), best.end(), better);
-        best.back() = {logits[id], id};
+        best.back() = {logits[id], -id};
         std::push_heap(best.begin(), best.end(), better);
     }
     std::sort(best.begin(), best.end(), better);
 }
 
-// Keeps the fewest of the best (c is sorted) that together have at least probability p.
-inline void keep_top_p(std::vector<Candidate>& c, float p) {
-    double total = 0, sum = 0;
-    for (const Candidate& x : c) total += std::exp(static_cast<double>(x.first) - c[0].first);
-    std::size_t n = 0;
-    while (n < c.size() && sum < p * total) sum += std::exp(static_cast<double>(c[n++].first) - c[0].first);
-    c.resize(std::max<std::size_t>(n, 1));
-}
+// Text on its way to the user: held back as long as it may be part of a character or of a stop text.
+struct TextStream {
+    const std::vector<std::string>& stop;
+    const std::function<bool(std::string_view)>& on_text;
+    std::string text{};
+    bool stopped = false;  // by a stop text
 
-// Drops those that are less likely than `share` of the best (c is sorted).
-inline void drop_below(std::vector<Candidate>& c, float share) {
-    std::size_t n = 1;
-    while (n < c.size() && std::exp(c[n].first - c[0].first) >= share) ++n;
-    c.resize(n);
-}
+    // Returns false when generation is to end.
+    bool add(std::string_view bytes) {
+        text += bytes;
+        std::size_t first = std::string::npos, open = 0;  // open: bytes at the end that may be a stop text's beginning
+        for (const std::string& s : stop) {
+            if (s.empty()) continue;
+            first = std::min(first, text.find(s));
+            for (std::size_t n = std::min(s.size(), text.size()); n > open; --n)
+                if (text.compare(text.size() - n, n, s, 0, n) == 0) open = n;
+        }
+        stopped = first != std::string::npos;
+        if (stopped) text.resize(first);
+        return !stopped && emit(text.size() - open);
+    }
+    // Shows what is ready of the first `bytes`. At the end that is all but an unfinished character.
+    bool emit(std::size_t bytes) {
+        const std::string ready = text.substr(0, utf8_complete_prefix(std::string_view(text).substr(0, bytes)));
+        text.erase(0, ready.size());
+        return ready.empty() || !on_text || on_text(ready);
+    }
+};
 
-inline void check_sampling(const Sampling& s) {
-    const auto require = [](bool good, const char* name, double value, const char* range) {
-        if (!good) fail(std::string(name) + " is out of range", std::to_string(value), range);
-    };
-    require(s.temperature >= 0 && s.temperature <= 1e6f, "temperature", s.temperature,
-            "use 0 (the likeliest token) or more");
-    require(s.top_p >= 0 && s.top_p <= 1, "top_p", s.top_p, "use 0 to 1");
-    require(s.min_p >= 0 && s.min_p <= 1, "min_p", s.min_p, "use 0 to 1");
-    require(s.repeat_penalty > 0 && s.repeat_penalty <= 1e6f, "repeat_penalty", s.repeat_penalty,
-            "use a positive number, 1 for none");
-    require(s.top_k >= 0, "top_k", s.top_k, "use 0 (all tokens) or more");
-    require(s.repeat_last_n >= 0 && s.repeat_last_n <= 1 << 24, "repeat_last_n", s.repeat_last_n, "use 0 to 16777216");
-}
+// Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
+// follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
+// arXiv:2211.17192). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena 2023).
+// With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c: r is
+// learnt for each length of the copy, c is measured.
+class Lookup {
+  public:
+    Lookup(Transformer& transformer, int most) : transformer_(transformer), most_(std::min(most, kTile - 1)) {
+        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
+    }
+    int guessed = 0, right = 0;
+
+    // The logits after `id`.
+    const float* append(int id) {
+        if (next_ < guesses_.size()) {
+            const bool is_right = guesses_[next_++] == id;
+            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
+            if (is_right) {
+                ++right;
+                transformer_.keep(id);
+                return logits_ += transformer_.config.vocab_size;
+            }
+        }
+        guess(id);
+        guessed += static_cast<int>(guesses_.size());
+        const std::vector<int> ids = joined({{id}, guesses_});
+        const auto start = Clock::now();
+        const int n = static_cast<int>(ids.size());
+        transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
+        const double seconds = seconds_since(start);
+        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
+        else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
+        return logits_;
+    }
+
+  private:
+    static constexpr int kLongest = 8;  // tokens of a copy that are compared
+    static double first_rate(int copied) { return copied / (copied + 2.0); }
+
+    void guess(int id) {
+        guesses_.clear();
+        next_ = 0;
+        if (most_ <= 0) return;
+        const std::vector<int> text = joined({transformer_.history, {id}});
+        const std::size_t n = text.size(), most = usize(std::min(most_, transformer_.context - static_cast<int>(n)));
+        std::size_t from = 0;  // what followed the copy
+        copied_ = 0;
+        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
+            const auto last = text.rbegin(), copy = text.rend() - static_cast<std::ptrdiff_t>(end);
+            const auto compared = static_cast<std::ptrdiff_t>(std::min<std::size_t>(kLongest, end));
+            const int same = static_cast<int>(std::mismatch(copy, copy + compared, last).first - copy);
+            if (same > copied_) copied_ = same, from = end;
+        }
+        double& rate = rates_[usize(copied_)];
+        for (double all = rate; all > cost_ && guesses_.size() < most; all *= rate) {
+            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
+            guesses_.push_back(at < n ? text[at] : guesses_[at - n]);
+        }
+        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
+    }
+
+    Transformer& transformer_;
+    int most_;
+    std::vector<int> guesses_;
+    std::size_t next_ = 0;                    // of the guesses
+    int copied_ = 0;                          // tokens before them that are the same as before
+    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
+    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
+    const float* logits_ = nullptr;
+};
 
 }  // namespace detail
 
-Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) { detail::check_sampling(options); }
+Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) {
+    const auto check = [](const char* name, double value, double least, double most, const char* remedy) {
+        if (!(value >= least && value <= most))
+            detail::fail(std::string(name) + " is out of range", std::to_string(value), remedy);
+    };
+    check("temperature", options.temperature, 0, 1e6, "use 0 (the likeliest token) or more");
+    check("top_p", options.top_p, 0, 1, "use 0 to 1");
+    check("min_p", options.min_p, 0, 1, "use 0 to 1");
+    check("repeat_penalty", options.repeat_penalty, 1e-45, 1e6, "use a positive number, 1 for none");
+    check("top_k", options.top_k, 0, INT_MAX, "use 0 (all tokens) or more");
+    check("repeat_last_n", options.repeat_last_n, 0, 1 << 24, "use 0 to 16777216");
+}
 
 void Sampler::accept(int id) {
-    const auto most = detail::usize(options_.repeat_last_n);
-    if (most == 0) return;
-    if (recent_.size() < most) recent_.push_back(id);
-    else recent_[accepted_ % most] = id;
-    ++accepted_;
+    recent_.push_back(id);
+    if (recent_.size() > detail::usize(options_.repeat_last_n)) recent_.pop_front();
 }
 
 int Sampler::sample(const float* logits, int n) {
@@ -5293,172 +4687,51 @@ int Sampler::sample(const float* logits, int n) {
         }
         logits = penalized_.data();
     }
+    std::vector<Candidate>& c = candidates_;
     const int k = options_.temperature == 0 ? 1 : options_.top_k ? std::min(options_.top_k, n) : n;
-    take_best(logits, n, k, candidates_);
-    if (k == 1) return candidates_[0].second;
-    if (!std::isfinite(candidates_[0].first)) return candidates_[0].second;  // nothing to weigh
-    if (options_.top_p < 1) keep_top_p(candidates_, options_.top_p);
-    if (options_.min_p > 0) drop_below(candidates_, options_.min_p);
+    take_best(logits, n, k, c);
+    const float best = c[0].first;
+    if (k == 1 || !std::isfinite(best)) return -c[0].second;
 
-    const auto weight = [&](const Candidate& c) {
-        return std::exp((static_cast<double>(c.first) - candidates_[0].first) / options_.temperature);
+    const auto weight = [&](const Candidate& x, float temperature) {  // relative to the best's
+        return std::exp((static_cast<double>(x.first) - best) / temperature);
     };
-    double total = 0;
-    for (const Candidate& c : candidates_) total += weight(c);
-    double left = next_uniform(state_) * total;
-    for (const Candidate& c : candidates_)
-        if ((left -= weight(c)) < 0) return c.second;
-    return candidates_[0].second;  // rounding left a crumb
+    const auto total = [&](float temperature) {
+        return std::accumulate(c.begin(), c.end(), 0.0,
+                               [&](double sum, auto& x) { return sum + weight(x, temperature); });
+    };
+    if (options_.top_p < 1) {
+        const double enough = options_.top_p * total(1);
+        std::size_t kept = 0;
+        for (double sum = 0; kept < c.size() && sum < enough; ++kept) sum += weight(c[kept], 1);
+        c.resize(std::max<std::size_t>(kept, 1));
+    }
+    const auto likely = [&](const Candidate& x) { return std::exp(x.first - best) >= options_.min_p; };
+    c.erase(std::partition_point(c.begin(), c.end(), likely), c.end());
+    double left = next_uniform(state_) * total(options_.temperature);
+    for (const Candidate& x : c)
+        if ((left -= weight(x, options_.temperature)) < 0) return -x.second;
+    return -c[0].second;  // rounding left a crumb
 }
-
-namespace detail {
-
-// Text on its way to the user: held back as long as it may be part of a character or of a stop text.
-class TextStream {
-  public:
-    TextStream(const std::vector<std::string>& stop, const std::function<bool(std::string_view)>& on_text)
-        : stop_(stop), on_text_(on_text) {}
-
-    // Returns false when generation is to end.
-    bool add(std::string_view bytes) {
-        text_ += bytes;
-        std::size_t first = std::string::npos;
-        for (const std::string& s : stop_)
-            if (!s.empty()) first = std::min(first, text_.find(s));
-        stopped_ = first != std::string::npos;
-        if (stopped_) {
-            text_.resize(first);
-            return false;
-        }
-        return emit(text_.size() - longest_open_stop());
-    }
-    // The rest, without an unfinished character.
-    void finish() { emit(text_.size()); }
-    bool stopped() const { return stopped_; }  // by a stop text
-
-  private:
-    // How many bytes at the end could be the beginning of a stop text.
-    std::size_t longest_open_stop() const {
-        std::size_t longest = 0;
-        for (const std::string& s : stop_)
-            for (std::size_t n = std::min(s.size(), text_.size()); n > longest; --n)
-                if (text_.compare(text_.size() - n, n, s, 0, n) == 0) longest = n;
-        return longest;
-    }
-    bool emit(std::size_t bytes) {
-        bytes = utf8_complete_prefix(std::string_view(text_).substr(0, bytes));
-        if (bytes == 0) return true;
-        const std::string ready = text_.substr(0, bytes);
-        text_.erase(0, bytes);
-        return !on_text_ || on_text_(ready);
-    }
-    const std::vector<std::string>& stop_;
-    const std::function<bool(std::string_view)>& on_text_;
-    std::string text_;
-    bool stopped_ = false;
-};
-
-// Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
-// follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
-// Leviathan et al. 2023). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena
-// 2023). With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c:
-// r is learnt for each length of the copy, c is measured.
-class Lookup {
-  public:
-    Lookup(Transformer& transformer, int most)
-        : transformer_(transformer), most_(std::min(most, kTile - 1)), text_(transformer.history) {
-        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
-    }
-    int guessed = 0, right = 0;
-
-    // The logits after `id`.
-    const float* append(int id) {
-        text_.push_back(id);
-        if (next_ < guesses_.size()) {
-            const bool is_right = guesses_[next_++] == id;
-            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
-            if (is_right) {
-                ++right;
-                transformer_.keep(id);
-                return logits_ += transformer_.config.vocab_size;
-            }
-        }
-        guess(transformer_.context - transformer_.held() - 1);
-        guessed += static_cast<int>(guesses_.size());
-        std::vector<int> ids = {id};
-        ids.insert(ids.end(), guesses_.begin(), guesses_.end());
-        const auto start = std::chrono::steady_clock::now();
-        const int n = static_cast<int>(ids.size());
-        transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
-        measure(seconds_since(start));
-        return logits_;
-    }
-
-  private:
-    static constexpr int kLongest = 8;  // tokens of a copy that are compared
-    static double first_rate(int copied) { return copied / (copied + 2.0); }
-
-    void guess(int room) {
-        guesses_.clear();
-        next_ = 0;
-        if (most_ <= 0) return;
-        const std::size_t n = text_.size();
-        std::size_t from = 0;  // what followed the copy
-        copied_ = 0;
-        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
-            int same = 0;
-            while (same < kLongest && usize(same) < end && text_[end - 1 - usize(same)] == text_[n - 1 - usize(same)])
-                ++same;
-            if (same > copied_) copied_ = same, from = end;
-        }
-        double& rate = rates_[usize(copied_)];
-        for (double all = rate; all > cost_ && static_cast<int>(guesses_.size()) < std::min(most_, room); all *= rate) {
-            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
-            guesses_.push_back(at < n ? text_[at] : guesses_[at - n]);
-        }
-        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
-    }
-    void measure(double seconds) {
-        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
-        else if (single_ > 0) {
-            const double extra = (seconds / single_ - 1) / static_cast<double>(guesses_.size());
-            cost_ += 0.1 * (std::max(0.01, std::min(extra, 1.0)) - cost_);
-        }
-    }
-
-    Transformer& transformer_;
-    int most_;
-    std::vector<int> text_, guesses_;
-    std::size_t next_ = 0;                    // of the guesses
-    int copied_ = 0;                          // tokens before them that are the same as before
-    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
-    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
-    const float* logits_ = nullptr;
-};
-
-}  // namespace detail
 
 Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
                const std::function<bool(std::string_view text)>& on_text) {
-    using Clock = std::chrono::steady_clock;
+    using namespace detail;
+    if (options.max_tokens < -1)
+        fail("max_tokens is out of range", std::to_string(options.max_tokens), "use -1 (fill the context) or more");
+    if (options.lookup < 0) fail("lookup is out of range", std::to_string(options.lookup), "use 0 to 11");
     const Tokenizer& tokenizer = session.model().tokenizer();
     const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
-    if (options.max_tokens < -1)
-        detail::fail("max_tokens is out of range", std::to_string(options.max_tokens),
-                     "use -1 (until the context is full) or more");
-    if (options.lookup < 0) detail::fail("lookup is out of range", std::to_string(options.lookup), "use 0 to 11");
+    Transformer& transformer = session.impl();
     Sampler sampler(options.sampling);
-    detail::TextStream stream(options.stop, on_text);
-    detail::Transformer& transformer = *session.impl_;
+    TextStream stream{options.stop, on_text};
 
-    std::vector<int> ids = transformer.unread;
-    ids.insert(ids.end(), prompt.begin(), prompt.end());
+    std::vector<int> ids = joined({transformer.unread, prompt});
     if (ids.empty() && session.position() > 0) {  // nothing new: the last token is read again
         ids.push_back(session.tokens().back());
         session.rewind(session.position() - 1);
     }
-    for (const int id : session.tokens()) sampler.accept(id);
-    for (const int id : ids) sampler.accept(id);
+    for (const int id : joined({session.tokens(), ids})) sampler.accept(id);
 
     Stats stats;
     auto start = Clock::now();
@@ -5466,28 +4739,28 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     const float* logits = nullptr;
     transformer.profiler.step(n, [&] { logits = transformer.forward(ids.data(), n, options.on_prompt); });
     stats.prompt_tokens = session.position() - before;
-    stats.prompt_s = detail::seconds_since(start);
+    stats.prompt_s = seconds_since(start);
 
     start = Clock::now();
-    detail::Lookup lookup(transformer, options.lookup);
-    while (logits && (options.max_tokens == -1 || stats.generated < options.max_tokens)) {
+    Lookup lookup(transformer, options.lookup);
+    while (logits && stats.generated != options.max_tokens) {
         transformer.profiler.restart();
         const int id = [&] {
-            const detail::Timed span(transformer.profiler, {{"sampling", "sample"}}, -1, 1);
+            const Timed span(transformer.profiler, {{"sampling", "sample"}}, -1, 1);
             return sampler.sample(logits, vocab);
         }();
         if (!options.ignore_end && tokenizer.is_end(id)) break;
         sampler.accept(id);
         ++stats.generated;
         transformer.unread = {id};
-        if (!stream.add(tokenizer.piece(id))) break;
-        if (stats.generated == options.max_tokens || session.position() == session.context()) break;
+        const bool goes_on = stream.add(tokenizer.piece(id)) && session.position() < session.context();
+        if (!goes_on || stats.generated == options.max_tokens) break;
         logits = lookup.append(id);
     }
-    stream.finish();
-    stats.stopped = stream.stopped();
+    stream.emit(std::string::npos);
+    stats.stopped = stream.stopped;
     stats.guessed = lookup.guessed, stats.guessed_right = lookup.right;
-    stats.generate_s = detail::seconds_since(start);
+    stats.generate_s = seconds_since(start);
     return stats;
 }
 
@@ -5505,66 +4778,49 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
 //
 // What people say is never parsed for such tokens.
 Chat::Chat(Session& session, const std::string& system, Template style) : session_(session) {
+    using namespace detail;
     const Tokenizer& tokenizer = session.model().tokenizer();
     const int turn = tokenizer.find("<start_of_turn>"), end = tokenizer.find("<end_of_turn>");
     if (style == Template::gemma && (turn < 0 || end < 0))
-        detail::fail("the vocabulary has no turn tokens", "Chat", "use the plain template");
+        fail("the vocabulary has no turn tokens", "Chat", "use the plain template");
     plain_ = style == Template::plain || (style == Template::automatic && !tokenizer.has_turns());
     const auto text = [&](const std::string& words) { return tokenizer.encode(words, false, false); };
     std::vector<int> user;  // what his words come after
-    if (plain_) between_ = text("\n\n");
-    else {
-        user = detail::joined({{turn}, text("user\n")});
-        between_ = detail::joined({{end}, text("\n"), user});
-        after_ = detail::joined({{end}, text("\n"), {turn}, text("model\n")});
+    if (!plain_) {
+        user = joined({{turn}, text("user\n")});
+        after_ = joined({{end}, text("\n"), {turn}, text("model\n")});
     }
-    head_ = detail::joined({tokenizer.encode("", true), user, text(system.empty() ? "" : system + "\n\n")});
+    between_ = plain_ ? text("\n\n") : joined({{end}, text("\n"), user});
+    head_ = joined({tokenizer.encode("", true), user, text(system.empty() ? "" : system + "\n\n")});
 
-    text_ = detail::joined({session.tokens(), session.impl_->unread});
-    for (auto at = text_.begin(); !plain_; at += static_cast<std::ptrdiff_t>(user.size())) {
-        at = std::search(at, text_.end(), user.begin(), user.end());
-        if (at == text_.end()) break;
-        starts_.push_back(detail::usize(at - text_.begin()) + user.size());
+    const std::vector<int> held = joined({session.tokens(), session.impl().unread});
+    auto from = held.begin();
+    while (!plain_) {
+        auto to = std::search(from, held.end(), user.begin(), user.end());
+        if (to == held.end()) break;
+        to += static_cast<std::ptrdiff_t>(user.size());
+        text_.emplace_back(std::exchange(from, to), to);
     }
-    if (starts_.empty() && !text_.empty()) starts_ = {0};
-}
-
-// Drops the oldest turns if `wanted` more tokens do not fit, and then as many as leave half of the context.
-void Chat::make_room(std::size_t wanted) {
-    const std::size_t context = detail::usize(session_.context());
-    if (text_.size() + wanted <= context) return;
-    std::size_t drop = 1;
-    const auto left = [&] { return head_.size() + text_.size() - starts_[drop]; };
-    while (drop < starts_.size() && (left() > context / 2 || left() + wanted > context)) ++drop;
-    drop = std::min(drop, starts_.size());
-    dropped_ += static_cast<int>(drop);
-    const std::size_t first = drop < starts_.size() ? starts_[drop] : text_.size();
-    starts_.erase(starts_.begin(), starts_.begin() + static_cast<std::ptrdiff_t>(drop));
-    for (std::size_t& start : starts_) start = start - first + head_.size();
-    text_.erase(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(first));
-    if (!text_.empty()) text_.insert(text_.begin(), head_.begin(), head_.end());
+    if (text_.empty()) text_.push_back(held.empty() ? head_ : std::vector<int>());
+    if (!held.empty()) text_.push_back(joined({{from, held.end()}, between_}));
 }
 
 Stats Chat::say(std::string_view words, const GenerateOptions& options,
                 const std::function<bool(std::string_view text)>& on_text) {
-    const int context = session_.context();
+    using namespace detail;
     if (!plain_) {
         words.remove_prefix(std::min(words.find_first_not_of(" \t\r\n"), words.size()));
         words = words.substr(0, words.find_last_not_of(" \t\r\n") + 1);
     }
-    const std::vector<int> said = detail::joined({session_.model().tokenizer().encode(words, false, false), after_});
-    const std::size_t opening = std::max(head_.size(), between_.size());
-    if (opening + said.size() >= detail::usize(context))
-        detail::fail("the text is too long for the context",
-                     std::to_string(said.size()) + " tokens, context of " + std::to_string(context),
-                     "shorten it or use a larger context");
-    const int answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
-    make_room(opening + said.size() + detail::usize(std::min(answer, context / 4)));
+    const std::vector<int> said = joined({session_.model().tokenizer().encode(words, false, false), after_});
+    const int context = session_.context(), answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
+    if (head_.size() + said.size() >= usize(context))
+        fail("the text is too long for the context",
+             std::to_string(said.size()) + " tokens, context of " + std::to_string(context),
+             "shorten it or use a larger context");
+    make_room(said.size() + usize(std::min(answer, context / 4)));
 
-    std::vector<int> all = detail::joined({text_, text_.empty() ? head_ : stopped_ ? std::vector<int>() : between_});
-    const std::size_t start = all.size();
-    all = detail::joined({all, said});
-    const std::vector<int>& held = session_.tokens();
+    const std::vector<int> before = joined(text_), all = joined({before, said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
     session_.rewind(static_cast<int>(known));
     bool ended = false;
@@ -5573,12 +4829,23 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options,
         ended = options.on_prompt && !options.on_prompt(done, total);
         return !ended;
     };
-    const Stats stats = generate(session_, std::vector<int>(all.begin() + known, all.end()), asked, on_text);
+    const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
     if (ended) return stats;
-    starts_.push_back(start);
-    text_ = detail::joined({session_.tokens(), session_.impl_->unread});
-    stopped_ = plain_ && stats.stopped;
+    std::vector<int> turn = joined({session_.tokens(), session_.impl().unread});
+    turn.erase(turn.begin(), turn.begin() + static_cast<std::ptrdiff_t>(before.size()));
+    if (!(plain_ && stats.stopped)) turn = joined({turn, between_});  // a stop text ends it as well
+    text_.push_back(std::move(turn));
     return stats;
+}
+
+// Drops the oldest turns if `wanted` more tokens do not fit, and then as many as leave half of the context.
+void Chat::make_room(std::size_t wanted) {
+    const std::size_t context = detail::usize(session_.context());
+    const auto size = [&] { return detail::joined(text_).size(); };
+    if (size() + wanted <= context) return;
+    text_[0] = head_;
+    for (; text_.size() > 1 && (size() > context / 2 || size() + wanted > context); ++dropped_)
+        text_.erase(text_.begin() + 1);
 }
 
 LLM_END
