@@ -582,7 +582,11 @@ class Json {
 
     using Value = std::variant<std::monostate, bool, double, std::string_view, Array, Object>;
     Json() = default;  // null
-    Json(Value value, const std::string& document) : value_(std::move(value)), document_(&document) {}
+
+    // T is one of Value's types.
+    template <class T>
+    Json(T value, const std::string& document)
+        : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
 
     // For what may be there: a member or else null; what a value says, or else, if it is of another type, nothing.
     const Json& operator[](std::string_view key) const {
