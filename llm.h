@@ -1084,12 +1084,6 @@ struct FlushToZero {
 #endif
 };
 
-inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
-    std::vector<int> all;
-    for (const std::vector<int>& part : parts) all.insert(all.end(), part.begin(), part.end());
-    return all;
-}
-
 using Clock = std::chrono::steady_clock;
 inline double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
@@ -1511,6 +1505,7 @@ LLM_END
 #endif
 #endif
 #endif
+#undef LLM_KERNELS
 #endif  // LLM_IMPLEMENTATION_INCLUDED
 #endif  // LLM_IMPLEMENTATION
 
@@ -3678,6 +3673,7 @@ const Config& Model::config() const { return impl().config; }
 const Tokenizer& Model::tokenizer() const { return impl().tokenizer; }
 const ModelInfo& Model::info() const { return impl().info; }
 DType Model::dtype() const { return impl().dtype; }
+
 namespace detail {
 
 // ==== ATTENTION ======================================================================================================
@@ -3809,6 +3805,11 @@ class Attention {
           head_dim_(c.head_dim),
           dims_(round_up(c.head_dim, kGroup)) {}
 
+    // Scratch of one query: out, max, sum and the query itself.
+    static std::size_t row_floats(int head_dim) {
+        return usize(round_up(head_dim, kGroup) + 2 + round_up(head_dim, kSpan));
+    }
+
     // out [tokens, num_heads * head_dim]
     void run(const KvCache& cache, const AttentionInput& in, float* out) {
         const int tiles = (in.tokens * group_ - 1) / kTile + 1;
@@ -3840,7 +3841,7 @@ class Attention {
 
   private:
     // An item's part of the scratch: a QueryTile's arrays.
-    std::size_t part_floats() const { return usize(kTile) * usize(dims_ + 2 + round_up(head_dim_, kSpan)); }
+    std::size_t part_floats() const { return usize(kTile) * row_floats(head_dim_); }
     float* part(int item) { return parts_.data() + usize(item) * part_floats(); }
 
     QueryTile start_tile(const AttentionInput& in, int head, int tile, float* part, Laps& laps) const {
@@ -3899,12 +3900,12 @@ class Attention {
 struct Profiler {
     ThreadPool& pool;
     std::function<void(const Timing&)> report{};
-    std::vector<Timing> done{};                    // not yet reported
-    std::chrono::steady_clock::time_point last{};  // the end of the operation before
+    std::vector<Timing> done{};  // not yet reported
+    Clock::time_point last{};    // the end of the operation before
 
     // What has passed since the last operation is nobody's.
     void restart() {
-        if (report) last = std::chrono::steady_clock::now();
+        if (report) last = Clock::now();
     }
     void listen(std::function<void(const Timing&)> to) {
         pool.timed = static_cast<bool>(to);
@@ -3948,12 +3949,12 @@ class Timed {
     ~Timed() {
         const std::size_t count = profiler_.done.size() - first_;
         if (count == 0) return;
-        const auto start = std::exchange(profiler_.last, std::chrono::steady_clock::now());
+        const auto start = std::exchange(profiler_.last, Clock::now());
         const double seconds = std::chrono::duration<double>(profiler_.last - start).count();
         const double waited = profiler_.pool.waited - waited_;
         std::array<double, 4> ticks{1e-9, 0, 0, 0};  // a single stage has all
         for (Laps& laps : profiler_.pool.laps) {
-            for (std::size_t s = 0; s < count; ++s) ticks[s] += static_cast<double>(laps.ticks[s]);
+            for (std::size_t s = 0; s < count; ++s) ticks[s] += laps.ticks[s];
             laps = {};
         }
         const double total = std::accumulate(ticks.begin(), ticks.end(), 0.0);
@@ -4399,14 +4400,13 @@ void each_cached(const Transformer& t, int held, const Transfer& transfer) {
     for (std::size_t layer = 0; layer < t.caches.size(); ++layer) {
         const KvCache& cache = t.caches[layer];
         const int ring = KvCache::slots_for(t.config, t.config.is_local[layer], t.config.context_length);
-        const std::size_t value = cache.f16 ? 2 : 4;
-        const std::size_t k = usize(cache.head_dim) * value, v = usize(round_up(cache.head_dim, kGroup)) * value;
-        for (int head = 0; head < cache.num_kv_heads; ++head)
-            for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
-                const std::size_t slot = usize(head) * usize(cache.slots) + usize(p % cache.slots);
-                transfer(cache.k.as<char>() + slot * k, kGroup * k);
-                transfer(cache.v.as<char>() + slot * v, kGroup * v);
-            }
+        cache.visit([&](const auto& view) {
+            for (int head = 0; head < cache.num_kv_heads; ++head)
+                for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
+                    transfer(view.keys(head, p % view.slots), usize(kGroup * view.head_dim) * sizeof *view.k);
+                    transfer(view.values(head, p % view.slots), usize(kGroup * view.pitch) * sizeof *view.v);
+                }
+        });
     }
 }
 
@@ -4526,8 +4526,8 @@ std::size_t Model::session_bytes(int context) const {
     const Config& c = config();
     context = checked_context(c, context);
     const int batch = std::min(context, kBatch), q = c.num_heads * c.head_dim, pitch = round_up(c.head_dim, kGroup);
-    std::size_t floats = usize(c.vocab_size + context);      // logits of a token, ids of all
-    floats += usize(batch * c.num_heads * (2 * pitch + 2));  // attention's queries and sums
+    std::size_t floats = usize(c.vocab_size + context);  // logits of a token, ids of all
+    floats += usize(batch * c.num_heads) * Attention::row_floats(c.head_dim);
     for (const int width : scratch_widths(c)) floats += usize(batch) * usize(width);
     const std::size_t input = Activations::row_bytes(dtype(), std::max(c.hidden_size, q)) +
                               Activations::row_bytes(dtype(), c.intermediate_size);
@@ -4545,6 +4545,12 @@ std::size_t Model::session_bytes(int context) const {
 // Candidates are sorted, best first; the vocabulary may have 262144 of them, so only as many are as the filters need.
 
 namespace detail {
+
+inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
+    std::vector<int> all;
+    for (const std::vector<int>& part : parts) all.insert(all.end(), part.begin(), part.end());
+    return all;
+}
 
 using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit the lower id is the greater candidate
 
@@ -4636,7 +4642,8 @@ class Lookup {
         guesses_.clear();
         next_ = 0;
         if (most_ <= 0) return;
-        const std::vector<int> text = joined({transformer_.history, {id}});
+        std::vector<int> text = transformer_.history;
+        text.push_back(id);
         const std::size_t n = text.size(), most = usize(std::min(most_, transformer_.context - static_cast<int>(n)));
         std::size_t from = 0;  // what followed the copy
         copied_ = 0;
