@@ -85,8 +85,7 @@ std::vector<int> numbers(const Options& o, const std::string& option, int lowest
     throw llm::Error(option + ": '" + o.at(option) + "' is not a list of whole numbers from " + std::to_string(lowest));
 }
 
-template <class... Values>
-std::string format(const char* pattern, Values... values) {
+template <class... Values> std::string format(const char* pattern, Values... values) {
     std::string text(usize(std::snprintf(nullptr, 0, pattern, values...)), '\0');
     std::snprintf(text.data(), text.size() + 1, pattern, values...);
     return text;
@@ -286,8 +285,7 @@ class Output {
     class Fields {
       public:
         explicit Fields(bool json) : json_(json) { values_ << std::fixed; }
-        template <class Value>
-        void add(const std::string& name, const Value& value) {
+        template <class Value> void add(const std::string& name, const Value& value) {
             names_ += (names_.empty() ? "" : ",") + name;
             values_ << (comma_ ? "," : "") << (json_ ? "\n    \"" + name + "\": " : "") << value;
             comma_ = true;
@@ -581,8 +579,7 @@ class Machine {
 
   private:
     // Per second, of runs that take a third of a second together.
-    template <class Body>
-    static Samples rates(double amount, const Body& body) {
+    template <class Body> static Samples rates(double amount, const Body& body) {
         body();
         Samples results;
         for (const auto start = Clock::now();

@@ -204,10 +204,7 @@ inline std::vector<Weight> weights_of(const Shape& s, bool gguf) {
     return all;
 }
 
-template <class T>
-std::string raw(T value) {
-    return {reinterpret_cast<const char*>(&value), sizeof value};
-}
+template <class T> std::string raw(T value) { return {reinterpret_cast<const char*>(&value), sizeof value}; }
 
 // n values of this type, ordinary ones: around zero, and not far from it.
 inline std::string random_values(TensorType type, std::uint64_t n, std::uint64_t& state) {
@@ -395,8 +392,7 @@ struct Target {
 };
 
 // One file of a directory is what came in, its neighbours are good; of both families.
-template <bool Gemma>
-void run_in_directory(const fs::path& models, const std::string& file, const std::string& bytes) {
+template <bool Gemma> void run_in_directory(const fs::path& models, const std::string& file, const std::string& bytes) {
     static const Scratch scratch;
     static const Files files = directory_of(models, Gemma);
     static const bool written = [] {

@@ -395,8 +395,7 @@ inline std::string shown(std::string_view name) {
 #error "llm.h reads model files as they are, and they are little-endian"
 #endif
 // A value at an address that need not be aligned.
-template <class T>
-T load(const void* p) {
+template <class T> T load(const void* p) {
     T value;
     std::memcpy(&value, p, sizeof value);
     return value;
@@ -584,8 +583,7 @@ class Json {
     Json() = default;  // null
 
     // T is one of Value's types.
-    template <class T>
-    Json(T value, const std::string& document)
+    template <class T> Json(T value, const std::string& document)
         : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
 
     // For what may be there: a member or else null; what a value says, or else, if it is of another type, nothing.
@@ -602,8 +600,7 @@ class Json {
     }
 
   private:
-    template <class T>
-    const T& as(const char* expected) const {
+    template <class T> const T& as(const char* expected) const {
         if (const T* value = std::get_if<T>(&value_)) return *value;
         wrong(expected);
     }
@@ -663,8 +660,7 @@ class JsonParser {
         return true;
     }
 
-    template <class List>
-    List list(char close, int level) {
+    template <class List> List list(char close, int level) {
         List items;
         ++at_;
         bool more = peek() != close;
@@ -888,8 +884,7 @@ void packed_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n
 
 // Integers of `Bits` bits in a block, from byte `At` on: of each `Run` bytes the lowest bits hold the first `Run`
 // integers, the bits above them the next ones, and so on. [i] is the integer i after the v-th.
-template <int At, int Bits, int Run = 32>
-struct Packed {
+template <int At, int Bits, int Run = 32> struct Packed {
     static constexpr int kBits = Bits, kOfRun = Run * 8 / (Bits ? Bits : 1);
     Packed(const std::uint8_t* block, int v)
         : bytes(block + At + v / kOfRun * Run + v % Run), shift(v % kOfRun / Run * Bits) {}
@@ -961,8 +956,7 @@ inline const TypeTraits& traits(TensorType type) {
     return kTable[static_cast<std::size_t>(type)];
 }
 
-template <class Matches>
-TensorType find_type(const Matches& matches) {
+template <class Matches> TensorType find_type(const Matches& matches) {
     int t = 0;
     while (t < static_cast<int>(TensorType::other) && !matches(traits(static_cast<TensorType>(t)))) ++t;
     return static_cast<TensorType>(t);
@@ -980,10 +974,7 @@ TensorType find_type(const Matches& matches) {
 // system has not scheduled (fewer cores than threads, a busy neighbour) is not missed, its share is done by the others.
 
 // A size or an index that was made sure to be no negative number.
-template <class Int>
-constexpr std::size_t usize(Int n) {
-    return static_cast<std::size_t>(n);
-}
+template <class Int> constexpr std::size_t usize(Int n) { return static_cast<std::size_t>(n); }
 
 // Zeroed memory, in huge pages where it is large. Copies share it.
 class Buffer {
@@ -1008,10 +999,7 @@ class Buffer {
 #endif
     }
     std::size_t bytes() const { return bytes_; }
-    template <class T>
-    T* as() const {
-        return static_cast<T*>(data_);
-    }
+    template <class T> T* as() const { return static_cast<T*>(data_); }
 
   private:
     static constexpr std::size_t kHugePage = std::size_t{2} << 20;
@@ -1153,8 +1141,7 @@ class ThreadPool {
 
     // Calls body(begin, end, thread) for ranges of at most `grain` items that cover 0 .. count-1 once, and returns when
     // all are done. An exception of a body is thrown here, once no thread is inside any more.
-    template <class Body>
-    void for_ranges(int count, int grain, const Body& body) {
+    template <class Body> void for_ranges(int count, int grain, const Body& body) {
         grain = std::max(1, grain);
         const FlushToZero no_denormals;
         if (size() == 1 || count <= grain) {
@@ -1172,8 +1159,7 @@ class ThreadPool {
     }
 
     // Calls body(i) for each of 0 .. count-1.
-    template <class Body>
-    void for_each(int count, const Body& body) {
+    template <class Body> void for_each(int count, const Body& body) {
         for_ranges(count, 1, [&](int i, int, int) { body(i); });
     }
 
@@ -1310,8 +1296,7 @@ struct WeightBlock {
 static_assert(sizeof(ActivationBlock) == 40 && sizeof(WeightBlock) == 544, "the kernels count on these sizes");
 
 // Groups of float rows: column c of group g is 16 values, F32 or F16, at w + g * next + c * pitch.
-template <class Weight>
-struct FloatRows {
+template <class Weight> struct FloatRows {
     const Weight* w;
     int columns;
     std::size_t pitch, next;
@@ -1698,8 +1683,7 @@ struct ProductQ8 {
     float* y;
     std::size_t stride;
 
-    template <int M, int V>
-    LLM_TARGET void tile(int first, int row) const {
+    template <int M, int V> LLM_TARGET void tile(int first, int row) const {
         const int lane = row % kGroup;
         const WeightBlock* w[V];
         Floats total[M][V];
@@ -1740,8 +1724,7 @@ struct ProductQ8 {
     }
 };
 
-template <class Weight>
-struct ProductFloat {
+template <class Weight> struct ProductFloat {
     FloatRows<Weight> weights;
     int groups;
     const float* x;
@@ -1750,8 +1733,7 @@ struct ProductFloat {
     std::size_t stride;
     bool add_to_y;
 
-    template <int M, int V>
-    LLM_TARGET void tile(int first, int row) const {
+    template <int M, int V> LLM_TARGET void tile(int first, int row) const {
         const Weight* w[V];
         Floats total[M][V];
         float* out = y + usize(first) * stride + row;
@@ -1794,8 +1776,7 @@ LLM_TARGET inline void cover_tokens(const Product& product, int first, int left,
 }
 
 // Covers all tokens and rows, V vectors of rows at a time, and a last group of 16 rows alone.
-template <int M, int V, class Product>
-LLM_TARGET inline void cover(const Product& product) {
+template <int M, int V, class Product> LLM_TARGET inline void cover(const Product& product) {
     const int rows = product.groups * kGroup;
     int row = 0;
     for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<M, V>(product, 0, product.m, row);
@@ -1808,9 +1789,8 @@ LLM_TARGET inline void product_q8(const WeightBlock* w, int groups, int blocks, 
     m == 1 ? cover<1, kGroup / kLanes>(product) : cover<kQ8Tokens, kQ8Vectors>(product);  // 1: in one stream
 }
 
-template <class Weight>
-LLM_TARGET void product(const FloatRows<Weight>& w, int groups, const float* x, int m, float* y, std::size_t stride,
-                        bool add_to_y) {
+template <class Weight> LLM_TARGET void product(const FloatRows<Weight>& w, int groups, const float* x, int m, float* y,
+                                                std::size_t stride, bool add_to_y) {
     const ProductFloat<Weight> product{w, groups, x, m, y, stride, add_to_y};
     m == 1 ? cover<1, 4 * kGroup / kLanes>(product) : cover<kFloatTokens, kFloatVectors>(product);  // 1: four sums
 }
@@ -2020,10 +2000,7 @@ struct Matrix {
         return dtype == DType::q8_0 ? usize(blocks()) * sizeof(WeightBlock) : usize(cols) * kGroup * sizeof(float);
     }
     std::size_t bytes() const { return group_bytes() * usize(groups()); }
-    template <class T>
-    T* group(int g) const {
-        return reinterpret_cast<T*>(data + usize(g) * group_bytes());
-    }
+    template <class T> T* group(int g) const { return reinterpret_cast<T*>(data + usize(g) * group_bytes()); }
     // One row as F32: how an embedding is looked up.
     void row(int r, float* out) const {
         const int lane = r % kGroup;
@@ -2056,8 +2033,7 @@ class Activations {
     int tile_size(int first) const { return std::min(kTile, tokens_ - first); }
 
     // The tile that begins with token `first`, a multiple of 12.
-    template <class T>
-    T* tile(int first) const {
+    template <class T> T* tile(int first) const {
         return reinterpret_cast<T*>(data_.as<std::uint8_t>() + usize(first) * row_bytes(dtype_, cols_));
     }
     // Sets columns begin .. begin + n - 1 of one token; begin is a multiple of 32.
@@ -2339,10 +2315,7 @@ class GgufReader {
         return std::exchange(at_, at_ + n);
     }
 
-    template <class T>
-    T number() {
-        return load<T>(take(sizeof(T)));
-    }
+    template <class T> T number() { return load<T>(take(sizeof(T))); }
 
     std::string_view string() {
         const auto size = number<std::uint64_t>();
@@ -2880,8 +2853,7 @@ struct TokenizerLoader : Tokenizer::Impl {
         }
     }
 
-    template <class List>
-    void set_merges(const List& list) {
+    template <class List> void set_merges(const List& list) {
         merges = HashTable(list.size());
         std::uint32_t rank = 0;
         for (const auto& each : list) {
@@ -3700,8 +3672,7 @@ inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) {
 inline auto product_of(const Kernels& k, const float*) { return k.product_f32; }
 inline auto product_of(const Kernels& k, const std::uint16_t*) { return k.product_f16; }
 
-template <class Value>
-struct CacheView {
+template <class Value> struct CacheView {
     Value *k, *v;
     int slots, head_dim, pitch;  // pitch: head_dim rounded up to 16
     Value* keys(int head, int slot) const { return k + (usize(head) * usize(slots) + usize(slot)) * usize(head_dim); }
@@ -3724,12 +3695,8 @@ struct KvCache {
     Buffer k, v;
 
     KvCache(const Config& c, bool local, int context, DType dtype)
-        : slots(slots_for(c, local, context)),
-          num_kv_heads(c.num_kv_heads),
-          head_dim(c.head_dim),
-          f16(dtype == DType::q8_0),
-          k(bytes(head_dim)),
-          v(bytes(round_up(head_dim, kGroup))) {}
+        : slots(slots_for(c, local, context)), num_kv_heads(c.num_kv_heads), head_dim(c.head_dim),
+          f16(dtype == DType::q8_0), k(bytes(head_dim)), v(bytes(round_up(head_dim, kGroup))) {}
     static int slots_for(const Config& c, bool local, int context) {
         return round_up(local ? std::min(context, c.sliding_window + kBatch) : context, kChunk);
     }
@@ -3738,8 +3705,7 @@ struct KvCache {
         return std::uint64_t{usize(num_kv_heads * dims)} * usize(slots) * (f16 ? 2 : 4);
     }
     // Calls body with the CacheView of its type of values.
-    template <class Body>
-    void visit(const Body& body) const {
+    template <class Body> void visit(const Body& body) const {
         const int pitch = round_up(head_dim, kGroup);
         if (f16) body(CacheView<std::uint16_t>{k.as<std::uint16_t>(), v.as<std::uint16_t>(), slots, head_dim, pitch});
         else body(CacheView<float>{k.as<float>(), v.as<float>(), slots, head_dim, pitch});
@@ -3766,8 +3732,7 @@ struct QueryTile {
     float* queries;  // [head_dim / kSpan][m][kSpan]
 
     // One chunk: scores of all queries, their softmax weights, and the weighted values.
-    template <class Value>
-    void attend(const CacheView<Value>& cache, int begin, int end) {
+    template <class Value> void attend(const CacheView<Value>& cache, int begin, int end) {
         const auto product = product_of(kernels, cache.k);
         alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
         const int base = begin / kChunk * kChunk, slot = base % cache.slots, first = begin / kGroup * kGroup;
@@ -3798,12 +3763,8 @@ struct QueryTile {
 class Attention {
   public:
     Attention(ThreadPool& pool, const Kernels& kernels, const Config& c)
-        : pool_(pool),
-          kernels_(kernels),
-          group_(c.num_heads / c.num_kv_heads),
-          heads_(c.num_kv_heads),
-          head_dim_(c.head_dim),
-          dims_(round_up(c.head_dim, kGroup)) {}
+        : pool_(pool), kernels_(kernels), group_(c.num_heads / c.num_kv_heads), heads_(c.num_kv_heads),
+          head_dim_(c.head_dim), dims_(round_up(c.head_dim, kGroup)) {}
 
     // Scratch of one query: out, max, sum and the query itself.
     static std::size_t row_floats(int head_dim) {
@@ -3913,8 +3874,7 @@ struct Profiler {
         done.clear();
     }
     // Runs body(), a step of so many tokens, and reports its operations.
-    template <class Body>
-    void step(int tokens, const Body& body) {
+    template <class Body> void step(int tokens, const Body& body) {
         const double waited = pool.waited;
         restart();
         const auto start = last;
@@ -4036,13 +3996,8 @@ struct Transformer {
     bool one_by_one = false;  // attention takes one token at a time
 
     Transformer(const Model& m, int context_length, int threads)
-        : owner(m),
-          model(m.impl()),
-          config(model.config),
-          kernels(*model.kernels),
-          pool(checked_threads(threads)),
-          attention(pool, kernels, config),
-          context(checked_context(config, context_length)),
+        : owner(m), model(m.impl()), config(model.config), kernels(*model.kernels), pool(checked_threads(threads)),
+          attention(pool, kernels, config), context(checked_context(config, context_length)),
           batch(std::min(context, kBatch)) {
         for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
         const auto widths = scratch_widths(config);
@@ -4101,8 +4056,7 @@ struct Transformer {
     Timed timed(std::initializer_list<Timing> stages) { return timed(stages, n); }
 
     // body(t) for each token of the chunk; a body may take the row of its thread as scratch: body(t, row).
-    template <class Body>
-    void each_token(const Body& body) {
+    template <class Body> void each_token(const Body& body) {
         pool.for_ranges(n, (n - 1) / (4 * pool.size()) + 1, [&](int begin, int end, int thread) {
             for (int t = begin; t < end; ++t)
                 if constexpr (std::is_invocable_v<Body, int, float*>) body(t, own[thread]);
@@ -4110,8 +4064,7 @@ struct Transformer {
         });
     }
     // x = rows of the embedding, each finished by finish(t)
-    template <class Finish>
-    void embed(const Finish& finish) {
+    template <class Finish> void embed(const Finish& finish) {
         layer = -1;
         const auto span = timed({{"embedding", "embedding", usize(n) * model.weights.embedding.group_bytes()}});
         each_token([&](int t) {
@@ -4177,8 +4130,7 @@ struct Transformer {
         });
     }
     // body(t, h, head) for each query head of each token, then for its key heads, which follow in its row of qkv.
-    template <class Body>
-    void each_head(const Body& body) {
+    template <class Body> void each_head(const Body& body) {
         each_token([&](int t) {
             for (int h = 0; h < config.num_heads + config.num_kv_heads; ++h) body(t, h, qkv[t] + h * config.head_dim);
         });
@@ -4265,8 +4217,7 @@ struct Transformer {
         unread.clear();
     }
     // Takes all tokens through the layers, a batch at a time; after each, body(its first token). False ends it.
-    template <class Body>
-    bool run_batches(const int* ids, int count, const Body& body) {
+    template <class Body> bool run_batches(const int* ids, int count, const Body& body) {
         bool more = true;
         for (int first = 0; first < count && more; first += batch) {
             run_layers(ids + first, std::min(batch, count - first));
@@ -4395,8 +4346,7 @@ inline std::uint64_t fingerprint(const Model::Impl& model) {
 
 // transfer(memory, bytes) for all that the caches hold of positions before `held`, by groups of 16: of a local layer
 // what its ring would, were the context the model's own. So a state fits into a session of another context.
-template <class Transfer>
-void each_cached(const Transformer& t, int held, const Transfer& transfer) {
+template <class Transfer> void each_cached(const Transformer& t, int held, const Transfer& transfer) {
     for (std::size_t layer = 0; layer < t.caches.size(); ++layer) {
         const KvCache& cache = t.caches[layer];
         const int ring = KvCache::slots_for(t.config, t.config.is_local[layer], t.config.context_length);

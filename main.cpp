@@ -46,8 +46,7 @@ struct Options {
     llm::GenerateOptions generate;
 };
 
-template <class... Values>
-std::string format(const char* pattern, Values... values) {
+template <class... Values> std::string format(const char* pattern, Values... values) {
     std::string text(static_cast<std::size_t>(std::snprintf(nullptr, 0, pattern, values...)), '\0');
     std::snprintf(text.data(), text.size() + 1, pattern, values...);
     return text;
@@ -62,8 +61,7 @@ struct Flag {
     Setter set;
 };
 
-template <class T, class Target>
-Setter number(Target& target, T lowest, T highest) {
+template <class T, class Target> Setter number(Target& target, T lowest, T highest) {
     return [&target, lowest, highest](const std::string& text) {
         std::istringstream in(text);
         T value{};
@@ -81,8 +79,7 @@ Setter once(std::optional<std::string>& target) {
     };
 }
 
-template <class T>
-Setter turn(T& target, T to) {
+template <class T> Setter turn(T& target, T to) {
     return [&target, to](const std::string&) { target = to; };
 }
 
@@ -382,8 +379,7 @@ struct Streaming {
 
 // Runs write(options, on_text), which is generate or a turn of a chat: Ctrl-C ends it, and a prompt that takes more
 // than a second gets a bar. `echo` goes out before the text.
-template <class Write>
-llm::Stats stream(const Options& o, const std::string& echo, const Write& write) {
+template <class Write> llm::Stats stream(const Options& o, const std::string& echo, const Write& write) {
     const Streaming now;
     const auto start = std::chrono::steady_clock::now();
     llm::GenerateOptions options = o.generate;

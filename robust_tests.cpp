@@ -98,10 +98,7 @@ const fs::path& models() {
 struct Random {
     std::uint64_t state;
     std::size_t below(std::size_t n) { return n ? static_cast<std::size_t>(llm::detail::next_random(state) % n) : 0; }
-    template <class Items>
-    const auto& of(const Items& items) {
-        return items[below(std::size(items))];
-    }
+    template <class Items> const auto& of(const Items& items) { return items[below(std::size(items))]; }
 };
 
 void write(const fs::path& directory, const Files& files) {
@@ -146,8 +143,7 @@ bool threads_are(int expected) {
 }
 
 // What the call throws: an Error's text; "" for nothing. All else goes through.
-template <class Call>
-std::string error_of(const Call& call) {
+template <class Call> std::string error_of(const Call& call) {
     try {
         call();
     } catch (const llm::Error& e) {
@@ -167,8 +163,7 @@ std::string error_of(const Call& call) {
     } while (false)
 
 // Runs the call in a process of its own; what it returns comes back.
-template <class Call>
-int in_child(const Call& call) {
+template <class Call> int in_child(const Call& call) {
     const pid_t child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {

@@ -102,8 +102,7 @@ JsonDocument read_json(const fs::path& path) { return JsonDocument::parse(read_f
 // Where a sanitizer makes each round of a long test slow, one of so many is done.
 constexpr int kThinned = LLM_TSAN ? 12 : LLM_ASAN ? 4 : 1;
 
-template <class T>
-std::vector<T> thinned(const std::vector<T>& all) {
+template <class T> std::vector<T> thinned(const std::vector<T>& all) {
     std::vector<T> some;
     for (std::size_t i = 0; i < all.size(); i += kThinned) some.push_back(all[i]);
     return some;
@@ -218,8 +217,7 @@ double log_sum_exp(const std::vector<float>& x) {
 }
 
 // What a call throws, or "" if it throws nothing. Anything but llm::Error is not caught.
-template <class Call>
-std::string error_of(const Call& call) {
+template <class Call> std::string error_of(const Call& call) {
     try {
         call();
     } catch (const llm::Error& e) {
@@ -370,8 +368,7 @@ std::vector<float> product_float(const Product& product, int n, int m, Input& in
 }
 
 // All token counts of a product, one after the other.
-template <class OneCount>
-std::vector<float> all_counts(const OneCount& one) {
+template <class OneCount> std::vector<float> all_counts(const OneCount& one) {
     std::vector<float> all;
     for (int m = 1; m <= detail::kTile; ++m) {
         const std::vector<float> y = one(m);
@@ -598,13 +595,9 @@ struct Gguf {
     std::vector<Tensor> tensors;
     std::uint64_t extra_tensors = 0, extra_pairs = 0;  // counted, but not there
 
-    template <class T>
-    static std::string raw(T value) {
-        return {reinterpret_cast<const char*>(&value), sizeof value};
-    }
+    template <class T> static std::string raw(T value) { return {reinterpret_cast<const char*>(&value), sizeof value}; }
     static std::string raw(const std::string& s) { return raw(std::uint64_t{s.size()}) + s; }
-    template <class T>
-    static std::string raw_array(std::uint32_t type, const std::vector<T>& items) {
+    template <class T> static std::string raw_array(std::uint32_t type, const std::vector<T>& items) {
         std::string bytes = raw(type) + raw(std::uint64_t{items.size()});
         for (const T& item : items) bytes += raw(item);
         return bytes;
@@ -2236,8 +2229,7 @@ struct DirectoryCase {
     std::vector<std::string> message;
 };
 
-template <std::size_t N>
-void check_refused_directories(const fs::path& original, const DirectoryCase (&cases)[N]) {
+template <std::size_t N> void check_refused_directories(const fs::path& original, const DirectoryCase (&cases)[N]) {
     const Files whole = files_of(original);
     for (const DirectoryCase& one : cases) {
         CAPTURE(std::string(one.what));
@@ -2423,8 +2415,7 @@ struct GgufCase {
     std::vector<std::string> message;
 };
 
-template <std::size_t N>
-void check_refused_ggufs(const Gguf& whole, const GgufCase (&cases)[N]) {
+template <std::size_t N> void check_refused_ggufs(const Gguf& whole, const GgufCase (&cases)[N]) {
     const TemporaryDirectory directory;
     for (const GgufCase& one : cases) {
         CAPTURE(std::string(one.what));
