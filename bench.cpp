@@ -734,7 +734,8 @@ void run_tests(Options o) {
         if (test.prompt + test.generate == 0) continue;
         Samples ns, ts;
         const Progress progress(o);
-        measure(session, {std::min(test.prompt, 64), std::min(test.generate, 4), test.depth}, tokens);  // to warm up
+        // To warm up, as llama-bench does.
+        measure(session, {test.prompt, std::min(test.generate, 1), test.depth}, tokens);
         for (int i = 1; i <= repetitions; ++i) {
             progress(format("%s: %d of %d", test.name().c_str(), i, repetitions));
             ns.push_back(measure(session, test, tokens));

@@ -2066,7 +2066,7 @@ enum class Then {
     store,     // y = W x + b
     add,       // y += W x + b, the residual connection
     gelu,      // packed = gelu(W x + b)
-    gate_gelu  // packed = gelu(G x) * (U x), groups of G and U alternating in W
+    gate_gelu  // packed = gelu(G x) * (U x), 32 rows of G and of U alternating in W
 };
 
 struct Product {
@@ -2088,30 +2088,31 @@ inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n
             k.gelu(rows, nullptr, n, rows);
             p.packed->set(k, token, first_row, rows, n);
             break;
-        case Then::gate_gelu:  // gate 0-15, up 0-15, gate 16-31, up 16-31
-            k.gelu(rows, rows + kGroup, kGroup, rows);
-            if (n > 2 * kGroup) k.gelu(rows + 2 * kGroup, rows + 3 * kGroup, kGroup, rows + kGroup);
-            p.packed->set(k, token, first_row / 2, rows, n / 2);
+        case Then::gate_gelu:
+            k.gelu(rows, rows + kBlock, kBlock, rows);
+            p.packed->set(k, token, first_row / 2, rows, kBlock);
             break;
     }
 }
 
 // Threads take steps of groups. Where the output is packed, a step makes whole blocks of 32; several tokens gain from
-// more rows at a time.
+// more rows at a time. Of many tokens each thread has a part of its own: cores that share no cache take 0.15
+// microseconds to hand over a line, so what one thread writes, the same should read in the operations that follow.
 inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, const Product& p) {
     constexpr int kMost = 4;  // groups in a step
     const int step = p.then == Then::gate_gelu || x.tokens() > 1 ? kMost : p.then == Then::gelu ? 2 : 1;
-    const int groups = p.w.groups(), steps = (groups - 1) / step + 1;
+    const int groups = p.w.groups(), steps = (groups - 1) / step + 1, tiles = (x.tokens() - 1) / kTile + 1;
+    const int parts = std::max(1, std::min(pool.size(), tiles / 8));
     constexpr std::size_t kGrain = std::size_t{1} << 18;  // bytes x tokens: some microseconds, so that none waits long
-    const std::size_t step_cost = p.w.group_bytes() * usize(step * x.tokens());
-    const int grain = std::min(steps / (pool.size() * 16), static_cast<int>(kGrain / step_cost));
-    pool.for_ranges(steps, grain, [&](int begin, int end, int thread) {
+    const std::size_t step_cost = p.w.group_bytes() * usize(step * x.tokens() / parts);
+    const int grain = std::min(parts * steps / (pool.size() * 16), static_cast<int>(kGrain / step_cost));
+    pool.for_ranges(parts * steps, grain, [&](int begin, int end, int thread) {
         alignas(64) float rows[kTile][kMost * kGroup];
         pool.laps[usize(thread)].start();
-        for (int s = begin; s < end; ++s) {
-            const int g0 = s * step, count = std::min(step, groups - g0);
-            for (int first = 0; first < x.tokens(); first += kTile) {
-                const int m = x.tile_size(first);
+        for (int i = begin; i < end; ++i) {
+            const int g0 = i % steps * step, count = std::min(step, groups - g0), part = i / steps;
+            for (int tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile) {
+                const int first = tile * kTile, m = x.tile_size(first);
                 if (p.w.dtype == DType::q8_0)
                     k.product_q8(p.w.group<WeightBlock>(g0), count, p.w.blocks(), x.tile<ActivationBlock>(first), m,
                                  rows[0], kMost * kGroup);
@@ -3084,7 +3085,7 @@ struct Layer {
     Norm post_attn_norm, post_ffn_norm, q_norm, k_norm;  // Gemma 3's: after them, and of each head's q and k [head_dim]
     Matrix qkv;                                          // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
     Matrix out;                                          // [hidden_size, num_heads * head_dim]
-    Matrix up;    // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 16 rows
+    Matrix up;    // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 32 rows
     Matrix down;  // [hidden_size, intermediate_size]
     std::vector<float> qkv_bias, out_bias, up_bias, down_bias;  // GPT-2's
 };
@@ -3389,7 +3390,7 @@ struct Loader {
         const char *hf, *gguf;
         int rows;
     };
-    // How parts make a matrix. in_turn: 16 rows of the first, 16 of the second, ...; conv1d: GPT-2's, which is
+    // How parts make a matrix. in_turn: 32 rows of the first, 32 of the second, ...; conv1d: GPT-2's, which is
     // [cols, rows] in safetensors.
     enum class Layout { stacked, in_turn, conv1d };
     Model::Impl& model;
@@ -3427,7 +3428,7 @@ struct Loader {
         int rows = 0;
         bool exact = true;
         for (const Part& part : parts) {
-            rows += in_turn ? round_up(part.rows, kGroup) : part.rows;
+            rows += in_turn ? round_up(part.rows, kBlock) : part.rows;
             model.info.parameters += usize(part.rows) * usize(cols);
             if (file.tensors.empty()) continue;
             const std::vector<int> shape = {transposed ? cols : part.rows, transposed ? part.rows : cols};
@@ -3439,23 +3440,23 @@ struct Loader {
         else ++(exact ? model.info.exact : model.info.quantized);
         int first = 0;
         for (const Tensor* t : tensors) {
-            fill(m, *t, transposed, first, in_turn ? kGroup * static_cast<int>(tensors.size()) : kGroup);
-            first += in_turn ? kGroup : static_cast<int>(t->shape[0]);
+            fill(m, *t, transposed, first, in_turn ? kBlock * static_cast<int>(tensors.size()) : kBlock);
+            first += in_turn ? kBlock : static_cast<int>(t->shape[0]);
         }
         if (parts.size() > 1) model.info.fused += static_cast<int>(parts.size());
         if (options.progress) options.progress(static_cast<float>(bytes_done / bytes_total), parts[0].hf);
         return m;
     }
 
-    // Row r of the tensor becomes row first + r / 16 * stride + r % 16, or if it is transposed column r.
+    // Row r of the tensor becomes row first + r / 32 * stride + r % 32, or if it is transposed column r.
     void fill(Matrix& m, const Tensor& t, bool transposed, int first, int stride) {
         const bool exact = m.dtype == DType::q8_0 && t.type == TensorType::q8_0;
-        const int rows = static_cast<int>(t.shape[0]), step = transposed ? kBlock : kGroup;
-        pool.for_ranges((rows - 1) / step + 1, 4, [&](int begin, int end, int thread) {
+        const int rows = static_cast<int>(t.shape[0]);
+        pool.for_ranges((rows - 1) / kBlock + 1, 2, [&](int begin, int end, int thread) {
             Rows& in = scratch[usize(thread)];
             for (int i = begin; i < end; ++i) {
-                const int n = std::min(step, rows - i * step);
-                in.read(t, usize(i) * usize(step), usize(n), !exact);
+                const int n = std::min(kBlock, rows - i * kBlock);
+                in.read(t, usize(i) * kBlock, usize(n), !exact);
                 if (!transposed)
                     put(m, first + i * stride, n, 0, m.cols, exact ? nullptr : in.floats.data(), in.raw.data());
                 for (int r = 0; transposed && r < m.rows; ++r) {
@@ -3766,9 +3767,9 @@ class Attention {
         : pool_(pool), kernels_(kernels), group_(c.num_heads / c.num_kv_heads), heads_(c.num_kv_heads),
           head_dim_(c.head_dim), dims_(round_up(c.head_dim, kGroup)) {}
 
-    // Scratch of one query: out, max, sum and the query itself.
-    static std::size_t row_floats(int head_dim) {
-        return usize(round_up(head_dim, kGroup) + 2 + round_up(head_dim, kSpan));
+    // Scratch of one tile: out, max, sum and the queries themselves.
+    static std::size_t part_floats(int head_dim) {
+        return usize(round_up(kTile * (round_up(head_dim, kGroup) + 2 + round_up(head_dim, kSpan)), kGroup));
     }
 
     // out [tokens, num_heads * head_dim]
@@ -3777,7 +3778,8 @@ class Attention {
         const int seen = std::min(in.position, in.window ? in.window : in.position) + in.tokens;
         const int wanted = (2 * pool_.size() - 1) / (heads_ * tiles) + 1;
         const int splits = pool_.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
-        parts_.resize(std::max(parts_.size(), part_floats() * usize(heads_ * tiles * splits)));
+        const std::size_t bytes = part_floats(head_dim_) * usize(heads_ * tiles * splits) * sizeof(float);
+        if (parts_.bytes() < bytes) parts_ = Buffer(bytes);
         pool_.for_ranges(heads_ * tiles * splits, 1, [&](int item, int, int thread) {
             Laps& laps = pool_.laps[usize(thread)];
             laps.start();
@@ -3802,8 +3804,7 @@ class Attention {
 
   private:
     // An item's part of the scratch: a QueryTile's arrays.
-    std::size_t part_floats() const { return usize(kTile) * row_floats(head_dim_); }
-    float* part(int item) { return parts_.data() + usize(item) * part_floats(); }
+    float* part(int item) const { return parts_.as<float>() + usize(item) * part_floats(head_dim_); }
 
     QueryTile start_tile(const AttentionInput& in, int head, int tile, float* part, Laps& laps) const {
         const int first = tile * kTile, m = std::min(kTile, in.tokens * group_ - first);
@@ -3847,7 +3848,7 @@ class Attention {
     ThreadPool& pool_;
     const Kernels& kernels_;
     int group_, heads_, head_dim_, dims_;
-    std::vector<float> parts_;
+    Buffer parts_;
 };
 
 // ==== PROFILING ======================================================================================================
@@ -3958,13 +3959,14 @@ inline std::array<int, 5> scratch_widths(const Config& c) {
 // [count, width] floats
 struct Vectors {
     std::size_t width = 0;
-    std::vector<float> floats;
+    Buffer memory;
 
     void resize(int count, int w) {
         width = usize(w);
-        floats.resize(usize(count) * width);
+        const std::size_t bytes = usize(count) * width * sizeof(float);
+        if (memory.bytes() < bytes) memory = Buffer(bytes);
     }
-    float* operator[](int i) { return floats.data() + usize(i) * width; }
+    float* operator[](int i) const { return memory.as<float>() + usize(i) * width; }
 };
 
 struct Transformer {
@@ -4230,7 +4232,7 @@ struct Transformer {
     // Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
     const float* compute_logits(int first, int count) {
         layer = -1;
-        if (logits.floats.size() < usize(count) * usize(config.vocab_size)) logits.resize(count, config.vocab_size);
+        logits.resize(count, config.vocab_size);
         in.resize(model.dtype, count, config.hidden_size);
         {
             const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)}, count);
@@ -4477,7 +4479,7 @@ std::size_t Model::session_bytes(int context) const {
     context = checked_context(c, context);
     const int batch = std::min(context, kBatch), q = c.num_heads * c.head_dim, pitch = round_up(c.head_dim, kGroup);
     std::size_t floats = usize(c.vocab_size + context);  // logits of a token, ids of all
-    floats += usize(batch * c.num_heads) * Attention::row_floats(c.head_dim);
+    floats += usize((batch * c.num_heads - 1) / kTile + 1) * Attention::part_floats(c.head_dim);
     for (const int width : scratch_widths(c)) floats += usize(batch) * usize(width);
     const std::size_t input = Activations::row_bytes(dtype(), std::max(c.hidden_size, q)) +
                               Activations::row_bytes(dtype(), c.intermediate_size);
