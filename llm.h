@@ -3767,23 +3767,20 @@ class Attention {
         : pool_(pool), kernels_(kernels), group_(c.num_heads / c.num_kv_heads), heads_(c.num_kv_heads),
           head_dim_(c.head_dim), dims_(round_up(c.head_dim, kGroup)) {}
 
-    // Scratch of one tile: out, max, sum and the queries themselves.
-    static std::size_t part_floats(int head_dim) {
-        return usize(round_up(kTile * (round_up(head_dim, kGroup) + 2 + round_up(head_dim, kSpan)), kGroup));
-    }
-
     // out [tokens, num_heads * head_dim]
     void run(const KvCache& cache, const AttentionInput& in, float* out) {
         const int tiles = (in.tokens * group_ - 1) / kTile + 1;
         const int seen = std::min(in.position, in.window ? in.window : in.position) + in.tokens;
         const int wanted = (2 * pool_.size() - 1) / (heads_ * tiles) + 1;
         const int splits = pool_.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
-        const std::size_t bytes = part_floats(head_dim_) * usize(heads_ * tiles * splits) * sizeof(float);
+        const int parts = splits == 1 ? pool_.size() : heads_ * tiles * splits;  // of a thread, or of a work item
+        const std::size_t bytes = part_floats() * usize(parts) * sizeof(float);
         if (parts_.bytes() < bytes) parts_ = Buffer(bytes);
         pool_.for_ranges(heads_ * tiles * splits, 1, [&](int item, int, int thread) {
             Laps& laps = pool_.laps[usize(thread)];
             laps.start();
-            QueryTile tile = start_tile(in, item / splits / tiles, item / splits % tiles, part(item), laps);
+            QueryTile tile =
+                start_tile(in, item / splits / tiles, item / splits % tiles, part(splits == 1 ? thread : item), laps);
             cache.visit([&](const auto& view) {
                 // Chunks of 64 positions, aligned, this item's share of them.
                 const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1, split = item % splits;
@@ -3791,20 +3788,23 @@ class Attention {
                 for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c)
                     tile.attend(view, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high));
             });
-            if (splits == 1) merge(in, item, tiles, 1, out);
+            if (splits == 1) merge(in, item, tiles, part(thread), 1, out);
             laps.lap(3);
         });
         if (splits == 1) return;
         pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int thread) {
             pool_.laps[usize(thread)].start();
-            for (int i = begin; i < end; ++i) merge(in, i, tiles, splits, out);
+            for (int i = begin; i < end; ++i) merge(in, i, tiles, part(i * splits), splits, out);
             pool_.laps[usize(thread)].lap(3);
         });
     }
 
   private:
-    // An item's part of the scratch: a QueryTile's arrays.
-    float* part(int item) const { return parts_.as<float>() + usize(item) * part_floats(head_dim_); }
+    // A part of the scratch: a QueryTile's out, max, sum and queries.
+    std::size_t part_floats() const {
+        return usize(round_up(kTile * (dims_ + 2 + round_up(head_dim_, kSpan)), kGroup));
+    }
+    float* part(int i) const { return parts_.as<float>() + usize(i) * part_floats(); }
 
     QueryTile start_tile(const AttentionInput& in, int head, int tile, float* part, Laps& laps) const {
         const int first = tile * kTile, m = std::min(kTile, in.tokens * group_ - first);
@@ -3828,20 +3828,18 @@ class Attention {
     }
 
     // What the parts of the positions gave each query: out = (sum of exp(max - largest max) * part) / (same of the sums).
-    void merge(const AttentionInput& in, int i, int tiles, int splits, float* out) {
+    void merge(const AttentionInput& in, int i, int tiles, const float* parts, int splits, float* out) const {
         const int first = i % tiles * kTile, m = std::min(kTile, in.tokens * group_ - first);
         for (int r = 0; r < m; ++r) {
             float largest = -1e30f, sum = 0;
-            const auto max_of = [&](int s) { return part(i * splits + s)[kTile * dims_ + r]; };
-            const auto sum_of = [&](int s) { return part(i * splits + s)[kTile * (dims_ + 1) + r]; };
-            for (int s = 0; s < splits; ++s) largest = std::max(largest, max_of(s));
-            for (int s = 0; s < splits; ++s) sum += std::exp(max_of(s) - largest) * sum_of(s);
-            float* to =
-                out + (usize((first + r) / group_ * heads_ + i / tiles) * usize(group_) + usize((first + r) % group_)) *
-                          usize(head_dim_);
+            const auto at = [&](int s, int offset) { return parts + usize(s) * part_floats() + offset; };
+            const auto weight = [&](int s) { return std::exp(*at(s, kTile * dims_ + r) - largest); };
+            for (int s = 0; s < splits; ++s) largest = std::max(largest, *at(s, kTile * dims_ + r));
+            for (int s = 0; s < splits; ++s) sum += weight(s) * *at(s, kTile * (dims_ + 1) + r);
+            const int head = i / tiles * group_ + (first + r) % group_;
+            float* to = out + usize((first + r) / group_ * heads_ * group_ + head) * usize(head_dim_);
             std::fill_n(to, head_dim_, 0.0f);
-            for (int s = 0; s < splits; ++s)
-                kernels_.axpy(std::exp(max_of(s) - largest) / sum, part(i * splits + s) + r * dims_, head_dim_, to);
+            for (int s = 0; s < splits; ++s) kernels_.axpy(weight(s) / sum, at(s, r * dims_), head_dim_, to);
         }
     }
 
@@ -4479,7 +4477,6 @@ std::size_t Model::session_bytes(int context) const {
     context = checked_context(c, context);
     const int batch = std::min(context, kBatch), q = c.num_heads * c.head_dim, pitch = round_up(c.head_dim, kGroup);
     std::size_t floats = usize(c.vocab_size + context);  // logits of a token, ids of all
-    floats += usize((batch * c.num_heads - 1) / kTile + 1) * Attention::part_floats(c.head_dim);
     for (const int width : scratch_widths(c)) floats += usize(batch) * usize(width);
     const std::size_t input = Activations::row_bytes(dtype(), std::max(c.hidden_size, q)) +
                               Activations::row_bytes(dtype(), c.intermediate_size);
