@@ -4164,15 +4164,13 @@ struct Transformer {
     void store_keys_and_values(const KvCache& cache) {
         const auto span = timed({{"attention", "kv_store", usize(n) * cache.bytes_per_position()}});
         const int first = position / kGroup, groups = (position + n - 1) / kGroup + 1 - first;
-        pool.for_each(groups, [&](int g) {  // 16 positions of a head, which share their lines of K, one after the other
-            const int begin = std::max(position, (first + g) * kGroup);
-            const int end = std::min(position + n, (first + g + 1) * kGroup);
+        pool.for_each(groups * config.num_kv_heads, [&](int i) {  // 16 positions share their lines of a head's K
+            const int g = first + i / config.num_kv_heads, h = i % config.num_kv_heads;
             cache.visit([&](const auto& view) {
-                for (int h = 0; h < config.num_kv_heads; ++h)
-                    for (int p = begin; p < end; ++p) {
-                        const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
-                        view.store(kernels, h, p, key, key + config.num_kv_heads * config.head_dim);
-                    }
+                for (int p = std::max(position, g * kGroup); p < std::min(position + n, (g + 1) * kGroup); ++p) {
+                    const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
+                    view.store(kernels, h, p, key, key + config.num_kv_heads * config.head_dim);
+                }
             });
         });
     }
