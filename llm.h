@@ -1464,29 +1464,19 @@ LLM_END
 #define LLM_KERNEL_PASS avx2
 #define LLM_KERNEL_LANES 8
 #include "llm.h"
-#undef LLM_KERNEL_PASS
-#undef LLM_KERNEL_LANES
 #define LLM_KERNEL_PASS avx512
 #define LLM_KERNEL_LANES 16
 #include "llm.h"
-#undef LLM_KERNEL_PASS
-#undef LLM_KERNEL_LANES
 #elif defined(__aarch64__)
 #define LLM_KERNEL_PASS neon
 #define LLM_KERNEL_LANES 4
 #include "llm.h"
-#undef LLM_KERNEL_PASS
-#undef LLM_KERNEL_LANES
 // Clang before 16 has the dot product only where the whole program may use it.
 #if (defined(__linux__) && (!defined(__clang__) || __clang_major__ >= 16)) || defined(__ARM_FEATURE_DOTPROD)
-#define LLM_HAS_NEON_DOT
+#define LLM_KERNEL_DOT
 #define LLM_KERNEL_PASS neon_dot
 #define LLM_KERNEL_LANES 4
-#define LLM_KERNEL_DOT
 #include "llm.h"
-#undef LLM_KERNEL_PASS
-#undef LLM_KERNEL_LANES
-#undef LLM_KERNEL_DOT
 #endif
 #endif
 #endif
@@ -1928,14 +1918,14 @@ inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS), LLM_KERNELS};
 }  // namespace detail::LLM_KERNEL_PASS
 LLM_END
 
+#undef LLM_KERNEL_PASS
+#undef LLM_KERNEL_LANES
 #undef LLM_TARGET
 #undef LLM_OP
 #undef LLM_UNROLL
 #undef LLM_NAME_OF
 #undef LLM_NAME
-#endif  // LLM_KERNEL_PASS
-
-#if defined(LLM_IMPLEMENTATION) && !defined(LLM_KERNEL_PASS) && !defined(LLM_ROOMS_INCLUDED)
+#elif defined(LLM_IMPLEMENTATION) && !defined(LLM_ROOMS_INCLUDED)
 #define LLM_ROOMS_INCLUDED
 
 LLM_BEGIN
@@ -1962,7 +1952,7 @@ inline std::vector<const Kernels*> available_kernels() {
     sets.push_back(&neon::kernels);
 #if defined(__ARM_FEATURE_DOTPROD)
     sets.push_back(&neon_dot::kernels);  // as on every Apple processor that runs macOS
-#elif defined(LLM_HAS_NEON_DOT)
+#elif defined(LLM_KERNEL_DOT)
     if (getauxval(AT_HWCAP) & (1u << 20)) sets.push_back(&neon_dot::kernels);  // HWCAP_ASIMDDP
 #endif
 #endif
@@ -3723,17 +3713,15 @@ struct AttentionInput {
 };
 
 // Up to 12 queries of one K/V head on their way over the positions. Query r sees lowest[r] .. highest[r].
-struct QueryTile {
-    int head, m, lowest[kTile], highest[kTile];
-    const Kernels& kernels;
-    Laps& laps;      // qk, softmax, av
-    float* out;      // [m, dims]: sum of exp(score - max) * v
-    float* max;      // [m]: the largest score so far
-    float* sum;      // [m]: sum of exp(score - max)
-    float* queries;  // [head_dim / kSpan][m][kSpan]
+struct alignas(64) QueryTile {
+    float out[kTile * kMostHeadDim];      // [m][head_dim rounded up to 16]: sum of exp(score - max) * v
+    float queries[kTile * kMostHeadDim];  // [head_dim / kSpan][m][kSpan]
+    float max[kTile], sum[kTile];         // the largest score so far; the sum of exp(score - max)
+    int lowest[kTile], highest[kTile], m;
 
     // One chunk: scores of all queries, their softmax weights, and the weighted values.
-    template <class Value> void attend(const CacheView<Value>& cache, int begin, int end) {
+    template <class Value>
+    void attend(const Kernels& kernels, const CacheView<Value>& cache, int head, int begin, int end, Laps& laps) {
         const auto product = product_of(kernels, cache.k);
         alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
         const int base = begin / kChunk * kChunk, slot = base % cache.slots, first = begin / kGroup * kGroup;
@@ -3765,7 +3753,7 @@ class Attention {
   public:
     Attention(ThreadPool& pool, const Kernels& kernels, const Config& c)
         : pool_(pool), kernels_(kernels), group_(c.num_heads / c.num_kv_heads), heads_(c.num_kv_heads),
-          head_dim_(c.head_dim), dims_(round_up(c.head_dim, kGroup)) {}
+          head_dim_(c.head_dim), pitch_(round_up(c.head_dim, kGroup)) {}
 
     // out [tokens, num_heads * head_dim]
     void run(const KvCache& cache, const AttentionInput& in, float* out) {
@@ -3773,80 +3761,73 @@ class Attention {
         const int seen = std::min(in.position, in.window ? in.window : in.position) + in.tokens;
         const int wanted = (2 * pool_.size() - 1) / (heads_ * tiles) + 1;
         const int splits = pool_.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
-        const int parts = splits == 1 ? pool_.size() : heads_ * tiles * splits;  // of a thread, or of a work item
-        const std::size_t bytes = part_floats() * usize(parts) * sizeof(float);
-        if (parts_.bytes() < bytes) parts_ = Buffer(bytes);
-        pool_.for_ranges(heads_ * tiles * splits, 1, [&](int item, int, int thread) {
+        const int count = heads_ * tiles * splits;
+        const std::size_t bytes = usize(splits == 1 ? pool_.size() : count) * sizeof(QueryTile);
+        if (memory_.bytes() < bytes) memory_ = Buffer(bytes);
+        QueryTile* const memory = memory_.as<QueryTile>();  // of each thread, or else of each item
+        pool_.for_ranges(count, 1, [&](int item, int, int thread) {
             Laps& laps = pool_.laps[usize(thread)];
             laps.start();
-            QueryTile tile =
-                start_tile(in, item / splits / tiles, item / splits % tiles, part(splits == 1 ? thread : item), laps);
+            const int i = item / splits, split = item % splits;
+            QueryTile& tile = memory[splits == 1 ? thread : item];
+            start(tile, in, i / tiles, i % tiles * kTile);
             cache.visit([&](const auto& view) {
                 // Chunks of 64 positions, aligned, this item's share of them.
-                const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1, split = item % splits;
+                const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1;
                 const int from = low / kChunk, chunks = (high - 1) / kChunk + 1 - from;
                 for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c)
-                    tile.attend(view, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high));
+                    tile.attend(kernels_, view, i / tiles, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high),
+                                laps);
             });
-            if (splits == 1) merge(in, item, tiles, part(thread), 1, out);
+            if (splits == 1) merge(&tile, 1, i / tiles, i % tiles * kTile, out);
             laps.lap(3);
         });
         if (splits == 1) return;
         pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int thread) {
             pool_.laps[usize(thread)].start();
-            for (int i = begin; i < end; ++i) merge(in, i, tiles, part(i * splits), splits, out);
+            for (int i = begin; i < end; ++i) merge(memory + i * splits, splits, i / tiles, i % tiles * kTile, out);
             pool_.laps[usize(thread)].lap(3);
         });
     }
 
   private:
-    // A part of the scratch: a QueryTile's out, max, sum and queries.
-    std::size_t part_floats() const {
-        return usize(round_up(kTile * (dims_ + 2 + round_up(head_dim_, kSpan)), kGroup));
-    }
-    float* part(int i) const { return parts_.as<float>() + usize(i) * part_floats(); }
-
-    QueryTile start_tile(const AttentionInput& in, int head, int tile, float* part, Laps& laps) const {
-        const int first = tile * kTile, m = std::min(kTile, in.tokens * group_ - first);
-        float* max = part + kTile * dims_;
-        QueryTile t{head, m, {}, {}, kernels_, laps, part, max, max + kTile, max + 2 * kTile};
-        std::fill_n(t.out, m * dims_, 0.0f);
-        std::fill_n(t.max, m, -1e30f);
-        std::fill_n(t.sum, m, 0.0f);
+    // A K/V head's queries from `first` on; there are group_ of each token.
+    void start(QueryTile& tile, const AttentionInput& in, int head, int first) const {
+        const int m = tile.m = std::min(kTile, in.tokens * group_ - first);
+        std::fill_n(tile.out, m * pitch_, 0.0f);
+        std::fill_n(tile.max, m, -1e30f);
+        std::fill_n(tile.sum, m, 0.0f);
         for (int r = 0; r < m; ++r) {
             const int token = (first + r) / group_;
-            t.highest[r] = in.position + token;
-            t.lowest[r] = in.window ? std::max(0, t.highest[r] - in.window + 1) : 0;
+            tile.highest[r] = in.position + token;
+            tile.lowest[r] = in.window ? std::max(0, tile.highest[r] - in.window + 1) : 0;
             const float* q = in.q + usize(token) * in.q_stride + (head * group_ + (first + r) % group_) * head_dim_;
             for (int d = 0; d < head_dim_; d += kSpan) {
-                float* span = t.queries + d * m + r * kSpan;
+                float* span = tile.queries + d * m + r * kSpan;
                 std::copy_n(q + d, std::min(kSpan, head_dim_ - d), span);
                 kernels_.scale(in.scale, std::min(kSpan, head_dim_ - d), span);
             }
         }
-        return t;
     }
 
     // What the parts of the positions gave each query: out = (sum of exp(max - largest max) * part) / (same of the sums).
-    void merge(const AttentionInput& in, int i, int tiles, const float* parts, int splits, float* out) const {
-        const int first = i % tiles * kTile, m = std::min(kTile, in.tokens * group_ - first);
-        for (int r = 0; r < m; ++r) {
+    void merge(const QueryTile* parts, int splits, int head, int first, float* out) const {
+        for (int r = 0; r < parts->m; ++r) {
             float largest = -1e30f, sum = 0;
-            const auto at = [&](int s, int offset) { return parts + usize(s) * part_floats() + offset; };
-            const auto weight = [&](int s) { return std::exp(*at(s, kTile * dims_ + r) - largest); };
-            for (int s = 0; s < splits; ++s) largest = std::max(largest, *at(s, kTile * dims_ + r));
-            for (int s = 0; s < splits; ++s) sum += weight(s) * *at(s, kTile * (dims_ + 1) + r);
-            const int head = i / tiles * group_ + (first + r) % group_;
-            float* to = out + usize((first + r) / group_ * heads_ * group_ + head) * usize(head_dim_);
+            const auto weight = [&](int s) { return std::exp(parts[s].max[r] - largest); };
+            for (int s = 0; s < splits; ++s) largest = std::max(largest, parts[s].max[r]);
+            for (int s = 0; s < splits; ++s) sum += weight(s) * parts[s].sum[r];
+            const int row = ((first + r) / group_ * heads_ + head) * group_ + (first + r) % group_;
+            float* to = out + usize(row) * usize(head_dim_);
             std::fill_n(to, head_dim_, 0.0f);
-            for (int s = 0; s < splits; ++s) kernels_.axpy(weight(s) / sum, at(s, r * dims_), head_dim_, to);
+            for (int s = 0; s < splits; ++s) kernels_.axpy(weight(s) / sum, parts[s].out + r * pitch_, head_dim_, to);
         }
     }
 
     ThreadPool& pool_;
     const Kernels& kernels_;
-    int group_, heads_, head_dim_, dims_;
-    Buffer parts_;
+    int group_, heads_, head_dim_, pitch_;
+    Buffer memory_;
 };
 
 // ==== PROFILING ======================================================================================================
@@ -4038,8 +4019,7 @@ struct Transformer {
             const Layer& l = w.layers[usize(layer)];
             norm_input("attn_norm", l.attn_norm);
             multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
-            norm_queries_and_keys(l);
-            rotate_queries_and_keys();
+            norm_and_rotate(l);
             attend();
             multiply("attn_out", l.out, l.out_bias, y, Then::store);
             add_normed("post_attn_norm", l.post_attn_norm);
@@ -4129,25 +4109,18 @@ struct Transformer {
             }
         });
     }
-    // body(t, h, head) for each query head of each token, then for its key heads, which follow in its row of qkv.
-    template <class Body> void each_head(const Body& body) {
-        each_token([&](int t) {
-            for (int h = 0; h < config.num_heads + config.num_kv_heads; ++h) body(t, h, qkv[t] + h * config.head_dim);
-        });
-    }
-    void norm_queries_and_keys(const Layer& l) {
-        const auto span = timed({{"rope", "qk_norm"}});
-        each_head([&](int, int h, float* head) {
-            const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
-            kernels.rms_norm(head, w.w.data(), config.norm_eps, config.head_dim, head);
-        });
-    }
-    void rotate_queries_and_keys() {
-        const auto span = timed({{"rope", "rotate"}});
+    // RMSNorm, then RoPE, of each query head and of the key heads, which follow in a token's row of qkv.
+    void norm_and_rotate(const Layer& l) {
+        const auto span = timed({{"rope", "norm_rotate"}});
         const int d = config.head_dim;
-        each_head([&](int t, int, float* head) {
+        each_token([&](int t) {
             const float* cos = angles[t] + (config.is_local[usize(layer)] ? d : 0);
-            kernels.rotate(head, cos, cos + d / 2, d / 2);
+            for (int h = 0; h < config.num_heads + config.num_kv_heads; ++h) {
+                float* head = qkv[t] + h * d;
+                const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
+                kernels.rms_norm(head, w.w.data(), config.norm_eps, d, head);
+                kernels.rotate(head, cos, cos + d / 2, d / 2);
+            }
         });
     }
 
@@ -4818,4 +4791,4 @@ LLM_END
 #endif
 #pragma pop_macro("max")
 #pragma pop_macro("min")
-#endif  // LLM_IMPLEMENTATION
+#endif  // LLM_KERNEL_PASS or LLM_IMPLEMENTATION

@@ -157,7 +157,7 @@ TEST_CASE("profiling: the operations of a step add up to it, in the order of the
             for (const char* name :
                  {"attn_norm", "qkv", "kv_store", "qk", "softmax", "av", "attn_out", "ffn_norm", "up", "gelu", "down"})
                 CHECK(seen[name] == 10 * model.config().num_layers);
-            for (const char* name : {"qk_norm", "rotate", "post_attn_norm", "post_ffn_norm"})
+            for (const char* name : {"norm_rotate", "post_attn_norm", "post_ffn_norm"})
                 CHECK(seen[name] == (gemma ? 10 * model.config().num_layers : 0));
             for (const char* name : {"embedding", "final_norm", "lm_head"}) CHECK(seen[name] == 10);
 
@@ -217,7 +217,7 @@ TEST_CASE("llm --profile: tables of steps, layers and operations") {
     CHECK(step.text.find("\n   4      1 ") != std::string::npos);
     CHECK(layer.text.find("\noutside ") != std::string::npos);
     CHECK(layer.text.find("\n5      ") != std::string::npos);
-    for (const char* name : {"qk_norm", "rotate", "kv_store", "qk ", "softmax", "av ", "attn_out", "gelu", "down"})
+    for (const char* name : {"norm_rotate", "kv_store", "qk ", "softmax", "av ", "attn_out", "gelu", "down"})
         CHECK(trace.text.find(name) != std::string::npos);
     CHECK(run(llm + "trace:6 ROMEO").text.find("there is no layer 6: choose 0 to 5") != std::string::npos);
     CHECK(run(llm + "all ROMEO").text.find("none of step, layer, trace") != std::string::npos);
