@@ -324,6 +324,7 @@ LLM_END
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <climits>
 #include <cmath>
@@ -401,13 +402,6 @@ template <class T> T load(const void* p) {
     return value;
 }
 
-// product *= factor; false if that is too big.
-inline bool checked_multiply(std::uint64_t& product, std::uint64_t factor) {
-    if (factor != 0 && product > std::numeric_limits<std::uint64_t>::max() / factor) return false;
-    product *= factor;
-    return true;
-}
-
 // Paths are UTF-8 everywhere, also where the system's own are UTF-16.
 inline std::filesystem::path to_path(const std::string& path) try {
 #ifdef __cpp_char8_t
@@ -450,13 +444,8 @@ class File {
     void read(std::uint64_t offset, void* destination, std::size_t bytes) const {
         if (offset > size_ || bytes > size_ - offset)
             fail("the file ends too early", path_, "it is damaged or incomplete: download it again");
-        for (char* out = static_cast<char*>(destination); bytes > 0;) {
-            const std::size_t got = read_some(offset, out, std::min(bytes, std::size_t{1} << 30));
-            if (got == 0) fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
-            offset += got;
-            out += got;
-            bytes -= got;
-        }
+        if (!read_at(offset, static_cast<char*>(destination), bytes))
+            fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
     }
 
     std::string read_all(std::uint64_t limit) const {
@@ -472,27 +461,29 @@ class File {
 
   private:
     bool open() { return (descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) >= 0; }
-    std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
-        if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return 0;
-        for (;;) {
-            const auto got = ::pread(descriptor_, out, bytes, static_cast<off_t>(offset));
-            if (got >= 0 || errno != EINTR) return got < 0 ? 0 : static_cast<std::size_t>(got);
+    bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
+        while (bytes > 0) {
+            const auto got =
+                ::pread(descriptor_, out, std::min<std::size_t>(bytes, 1 << 30), static_cast<off_t>(offset));
+            if (got < 0 && errno == EINTR) continue;
+            if (got <= 0) return false;
+            offset += static_cast<std::uint64_t>(got);
+            bytes -= static_cast<std::size_t>(got);
+            out += got;
         }
+        return true;
     }
     int descriptor_ = -1;
 #else
-    ~File() = default;
-
   private:
     bool open() { return stream_.open(to_path(path_), std::ios::binary), stream_.is_open(); }
-    std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
+    bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
 #ifndef LLM_NO_THREADS
         const std::lock_guard<std::mutex> lock(mutex_);
 #endif
         stream_.clear();
         stream_.seekg(static_cast<std::streamoff>(offset));
-        stream_.read(out, static_cast<std::streamsize>(bytes));
-        return static_cast<std::size_t>(stream_.gcount());
+        return !!stream_.read(out, static_cast<std::streamsize>(bytes));
     }
 #ifndef LLM_NO_THREADS
     mutable std::mutex mutex_;
@@ -503,25 +494,26 @@ class File {
     std::uint64_t size_ = 0;
 };
 
-// Decodes the character at text[i] (RFC 3629) and returns its length in bytes. A byte that starts no valid character
-// counts as one of length 1 with code_point 0xFFFFFFFF.
-inline int utf8_decode(std::string_view text, std::size_t i, std::uint32_t& code_point) {
+struct Character {
+    std::uint32_t code_point;
+    std::size_t length;  // in bytes
+};
+
+// The character at text[i] (RFC 3629). A byte that starts no valid one counts as a character 0xFFFFFFFF.
+inline Character utf8_decode(std::string_view text, std::size_t i) {
     const std::uint32_t first = static_cast<unsigned char>(text[i]);
-    code_point = first;
-    if (first < 0x80) return 1;
-    code_point = 0xFFFFFFFF;
-    const int length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-    if (first < 0xC2 || first > 0xF4 || text.size() - i < static_cast<std::size_t>(length)) return 1;
+    if (first < 0x80) return {first, 1};
+    constexpr Character invalid = {0xFFFFFFFF, 1};
+    const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+    if (first < 0xC2 || first > 0xF4 || text.size() - i < length) return invalid;
     std::uint32_t value = first & (0x7Fu >> length);
-    for (const char next : text.substr(i + 1, static_cast<std::size_t>(length - 1))) {
-        if ((next & 0xC0) != 0x80) return 1;
+    for (const char next : text.substr(i + 1, length - 1)) {
+        if ((next & 0xC0) != 0x80) return invalid;
         value = value << 6 | static_cast<std::uint32_t>(next & 0x3F);
     }
     const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
     const bool surrogate = value >= 0xD800 && value < 0xE000;
-    if (value < least || value > 0x10FFFF || surrogate) return 1;
-    code_point = value;
-    return length;
+    return value < least || value > 0x10FFFF || surrogate ? invalid : Character{value, length};
 }
 
 inline void utf8_append(std::string& out, std::uint32_t code_point) {
@@ -531,16 +523,14 @@ inline void utf8_append(std::string& out, std::uint32_t code_point) {
     for (int k = tail - 1; k >= 0; --k) out += static_cast<char>(0x80 | (code_point >> 6 * k & 0x3F));
 }
 
-// How many bytes of `text` can be shown now: all but a last character that is not complete yet.
+// How many bytes of `text` can be shown now: all but a last character that more bytes would complete.
 inline std::size_t utf8_complete_prefix(std::string_view text) {
-    std::size_t start = text.size();
-    while (start > 0 && text.size() - start < 3 && (text[start - 1] & 0xC0) == 0x80) --start;  // its continuations
-    if (start == 0) return text.size();
-    --start;
-    for (const char filler : {'\x80', '\xBF'}) {  // it is not complete if more of them make it valid
-        std::uint32_t ignored;
-        const std::string longer = std::string(text.substr(start)).append(3, filler);
-        if (utf8_decode(longer, 0, ignored) > static_cast<int>(text.size() - start)) return start;
+    for (std::size_t start = text.size(); start > 0 && text.size() - start < 3;) {
+        --start;
+        for (const char filler : {'\x80', '\xBF'}) {
+            const std::string longer = std::string(text.substr(start)).append(3, filler);
+            if (utf8_decode(longer, 0).length > text.size() - start) return start;
+        }
     }
     return text.size();
 }
@@ -556,12 +546,8 @@ class Json {
     using Array = std::vector<Json>;
     using Object = std::vector<std::pair<std::string_view, Json>>;  // in the file's order
 
-    bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
-    bool is_bool() const { return std::holds_alternative<bool>(value_); }
-    bool is_number() const { return std::holds_alternative<double>(value_); }
-    bool is_string() const { return std::holds_alternative<std::string_view>(value_); }
-    bool is_array() const { return std::holds_alternative<Array>(value_); }
-
+    template <class T> bool is() const { return std::holds_alternative<T>(value_); }
+    bool is_null() const { return is<std::monostate>(); }
     bool boolean() const { return as<bool>("true or false"); }
     double number() const { return as<double>("a number"); }
     std::string_view string() const { return as<std::string_view>("a string"); }
@@ -592,11 +578,11 @@ class Json {
         const Json* found = find(key);
         return found ? *found : null;
     }
-    bool flag(bool otherwise) const { return is_bool() ? boolean() : otherwise; }
-    std::string_view text() const { return is_string() ? string() : std::string_view(); }
+    bool flag(bool otherwise) const { return is<bool>() ? boolean() : otherwise; }
+    std::string_view text() const { return is<std::string_view>() ? string() : std::string_view(); }
     const Array& list() const {
         static const Array none;
-        return is_array() ? array() : none;
+        return is<Json::Array>() ? array() : none;
     }
 
   private:
@@ -636,9 +622,14 @@ class JsonParser {
         return *at_;
     }
 
+    bool skip(char c) {
+        const bool is_next = peek() == c;
+        if (is_next) ++at_;
+        return is_next;
+    }
+
     void expect(char c, const char* what) {
-        if (peek() != c) error(what);
-        ++at_;
+        if (!skip(c)) error(what);
     }
 
     Json value(int level) {
@@ -663,9 +654,8 @@ class JsonParser {
     template <class List> List list(char close, int level) {
         List items;
         ++at_;
-        bool more = peek() != close;
-        if (more) items.reserve(2);  // a merge has two
-        while (more) {
+        if (peek() != close) items.reserve(2);  // a merge has two
+        for (bool more = peek() != close; more; more = skip(',')) {
             if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
                 const std::string_view key = string();
@@ -675,8 +665,6 @@ class JsonParser {
             } else {
                 items.push_back(value(level + 1));
             }
-            more = peek() == ',';
-            if (more) ++at_;
         }
         expect(close, "a comma or the closing bracket is missing");
         return items;
@@ -714,15 +702,12 @@ class JsonParser {
     }
 
     std::uint32_t hex4() {  // of \uXXXX
-        static constexpr std::string_view kDigits = "0123456789abcdefABCDEF";
-        if (at_[0] != '\\' || at_[1] != 'u') error("an escape is not known");
         std::uint32_t value = 0;
+        if (at_[0] != '\\' || at_[1] != 'u') error("an escape is not known");
         at_ += 2;
-        for (int k = 0; k < 4; ++k, ++at_) {
-            const std::size_t digit = kDigits.find(*at_);
-            if (digit == std::string_view::npos) error("an escape is not known");
-            value = value << 4 | static_cast<std::uint32_t>(digit < 16 ? digit : digit - 6);
-        }
+        char* const end = std::min(at_ + 4, end_);
+        if (end != at_ + 4 || std::from_chars(at_, end, value, 16).ptr != end) error("an escape is not known");
+        at_ = end;
         return value;
     }
 
@@ -762,11 +747,8 @@ class JsonParser {
 
 class JsonDocument {
   public:
-    static JsonDocument parse(std::string text, std::string name) {
-        JsonDocument document;
-        document.data_ = std::make_unique<Data>(Data{std::move(name), std::move(text), {}});
-        document.data_->root = JsonParser(document.data_->text, document.data_->name).document();
-        return document;
+    JsonDocument(std::string text, std::string name) : data_(new Data{std::move(name), std::move(text), {}}) {
+        data_->root = JsonParser(data_->text, data_->name).document();
     }
     const Json& root() const { return data_->root; }
 
@@ -930,27 +912,26 @@ struct TypeTraits {
     int block;    // values
     int bytes;    // of a block
     int gguf_id;  // -1: none
-    const char* safetensors_name;
     void (*to_f32)(const std::uint8_t* blocks, float* out, std::int64_t n_blocks);
 };
 
 inline const TypeTraits& traits(TensorType type) {
     // clang-format off
     static constexpr TypeTraits kTable[] = {
-        {"F32",   1,   4,   0,  "F32",  f32_to_f32},
-        {"F16",   1,   2,   1,  "F16",  halves_to_f32<f16_to_f32>},
-        {"BF16",  1,   2,   30, "BF16", halves_to_f32<bf16_to_f32>},
-        {"Q4_0",  32,  18,  2,  "", packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
-        {"Q4_1",  32,  20,  3,  "", packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
-        {"Q5_0",  32,  22,  6,  "", packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
-        {"Q5_1",  32,  24,  7,  "", packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
-        {"Q8_0",  32,  34,  8,  "", q8_0_to_f32},
-        {"Q2_K",  256, 84,  10, "", packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
-        {"Q3_K",  256, 110, 11, "", packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
-        {"Q4_K",  256, 144, 12, "", packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
-        {"Q5_K",  256, 176, 13, "", packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
-        {"Q6_K",  256, 210, 14, "", packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
-        {"other", 1,   0,   -1, "", nullptr},
+        {"F32",   1,   4,   0,  f32_to_f32},
+        {"F16",   1,   2,   1,  halves_to_f32<f16_to_f32>},
+        {"BF16",  1,   2,   30, halves_to_f32<bf16_to_f32>},
+        {"Q4_0",  32,  18,  2,  packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
+        {"Q4_1",  32,  20,  3,  packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
+        {"Q5_0",  32,  22,  6,  packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
+        {"Q5_1",  32,  24,  7,  packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
+        {"Q8_0",  32,  34,  8,  q8_0_to_f32},
+        {"Q2_K",  256, 84,  10, packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
+        {"Q3_K",  256, 110, 11, packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
+        {"Q4_K",  256, 144, 12, packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
+        {"Q5_K",  256, 176, 13, packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
+        {"Q6_K",  256, 210, 14, packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
+        {"other", 1,   0,   -1, nullptr},
     };
     // clang-format on
     return kTable[static_cast<std::size_t>(type)];
@@ -2152,32 +2133,39 @@ struct Tensor {
     }
 };
 
-struct GgufValue {
-    enum class Kind { integer, real, boolean, string, integers, reals, strings };
-    Kind kind = Kind::integer;
-    std::int64_t i = 0;  // integer, boolean
-    double f = 0;        // real
-    std::string_view s;
-    std::vector<std::int64_t> integers;  // also of booleans
-    std::vector<double> reals;
-    std::vector<std::string_view> strings;
-};
+// Integers of all sizes are kept as the largest.
+using GgufValue = std::variant<bool, std::int64_t, double, std::string_view, std::vector<bool>,
+                               std::vector<std::int64_t>, std::vector<double>, std::vector<std::string_view>>;
+
+[[noreturn]] inline void damaged(const std::string& what, const File& file) {
+    fail(what, file.path(), "the file is damaged or incomplete: download it again");
+}
 
 struct Checkpoint {
     std::string path;
     std::string format = "safetensors";  // or "safetensors, 2 shards", "GGUF v3"
     bool is_gguf = false;
     std::unordered_map<std::string, Tensor> tensors;
-    JsonDocument config = JsonDocument::parse("{}", "config.json");  // empty in a GGUF
-    std::unordered_map<std::string, GgufValue> metadata;             // GGUF only
+    JsonDocument config = {"{}", "config.json"};          // empty in a GGUF
+    std::unordered_map<std::string, GgufValue> metadata;  // GGUF only
 
-    std::vector<std::unique_ptr<File>> files;     // what tensors point to
+    std::deque<File> files;                       // what tensors point to
     std::vector<std::unique_ptr<char[]>> header;  // GGUF: what the texts of metadata point to
 
-    const File& open(const std::string& name) { return *files.emplace_back(std::make_unique<File>(name)); }
     const Tensor* find(const std::string& name) const {
         const auto it = tensors.find(name);
         return it == tensors.end() ? nullptr : &it->second;
+    }
+    // A value of a GGUF's metadata; null: there is none.
+    template <class T> const T* find_value(const std::string& key) const {
+        const auto it = metadata.find(key);
+        if (it == metadata.end()) return nullptr;
+        if (const T* value = std::get_if<T>(&it->second)) return value;
+        damaged(shown(key) + " is of a wrong type", files.front());
+    }
+    template <class T> T value(const std::string& key, T otherwise) const {
+        const T* found = find_value<T>(key);
+        return found ? *found : otherwise;
     }
     std::string directory() const {
         if (is_directory(path)) return path;
@@ -2188,9 +2176,6 @@ struct Checkpoint {
 
 constexpr std::size_t kMostTensors = 65536;  // of a file; the largest models have two thousand
 
-[[noreturn]] inline void damaged(const std::string& what, const File& file) {
-    fail(what, file.path(), "the file is damaged or incomplete: download it again");
-}
 inline void check(bool good, const Tensor& tensor, const char* problem) {
     if (!good) damaged("tensor " + shown(tensor.name) + " " + problem, *tensor.file);
 }
@@ -2198,13 +2183,14 @@ inline void check(bool good, const Tensor& tensor, const char* problem) {
 // What its shape and type take.
 inline std::uint64_t bytes_of(const Tensor& tensor) {
     const TypeTraits& type = traits(tensor.type);
-    const auto block = static_cast<std::uint64_t>(type.block);
-    std::uint64_t size = 1;
-    for (const std::uint64_t n : tensor.shape) check(checked_multiply(size, n), tensor, "has an impossible shape");
+    const auto block = static_cast<std::uint64_t>(type.block), bytes = static_cast<std::uint64_t>(type.bytes);
+    std::uint64_t elements = 1;
+    for (const std::uint64_t n : tensor.shape) {
+        check(n == 0 || elements <= UINT64_MAX / 256 / n, tensor, "has an impossible shape");  // a block is < 256 bytes
+        elements *= n;
+    }
     check(block == 1 || tensor.shape.back() % block == 0, tensor, "has rows that are no whole number of blocks");
-    size /= block;
-    check(checked_multiply(size, static_cast<std::uint64_t>(type.bytes)), tensor, "has an impossible shape");
-    return size;
+    return elements / block * bytes;
 }
 
 // Adds a file's tensors, whose offsets count from `data` on. They lie inside and do not share a byte or a name.
@@ -2233,7 +2219,7 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
     const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
     check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
     const std::string_view type = dtype->string();
-    tensor.type = find_type([&](const TypeTraits& t) { return !type.empty() && type == t.safetensors_name; });
+    tensor.type = find_type([&](const TypeTraits& t) { return t.block == 1 && type == t.name; });
     for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
     const std::uint64_t begin = range->array()[0].whole(), end = range->array()[1].whole(), size = bytes_of(tensor);
     check(begin <= end, tensor, "lies outside of the file");
@@ -2250,7 +2236,7 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
         damaged("no safetensors header (perhaps a Git LFS pointer instead of the file)", file);
     std::string text(static_cast<std::size_t>(length), '\0');
     file.read(sizeof length, text.data(), text.size());
-    const JsonDocument header = JsonDocument::parse(std::move(text), "the header of " + file.path());
+    const JsonDocument header(std::move(text), "the header of " + file.path());
     std::vector<Tensor> tensors;
     for (const auto& [name, entry] : header.root().members())
         if (name != "__metadata__") tensors.push_back(safetensors_tensor(name, entry, file));
@@ -2266,26 +2252,26 @@ inline bool is_plain_file_name(std::string_view name) {
 }
 
 inline void read_shards(Checkpoint& checkpoint, const std::string& directory, const std::string& index_path) {
-    const auto index = JsonDocument::parse(File(index_path).read_all(100000000), index_path);
+    const JsonDocument index(File(index_path).read_all(100000000), index_path);
     const Json* map = index.root().find("weight_map");
     if (!map) fail("there is no weight_map", index_path, "download the file again");
     std::unordered_map<std::string_view, const File*> shards;
-    for (const auto& [tensor, value] : map->members()) {
-        const std::string_view shard = value.string();
-        if (shards.count(shard)) continue;
-        if (!is_plain_file_name(shard))
-            fail("a shard is not a file of the model's directory", index_path + " names " + shown(shard),
-                 "do not trust this model");
-        const std::string path = directory + "/" + std::string(shard);
-        if (!file_exists(path))
-            fail("a part of the model is missing", path, "download all files that " + index_path + " names");
-        shards[shard] = &checkpoint.open(path);
-        read_safetensors(checkpoint, *shards[shard]);
-    }
     for (const auto& [name, value] : map->members()) {
+        const std::string_view shard = value.string();
+        const std::string path = directory + "/" + std::string(shard);
+        const File*& file = shards[shard];
+        if (!file) {
+            if (!is_plain_file_name(shard))
+                fail("a shard is not a file of the model's directory", index_path + " names " + shown(shard),
+                     "do not trust this model");
+            if (!file_exists(path))
+                fail("a part of the model is missing", path, "download all files that " + index_path + " names");
+            file = &checkpoint.files.emplace_back(path);
+            read_safetensors(checkpoint, *file);
+        }
         const Tensor* tensor = checkpoint.find(std::string(name));
-        if (!tensor || tensor->file != shards[value.string()])
-            fail("tensor " + shown(name) + " is not in its shard", directory + "/" + std::string(value.string()),
+        if (!tensor || tensor->file != file)
+            fail("tensor " + shown(name) + " is not in its shard", path,
                  "the shards are of different models or damaged: download them again");
     }
     checkpoint.format = "safetensors, " + std::to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
@@ -2304,11 +2290,10 @@ class GgufReader {
         if (n > file_.size() - position_) damaged("the header ends too early", file_);
         if (n > kMostBytes || position_ > kMostBytes) damaged("the header is too large", file_);
         if (n > left_) {
-            left_ = std::min(std::max(n, next_piece_), file_.size() - position_);
+            left_ = std::min(std::max(n, kPiece), file_.size() - position_);
             pieces_.push_back(std::unique_ptr<char[]>(new char[static_cast<std::size_t>(left_)]));
             at_ = pieces_.back().get();
             file_.read(position_, pieces_.back().get(), static_cast<std::size_t>(left_));
-            next_piece_ = std::min<std::uint64_t>(2 * next_piece_, 8 << 20);
         }
         left_ -= n;
         position_ += n;
@@ -2337,42 +2322,32 @@ class GgufReader {
         static constexpr std::uint8_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};  // of a string: its length's
         if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file_);
         const unsigned bytes = kBytes[type];
-        const std::size_t n = is_array ? count(bytes) : 1;
-        using Kind = GgufValue::Kind;
-        GgufValue value;
-        if (type == kString) {
-            value.kind = is_array ? Kind::strings : Kind::string;
-            value.s = fill(value.strings, n, [&] { return string(); });
-        } else if (type == kF32 || type == kF64) {
-            value.kind = is_array ? Kind::reals : Kind::real;
-            value.f = fill(value.reals, n, [&] { return type == kF32 ? number<float>() : number<double>(); });
-        } else {
-            value.kind = is_array ? Kind::integers : type == kBool ? Kind::boolean : Kind::integer;
-            const bool is_signed = type == kI8 || type == kI16 || type == kI32 || type == kI64;
-            const std::uint64_t sign = is_signed ? std::uint64_t{1} << (8 * bytes - 1) : 0;
-            value.i = fill(value.integers, n, [&] {
-                std::uint64_t bits = 0;
-                std::memcpy(&bits, take(bytes), bytes);
-                return static_cast<std::int64_t>((bits ^ sign) - sign);
-            });
-        }
-        return value;
+        const auto read = [&](const auto& one) -> GgufValue {
+            if (!is_array) return one();
+            std::vector<decltype(one())> items(count(bytes));
+            std::generate(items.begin(), items.end(), one);
+            return GgufValue(std::move(items));
+        };
+        if (type == kString) return read([&] { return string(); });
+        if (type == kBool) return read([&] { return number<std::uint8_t>() != 0; });
+        if (type == kF32) return read([&] { return double{number<float>()}; });
+        if (type == kF64) return read([&] { return number<double>(); });
+        const bool is_signed = type == kI8 || type == kI16 || type == kI32 || type == kI64;
+        const std::uint64_t sign = is_signed ? std::uint64_t{1} << (8 * bytes - 1) : 0;
+        return read([&] {
+            std::uint64_t bits = 0;
+            std::memcpy(&bits, take(bytes), bytes);
+            return static_cast<std::int64_t>((bits ^ sign) - sign);
+        });
     }
 
   private:
-    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 24;
+    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 24, kPiece = 1 << 20;
     enum : std::uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
-
-    template <class T, class Read>
-    static T fill(std::vector<T>& items, std::size_t n, const Read& read) {  // and returns the first
-        items.resize(n);
-        for (T& item : items) item = read();
-        return n == 0 ? T() : items[0];
-    }
 
     const File& file_;
     std::vector<std::unique_ptr<char[]>>& pieces_;
-    std::uint64_t position_ = 0, left_ = 0, next_piece_ = 1 << 16;
+    std::uint64_t position_ = 0, left_ = 0;
     const char* at_ = nullptr;
 };
 
@@ -2395,12 +2370,6 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
     return tensor;
 }
 
-inline std::uint64_t gguf_integer(const Checkpoint& checkpoint, const char* key, std::uint64_t otherwise) {
-    const auto it = checkpoint.metadata.find(key);
-    if (it == checkpoint.metadata.end() || it->second.kind != GgufValue::Kind::integer) return otherwise;
-    return static_cast<std::uint64_t>(it->second.i);
-}
-
 inline void read_gguf(Checkpoint& checkpoint, const File& file) {
     GgufReader reader(file, checkpoint.header);
     const bool swapped_magic = *reader.take(4) == 'F';
@@ -2417,9 +2386,9 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
         const std::string key(reader.string());
         if (!checkpoint.metadata.emplace(key, reader.value()).second) damaged("two values of " + shown(key), file);
     }
-    if (gguf_integer(checkpoint, "split.count", 1) > 1)
+    if (checkpoint.value("split.count", std::int64_t{1}) > 1)
         fail("this is one part of a model", file.path(), "join the parts with llama-gguf-split --merge");
-    const std::uint64_t alignment = gguf_integer(checkpoint, "general.alignment", 32);
+    const auto alignment = static_cast<std::uint64_t>(checkpoint.value("general.alignment", std::int64_t{32}));
     if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
         damaged("an impossible general.alignment", file);
     std::vector<Tensor> tensors;
@@ -2437,7 +2406,7 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     const std::string index = single + ".index.json", config = directory + "/config.json";
     const File* file = nullptr;
     if (!is_directory(path)) {
-        file = &checkpoint.open(path);
+        file = &checkpoint.files.emplace_back(path);
         std::string magic(4, '\0');
         if (file->size() >= magic.size()) file->read(0, magic.data(), magic.size());
         if (magic == "GGUF" || magic == "FUGG") {
@@ -2447,12 +2416,12 @@ inline Checkpoint open_checkpoint(const std::string& path) {
         if (to_path(path).extension() != ".safetensors")
             fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
     } else if (file_exists(single)) {
-        file = &checkpoint.open(single);
+        file = &checkpoint.files.emplace_back(single);
     } else if (!file_exists(index)) {
         fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
     }
     if (!file_exists(config)) fail("the model's description is missing", config, "put config.json beside the weights");
-    checkpoint.config = JsonDocument::parse(File(config).read_all(1 << 24), config);
+    checkpoint.config = JsonDocument(File(config).read_all(1 << 24), config);
     if (file) read_safetensors(checkpoint, *file);
     else read_shards(checkpoint, directory, index);
     return checkpoint;
@@ -2520,9 +2489,9 @@ inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& len
         while (count < edges.size()) edges[count++] = 0xFFFFFFFC;  // beyond all characters
         return edges;
     }();
-    std::uint32_t c;
-    length = static_cast<std::size_t>(utf8_decode(text, i, c));
-    return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c + 3) - 1) % 4);
+    const Character c = utf8_decode(text, i);
+    length = c.length;
+    return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c.code_point + 3) - 1) % 4);
 }
 
 // ---- GPT-2's words and spelling, Gemma's spelling
@@ -2553,12 +2522,12 @@ inline std::uint32_t character_of_byte(std::uint32_t byte) {
 
 inline std::string bytes_spelled(std::string_view spelling) {
     std::string bytes;
-    std::uint32_t c;
-    for (std::size_t i = 0, length; i < spelling.size(); i += length) {
-        length = static_cast<std::size_t>(utf8_decode(spelling, i, c));
+    while (!spelling.empty()) {
+        const auto [c, length] = utf8_decode(spelling, 0);
         const std::uint32_t byte = c < 256 ? c : c <= 256 + 32 ? c - 256 : c <= 162 + 160 ? c - 162 : 173;
         if (character_of_byte(byte) == c) bytes += static_cast<char>(byte);
-        else bytes += spelling.substr(i, length);  // no spelling of bytes
+        else bytes += spelling.substr(0, length);  // no spelling of bytes
+        spelling.remove_prefix(length);
     }
     return bytes;
 }
@@ -2697,12 +2666,11 @@ struct Encoder {
         std::string prefixed;
         const bool byte_level = tokenizer.byte_level, has_space = byte_level && text[0] == ' ';
         if (tokenizer.prefix_space && !has_space) text = prefixed.append(" ").append(text);
-        std::uint32_t c = 0;
-        for (std::size_t i = 0, length = 1; i < text.size();) {
+        for (std::size_t i = 0, length; i < text.size();) {
             for (const std::size_t end = byte_level ? word_end(text, i) : text.size(); i < end; i += length) {
-                if (!byte_level) length = static_cast<std::size_t>(utf8_decode(text, i, c));
+                length = byte_level ? 1 : utf8_decode(text, i).length;
                 const std::string_view character = text.substr(i, length);
-                const int id = byte_level ? -1 : tokenizer.vocabulary.find(c == ' ' ? kSpaceMark : character);
+                const int id = byte_level ? -1 : tokenizer.vocabulary.find(character == " " ? kSpaceMark : character);
                 if (id >= 0) symbols.push_back({id});
                 else
                     for (const char byte : character)
@@ -2817,18 +2785,29 @@ namespace detail {
 struct TokenizerLoader : Tokenizer::Impl {
     explicit TokenizerLoader(const Checkpoint& checkpoint) : file(checkpoint), where(checkpoint.path) {}
 
-    std::shared_ptr<const Tokenizer::Impl> load() {
+    // For an embedding of so many rows. Few of them may be without a token, and ids beyond them are of added tokens only
+    // (Gemma's <image_soft_token>).
+    std::shared_ptr<const Tokenizer::Impl> load(int rows) {
         if (file.is_gguf) read_metadata();
         else read_directory();
+        bool fits = vocabulary.size() >= rows - std::max(64, rows / 16);
         for (int id = 0; id < vocabulary.size(); ++id) {
             const auto& [spelling, kind, rank] = vocabulary[id];
-            if (kind != TokenKind::control && kind != TokenKind::unknown && kind != TokenKind::user_defined) continue;
+            const bool is_added =
+                kind == TokenKind::control || kind == TokenKind::unknown || kind == TokenKind::user_defined;
+            fits = fits && (is_added || id < rows);
+            if (!is_added) continue;
             if (spelling.size() > 1000) damaged("too long a token to look for, " + shown(spelling));
             added.push_back({spelling, id});
             if (spelling == "<end_of_turn>")
                 turns = file.metadata.count("tokenizer.chat_template") || std::count(ends.begin(), ends.end(), id);
             if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>") ends.push_back(id);
         }
+        if (!fits)
+            fail("the tokenizer does not fit the model",
+                 file.path + ": " + std::to_string(vocabulary.size()) + " tokens, but " + std::to_string(rows) +
+                     " rows in the embedding",
+                 "use the tokenizer that came with the model");
         std::sort(added.begin(), added.end());
         return std::make_shared<Tokenizer::Impl>(std::move(*this));
     }
@@ -2870,7 +2849,7 @@ struct TokenizerLoader : Tokenizer::Impl {
         return {pair.substr(0, space), pair.substr(space + 1)};
     }
     Pair parts(const Json& pair) const {  // the same, or, since 2024, ["left", "right"]
-        if (pair.is_string()) return parts(pair.string());
+        if (pair.is<std::string_view>()) return parts(pair.string());
         if (pair.array().size() != 2) damaged("a merge is not of two tokens");
         return {pair.array()[0].string(), pair.array()[1].string()};
     }
@@ -2884,7 +2863,7 @@ struct TokenizerLoader : Tokenizer::Impl {
     }
     JsonDocument read_json(const char* name) {
         std::string text = read(name);
-        return JsonDocument::parse(std::move(text), where);
+        return JsonDocument(std::move(text), where);
     }
     const Json& need(const Json& object, const char* key) const {
         if (!object.find(key)) damaged(std::string(key) + " is missing");
@@ -2896,7 +2875,7 @@ struct TokenizerLoader : Tokenizer::Impl {
         else if (has("vocab.json") && has("merges.txt")) read_vocab_and_merges();
         else fail("there is no tokenizer", file.directory(), "add tokenizer.json, or vocab.json and merges.txt");
         const auto token_id = [this](const Json& id) {  // or -1
-            const bool known = id.is_number() && id.number() >= 0 && id.number() < vocabulary.size();
+            const bool known = id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size();
             return known ? static_cast<int>(id.whole()) : -1;
         };
         const auto add_ends = [&](const Json& found) {  // a number or an array of them
@@ -2929,7 +2908,7 @@ struct TokenizerLoader : Tokenizer::Impl {
         if (!byte_level && !(marks && (idle || splitter.is_null())))
             unsupported("normalizer " + shown(first) + ", pre-tokenizer " + shown(second));
         const std::string_view type = model["type"].is_null() ? "BPE" : model["type"].text();
-        if (type != "BPE" || !model["merges"].is_array()) unsupported("model " + shown(type));
+        if (type != "BPE" || !model["merges"].is<Json::Array>()) unsupported("model " + shown(type));
         if (model["byte_fallback"].flag(false) == byte_level) unsupported("byte_fallback");
         refuse(model, {"dropout", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix"});
     }
@@ -2937,7 +2916,7 @@ struct TokenizerLoader : Tokenizer::Impl {
     void refuse(const Json& object, std::initializer_list<const char*> options) const {
         for (const char* option : options) {
             const Json& value = object[option];
-            if (value.flag(false) || (value.is_number() && value.number() != 0) || !value.text().empty())
+            if (value.flag(false) || (value.is<double>() && value.number() != 0) || !value.text().empty())
                 unsupported(std::string("with ") + option);
         }
     }
@@ -2981,7 +2960,7 @@ struct TokenizerLoader : Tokenizer::Impl {
             const JsonDocument config = read_json("tokenizer_config.json");
             const Json& token = config.root()["bos_token"];
             add_bos = config.root()["add_bos_token"].flag(false);
-            spelling = (token.is_string() ? token : token["content"]).text();
+            spelling = (token.is<std::string_view>() ? token : token["content"]).text();
         }
         if (add_bos) bos = vocabulary.find(spelling);
         if (add_bos && bos < 0) damaged("texts begin with an unknown token, " + shown(spelling));
@@ -3004,56 +2983,50 @@ struct TokenizerLoader : Tokenizer::Impl {
 
     // -- GGUF
 
-    using Kind = GgufValue::Kind;
-    const GgufValue* value(const std::string& name, Kind kind, bool needed = false) const {
-        const auto found = file.metadata.find("tokenizer.ggml." + name);
-        const bool there = found != file.metadata.end();
-        if (!there && needed) damaged("tokenizer.ggml." + name + " is missing");
-        if (there && found->second.kind != kind) damaged("tokenizer.ggml." + name + " is of a wrong type");
-        return there ? &found->second : nullptr;
+    template <class T> const T& need(const char* key) const {
+        if (const T* value = file.find_value<T>(key)) return *value;
+        damaged(std::string(key) + " is missing");
     }
 
     void read_metadata() {
-        const std::string_view model = value("model", Kind::string, true)->s;
+        const auto model = need<std::string_view>("tokenizer.ggml.model");
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
         byte_level = model == "gpt2";
         by_rank = model == "llama";
-        const GgufValue* splitter = value("pre", Kind::string);
-        if (byte_level && splitter && splitter->s != "gpt-2" && splitter->s != "gpt2" && splitter->s != "default")
-            unsupported("pre-tokenizer " + shown(splitter->s));
+        const auto splitter = file.value("tokenizer.ggml.pre", std::string_view("default"));
+        if (byte_level && splitter != "gpt-2" && splitter != "gpt2" && splitter != "default")
+            unsupported("pre-tokenizer " + shown(splitter));
         read_listed_tokens();
-        if (byte_level) set_merges(value("merges", Kind::strings, true)->strings);
-        const GgufValue *space = value("add_space_prefix", Kind::boolean),
-                        *start = value("add_bos_token", Kind::boolean);
-        prefix_space = space && space->i != 0;
-        add_bos = start ? start->i != 0 : !byte_level;
-        const auto token_id = [this](const char* name) {  // or -1
-            const GgufValue* id = value(name, Kind::integer);
-            if (id && (id->i < 0 || id->i >= vocabulary.size())) damaged(std::string(name) + " is out of range");
-            return id ? static_cast<int>(id->i) : -1;
+        if (byte_level) set_merges(need<std::vector<std::string_view>>("tokenizer.ggml.merges"));
+        prefix_space = file.value("tokenizer.ggml.add_space_prefix", false);
+        add_bos = file.value("tokenizer.ggml.add_bos_token", !byte_level);
+        const auto token_id = [this](const char* key) {  // or -1
+            const auto id = file.value(key, std::int64_t{-1});
+            if (id < -1 || id >= vocabulary.size()) damaged(std::string(key) + " is out of range");
+            return static_cast<int>(id);
         };
-        bos = token_id("bos_token_id");
+        bos = token_id("tokenizer.ggml.bos_token_id");
         if (add_bos && bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
-        ends = {token_id("eos_token_id"), token_id("eot_token_id")};
+        ends = {token_id("tokenizer.ggml.eos_token_id"), token_id("tokenizer.ggml.eot_token_id")};
     }
 
     // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
     // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
     void read_listed_tokens() {
-        const auto& spellings = value("tokens", Kind::strings, true)->strings;
-        const GgufValue* kinds = value("token_type", Kind::integers);
-        if (kinds && kinds->integers.size() != spellings.size()) damaged("not every token has a type");
-        const GgufValue* scores = by_rank ? value("scores", Kind::reals, true) : nullptr;
-        if (scores && scores->reals.size() != spellings.size()) damaged("not every token has a score");
+        const auto& spellings = need<std::vector<std::string_view>>("tokenizer.ggml.tokens");
+        const auto* kinds = file.find_value<std::vector<std::int64_t>>("tokenizer.ggml.token_type");
+        if (kinds && kinds->size() != spellings.size()) damaged("not every token has a type");
+        const auto* scores = by_rank ? &need<std::vector<double>>("tokenizer.ggml.scores") : nullptr;
+        if (scores && scores->size() != spellings.size()) damaged("not every token has a score");
         std::vector<Token> tokens(spellings.size());
         for (std::size_t i = 0; i < spellings.size(); ++i) {
-            const std::int64_t number = kinds ? kinds->integers[i] : 1;
+            const std::int64_t number = kinds ? (*kinds)[i] : 1;
             auto& [spelling, kind, rank] = tokens[i];
             kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(number) : TokenKind::normal;
             spelling = spellings[i];
             if (!scores) continue;
-            if (!(std::fabs(scores->reals[i]) < 1e30)) damaged("a score is not a number");
-            float cost = 0 - static_cast<float>(scores->reals[i]);
+            if (!(std::fabs((*scores)[i]) < 1e30)) damaged("a score is not a number");
+            float cost = 0 - static_cast<float>((*scores)[i]);
             if (kind == TokenKind::user_defined) {
                 spelling = replace_all(spelling, " ", kSpaceMark);
                 cost = -1e30f * static_cast<float>(spelling.size());
@@ -3150,10 +3123,10 @@ class Fields {
     double number(const Field& field, double fallback) const {
         double value = fallback;
         if (const Json* v = json(field.json)) value = v->number();
-        if (const GgufValue* v = gguf(field)) {
-            value = v->kind == GgufValue::Kind::integer ? static_cast<double>(v->i) : v->f;
-            if (v->kind != GgufValue::Kind::integer && v->kind != GgufValue::Kind::real) refuse(field, "is no number");
-        }
+        const GgufValue* v = gguf(field);
+        if (const auto* whole = std::get_if<std::int64_t>(v)) value = static_cast<double>(*whole);
+        else if (const auto* real = std::get_if<double>(v)) value = *real;
+        else if (v) refuse(field, "is no number");
         if (!(std::fabs(value) < 1e30)) refuse(field, "is missing or out of range");
         return value;
     }
@@ -3170,8 +3143,8 @@ class Fields {
     std::string choice(const Field& field, std::string_view fallback,
                        const std::vector<std::string_view>& choices) const {
         std::string_view value = fallback;
-        if (const Json* v = json(field.json)) value = v->is_bool() ? v->boolean() ? "true" : "false" : v->string();
-        if (const GgufValue* v = gguf(field); v && v->kind == GgufValue::Kind::string) value = v->s;
+        if (const Json* v = json(field.json)) value = v->is<bool>() ? v->boolean() ? "true" : "false" : v->string();
+        if (const auto* v = std::get_if<std::string_view>(gguf(field))) value = *v;
         std::string wanted;
         for (const std::string_view choice : choices) {
             if (value == choice) return std::string(value);
@@ -3546,17 +3519,6 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
     return l;
 }
 
-// Ids beyond the embedding may only be added tokens (Gemma's <image_soft_token>), and few rows may be without a token.
-inline void check_tokenizer(const Tokenizer& tokenizer, const Checkpoint& file, int rows) {
-    const int n = tokenizer.vocab_size();
-    bool fits = n >= rows - std::max(64, rows / 16);
-    for (int id = rows; fits && id < n; ++id) fits = tokenizer.find(tokenizer.piece(id)) == id;
-    if (!fits)
-        fail("the tokenizer does not fit the model",
-             file.path + ": " + std::to_string(n) + " tokens, but " + std::to_string(rows) + " rows in the embedding",
-             "use the tokenizer that came with the model");
-}
-
 // A program of 32 bits cannot hold every model.
 inline void check_address_space(const Checkpoint& file, DType dtype) {
     double bytes = 0;
@@ -3614,8 +3576,7 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
     auto impl = std::make_shared<Model::Impl>();
     impl->config = read_config(file);
     if (options.progress) options.progress(0.0f, "tokenizer");
-    impl->tokenizer.impl_ = TokenizerLoader(file).load();
-    check_tokenizer(impl->tokenizer, file, impl->config.vocab_size);
+    impl->tokenizer.impl_ = TokenizerLoader(file).load(impl->config.vocab_size);
     load_weights(*impl, file, options, 0);
     Model model;
     model.impl_ = std::move(impl);
