@@ -565,10 +565,7 @@ class Json {
         return nullptr;
     }
 
-    using Value = std::variant<std::monostate, bool, double, std::string_view, Array, Object>;
     Json() = default;  // null
-
-    // T is one of Value's types.
     template <class T> Json(T value, const std::string& document)
         : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
 
@@ -593,38 +590,38 @@ class Json {
     [[noreturn]] void wrong(const char* expected) const {
         fail(std::string("a value should be ") + expected, document_ ? *document_ : "JSON", "get the file again");
     }
-    Value value_;
+    std::variant<std::monostate, bool, double, std::string_view, Array, Object> value_;
     const std::string* document_ = nullptr;  // its name, for messages
 };
 
-class JsonParser {
-  public:
-    JsonParser(std::string& text, const std::string& name)
-        : name_(name), begin_(text.data()), end_(begin_ + text.size()), at_(begin_) {}
+struct JsonParser {
+    std::string& text;  // ends in a 0, so that no end needs to be watched
+    const std::string& name;
+    char* at = text.data();
+    std::size_t values = 0;
 
     Json document() {
-        if (end_ - begin_ > 1 << 30) error("it is too large");
+        if (text.size() > 1 << 30) error("it is too large");
         Json root = value(0);
         peek();
-        if (at_ != end_) error("something follows its end");
+        if (at != text.data() + text.size()) error("something follows its end");
         return root;
     }
 
-  private:
     [[noreturn]] void error(const char* what) const {
-        fail(std::string("not valid JSON, ") + what, name_ + " at byte " + std::to_string(at_ - begin_),
+        fail(std::string("not valid JSON, ") + what, name + " at byte " + std::to_string(at - text.data()),
              "it is damaged or incomplete: get it again");
     }
 
-    // The next character that is no white space. A string ends in a 0, so no end needs to be watched.
+    // The next character that is no white space.
     char peek() {
-        while (*at_ == ' ' || *at_ == '\n' || *at_ == '\t' || *at_ == '\r') ++at_;
-        return *at_;
+        while (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r') ++at;
+        return *at;
     }
 
     bool skip(char c) {
         const bool is_next = peek() == c;
-        if (is_next) ++at_;
+        if (is_next) ++at;
         return is_next;
     }
 
@@ -634,26 +631,26 @@ class JsonParser {
 
     Json value(int level) {
         if (level > 64) error("it is nested too deeply");
-        if (++values_ > 1 << 23) error("it holds too many values");
+        if (++values > 1 << 23) error("it holds too many values");
         const char c = peek();
-        if (c == '{') return {list<Json::Object>('}', level), name_};
-        if (c == '[') return {list<Json::Array>(']', level), name_};
-        if (c == '"') return {string(), name_};
-        if (skip("true")) return {true, name_};
-        if (skip("false")) return {false, name_};
-        if (skip("null")) return {std::monostate(), name_};
-        return {number(), name_};
+        if (c == '{') return {list<Json::Object>('}', level), name};
+        if (c == '[') return {list<Json::Array>(']', level), name};
+        if (c == '"') return {string(), name};
+        if (skip("true")) return {true, name};
+        if (skip("false")) return {false, name};
+        if (skip("null")) return {std::monostate(), name};
+        return {number(), name};
     }
 
     bool skip(std::string_view word) {
-        if (std::strncmp(at_, word.data(), word.size()) != 0) return false;
-        at_ += word.size();
+        if (std::strncmp(at, word.data(), word.size()) != 0) return false;
+        at += word.size();
         return true;
     }
 
     template <class List> List list(char close, int level) {
         List items;
-        ++at_;
+        ++at;
         if (peek() != close) items.reserve(2);  // a merge has two
         for (bool more = peek() != close; more; more = skip(',')) {
             if constexpr (std::is_same_v<List, Json::Object>) {
@@ -661,7 +658,7 @@ class JsonParser {
                 const std::string_view key = string();
                 expect(':', "a colon is missing");
                 items.emplace_back(key, value(level + 1));
-                ++values_;
+                ++values;
             } else {
                 items.push_back(value(level + 1));
             }
@@ -671,22 +668,22 @@ class JsonParser {
     }
 
     std::string_view string() {
-        char* const start = ++at_;
-        while (static_cast<unsigned char>(*at_) >= ' ' && *at_ != '"' && *at_ != '\\') ++at_;
-        char* out = at_;  // after an escape, what follows moves forward
-        while (*at_ != '"') {
-            if (static_cast<unsigned char>(*at_) < ' ') error("a string has no end");
-            if (*at_ == '\\') out = escape(out);
-            else *out++ = *at_++;
+        char* const start = ++at;
+        while (static_cast<unsigned char>(*at) >= ' ' && *at != '"' && *at != '\\') ++at;
+        char* out = at;  // after an escape, what follows moves forward
+        while (*at != '"') {
+            if (static_cast<unsigned char>(*at) < ' ') error("a string has no end");
+            if (*at == '\\') out = escape(out);
+            else *out++ = *at++;
         }
-        ++at_;
+        ++at;
         return {start, static_cast<std::size_t>(out - start)};
     }
 
     char* escape(char* out) {
         static constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
-        if (const std::size_t k = kNames.find(at_[1]); k != std::string_view::npos) {
-            at_ += 2;
+        if (const std::size_t k = kNames.find(at[1]); k != std::string_view::npos) {
+            at += 2;
             *out = kMeanings[k];
             return out + 1;
         }
@@ -703,11 +700,11 @@ class JsonParser {
 
     std::uint32_t hex4() {  // of \uXXXX
         std::uint32_t value = 0;
-        if (at_[0] != '\\' || at_[1] != 'u') error("an escape is not known");
-        at_ += 2;
-        char* const end = std::min(at_ + 4, end_);
-        if (end != at_ + 4 || std::from_chars(at_, end, value, 16).ptr != end) error("an escape is not known");
-        at_ = end;
+        if (at[0] != '\\' || at[1] != 'u') error("an escape is not known");
+        at += 2;
+        char* const end = at + std::min<std::ptrdiff_t>(4, text.data() + text.size() - at);
+        if (std::from_chars(at, end, value, 16).ptr != at + 4) error("an escape is not known");
+        at = end;
         return value;
     }
 
@@ -715,23 +712,23 @@ class JsonParser {
     // more than people write; beyond, the last bits may differ.
     double number() {
         const auto digits = [this](double& number) {
-            const char* const first = at_;
-            for (; *at_ >= '0' && *at_ <= '9'; ++at_) number = number * 10 + (*at_ - '0');
-            if (at_ == first) error("a value cannot be understood");
-            return static_cast<double>(at_ - first);
+            const char* const first = at;
+            for (; *at >= '0' && *at <= '9'; ++at) number = number * 10 + (*at - '0');
+            if (at == first) error("a value cannot be understood");
+            return static_cast<double>(at - first);
         };
-        const bool negative = *at_ == '-';
-        if (negative) ++at_;
-        const bool zero = *at_ == '0';
+        const bool negative = *at == '-';
+        if (negative) ++at;
+        const bool zero = *at == '0';
         double value = 0, exponent = 0, power = 0;
         if (digits(value) > 1 && zero) error("a number starts with 0");
-        if (*at_ == '.') {
-            ++at_;
+        if (*at == '.') {
+            ++at;
             exponent -= digits(value);
         }
-        if (*at_ == 'e' || *at_ == 'E') {
-            const double sign = *++at_ == '-' ? -1 : 1;
-            if (*at_ == '-' || *at_ == '+') ++at_;
+        if (*at == 'e' || *at == 'E') {
+            const double sign = *++at == '-' ? -1 : 1;
+            if (*at == '-' || *at == '+') ++at;
             digits(power);
             exponent += sign * power;
         }
@@ -739,16 +736,12 @@ class JsonParser {
         if (!std::isfinite(value)) error("a number is too large");
         return negative ? -value : value;
     }
-
-    const std::string& name_;
-    char *const begin_, *const end_, *at_;
-    std::size_t values_ = 0;
 };
 
 class JsonDocument {
   public:
     JsonDocument(std::string text, std::string name) : data_(new Data{std::move(name), std::move(text), {}}) {
-        data_->root = JsonParser(data_->text, data_->name).document();
+        data_->root = JsonParser{data_->text, data_->name}.document();
     }
     const Json& root() const { return data_->root; }
 
@@ -801,10 +794,7 @@ inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block)
     float values[32] = {};
     std::copy_n(x, n, values);
     std::int32_t largest = 0;  // magnitudes of floats sort like their bits; nan comes last
-    for (const float v : values) {
-        const auto magnitude = static_cast<std::int32_t>(f32_to_bits(v) & 0x7FFFFFFF);
-        largest = magnitude > largest ? magnitude : largest;
-    }
+    for (const float& v : values) largest = std::max(largest, load<std::int32_t>(&v) & 0x7FFFFFFF);
     const std::uint16_t scale = f32_to_f16(bits_to_f32(static_cast<std::uint32_t>(largest)) / 127.0f);
     const float d = f16_to_f32(scale), inverse = d > 0 && std::isfinite(d) ? 1.0f / d : 0.0f;
     std::memcpy(block, &scale, sizeof scale);
@@ -818,16 +808,12 @@ inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block)
 // The readers below take n blocks to floats. Their inner loops have fixed lengths and `out` overlaps nothing
 // (__restrict), so that compilers turn them into SIMD code.
 
-inline void f32_to_f32(const std::uint8_t* in, float* out, std::int64_t n) {
-    if (n > 0) std::memcpy(out, in, static_cast<std::size_t>(n) * sizeof(float));
-}
-
-template <float (*ToF32)(std::uint16_t)>
-void halves_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    constexpr int kStep = 16;
-    for (; n >= kStep; n -= kStep, in += 2 * kStep, out += kStep)
-        for (int i = 0; i < kStep; ++i) out[i] = ToF32(load<std::uint16_t>(in + 2 * i));
-    for (; n > 0; --n, in += 2) *out++ = ToF32(load<std::uint16_t>(in));
+template <class T, float (*ToF32)(T)>
+void values_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    constexpr int kStep = 16, kSize = sizeof(T);
+    for (; n >= kStep; n -= kStep, in += kStep * kSize, out += kStep)
+        for (int i = 0; i < kStep; ++i) out[i] = ToF32(load<T>(in + i * kSize));
+    for (; n > 0; --n, in += kSize) *out++ = ToF32(load<T>(in));
 }
 
 inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load<std::uint16_t>(p)); }
@@ -918,9 +904,9 @@ struct TypeTraits {
 inline const TypeTraits& traits(TensorType type) {
     // clang-format off
     static constexpr TypeTraits kTable[] = {
-        {"F32",   1,   4,   0,  f32_to_f32},
-        {"F16",   1,   2,   1,  halves_to_f32<f16_to_f32>},
-        {"BF16",  1,   2,   30, halves_to_f32<bf16_to_f32>},
+        {"F32",   1,   4,   0,  values_to_f32<std::uint32_t, bits_to_f32>},
+        {"F16",   1,   2,   1,  values_to_f32<std::uint16_t, f16_to_f32>},
+        {"BF16",  1,   2,   30, values_to_f32<std::uint16_t, bf16_to_f32>},
         {"Q4_0",  32,  18,  2,  packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
         {"Q4_1",  32,  20,  3,  packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
         {"Q5_0",  32,  22,  6,  packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
@@ -2142,7 +2128,7 @@ using GgufValue = std::variant<bool, std::int64_t, double, std::string_view, std
 }
 
 struct Checkpoint {
-    std::string path;
+    std::string path, directory;
     std::string format = "safetensors";  // or "safetensors, 2 shards", "GGUF v3"
     bool is_gguf = false;
     std::unordered_map<std::string, Tensor> tensors;
@@ -2166,11 +2152,6 @@ struct Checkpoint {
     template <class T> T value(const std::string& key, T otherwise) const {
         const T* found = find_value<T>(key);
         return found ? *found : otherwise;
-    }
-    std::string directory() const {
-        if (is_directory(path)) return path;
-        const auto parent = to_path(path).parent_path().u8string();
-        return parent.empty() ? "." : std::string(parent.begin(), parent.end());
     }
 };
 
@@ -2218,13 +2199,12 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
     tensor.file = &file;
     const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
     check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
-    const std::string_view type = dtype->string();
-    tensor.type = find_type([&](const TypeTraits& t) { return t.block == 1 && type == t.name; });
+    tensor.type = find_type([&](const TypeTraits& t) { return t.block == 1 && dtype->string() == t.name; });
     for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
-    const std::uint64_t begin = range->array()[0].whole(), end = range->array()[1].whole(), size = bytes_of(tensor);
-    check(begin <= end, tensor, "lies outside of the file");
-    tensor.offset = begin;
-    tensor.bytes = end - begin;
+    const std::uint64_t end = range->array()[1].whole(), size = bytes_of(tensor);
+    tensor.offset = range->array()[0].whole();
+    check(tensor.offset <= end, tensor, "lies outside of the file");
+    tensor.bytes = end - tensor.offset;
     check(tensor.type == TensorType::other || size == tensor.bytes, tensor, "has a size that is not its shape's");
     return tensor;
 }
@@ -2246,26 +2226,25 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
 
 // A name from the internet must not lead out of the directory.
 inline bool is_plain_file_name(std::string_view name) {
-    if (name.empty() || name == "." || name.find("..") != std::string_view::npos) return false;
-    const auto is_bad = [](char c) { return c == '/' || c == '\\' || c == ':' || is_control(c); };
-    return std::none_of(name.begin(), name.end(), is_bad);
+    return !name.empty() && name != "." && name.find("..") == name.npos && name.find_first_of("/\\:") == name.npos &&
+           std::none_of(name.begin(), name.end(), is_control);
 }
 
-inline void read_shards(Checkpoint& checkpoint, const std::string& directory, const std::string& index_path) {
-    const JsonDocument index(File(index_path).read_all(100000000), index_path);
-    const Json* map = index.root().find("weight_map");
-    if (!map) fail("there is no weight_map", index_path, "download the file again");
+inline void read_shards(Checkpoint& checkpoint, const File& index) {
+    const JsonDocument document(index.read_all(100000000), index.path());
+    const Json* map = document.root().find("weight_map");
+    if (!map) damaged("there is no weight_map", index);
     std::unordered_map<std::string_view, const File*> shards;
     for (const auto& [name, value] : map->members()) {
         const std::string_view shard = value.string();
-        const std::string path = directory + "/" + std::string(shard);
+        const std::string path = checkpoint.directory + "/" + std::string(shard);
         const File*& file = shards[shard];
         if (!file) {
             if (!is_plain_file_name(shard))
-                fail("a shard is not a file of the model's directory", index_path + " names " + shown(shard),
+                fail("a shard is not a file of the model's directory", index.path() + " names " + shown(shard),
                      "do not trust this model");
             if (!file_exists(path))
-                fail("a part of the model is missing", path, "download all files that " + index_path + " names");
+                fail("a part of the model is missing", path, "download all files that " + index.path() + " names");
             file = &checkpoint.files.emplace_back(path);
             read_safetensors(checkpoint, *file);
         }
@@ -2280,24 +2259,27 @@ inline void read_shards(Checkpoint& checkpoint, const std::string& directory, co
 // ---- GGUF ----
 
 // Reads a header from front to back. Its pieces stay in memory, where names and texts point to them.
-class GgufReader {
-  public:
-    GgufReader(const File& file, std::vector<std::unique_ptr<char[]>>& pieces) : file_(file), pieces_(pieces) {}
-    std::uint64_t position() const { return position_; }
+struct GgufReader {
+    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 24, kPiece = 1 << 20;
+    enum : std::uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
+    const File& file;
+    std::vector<std::unique_ptr<char[]>>& pieces;
+    std::uint64_t position = 0, left = 0;  // in the file; of the last piece
+    const char* at = nullptr;
 
     // The next n bytes, one after another. What the current piece does not hold whole starts a new one.
     const char* take(std::uint64_t n) {
-        if (n > file_.size() - position_) damaged("the header ends too early", file_);
-        if (n > kMostBytes || position_ > kMostBytes) damaged("the header is too large", file_);
-        if (n > left_) {
-            left_ = std::min(std::max(n, kPiece), file_.size() - position_);
-            pieces_.push_back(std::unique_ptr<char[]>(new char[static_cast<std::size_t>(left_)]));
-            at_ = pieces_.back().get();
-            file_.read(position_, pieces_.back().get(), static_cast<std::size_t>(left_));
+        if (n > file.size() - position) damaged("the header ends too early", file);
+        if (n > kMostBytes || position > kMostBytes) damaged("the header is too large", file);
+        if (n > left) {
+            left = std::min(std::max(n, kPiece), file.size() - position);
+            pieces.push_back(std::unique_ptr<char[]>(new char[static_cast<std::size_t>(left)]));
+            at = pieces.back().get();
+            file.read(position, pieces.back().get(), static_cast<std::size_t>(left));
         }
-        left_ -= n;
-        position_ += n;
-        return std::exchange(at_, at_ + n);
+        left -= n;
+        position += n;
+        return std::exchange(at, at + n);
     }
 
     template <class T> T number() { return load<T>(take(sizeof(T))); }
@@ -2310,8 +2292,8 @@ class GgufReader {
     // How many items follow, each at least `bytes` long; checked before anything is allocated for them.
     std::size_t count(std::uint64_t bytes) {
         const auto n = number<std::uint64_t>();
-        const std::uint64_t room = (file_.size() - position_) / bytes;
-        if (n > std::min(room, kMostItems)) damaged("an impossible count in the header", file_);
+        const std::uint64_t room = (file.size() - position) / bytes;
+        if (n > std::min(room, kMostItems)) damaged("an impossible count in the header", file);
         return static_cast<std::size_t>(n);
     }
 
@@ -2320,7 +2302,7 @@ class GgufReader {
         const bool is_array = type == kArray;
         if (is_array) type = number<std::uint32_t>();
         static constexpr std::uint8_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};  // of a string: its length's
-        if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file_);
+        if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file);
         const unsigned bytes = kBytes[type];
         const auto read = [&](const auto& one) -> GgufValue {
             if (!is_array) return one();
@@ -2340,15 +2322,6 @@ class GgufReader {
             return static_cast<std::int64_t>((bits ^ sign) - sign);
         });
     }
-
-  private:
-    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 24, kPiece = 1 << 20;
-    enum : std::uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
-
-    const File& file_;
-    std::vector<std::unique_ptr<char[]>>& pieces_;
-    std::uint64_t position_ = 0, left_ = 0;
-    const char* at_ = nullptr;
 };
 
 inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t alignment) {
@@ -2371,7 +2344,7 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
 }
 
 inline void read_gguf(Checkpoint& checkpoint, const File& file) {
-    GgufReader reader(file, checkpoint.header);
+    GgufReader reader{file, checkpoint.header};
     const bool swapped_magic = *reader.take(4) == 'F';
     const auto version = reader.number<std::uint32_t>();
     if (swapped_magic || (version & 0xFFFF) == 0)
@@ -2393,7 +2366,7 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
         damaged("an impossible general.alignment", file);
     std::vector<Tensor> tensors;
     for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file, alignment));
-    add_tensors(checkpoint, std::move(tensors), file, (reader.position() + alignment - 1) / alignment * alignment);
+    add_tensors(checkpoint, std::move(tensors), file, (reader.position + alignment - 1) / alignment * alignment);
 }
 
 // ---- both ----
@@ -2402,28 +2375,31 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
 inline Checkpoint open_checkpoint(const std::string& path) {
     Checkpoint checkpoint;
     checkpoint.path = path;
-    const std::string directory = checkpoint.directory(), single = directory + "/model.safetensors";
-    const std::string index = single + ".index.json", config = directory + "/config.json";
-    const File* file = nullptr;
-    if (!is_directory(path)) {
-        file = &checkpoint.files.emplace_back(path);
-        std::string magic(4, '\0');
-        if (file->size() >= magic.size()) file->read(0, magic.data(), magic.size());
-        if (magic == "GGUF" || magic == "FUGG") {
-            read_gguf(checkpoint, *file);
-            return checkpoint;
-        }
-        if (to_path(path).extension() != ".safetensors")
-            fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
-    } else if (file_exists(single)) {
-        file = &checkpoint.files.emplace_back(single);
-    } else if (!file_exists(index)) {
-        fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+    std::string weights = path;
+    if (is_directory(path)) {
+        checkpoint.directory = path;
+        weights += "/model.safetensors";
+        if (!file_exists(weights)) weights += ".index.json";
+        if (!file_exists(weights))
+            fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+    } else {
+        const auto parent = to_path(path).parent_path().u8string();
+        checkpoint.directory = parent.empty() ? "." : std::string(parent.begin(), parent.end());
     }
+    const File& file = checkpoint.files.emplace_back(weights);
+    std::string magic(std::min<std::size_t>(file.size(), 4), '\0');
+    file.read(0, magic.data(), magic.size());
+    if (magic == "GGUF" || magic == "FUGG") {
+        read_gguf(checkpoint, file);
+        return checkpoint;
+    }
+    const bool is_single = to_path(weights).extension() == ".safetensors";
+    if (!is_single && weights == path)
+        fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
+    const std::string config = checkpoint.directory + "/config.json";
     if (!file_exists(config)) fail("the model's description is missing", config, "put config.json beside the weights");
-    checkpoint.config = JsonDocument(File(config).read_all(1 << 24), config);
-    if (file) read_safetensors(checkpoint, *file);
-    else read_shards(checkpoint, directory, index);
+    checkpoint.config = {File(config).read_all(1 << 24), config};
+    is_single ? read_safetensors(checkpoint, file) : read_shards(checkpoint, file);
     return checkpoint;
 }
 
@@ -2793,8 +2769,7 @@ struct TokenizerLoader : Tokenizer::Impl {
         bool fits = vocabulary.size() >= rows - std::max(64, rows / 16);
         for (int id = 0; id < vocabulary.size(); ++id) {
             const auto& [spelling, kind, rank] = vocabulary[id];
-            const bool is_added =
-                kind == TokenKind::control || kind == TokenKind::unknown || kind == TokenKind::user_defined;
+            const bool is_added = kind >= TokenKind::unknown && kind <= TokenKind::user_defined;
             fits = fits && (is_added || id < rows);
             if (!is_added) continue;
             if (spelling.size() > 1000) damaged("too long a token to look for, " + shown(spelling));
@@ -2856,9 +2831,9 @@ struct TokenizerLoader : Tokenizer::Impl {
 
     // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt
 
-    bool has(const char* name) const { return file_exists(file.directory() + "/" + name); }
+    bool has(const char* name) const { return file_exists(file.directory + "/" + name); }
     std::string read(const char* name) {
-        where = file.directory() + "/" + name;
+        where = file.directory + "/" + name;
         return File(where).read_all(std::uint64_t{1} << 30);
     }
     JsonDocument read_json(const char* name) {
@@ -2873,7 +2848,7 @@ struct TokenizerLoader : Tokenizer::Impl {
     void read_directory() {
         if (has("tokenizer.json")) read_tokenizer_json(read_json("tokenizer.json").root());
         else if (has("vocab.json") && has("merges.txt")) read_vocab_and_merges();
-        else fail("there is no tokenizer", file.directory(), "add tokenizer.json, or vocab.json and merges.txt");
+        else fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
         const auto token_id = [this](const Json& id) {  // or -1
             const bool known = id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size();
             return known ? static_cast<int>(id.whole()) : -1;
