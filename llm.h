@@ -525,13 +525,11 @@ inline void utf8_append(std::string& out, std::uint32_t code_point) {
 
 // How many bytes of `text` can be shown now: all but a last character that more bytes would complete.
 inline std::size_t utf8_complete_prefix(std::string_view text) {
-    for (std::size_t start = text.size(); start > 0 && text.size() - start < 3;) {
-        --start;
+    for (std::size_t tail = 1; tail <= std::min<std::size_t>(text.size(), 3); ++tail)
         for (const char filler : {'\x80', '\xBF'}) {
-            const std::string longer = std::string(text.substr(start)).append(3, filler);
-            if (utf8_decode(longer, 0).length > text.size() - start) return start;
+            const std::string longer = std::string(text.substr(text.size() - tail)).append(3, filler);
+            if (utf8_decode(longer, 0).length > tail) return text.size() - tail;
         }
-    }
     return text.size();
 }
 
@@ -620,12 +618,13 @@ struct JsonParser {
     }
 
     bool skip(char c) {
-        const bool is_next = peek() == c;
+        const bool is_next = *at == c;
         if (is_next) ++at;
         return is_next;
     }
 
     void expect(char c, const char* what) {
+        peek();
         if (!skip(c)) error(what);
     }
 
@@ -662,6 +661,7 @@ struct JsonParser {
             } else {
                 items.push_back(value(level + 1));
             }
+            peek();
         }
         expect(close, "a comma or the closing bracket is missing");
         return items;
@@ -717,18 +717,13 @@ struct JsonParser {
             if (at == first) error("a value cannot be understood");
             return static_cast<double>(at - first);
         };
-        const bool negative = *at == '-';
-        if (negative) ++at;
-        const bool zero = *at == '0';
+        const bool negative = skip('-'), zero = *at == '0';
         double value = 0, exponent = 0, power = 0;
         if (digits(value) > 1 && zero) error("a number starts with 0");
-        if (*at == '.') {
-            ++at;
-            exponent -= digits(value);
-        }
-        if (*at == 'e' || *at == 'E') {
-            const double sign = *++at == '-' ? -1 : 1;
-            if (*at == '-' || *at == '+') ++at;
+        if (skip('.')) exponent -= digits(value);
+        if (skip('e') || skip('E')) {
+            const double sign = skip('-') ? -1 : 1;
+            if (sign > 0) skip('+');
             digits(power);
             exponent += sign * power;
         }
@@ -740,17 +735,14 @@ struct JsonParser {
 
 class JsonDocument {
   public:
-    JsonDocument(std::string text, std::string name) : data_(new Data{std::move(name), std::move(text), {}}) {
-        data_->root = JsonParser{data_->text, data_->name}.document();
-    }
-    const Json& root() const { return data_->root; }
+    JsonDocument(std::string text, std::string name)
+        : name_(std::make_unique<std::string>(std::move(name))), text_(std::make_unique<std::string>(std::move(text))),
+          root_(JsonParser{*text_, *name_}.document()) {}
+    const Json& root() const { return root_; }
 
   private:
-    struct Data {
-        std::string name, text;
-        Json root;
-    };
-    std::unique_ptr<Data> data_;  // values point to it: it stays where it is when a document is moved
+    std::unique_ptr<std::string> name_, text_;  // values point to them: they stay where they are when this is moved
+    Json root_;
 };
 
 // ==== NUMBERS ========================================================================================================
@@ -2522,18 +2514,15 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
 // What two symbols become, and when: the smallest rank goes first.
 struct Merge {
     static constexpr std::uint32_t kNever = 0xFFFFFFFF;
-    int id = -1;
+    std::uint64_t key = 0;  // in a HashTable
+    int id = -1;            // with -1 a slot is free
     std::uint32_t rank = kNever;
 };
 
 // What belongs to a 64-bit key: open addressing, at most half full.
 struct HashTable {
-    struct Slot {
-        std::uint64_t key = 0;
-        Merge value;  // with the id -1 the slot is free
-    };
     int bits = 1;
-    std::vector<Slot> slots;  // [2^bits]
+    std::vector<Merge> slots;  // [2^bits]
 
     explicit HashTable(std::size_t entries = 0) {
         while ((std::size_t{1} << bits) / 2 < entries) ++bits;
@@ -2542,7 +2531,7 @@ struct HashTable {
     // The index of the slot with this key, or else of the free one where it belongs.
     std::size_t find(std::uint64_t key) const {
         auto i = static_cast<std::size_t>(key >> (64 - bits));
-        for (int probes = 1; slots[i].value.id >= 0 && slots[i].key != key; ++probes) {
+        for (int probes = 1; slots[i].id >= 0 && slots[i].key != key; ++probes) {
             // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
             if (probes == 512)
                 fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
@@ -2568,7 +2557,7 @@ struct Vocabulary {
     Token& operator[](int id) { return tokens[static_cast<std::size_t>(id)]; }
     // The token that is spelled like a and b joined, or -1.
     int find(std::string_view a, std::string_view b = {}) const {
-        const int id = table.slots[table.find(hash(b, hash(a)))].value.id;
+        const int id = table.slots[table.find(hash(b, hash(a)))].id;
         if (id < 0) return -1;
         const std::string_view found = (*this)[id].spelling;
         const bool same = found.size() == a.size() + b.size() && found.substr(0, a.size()) == a;
@@ -2580,9 +2569,9 @@ struct Vocabulary {
         for (int id = 0; id < size(); ++id) {
             const std::string& spelling = (*this)[id].spelling;
             const std::uint64_t key = hash(spelling);
-            HashTable::Slot& free = table.slots[table.find(key)];
-            if (free.value.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
-            if (!spelling.empty()) free = {key, {id, 0}};
+            Merge& free = table.slots[table.find(key)];
+            if (free.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
+            if (!spelling.empty()) free = {key, id};
         }
     }
     static std::uint64_t hash(std::string_view text, std::uint64_t h = 0) {
@@ -2614,9 +2603,9 @@ struct Tokenizer::Impl {
         return (static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right)) * 0x9E3779B97F4A7C15u;
     }
     detail::Merge merge(int left, int right) const {
-        if (!by_rank) return merges.slots[merges.find(pair_key(left, right))].value;
+        if (!by_rank) return merges.slots[merges.find(pair_key(left, right))];
         const int id = vocabulary.find(vocabulary[left].spelling, vocabulary[right].spelling);
-        return id < 0 ? detail::Merge() : detail::Merge{id, vocabulary[id].rank};
+        return id < 0 ? detail::Merge() : detail::Merge{0, id, vocabulary[id].rank};
     }
     // The longest added token that the text begins with, or -1.
     int added_at(std::string_view text) const {
@@ -2814,7 +2803,7 @@ struct TokenizerLoader : Tokenizer::Impl {
             const auto [left, right] = parts(each);
             const int a = vocabulary.find(left), b = vocabulary.find(right), id = vocabulary.find(left, right);
             if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
-            merges.slots[merges.find(pair_key(a, b))] = {pair_key(a, b), {id, rank++}};
+            merges.slots[merges.find(pair_key(a, b))] = {pair_key(a, b), id, rank++};
         }
     }
     using Pair = std::pair<std::string_view, std::string_view>;
@@ -2946,12 +2935,11 @@ struct TokenizerLoader : Tokenizer::Impl {
         read_tokens(read_json("vocab.json").root(), Json());
         const int end = vocabulary.find("<|endoftext|>");
         if (end >= 0) vocabulary[end].kind = TokenKind::control;
-        const std::string text = read("merges.txt");
-        std::vector<std::string_view> lines;
-        for (std::size_t begin = 0, stop; begin < text.size(); begin = stop + 1) {
-            stop = std::min(text.find_first_of("\r\n", begin), text.size());
-            const std::string_view line = std::string_view(text).substr(begin, stop - begin);
-            if (!line.empty() && line.substr(0, 8) != "#version") lines.push_back(line);
+        std::istringstream text(read("merges.txt"));
+        std::vector<std::string> lines;
+        for (std::string line; std::getline(text, line);) {
+            if (!line.empty() && line.back() == '\r') line.pop_back();
+            if (!line.empty() && line.compare(0, 8, "#version") != 0) lines.push_back(line);
         }
         set_merges(lines);
     }
