@@ -378,7 +378,7 @@ class Earlier {
   public:
     explicit Earlier(const std::string& path) {
         if (path.empty()) return;
-        const auto document = llm::detail::JsonDocument(llm::detail::File(path).read_all(1 << 28), path);
+        const llm::detail::JsonDocument document(llm::detail::File(path).read_all(1 << 28), path);
         for (const auto& object : document.root().array()) {
             const auto text = [&](const char* key) {
                 const auto* value = object.find(key);

@@ -333,7 +333,6 @@ LLM_END
 #include <exception>
 #include <filesystem>
 #include <fstream>
-#include <limits>
 #include <new>
 #include <numeric>
 #include <queue>
@@ -577,7 +576,7 @@ class Json {
     std::string_view text() const { return is<std::string_view>() ? string() : std::string_view(); }
     const Array& list() const {
         static const Array none;
-        return is<Json::Array>() ? array() : none;
+        return is<Array>() ? array() : none;
     }
 
   private:

@@ -909,7 +909,7 @@ std::vector<Text> texts(const std::string& name) {
     std::istringstream lines(read_file(testdata() / ("tok-" + name + ".jsonl")));
     std::vector<Text> all;
     for (std::string line; std::getline(lines, line);) {
-        const JsonDocument document = JsonDocument(line, name);
+        const JsonDocument document(line, name);
         all.push_back({text(document.root(), "text"), ints(*document.root().find("ids"))});
     }
     REQUIRE(all.size() == 400);
@@ -2129,7 +2129,7 @@ TEST_CASE("bench prints what llama-bench prints, as JSON, CSV and Markdown") {
         CHECK(o.err == "");
         return o.out;
     };
-    const JsonDocument json = JsonDocument(print("json"), "bench");
+    const JsonDocument json(print("json"), "bench");
     const auto rows = json.root().array();
     REQUIRE(rows.size() == 6);
     for (const Json& row : rows) {
