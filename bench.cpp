@@ -378,22 +378,22 @@ class Earlier {
   public:
     explicit Earlier(const std::string& path) {
         if (path.empty()) return;
-        const auto document = llm::detail::JsonDocument::parse(llm::detail::File(path).read_all(1 << 28), path);
+        const llm::detail::JsonDocument document(llm::detail::File(path).read_all(1 << 28), path);
         for (const auto& object : document.root().array()) {
             const auto text = [&](const char* key) {
                 const auto* value = object.find(key);
-                return value && value->is_string() ? std::string(value->string()) : "";
+                return value && value->is<std::string_view>() ? std::string(value->string()) : "";
             };
             const auto number = [&](const char* key) {
                 const auto* value = object.find(key);
-                return value && value->is_number() ? value->number() : NAN;
+                return value && value->is<double>() ? value->number() : NAN;
             };
             const bool test = text("table").empty();
             const std::string name =
                 test ? test_name(number("n_prompt"), number("n_gen"), number("n_depth")) : text("row");
             auto& values = rows_[key(text("model_filename"), test ? "test" : text("table"), name)];
             for (const auto& [field, value] : object.members())
-                if (value.is_number()) values[std::string(field)] = value.number();
+                if (value.is<double>()) values[std::string(field)] = value.number();
             if (test) values["spread"] = number("stddev_ts") / number("avg_ts");
         }
     }

@@ -69,7 +69,7 @@ struct SmallTokenizer {
 
     SmallTokenizer(const fs::path& directory, bool gemma, int count) {
         const fs::path path = directory / "tokenizer.json";
-        const JsonDocument file = JsonDocument::parse(read_file(path), path.string());
+        const JsonDocument file(read_file(path), path.string());
         const Json& model = *file.root().find("model");
         std::map<std::uint64_t, std::string> by_id;
         for (const auto& [spelling, id] : model.find("vocab")->members()) by_id[id.whole()] = spelling;
@@ -236,9 +236,9 @@ inline std::string safetensors(const std::vector<Weight>& weights, TensorType ty
         }
         const std::size_t begin = data.size();
         data += random_values(type, n, state);
-        header += (header.empty() ? "{" : ",") + json_text(w.name) + ":{\"dtype\":\"" +
-                  llm::detail::traits(type).safetensors_name + "\",\"shape\":[" + shape + "],\"data_offsets\":[" +
-                  std::to_string(begin) + "," + std::to_string(data.size()) + "]}";
+        header += (header.empty() ? "{" : ",") + json_text(w.name) + ":{\"dtype\":\"" + llm::detail::traits(type).name +
+                  "\",\"shape\":[" + shape + "],\"data_offsets\":[" + std::to_string(begin) + "," +
+                  std::to_string(data.size()) + "]}";
     }
     header += "}";
     return raw(std::uint64_t{header.size()}) + header + data;

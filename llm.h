@@ -324,6 +324,7 @@ LLM_END
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <climits>
 #include <cmath>
@@ -332,7 +333,6 @@ LLM_END
 #include <exception>
 #include <filesystem>
 #include <fstream>
-#include <limits>
 #include <new>
 #include <numeric>
 #include <queue>
@@ -401,13 +401,6 @@ template <class T> T load(const void* p) {
     return value;
 }
 
-// product *= factor; false if that is too big.
-inline bool checked_multiply(std::uint64_t& product, std::uint64_t factor) {
-    if (factor != 0 && product > std::numeric_limits<std::uint64_t>::max() / factor) return false;
-    product *= factor;
-    return true;
-}
-
 // Paths are UTF-8 everywhere, also where the system's own are UTF-16.
 inline std::filesystem::path to_path(const std::string& path) try {
 #ifdef __cpp_char8_t
@@ -450,13 +443,8 @@ class File {
     void read(std::uint64_t offset, void* destination, std::size_t bytes) const {
         if (offset > size_ || bytes > size_ - offset)
             fail("the file ends too early", path_, "it is damaged or incomplete: download it again");
-        for (char* out = static_cast<char*>(destination); bytes > 0;) {
-            const std::size_t got = read_some(offset, out, std::min(bytes, std::size_t{1} << 30));
-            if (got == 0) fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
-            offset += got;
-            out += got;
-            bytes -= got;
-        }
+        if (!read_at(offset, static_cast<char*>(destination), bytes))
+            fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
     }
 
     std::string read_all(std::uint64_t limit) const {
@@ -472,27 +460,29 @@ class File {
 
   private:
     bool open() { return (descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) >= 0; }
-    std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
-        if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) return 0;
-        for (;;) {
-            const auto got = ::pread(descriptor_, out, bytes, static_cast<off_t>(offset));
-            if (got >= 0 || errno != EINTR) return got < 0 ? 0 : static_cast<std::size_t>(got);
+    bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
+        while (bytes > 0) {
+            const auto got =
+                ::pread(descriptor_, out, std::min<std::size_t>(bytes, 1 << 30), static_cast<off_t>(offset));
+            if (got < 0 && errno == EINTR) continue;
+            if (got <= 0) return false;
+            offset += static_cast<std::uint64_t>(got);
+            bytes -= static_cast<std::size_t>(got);
+            out += got;
         }
+        return true;
     }
     int descriptor_ = -1;
 #else
-    ~File() = default;
-
   private:
     bool open() { return stream_.open(to_path(path_), std::ios::binary), stream_.is_open(); }
-    std::size_t read_some(std::uint64_t offset, char* out, std::size_t bytes) const {
+    bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
 #ifndef LLM_NO_THREADS
         const std::lock_guard<std::mutex> lock(mutex_);
 #endif
         stream_.clear();
         stream_.seekg(static_cast<std::streamoff>(offset));
-        stream_.read(out, static_cast<std::streamsize>(bytes));
-        return static_cast<std::size_t>(stream_.gcount());
+        return !!stream_.read(out, static_cast<std::streamsize>(bytes));
     }
 #ifndef LLM_NO_THREADS
     mutable std::mutex mutex_;
@@ -503,25 +493,26 @@ class File {
     std::uint64_t size_ = 0;
 };
 
-// Decodes the character at text[i] (RFC 3629) and returns its length in bytes. A byte that starts no valid character
-// counts as one of length 1 with code_point 0xFFFFFFFF.
-inline int utf8_decode(std::string_view text, std::size_t i, std::uint32_t& code_point) {
+struct Character {
+    std::uint32_t code_point;
+    std::size_t length;  // in bytes
+};
+
+// The character at text[i] (RFC 3629). A byte that starts no valid one counts as a character 0xFFFFFFFF.
+inline Character utf8_decode(std::string_view text, std::size_t i) {
     const std::uint32_t first = static_cast<unsigned char>(text[i]);
-    code_point = first;
-    if (first < 0x80) return 1;
-    code_point = 0xFFFFFFFF;
-    const int length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-    if (first < 0xC2 || first > 0xF4 || text.size() - i < static_cast<std::size_t>(length)) return 1;
+    if (first < 0x80) return {first, 1};
+    constexpr Character invalid = {0xFFFFFFFF, 1};
+    const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+    if (first < 0xC2 || first > 0xF4 || text.size() - i < length) return invalid;
     std::uint32_t value = first & (0x7Fu >> length);
-    for (const char next : text.substr(i + 1, static_cast<std::size_t>(length - 1))) {
-        if ((next & 0xC0) != 0x80) return 1;
+    for (const char next : text.substr(i + 1, length - 1)) {
+        if ((next & 0xC0) != 0x80) return invalid;
         value = value << 6 | static_cast<std::uint32_t>(next & 0x3F);
     }
     const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
     const bool surrogate = value >= 0xD800 && value < 0xE000;
-    if (value < least || value > 0x10FFFF || surrogate) return 1;
-    code_point = value;
-    return length;
+    return value < least || value > 0x10FFFF || surrogate ? invalid : Character{value, length};
 }
 
 inline void utf8_append(std::string& out, std::uint32_t code_point) {
@@ -531,17 +522,13 @@ inline void utf8_append(std::string& out, std::uint32_t code_point) {
     for (int k = tail - 1; k >= 0; --k) out += static_cast<char>(0x80 | (code_point >> 6 * k & 0x3F));
 }
 
-// How many bytes of `text` can be shown now: all but a last character that is not complete yet.
+// How many bytes of `text` can be shown now: all but a last character that more bytes would complete.
 inline std::size_t utf8_complete_prefix(std::string_view text) {
-    std::size_t start = text.size();
-    while (start > 0 && text.size() - start < 3 && (text[start - 1] & 0xC0) == 0x80) --start;  // its continuations
-    if (start == 0) return text.size();
-    --start;
-    for (const char filler : {'\x80', '\xBF'}) {  // it is not complete if more of them make it valid
-        std::uint32_t ignored;
-        const std::string longer = std::string(text.substr(start)).append(3, filler);
-        if (utf8_decode(longer, 0, ignored) > static_cast<int>(text.size() - start)) return start;
-    }
+    for (std::size_t tail = 1; tail <= std::min<std::size_t>(text.size(), 3); ++tail)
+        for (const char filler : {'\x80', '\xBF'}) {
+            const std::string longer = std::string(text.substr(text.size() - tail)).append(3, filler);
+            if (utf8_decode(longer, 0).length > tail) return text.size() - tail;
+        }
     return text.size();
 }
 
@@ -556,12 +543,8 @@ class Json {
     using Array = std::vector<Json>;
     using Object = std::vector<std::pair<std::string_view, Json>>;  // in the file's order
 
-    bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
-    bool is_bool() const { return std::holds_alternative<bool>(value_); }
-    bool is_number() const { return std::holds_alternative<double>(value_); }
-    bool is_string() const { return std::holds_alternative<std::string_view>(value_); }
-    bool is_array() const { return std::holds_alternative<Array>(value_); }
-
+    template <class T> bool is() const { return std::holds_alternative<T>(value_); }
+    bool is_null() const { return is<std::monostate>(); }
     bool boolean() const { return as<bool>("true or false"); }
     double number() const { return as<double>("a number"); }
     std::string_view string() const { return as<std::string_view>("a string"); }
@@ -579,10 +562,7 @@ class Json {
         return nullptr;
     }
 
-    using Value = std::variant<std::monostate, bool, double, std::string_view, Array, Object>;
     Json() = default;  // null
-
-    // T is one of Value's types.
     template <class T> Json(T value, const std::string& document)
         : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
 
@@ -592,11 +572,11 @@ class Json {
         const Json* found = find(key);
         return found ? *found : null;
     }
-    bool flag(bool otherwise) const { return is_bool() ? boolean() : otherwise; }
-    std::string_view text() const { return is_string() ? string() : std::string_view(); }
+    bool flag(bool otherwise) const { return is<bool>() ? boolean() : otherwise; }
+    std::string_view text() const { return is<std::string_view>() ? string() : std::string_view(); }
     const Array& list() const {
         static const Array none;
-        return is_array() ? array() : none;
+        return is<Array>() ? array() : none;
     }
 
   private:
@@ -607,98 +587,102 @@ class Json {
     [[noreturn]] void wrong(const char* expected) const {
         fail(std::string("a value should be ") + expected, document_ ? *document_ : "JSON", "get the file again");
     }
-    Value value_;
+    std::variant<std::monostate, bool, double, std::string_view, Array, Object> value_;
     const std::string* document_ = nullptr;  // its name, for messages
 };
 
-class JsonParser {
-  public:
-    JsonParser(std::string& text, const std::string& name)
-        : name_(name), begin_(text.data()), end_(begin_ + text.size()), at_(begin_) {}
+struct JsonParser {
+    std::string& text;  // ends in a 0, so that no end needs to be watched
+    const std::string& name;
+    char* at = text.data();
+    std::size_t values = 0;
 
     Json document() {
-        if (end_ - begin_ > 1 << 30) error("it is too large");
+        if (text.size() > 1 << 30) error("it is too large");
         Json root = value(0);
         peek();
-        if (at_ != end_) error("something follows its end");
+        if (at != text.data() + text.size()) error("something follows its end");
         return root;
     }
 
-  private:
     [[noreturn]] void error(const char* what) const {
-        fail(std::string("not valid JSON, ") + what, name_ + " at byte " + std::to_string(at_ - begin_),
+        fail(std::string("not valid JSON, ") + what, name + " at byte " + std::to_string(at - text.data()),
              "it is damaged or incomplete: get it again");
     }
 
-    // The next character that is no white space. A string ends in a 0, so no end needs to be watched.
+    // The next character that is no white space.
     char peek() {
-        while (*at_ == ' ' || *at_ == '\n' || *at_ == '\t' || *at_ == '\r') ++at_;
-        return *at_;
+        while (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r') ++at;
+        return *at;
+    }
+
+    bool skip(char c) {
+        const bool is_next = *at == c;
+        if (is_next) ++at;
+        return is_next;
     }
 
     void expect(char c, const char* what) {
-        if (peek() != c) error(what);
-        ++at_;
+        peek();
+        if (!skip(c)) error(what);
     }
 
     Json value(int level) {
         if (level > 64) error("it is nested too deeply");
-        if (++values_ > 1 << 23) error("it holds too many values");
+        if (++values > 1 << 23) error("it holds too many values");
         const char c = peek();
-        if (c == '{') return {list<Json::Object>('}', level), name_};
-        if (c == '[') return {list<Json::Array>(']', level), name_};
-        if (c == '"') return {string(), name_};
-        if (skip("true")) return {true, name_};
-        if (skip("false")) return {false, name_};
-        if (skip("null")) return {std::monostate(), name_};
-        return {number(), name_};
+        if (c == '{') return {list<Json::Object>('}', level), name};
+        if (c == '[') return {list<Json::Array>(']', level), name};
+        if (c == '"') return {string(), name};
+        if (skip("true")) return {true, name};
+        if (skip("false")) return {false, name};
+        if (skip("null")) return {std::monostate(), name};
+        return {number(), name};
     }
 
     bool skip(std::string_view word) {
-        if (std::strncmp(at_, word.data(), word.size()) != 0) return false;
-        at_ += word.size();
+        if (std::strncmp(at, word.data(), word.size()) != 0) return false;
+        at += word.size();
         return true;
     }
 
     template <class List> List list(char close, int level) {
         List items;
-        ++at_;
-        bool more = peek() != close;
-        if (more) items.reserve(2);  // a merge has two
-        while (more) {
+        ++at;
+        if (peek() != close) items.reserve(2);  // a merge has two
+        for (bool more = peek() != close; more; more = skip(',')) {
             if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
                 const std::string_view key = string();
                 expect(':', "a colon is missing");
                 items.emplace_back(key, value(level + 1));
-                ++values_;
+                ++values;
             } else {
                 items.push_back(value(level + 1));
             }
-            more = peek() == ',';
-            if (more) ++at_;
+            peek();
         }
         expect(close, "a comma or the closing bracket is missing");
         return items;
     }
 
     std::string_view string() {
-        char* const start = ++at_;
-        while (static_cast<unsigned char>(*at_) >= ' ' && *at_ != '"' && *at_ != '\\') ++at_;
-        char* out = at_;  // after an escape, what follows moves forward
-        while (*at_ != '"') {
-            if (static_cast<unsigned char>(*at_) < ' ') error("a string has no end");
-            if (*at_ == '\\') out = escape(out);
-            else *out++ = *at_++;
+        char* const start = ++at;
+        while (static_cast<unsigned char>(*at) >= ' ' && *at != '"' && *at != '\\') ++at;
+        char* out = at;  // after an escape, what follows moves forward
+        while (*at != '"') {
+            if (static_cast<unsigned char>(*at) < ' ') error("a string has no end");
+            if (*at == '\\') out = escape(out);
+            else *out++ = *at++;
         }
-        ++at_;
+        ++at;
         return {start, static_cast<std::size_t>(out - start)};
     }
 
     char* escape(char* out) {
         static constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
-        if (const std::size_t k = kNames.find(at_[1]); k != std::string_view::npos) {
-            at_ += 2;
+        if (const std::size_t k = kNames.find(at[1]); k != std::string_view::npos) {
+            at += 2;
             *out = kMeanings[k];
             return out + 1;
         }
@@ -714,15 +698,12 @@ class JsonParser {
     }
 
     std::uint32_t hex4() {  // of \uXXXX
-        static constexpr std::string_view kDigits = "0123456789abcdefABCDEF";
-        if (at_[0] != '\\' || at_[1] != 'u') error("an escape is not known");
         std::uint32_t value = 0;
-        at_ += 2;
-        for (int k = 0; k < 4; ++k, ++at_) {
-            const std::size_t digit = kDigits.find(*at_);
-            if (digit == std::string_view::npos) error("an escape is not known");
-            value = value << 4 | static_cast<std::uint32_t>(digit < 16 ? digit : digit - 6);
-        }
+        if (at[0] != '\\' || at[1] != 'u') error("an escape is not known");
+        at += 2;
+        char* const end = at + std::min<std::ptrdiff_t>(4, text.data() + text.size() - at);
+        if (std::from_chars(at, end, value, 16).ptr != at + 4) error("an escape is not known");
+        at = end;
         return value;
     }
 
@@ -730,23 +711,18 @@ class JsonParser {
     // more than people write; beyond, the last bits may differ.
     double number() {
         const auto digits = [this](double& number) {
-            const char* const first = at_;
-            for (; *at_ >= '0' && *at_ <= '9'; ++at_) number = number * 10 + (*at_ - '0');
-            if (at_ == first) error("a value cannot be understood");
-            return static_cast<double>(at_ - first);
+            const char* const first = at;
+            for (; *at >= '0' && *at <= '9'; ++at) number = number * 10 + (*at - '0');
+            if (at == first) error("a value cannot be understood");
+            return static_cast<double>(at - first);
         };
-        const bool negative = *at_ == '-';
-        if (negative) ++at_;
-        const bool zero = *at_ == '0';
+        const bool negative = skip('-'), zero = *at == '0';
         double value = 0, exponent = 0, power = 0;
         if (digits(value) > 1 && zero) error("a number starts with 0");
-        if (*at_ == '.') {
-            ++at_;
-            exponent -= digits(value);
-        }
-        if (*at_ == 'e' || *at_ == 'E') {
-            const double sign = *++at_ == '-' ? -1 : 1;
-            if (*at_ == '-' || *at_ == '+') ++at_;
+        if (skip('.')) exponent -= digits(value);
+        if (skip('e') || skip('E')) {
+            const double sign = skip('-') ? -1 : 1;
+            if (sign > 0) skip('+');
             digits(power);
             exponent += sign * power;
         }
@@ -754,28 +730,18 @@ class JsonParser {
         if (!std::isfinite(value)) error("a number is too large");
         return negative ? -value : value;
     }
-
-    const std::string& name_;
-    char *const begin_, *const end_, *at_;
-    std::size_t values_ = 0;
 };
 
 class JsonDocument {
   public:
-    static JsonDocument parse(std::string text, std::string name) {
-        JsonDocument document;
-        document.data_ = std::make_unique<Data>(Data{std::move(name), std::move(text), {}});
-        document.data_->root = JsonParser(document.data_->text, document.data_->name).document();
-        return document;
-    }
-    const Json& root() const { return data_->root; }
+    JsonDocument(std::string text, std::string name)
+        : name_(std::make_unique<std::string>(std::move(name))), text_(std::make_unique<std::string>(std::move(text))),
+          root_(JsonParser{*text_, *name_}.document()) {}
+    const Json& root() const { return root_; }
 
   private:
-    struct Data {
-        std::string name, text;
-        Json root;
-    };
-    std::unique_ptr<Data> data_;  // values point to it: it stays where it is when a document is moved
+    std::unique_ptr<std::string> name_, text_;  // values point to them: they stay where they are when this is moved
+    Json root_;
 };
 
 // ==== NUMBERS ========================================================================================================
@@ -819,10 +785,7 @@ inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block)
     float values[32] = {};
     std::copy_n(x, n, values);
     std::int32_t largest = 0;  // magnitudes of floats sort like their bits; nan comes last
-    for (const float v : values) {
-        const auto magnitude = static_cast<std::int32_t>(f32_to_bits(v) & 0x7FFFFFFF);
-        largest = magnitude > largest ? magnitude : largest;
-    }
+    for (const float& v : values) largest = std::max(largest, load<std::int32_t>(&v) & 0x7FFFFFFF);
     const std::uint16_t scale = f32_to_f16(bits_to_f32(static_cast<std::uint32_t>(largest)) / 127.0f);
     const float d = f16_to_f32(scale), inverse = d > 0 && std::isfinite(d) ? 1.0f / d : 0.0f;
     std::memcpy(block, &scale, sizeof scale);
@@ -836,16 +799,12 @@ inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block)
 // The readers below take n blocks to floats. Their inner loops have fixed lengths and `out` overlaps nothing
 // (__restrict), so that compilers turn them into SIMD code.
 
-inline void f32_to_f32(const std::uint8_t* in, float* out, std::int64_t n) {
-    if (n > 0) std::memcpy(out, in, static_cast<std::size_t>(n) * sizeof(float));
-}
-
-template <float (*ToF32)(std::uint16_t)>
-void halves_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    constexpr int kStep = 16;
-    for (; n >= kStep; n -= kStep, in += 2 * kStep, out += kStep)
-        for (int i = 0; i < kStep; ++i) out[i] = ToF32(load<std::uint16_t>(in + 2 * i));
-    for (; n > 0; --n, in += 2) *out++ = ToF32(load<std::uint16_t>(in));
+template <class T, float (*ToF32)(T)>
+void values_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+    constexpr int kStep = 16, kSize = sizeof(T);
+    for (; n >= kStep; n -= kStep, in += kStep * kSize, out += kStep)
+        for (int i = 0; i < kStep; ++i) out[i] = ToF32(load<T>(in + i * kSize));
+    for (; n > 0; --n, in += kSize) *out++ = ToF32(load<T>(in));
 }
 
 inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load<std::uint16_t>(p)); }
@@ -930,27 +889,26 @@ struct TypeTraits {
     int block;    // values
     int bytes;    // of a block
     int gguf_id;  // -1: none
-    const char* safetensors_name;
     void (*to_f32)(const std::uint8_t* blocks, float* out, std::int64_t n_blocks);
 };
 
 inline const TypeTraits& traits(TensorType type) {
     // clang-format off
     static constexpr TypeTraits kTable[] = {
-        {"F32",   1,   4,   0,  "F32",  f32_to_f32},
-        {"F16",   1,   2,   1,  "F16",  halves_to_f32<f16_to_f32>},
-        {"BF16",  1,   2,   30, "BF16", halves_to_f32<bf16_to_f32>},
-        {"Q4_0",  32,  18,  2,  "", packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
-        {"Q4_1",  32,  20,  3,  "", packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
-        {"Q5_0",  32,  22,  6,  "", packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
-        {"Q5_1",  32,  24,  7,  "", packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
-        {"Q8_0",  32,  34,  8,  "", q8_0_to_f32},
-        {"Q2_K",  256, 84,  10, "", packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
-        {"Q3_K",  256, 110, 11, "", packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
-        {"Q4_K",  256, 144, 12, "", packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
-        {"Q5_K",  256, 176, 13, "", packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
-        {"Q6_K",  256, 210, 14, "", packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
-        {"other", 1,   0,   -1, "", nullptr},
+        {"F32",   1,   4,   0,  values_to_f32<std::uint32_t, bits_to_f32>},
+        {"F16",   1,   2,   1,  values_to_f32<std::uint16_t, f16_to_f32>},
+        {"BF16",  1,   2,   30, values_to_f32<std::uint16_t, bf16_to_f32>},
+        {"Q4_0",  32,  18,  2,  packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
+        {"Q4_1",  32,  20,  3,  packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
+        {"Q5_0",  32,  22,  6,  packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
+        {"Q5_1",  32,  24,  7,  packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
+        {"Q8_0",  32,  34,  8,  q8_0_to_f32},
+        {"Q2_K",  256, 84,  10, packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
+        {"Q3_K",  256, 110, 11, packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
+        {"Q4_K",  256, 144, 12, packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
+        {"Q5_K",  256, 176, 13, packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
+        {"Q6_K",  256, 210, 14, packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
+        {"other", 1,   0,   -1, nullptr},
     };
     // clang-format on
     return kTable[static_cast<std::size_t>(type)];
@@ -2143,45 +2101,44 @@ struct Tensor {
     }
 };
 
-struct GgufValue {
-    enum class Kind { integer, real, boolean, string, integers, reals, strings };
-    Kind kind = Kind::integer;
-    std::int64_t i = 0;  // integer, boolean
-    double f = 0;        // real
-    std::string_view s;
-    std::vector<std::int64_t> integers;  // also of booleans
-    std::vector<double> reals;
-    std::vector<std::string_view> strings;
-};
+// Integers of all sizes are kept as the largest.
+using GgufValue = std::variant<bool, std::int64_t, double, std::string_view, std::vector<bool>,
+                               std::vector<std::int64_t>, std::vector<double>, std::vector<std::string_view>>;
+
+[[noreturn]] inline void damaged(const std::string& what, const File& file) {
+    fail(what, file.path(), "the file is damaged or incomplete: download it again");
+}
 
 struct Checkpoint {
-    std::string path;
+    std::string path, directory;
     std::string format = "safetensors";  // or "safetensors, 2 shards", "GGUF v3"
     bool is_gguf = false;
     std::unordered_map<std::string, Tensor> tensors;
-    JsonDocument config = JsonDocument::parse("{}", "config.json");  // empty in a GGUF
-    std::unordered_map<std::string, GgufValue> metadata;             // GGUF only
+    JsonDocument config = {"{}", "config.json"};          // empty in a GGUF
+    std::unordered_map<std::string, GgufValue> metadata;  // GGUF only
 
-    std::vector<std::unique_ptr<File>> files;     // what tensors point to
+    std::deque<File> files;                       // what tensors point to
     std::vector<std::unique_ptr<char[]>> header;  // GGUF: what the texts of metadata point to
 
-    const File& open(const std::string& name) { return *files.emplace_back(std::make_unique<File>(name)); }
     const Tensor* find(const std::string& name) const {
         const auto it = tensors.find(name);
         return it == tensors.end() ? nullptr : &it->second;
     }
-    std::string directory() const {
-        if (is_directory(path)) return path;
-        const auto parent = to_path(path).parent_path().u8string();
-        return parent.empty() ? "." : std::string(parent.begin(), parent.end());
+    // A value of a GGUF's metadata; null: there is none.
+    template <class T> const T* find_value(const std::string& key) const {
+        const auto it = metadata.find(key);
+        if (it == metadata.end()) return nullptr;
+        if (const T* value = std::get_if<T>(&it->second)) return value;
+        damaged(shown(key) + " is of a wrong type", files.front());
+    }
+    template <class T> T value(const std::string& key, T otherwise) const {
+        const T* found = find_value<T>(key);
+        return found ? *found : otherwise;
     }
 };
 
 constexpr std::size_t kMostTensors = 65536;  // of a file; the largest models have two thousand
 
-[[noreturn]] inline void damaged(const std::string& what, const File& file) {
-    fail(what, file.path(), "the file is damaged or incomplete: download it again");
-}
 inline void check(bool good, const Tensor& tensor, const char* problem) {
     if (!good) damaged("tensor " + shown(tensor.name) + " " + problem, *tensor.file);
 }
@@ -2189,13 +2146,14 @@ inline void check(bool good, const Tensor& tensor, const char* problem) {
 // What its shape and type take.
 inline std::uint64_t bytes_of(const Tensor& tensor) {
     const TypeTraits& type = traits(tensor.type);
-    const auto block = static_cast<std::uint64_t>(type.block);
-    std::uint64_t size = 1;
-    for (const std::uint64_t n : tensor.shape) check(checked_multiply(size, n), tensor, "has an impossible shape");
+    const auto block = static_cast<std::uint64_t>(type.block), bytes = static_cast<std::uint64_t>(type.bytes);
+    std::uint64_t elements = 1;
+    for (const std::uint64_t n : tensor.shape) {
+        check(n == 0 || elements <= UINT64_MAX / 256 / n, tensor, "has an impossible shape");  // a block is < 256 bytes
+        elements *= n;
+    }
     check(block == 1 || tensor.shape.back() % block == 0, tensor, "has rows that are no whole number of blocks");
-    size /= block;
-    check(checked_multiply(size, static_cast<std::uint64_t>(type.bytes)), tensor, "has an impossible shape");
-    return size;
+    return elements / block * bytes;
 }
 
 // Adds a file's tensors, whose offsets count from `data` on. They lie inside and do not share a byte or a name.
@@ -2223,13 +2181,12 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
     tensor.file = &file;
     const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
     check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
-    const std::string_view type = dtype->string();
-    tensor.type = find_type([&](const TypeTraits& t) { return !type.empty() && type == t.safetensors_name; });
+    tensor.type = find_type([&](const TypeTraits& t) { return t.block == 1 && dtype->string() == t.name; });
     for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
-    const std::uint64_t begin = range->array()[0].whole(), end = range->array()[1].whole(), size = bytes_of(tensor);
-    check(begin <= end, tensor, "lies outside of the file");
-    tensor.offset = begin;
-    tensor.bytes = end - begin;
+    const std::uint64_t end = range->array()[1].whole(), size = bytes_of(tensor);
+    tensor.offset = range->array()[0].whole();
+    check(tensor.offset <= end, tensor, "lies outside of the file");
+    tensor.bytes = end - tensor.offset;
     check(tensor.type == TensorType::other || size == tensor.bytes, tensor, "has a size that is not its shape's");
     return tensor;
 }
@@ -2241,7 +2198,7 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
         damaged("no safetensors header (perhaps a Git LFS pointer instead of the file)", file);
     std::string text(static_cast<std::size_t>(length), '\0');
     file.read(sizeof length, text.data(), text.size());
-    const JsonDocument header = JsonDocument::parse(std::move(text), "the header of " + file.path());
+    const JsonDocument header(std::move(text), "the header of " + file.path());
     std::vector<Tensor> tensors;
     for (const auto& [name, entry] : header.root().members())
         if (name != "__metadata__") tensors.push_back(safetensors_tensor(name, entry, file));
@@ -2251,32 +2208,31 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
 
 // A name from the internet must not lead out of the directory.
 inline bool is_plain_file_name(std::string_view name) {
-    if (name.empty() || name == "." || name.find("..") != std::string_view::npos) return false;
-    const auto is_bad = [](char c) { return c == '/' || c == '\\' || c == ':' || is_control(c); };
-    return std::none_of(name.begin(), name.end(), is_bad);
+    return !name.empty() && name != "." && name.find("..") == name.npos && name.find_first_of("/\\:") == name.npos &&
+           std::none_of(name.begin(), name.end(), is_control);
 }
 
-inline void read_shards(Checkpoint& checkpoint, const std::string& directory, const std::string& index_path) {
-    const auto index = JsonDocument::parse(File(index_path).read_all(100000000), index_path);
-    const Json* map = index.root().find("weight_map");
-    if (!map) fail("there is no weight_map", index_path, "download the file again");
+inline void read_shards(Checkpoint& checkpoint, const File& index) {
+    const JsonDocument document(index.read_all(100000000), index.path());
+    const Json* map = document.root().find("weight_map");
+    if (!map) damaged("there is no weight_map", index);
     std::unordered_map<std::string_view, const File*> shards;
-    for (const auto& [tensor, value] : map->members()) {
-        const std::string_view shard = value.string();
-        if (shards.count(shard)) continue;
-        if (!is_plain_file_name(shard))
-            fail("a shard is not a file of the model's directory", index_path + " names " + shown(shard),
-                 "do not trust this model");
-        const std::string path = directory + "/" + std::string(shard);
-        if (!file_exists(path))
-            fail("a part of the model is missing", path, "download all files that " + index_path + " names");
-        shards[shard] = &checkpoint.open(path);
-        read_safetensors(checkpoint, *shards[shard]);
-    }
     for (const auto& [name, value] : map->members()) {
+        const std::string_view shard = value.string();
+        const std::string path = checkpoint.directory + "/" + std::string(shard);
+        const File*& file = shards[shard];
+        if (!file) {
+            if (!is_plain_file_name(shard))
+                fail("a shard is not a file of the model's directory", index.path() + " names " + shown(shard),
+                     "do not trust this model");
+            if (!file_exists(path))
+                fail("a part of the model is missing", path, "download all files that " + index.path() + " names");
+            file = &checkpoint.files.emplace_back(path);
+            read_safetensors(checkpoint, *file);
+        }
         const Tensor* tensor = checkpoint.find(std::string(name));
-        if (!tensor || tensor->file != shards[value.string()])
-            fail("tensor " + shown(name) + " is not in its shard", directory + "/" + std::string(value.string()),
+        if (!tensor || tensor->file != file)
+            fail("tensor " + shown(name) + " is not in its shard", path,
                  "the shards are of different models or damaged: download them again");
     }
     checkpoint.format = "safetensors, " + std::to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
@@ -2285,25 +2241,27 @@ inline void read_shards(Checkpoint& checkpoint, const std::string& directory, co
 // ---- GGUF ----
 
 // Reads a header from front to back. Its pieces stay in memory, where names and texts point to them.
-class GgufReader {
-  public:
-    GgufReader(const File& file, std::vector<std::unique_ptr<char[]>>& pieces) : file_(file), pieces_(pieces) {}
-    std::uint64_t position() const { return position_; }
+struct GgufReader {
+    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 24, kPiece = 1 << 20;
+    enum : std::uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
+    const File& file;
+    std::vector<std::unique_ptr<char[]>>& pieces;
+    std::uint64_t position = 0, left = 0;  // in the file; of the last piece
+    const char* at = nullptr;
 
     // The next n bytes, one after another. What the current piece does not hold whole starts a new one.
     const char* take(std::uint64_t n) {
-        if (n > file_.size() - position_) damaged("the header ends too early", file_);
-        if (n > kMostBytes || position_ > kMostBytes) damaged("the header is too large", file_);
-        if (n > left_) {
-            left_ = std::min(std::max(n, next_piece_), file_.size() - position_);
-            pieces_.push_back(std::unique_ptr<char[]>(new char[static_cast<std::size_t>(left_)]));
-            at_ = pieces_.back().get();
-            file_.read(position_, pieces_.back().get(), static_cast<std::size_t>(left_));
-            next_piece_ = std::min<std::uint64_t>(2 * next_piece_, 8 << 20);
+        if (n > file.size() - position) damaged("the header ends too early", file);
+        if (n > kMostBytes || position > kMostBytes) damaged("the header is too large", file);
+        if (n > left) {
+            left = std::min(std::max(n, kPiece), file.size() - position);
+            pieces.push_back(std::unique_ptr<char[]>(new char[static_cast<std::size_t>(left)]));
+            at = pieces.back().get();
+            file.read(position, pieces.back().get(), static_cast<std::size_t>(left));
         }
-        left_ -= n;
-        position_ += n;
-        return std::exchange(at_, at_ + n);
+        left -= n;
+        position += n;
+        return std::exchange(at, at + n);
     }
 
     template <class T> T number() { return load<T>(take(sizeof(T))); }
@@ -2316,8 +2274,8 @@ class GgufReader {
     // How many items follow, each at least `bytes` long; checked before anything is allocated for them.
     std::size_t count(std::uint64_t bytes) {
         const auto n = number<std::uint64_t>();
-        const std::uint64_t room = (file_.size() - position_) / bytes;
-        if (n > std::min(room, kMostItems)) damaged("an impossible count in the header", file_);
+        const std::uint64_t room = (file.size() - position) / bytes;
+        if (n > std::min(room, kMostItems)) damaged("an impossible count in the header", file);
         return static_cast<std::size_t>(n);
     }
 
@@ -2326,45 +2284,26 @@ class GgufReader {
         const bool is_array = type == kArray;
         if (is_array) type = number<std::uint32_t>();
         static constexpr std::uint8_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};  // of a string: its length's
-        if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file_);
+        if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file);
         const unsigned bytes = kBytes[type];
-        const std::size_t n = is_array ? count(bytes) : 1;
-        using Kind = GgufValue::Kind;
-        GgufValue value;
-        if (type == kString) {
-            value.kind = is_array ? Kind::strings : Kind::string;
-            value.s = fill(value.strings, n, [&] { return string(); });
-        } else if (type == kF32 || type == kF64) {
-            value.kind = is_array ? Kind::reals : Kind::real;
-            value.f = fill(value.reals, n, [&] { return type == kF32 ? number<float>() : number<double>(); });
-        } else {
-            value.kind = is_array ? Kind::integers : type == kBool ? Kind::boolean : Kind::integer;
-            const bool is_signed = type == kI8 || type == kI16 || type == kI32 || type == kI64;
-            const std::uint64_t sign = is_signed ? std::uint64_t{1} << (8 * bytes - 1) : 0;
-            value.i = fill(value.integers, n, [&] {
-                std::uint64_t bits = 0;
-                std::memcpy(&bits, take(bytes), bytes);
-                return static_cast<std::int64_t>((bits ^ sign) - sign);
-            });
-        }
-        return value;
+        const auto read = [&](const auto& one) -> GgufValue {
+            if (!is_array) return one();
+            std::vector<decltype(one())> items(count(bytes));
+            std::generate(items.begin(), items.end(), one);
+            return GgufValue(std::move(items));
+        };
+        if (type == kString) return read([&] { return string(); });
+        if (type == kBool) return read([&] { return number<std::uint8_t>() != 0; });
+        if (type == kF32) return read([&] { return double{number<float>()}; });
+        if (type == kF64) return read([&] { return number<double>(); });
+        const bool is_signed = type == kI8 || type == kI16 || type == kI32 || type == kI64;
+        const std::uint64_t sign = is_signed ? std::uint64_t{1} << (8 * bytes - 1) : 0;
+        return read([&] {
+            std::uint64_t bits = 0;
+            std::memcpy(&bits, take(bytes), bytes);
+            return static_cast<std::int64_t>((bits ^ sign) - sign);
+        });
     }
-
-  private:
-    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 24;
-    enum : std::uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
-
-    template <class T, class Read>
-    static T fill(std::vector<T>& items, std::size_t n, const Read& read) {  // and returns the first
-        items.resize(n);
-        for (T& item : items) item = read();
-        return n == 0 ? T() : items[0];
-    }
-
-    const File& file_;
-    std::vector<std::unique_ptr<char[]>>& pieces_;
-    std::uint64_t position_ = 0, left_ = 0, next_piece_ = 1 << 16;
-    const char* at_ = nullptr;
 };
 
 inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t alignment) {
@@ -2386,14 +2325,8 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
     return tensor;
 }
 
-inline std::uint64_t gguf_integer(const Checkpoint& checkpoint, const char* key, std::uint64_t otherwise) {
-    const auto it = checkpoint.metadata.find(key);
-    if (it == checkpoint.metadata.end() || it->second.kind != GgufValue::Kind::integer) return otherwise;
-    return static_cast<std::uint64_t>(it->second.i);
-}
-
 inline void read_gguf(Checkpoint& checkpoint, const File& file) {
-    GgufReader reader(file, checkpoint.header);
+    GgufReader reader{file, checkpoint.header};
     const bool swapped_magic = *reader.take(4) == 'F';
     const auto version = reader.number<std::uint32_t>();
     if (swapped_magic || (version & 0xFFFF) == 0)
@@ -2408,14 +2341,14 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
         const std::string key(reader.string());
         if (!checkpoint.metadata.emplace(key, reader.value()).second) damaged("two values of " + shown(key), file);
     }
-    if (gguf_integer(checkpoint, "split.count", 1) > 1)
+    if (checkpoint.value("split.count", std::int64_t{1}) > 1)
         fail("this is one part of a model", file.path(), "join the parts with llama-gguf-split --merge");
-    const std::uint64_t alignment = gguf_integer(checkpoint, "general.alignment", 32);
+    const auto alignment = static_cast<std::uint64_t>(checkpoint.value("general.alignment", std::int64_t{32}));
     if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
         damaged("an impossible general.alignment", file);
     std::vector<Tensor> tensors;
     for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file, alignment));
-    add_tensors(checkpoint, std::move(tensors), file, (reader.position() + alignment - 1) / alignment * alignment);
+    add_tensors(checkpoint, std::move(tensors), file, (reader.position + alignment - 1) / alignment * alignment);
 }
 
 // ---- both ----
@@ -2424,28 +2357,31 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
 inline Checkpoint open_checkpoint(const std::string& path) {
     Checkpoint checkpoint;
     checkpoint.path = path;
-    const std::string directory = checkpoint.directory(), single = directory + "/model.safetensors";
-    const std::string index = single + ".index.json", config = directory + "/config.json";
-    const File* file = nullptr;
-    if (!is_directory(path)) {
-        file = &checkpoint.open(path);
-        std::string magic(4, '\0');
-        if (file->size() >= magic.size()) file->read(0, magic.data(), magic.size());
-        if (magic == "GGUF" || magic == "FUGG") {
-            read_gguf(checkpoint, *file);
-            return checkpoint;
-        }
-        if (to_path(path).extension() != ".safetensors")
-            fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
-    } else if (file_exists(single)) {
-        file = &checkpoint.open(single);
-    } else if (!file_exists(index)) {
-        fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+    std::string weights = path;
+    if (is_directory(path)) {
+        checkpoint.directory = path;
+        weights += "/model.safetensors";
+        if (!file_exists(weights)) weights += ".index.json";
+        if (!file_exists(weights))
+            fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+    } else {
+        const auto parent = to_path(path).parent_path().u8string();
+        checkpoint.directory = parent.empty() ? "." : std::string(parent.begin(), parent.end());
     }
+    const File& file = checkpoint.files.emplace_back(weights);
+    std::string magic(std::min<std::size_t>(file.size(), 4), '\0');
+    file.read(0, magic.data(), magic.size());
+    if (magic == "GGUF" || magic == "FUGG") {
+        read_gguf(checkpoint, file);
+        return checkpoint;
+    }
+    const bool is_single = to_path(weights).extension() == ".safetensors";
+    if (!is_single && weights == path)
+        fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
+    const std::string config = checkpoint.directory + "/config.json";
     if (!file_exists(config)) fail("the model's description is missing", config, "put config.json beside the weights");
-    checkpoint.config = JsonDocument::parse(File(config).read_all(1 << 24), config);
-    if (file) read_safetensors(checkpoint, *file);
-    else read_shards(checkpoint, directory, index);
+    checkpoint.config = {File(config).read_all(1 << 24), config};
+    is_single ? read_safetensors(checkpoint, file) : read_shards(checkpoint, file);
     return checkpoint;
 }
 
@@ -2511,9 +2447,9 @@ inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& len
         while (count < edges.size()) edges[count++] = 0xFFFFFFFC;  // beyond all characters
         return edges;
     }();
-    std::uint32_t c;
-    length = static_cast<std::size_t>(utf8_decode(text, i, c));
-    return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c + 3) - 1) % 4);
+    const Character c = utf8_decode(text, i);
+    length = c.length;
+    return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c.code_point + 3) - 1) % 4);
 }
 
 // ---- GPT-2's words and spelling, Gemma's spelling
@@ -2544,12 +2480,12 @@ inline std::uint32_t character_of_byte(std::uint32_t byte) {
 
 inline std::string bytes_spelled(std::string_view spelling) {
     std::string bytes;
-    std::uint32_t c;
-    for (std::size_t i = 0, length; i < spelling.size(); i += length) {
-        length = static_cast<std::size_t>(utf8_decode(spelling, i, c));
+    while (!spelling.empty()) {
+        const auto [c, length] = utf8_decode(spelling, 0);
         const std::uint32_t byte = c < 256 ? c : c <= 256 + 32 ? c - 256 : c <= 162 + 160 ? c - 162 : 173;
         if (character_of_byte(byte) == c) bytes += static_cast<char>(byte);
-        else bytes += spelling.substr(i, length);  // no spelling of bytes
+        else bytes += spelling.substr(0, length);  // no spelling of bytes
+        spelling.remove_prefix(length);
     }
     return bytes;
 }
@@ -2568,18 +2504,15 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
 // What two symbols become, and when: the smallest rank goes first.
 struct Merge {
     static constexpr std::uint32_t kNever = 0xFFFFFFFF;
-    int id = -1;
+    std::uint64_t key = 0;  // in a HashTable
+    int id = -1;            // with -1 a slot is free
     std::uint32_t rank = kNever;
 };
 
 // What belongs to a 64-bit key: open addressing, at most half full.
 struct HashTable {
-    struct Slot {
-        std::uint64_t key = 0;
-        Merge value;  // with the id -1 the slot is free
-    };
     int bits = 1;
-    std::vector<Slot> slots;  // [2^bits]
+    std::vector<Merge> slots;  // [2^bits]
 
     explicit HashTable(std::size_t entries = 0) {
         while ((std::size_t{1} << bits) / 2 < entries) ++bits;
@@ -2588,7 +2521,7 @@ struct HashTable {
     // The index of the slot with this key, or else of the free one where it belongs.
     std::size_t find(std::uint64_t key) const {
         auto i = static_cast<std::size_t>(key >> (64 - bits));
-        for (int probes = 1; slots[i].value.id >= 0 && slots[i].key != key; ++probes) {
+        for (int probes = 1; slots[i].id >= 0 && slots[i].key != key; ++probes) {
             // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
             if (probes == 512)
                 fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
@@ -2614,7 +2547,7 @@ struct Vocabulary {
     Token& operator[](int id) { return tokens[static_cast<std::size_t>(id)]; }
     // The token that is spelled like a and b joined, or -1.
     int find(std::string_view a, std::string_view b = {}) const {
-        const int id = table.slots[table.find(hash(b, hash(a)))].value.id;
+        const int id = table.slots[table.find(hash(b, hash(a)))].id;
         if (id < 0) return -1;
         const std::string_view found = (*this)[id].spelling;
         const bool same = found.size() == a.size() + b.size() && found.substr(0, a.size()) == a;
@@ -2626,9 +2559,9 @@ struct Vocabulary {
         for (int id = 0; id < size(); ++id) {
             const std::string& spelling = (*this)[id].spelling;
             const std::uint64_t key = hash(spelling);
-            HashTable::Slot& free = table.slots[table.find(key)];
-            if (free.value.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
-            if (!spelling.empty()) free = {key, {id, 0}};
+            Merge& free = table.slots[table.find(key)];
+            if (free.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
+            if (!spelling.empty()) free = {key, id};
         }
     }
     static std::uint64_t hash(std::string_view text, std::uint64_t h = 0) {
@@ -2660,9 +2593,9 @@ struct Tokenizer::Impl {
         return (static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right)) * 0x9E3779B97F4A7C15u;
     }
     detail::Merge merge(int left, int right) const {
-        if (!by_rank) return merges.slots[merges.find(pair_key(left, right))].value;
+        if (!by_rank) return merges.slots[merges.find(pair_key(left, right))];
         const int id = vocabulary.find(vocabulary[left].spelling, vocabulary[right].spelling);
-        return id < 0 ? detail::Merge() : detail::Merge{id, vocabulary[id].rank};
+        return id < 0 ? detail::Merge() : detail::Merge{0, id, vocabulary[id].rank};
     }
     // The longest added token that the text begins with, or -1.
     int added_at(std::string_view text) const {
@@ -2688,12 +2621,11 @@ struct Encoder {
         std::string prefixed;
         const bool byte_level = tokenizer.byte_level, has_space = byte_level && text[0] == ' ';
         if (tokenizer.prefix_space && !has_space) text = prefixed.append(" ").append(text);
-        std::uint32_t c = 0;
-        for (std::size_t i = 0, length = 1; i < text.size();) {
+        for (std::size_t i = 0, length; i < text.size();) {
             for (const std::size_t end = byte_level ? word_end(text, i) : text.size(); i < end; i += length) {
-                if (!byte_level) length = static_cast<std::size_t>(utf8_decode(text, i, c));
+                length = byte_level ? 1 : utf8_decode(text, i).length;
                 const std::string_view character = text.substr(i, length);
-                const int id = byte_level ? -1 : tokenizer.vocabulary.find(c == ' ' ? kSpaceMark : character);
+                const int id = byte_level ? -1 : tokenizer.vocabulary.find(character == " " ? kSpaceMark : character);
                 if (id >= 0) symbols.push_back({id});
                 else
                     for (const char byte : character)
@@ -2808,18 +2740,28 @@ namespace detail {
 struct TokenizerLoader : Tokenizer::Impl {
     explicit TokenizerLoader(const Checkpoint& checkpoint) : file(checkpoint), where(checkpoint.path) {}
 
-    std::shared_ptr<const Tokenizer::Impl> load() {
+    // For an embedding of so many rows. Few of them may be without a token, and ids beyond them are of added tokens only
+    // (Gemma's <image_soft_token>).
+    std::shared_ptr<const Tokenizer::Impl> load(int rows) {
         if (file.is_gguf) read_metadata();
         else read_directory();
+        bool fits = vocabulary.size() >= rows - std::max(64, rows / 16);
         for (int id = 0; id < vocabulary.size(); ++id) {
             const auto& [spelling, kind, rank] = vocabulary[id];
-            if (kind != TokenKind::control && kind != TokenKind::unknown && kind != TokenKind::user_defined) continue;
+            const bool is_added = kind >= TokenKind::unknown && kind <= TokenKind::user_defined;
+            fits = fits && (is_added || id < rows);
+            if (!is_added) continue;
             if (spelling.size() > 1000) damaged("too long a token to look for, " + shown(spelling));
             added.push_back({spelling, id});
             if (spelling == "<end_of_turn>")
                 turns = file.metadata.count("tokenizer.chat_template") || std::count(ends.begin(), ends.end(), id);
             if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>") ends.push_back(id);
         }
+        if (!fits)
+            fail("the tokenizer does not fit the model",
+                 file.path + ": " + std::to_string(vocabulary.size()) + " tokens, but " + std::to_string(rows) +
+                     " rows in the embedding",
+                 "use the tokenizer that came with the model");
         std::sort(added.begin(), added.end());
         return std::make_shared<Tokenizer::Impl>(std::move(*this));
     }
@@ -2851,7 +2793,7 @@ struct TokenizerLoader : Tokenizer::Impl {
             const auto [left, right] = parts(each);
             const int a = vocabulary.find(left), b = vocabulary.find(right), id = vocabulary.find(left, right);
             if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
-            merges.slots[merges.find(pair_key(a, b))] = {pair_key(a, b), {id, rank++}};
+            merges.slots[merges.find(pair_key(a, b))] = {pair_key(a, b), id, rank++};
         }
     }
     using Pair = std::pair<std::string_view, std::string_view>;
@@ -2861,21 +2803,21 @@ struct TokenizerLoader : Tokenizer::Impl {
         return {pair.substr(0, space), pair.substr(space + 1)};
     }
     Pair parts(const Json& pair) const {  // the same, or, since 2024, ["left", "right"]
-        if (pair.is_string()) return parts(pair.string());
+        if (pair.is<std::string_view>()) return parts(pair.string());
         if (pair.array().size() != 2) damaged("a merge is not of two tokens");
         return {pair.array()[0].string(), pair.array()[1].string()};
     }
 
     // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt
 
-    bool has(const char* name) const { return file_exists(file.directory() + "/" + name); }
+    bool has(const char* name) const { return file_exists(file.directory + "/" + name); }
     std::string read(const char* name) {
-        where = file.directory() + "/" + name;
+        where = file.directory + "/" + name;
         return File(where).read_all(std::uint64_t{1} << 30);
     }
     JsonDocument read_json(const char* name) {
         std::string text = read(name);
-        return JsonDocument::parse(std::move(text), where);
+        return JsonDocument(std::move(text), where);
     }
     const Json& need(const Json& object, const char* key) const {
         if (!object.find(key)) damaged(std::string(key) + " is missing");
@@ -2885,9 +2827,9 @@ struct TokenizerLoader : Tokenizer::Impl {
     void read_directory() {
         if (has("tokenizer.json")) read_tokenizer_json(read_json("tokenizer.json").root());
         else if (has("vocab.json") && has("merges.txt")) read_vocab_and_merges();
-        else fail("there is no tokenizer", file.directory(), "add tokenizer.json, or vocab.json and merges.txt");
+        else fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
         const auto token_id = [this](const Json& id) {  // or -1
-            const bool known = id.is_number() && id.number() >= 0 && id.number() < vocabulary.size();
+            const bool known = id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size();
             return known ? static_cast<int>(id.whole()) : -1;
         };
         const auto add_ends = [&](const Json& found) {  // a number or an array of them
@@ -2920,7 +2862,7 @@ struct TokenizerLoader : Tokenizer::Impl {
         if (!byte_level && !(marks && (idle || splitter.is_null())))
             unsupported("normalizer " + shown(first) + ", pre-tokenizer " + shown(second));
         const std::string_view type = model["type"].is_null() ? "BPE" : model["type"].text();
-        if (type != "BPE" || !model["merges"].is_array()) unsupported("model " + shown(type));
+        if (type != "BPE" || !model["merges"].is<Json::Array>()) unsupported("model " + shown(type));
         if (model["byte_fallback"].flag(false) == byte_level) unsupported("byte_fallback");
         refuse(model, {"dropout", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix"});
     }
@@ -2928,7 +2870,7 @@ struct TokenizerLoader : Tokenizer::Impl {
     void refuse(const Json& object, std::initializer_list<const char*> options) const {
         for (const char* option : options) {
             const Json& value = object[option];
-            if (value.flag(false) || (value.is_number() && value.number() != 0) || !value.text().empty())
+            if (value.flag(false) || (value.is<double>() && value.number() != 0) || !value.text().empty())
                 unsupported(std::string("with ") + option);
         }
     }
@@ -2972,7 +2914,7 @@ struct TokenizerLoader : Tokenizer::Impl {
             const JsonDocument config = read_json("tokenizer_config.json");
             const Json& token = config.root()["bos_token"];
             add_bos = config.root()["add_bos_token"].flag(false);
-            spelling = (token.is_string() ? token : token["content"]).text();
+            spelling = (token.is<std::string_view>() ? token : token["content"]).text();
         }
         if (add_bos) bos = vocabulary.find(spelling);
         if (add_bos && bos < 0) damaged("texts begin with an unknown token, " + shown(spelling));
@@ -2983,68 +2925,61 @@ struct TokenizerLoader : Tokenizer::Impl {
         read_tokens(read_json("vocab.json").root(), Json());
         const int end = vocabulary.find("<|endoftext|>");
         if (end >= 0) vocabulary[end].kind = TokenKind::control;
-        const std::string text = read("merges.txt");
-        std::vector<std::string_view> lines;
-        for (std::size_t begin = 0, stop; begin < text.size(); begin = stop + 1) {
-            stop = std::min(text.find_first_of("\r\n", begin), text.size());
-            const std::string_view line = std::string_view(text).substr(begin, stop - begin);
-            if (!line.empty() && line.substr(0, 8) != "#version") lines.push_back(line);
+        std::istringstream text(read("merges.txt"));
+        std::vector<std::string> lines;
+        for (std::string line; std::getline(text, line);) {
+            if (!line.empty() && line.back() == '\r') line.pop_back();
+            if (!line.empty() && line.compare(0, 8, "#version") != 0) lines.push_back(line);
         }
         set_merges(lines);
     }
 
     // -- GGUF
 
-    using Kind = GgufValue::Kind;
-    const GgufValue* value(const std::string& name, Kind kind, bool needed = false) const {
-        const auto found = file.metadata.find("tokenizer.ggml." + name);
-        const bool there = found != file.metadata.end();
-        if (!there && needed) damaged("tokenizer.ggml." + name + " is missing");
-        if (there && found->second.kind != kind) damaged("tokenizer.ggml." + name + " is of a wrong type");
-        return there ? &found->second : nullptr;
+    template <class T> const T& need(const char* key) const {
+        if (const T* value = file.find_value<T>(key)) return *value;
+        damaged(std::string(key) + " is missing");
     }
 
     void read_metadata() {
-        const std::string_view model = value("model", Kind::string, true)->s;
+        const auto model = need<std::string_view>("tokenizer.ggml.model");
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
         byte_level = model == "gpt2";
         by_rank = model == "llama";
-        const GgufValue* splitter = value("pre", Kind::string);
-        if (byte_level && splitter && splitter->s != "gpt-2" && splitter->s != "gpt2" && splitter->s != "default")
-            unsupported("pre-tokenizer " + shown(splitter->s));
+        const auto splitter = file.value("tokenizer.ggml.pre", std::string_view("default"));
+        if (byte_level && splitter != "gpt-2" && splitter != "gpt2" && splitter != "default")
+            unsupported("pre-tokenizer " + shown(splitter));
         read_listed_tokens();
-        if (byte_level) set_merges(value("merges", Kind::strings, true)->strings);
-        const GgufValue *space = value("add_space_prefix", Kind::boolean),
-                        *start = value("add_bos_token", Kind::boolean);
-        prefix_space = space && space->i != 0;
-        add_bos = start ? start->i != 0 : !byte_level;
-        const auto token_id = [this](const char* name) {  // or -1
-            const GgufValue* id = value(name, Kind::integer);
-            if (id && (id->i < 0 || id->i >= vocabulary.size())) damaged(std::string(name) + " is out of range");
-            return id ? static_cast<int>(id->i) : -1;
+        if (byte_level) set_merges(need<std::vector<std::string_view>>("tokenizer.ggml.merges"));
+        prefix_space = file.value("tokenizer.ggml.add_space_prefix", false);
+        add_bos = file.value("tokenizer.ggml.add_bos_token", !byte_level);
+        const auto token_id = [this](const char* key) {  // or -1
+            const auto id = file.value(key, std::int64_t{-1});
+            if (id < -1 || id >= vocabulary.size()) damaged(std::string(key) + " is out of range");
+            return static_cast<int>(id);
         };
-        bos = token_id("bos_token_id");
+        bos = token_id("tokenizer.ggml.bos_token_id");
         if (add_bos && bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
-        ends = {token_id("eos_token_id"), token_id("eot_token_id")};
+        ends = {token_id("tokenizer.ggml.eos_token_id"), token_id("tokenizer.ggml.eot_token_id")};
     }
 
     // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
     // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
     void read_listed_tokens() {
-        const auto& spellings = value("tokens", Kind::strings, true)->strings;
-        const GgufValue* kinds = value("token_type", Kind::integers);
-        if (kinds && kinds->integers.size() != spellings.size()) damaged("not every token has a type");
-        const GgufValue* scores = by_rank ? value("scores", Kind::reals, true) : nullptr;
-        if (scores && scores->reals.size() != spellings.size()) damaged("not every token has a score");
+        const auto& spellings = need<std::vector<std::string_view>>("tokenizer.ggml.tokens");
+        const auto* kinds = file.find_value<std::vector<std::int64_t>>("tokenizer.ggml.token_type");
+        if (kinds && kinds->size() != spellings.size()) damaged("not every token has a type");
+        const auto* scores = by_rank ? &need<std::vector<double>>("tokenizer.ggml.scores") : nullptr;
+        if (scores && scores->size() != spellings.size()) damaged("not every token has a score");
         std::vector<Token> tokens(spellings.size());
         for (std::size_t i = 0; i < spellings.size(); ++i) {
-            const std::int64_t number = kinds ? kinds->integers[i] : 1;
+            const std::int64_t number = kinds ? (*kinds)[i] : 1;
             auto& [spelling, kind, rank] = tokens[i];
             kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(number) : TokenKind::normal;
             spelling = spellings[i];
             if (!scores) continue;
-            if (!(std::fabs(scores->reals[i]) < 1e30)) damaged("a score is not a number");
-            float cost = 0 - static_cast<float>(scores->reals[i]);
+            if (!(std::fabs((*scores)[i]) < 1e30)) damaged("a score is not a number");
+            float cost = 0 - static_cast<float>((*scores)[i]);
             if (kind == TokenKind::user_defined) {
                 spelling = replace_all(spelling, " ", kSpaceMark);
                 cost = -1e30f * static_cast<float>(spelling.size());
@@ -3141,10 +3076,10 @@ class Fields {
     double number(const Field& field, double fallback) const {
         double value = fallback;
         if (const Json* v = json(field.json)) value = v->number();
-        if (const GgufValue* v = gguf(field)) {
-            value = v->kind == GgufValue::Kind::integer ? static_cast<double>(v->i) : v->f;
-            if (v->kind != GgufValue::Kind::integer && v->kind != GgufValue::Kind::real) refuse(field, "is no number");
-        }
+        const GgufValue* v = gguf(field);
+        if (const auto* whole = std::get_if<std::int64_t>(v)) value = static_cast<double>(*whole);
+        else if (const auto* real = std::get_if<double>(v)) value = *real;
+        else if (v) refuse(field, "is no number");
         if (!(std::fabs(value) < 1e30)) refuse(field, "is missing or out of range");
         return value;
     }
@@ -3161,8 +3096,8 @@ class Fields {
     std::string choice(const Field& field, std::string_view fallback,
                        const std::vector<std::string_view>& choices) const {
         std::string_view value = fallback;
-        if (const Json* v = json(field.json)) value = v->is_bool() ? v->boolean() ? "true" : "false" : v->string();
-        if (const GgufValue* v = gguf(field); v && v->kind == GgufValue::Kind::string) value = v->s;
+        if (const Json* v = json(field.json)) value = v->is<bool>() ? v->boolean() ? "true" : "false" : v->string();
+        if (const auto* v = std::get_if<std::string_view>(gguf(field))) value = *v;
         std::string wanted;
         for (const std::string_view choice : choices) {
             if (value == choice) return std::string(value);
@@ -3537,17 +3472,6 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
     return l;
 }
 
-// Ids beyond the embedding may only be added tokens (Gemma's <image_soft_token>), and few rows may be without a token.
-inline void check_tokenizer(const Tokenizer& tokenizer, const Checkpoint& file, int rows) {
-    const int n = tokenizer.vocab_size();
-    bool fits = n >= rows - std::max(64, rows / 16);
-    for (int id = rows; fits && id < n; ++id) fits = tokenizer.find(tokenizer.piece(id)) == id;
-    if (!fits)
-        fail("the tokenizer does not fit the model",
-             file.path + ": " + std::to_string(n) + " tokens, but " + std::to_string(rows) + " rows in the embedding",
-             "use the tokenizer that came with the model");
-}
-
 // A program of 32 bits cannot hold every model.
 inline void check_address_space(const Checkpoint& file, DType dtype) {
     double bytes = 0;
@@ -3605,8 +3529,7 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
     auto impl = std::make_shared<Model::Impl>();
     impl->config = read_config(file);
     if (options.progress) options.progress(0.0f, "tokenizer");
-    impl->tokenizer.impl_ = TokenizerLoader(file).load();
-    check_tokenizer(impl->tokenizer, file, impl->config.vocab_size);
+    impl->tokenizer.impl_ = TokenizerLoader(file).load(impl->config.vocab_size);
     load_weights(*impl, file, options, 0);
     Model model;
     model.impl_ = std::move(impl);

@@ -64,12 +64,12 @@ Output run(const std::string& command) {
 
 double number(const detail::Json& object, const char* key) {
     const detail::Json* value = object.find(key);
-    return value && value->is_number() ? value->number() : NAN;
+    return value && value->is<double>() ? value->number() : NAN;
 }
 
 std::string text(const detail::Json& object, const char* key) {
     const detail::Json* value = object.find(key);
-    return value && value->is_string() ? std::string(value->string()) : "";
+    return value && value->is<std::string_view>() ? std::string(value->string()) : "";
 }
 
 TEST_CASE("profiling: bytes counted are bytes read") {
@@ -228,7 +228,7 @@ TEST_CASE("bench: published shapes have their published number of parameters") {
          {std::pair<const char*, double>{"gpt2-124m", 124439808}, {"gemma3-270m", 268098176}}) {
         const Output out = run(std::string("bench --shape ") + shape + " -p 0 -n 1 -r 1 -o json");
         REQUIRE(out.status == 0);
-        const auto document = detail::JsonDocument::parse(out.text, "bench");
+        const detail::JsonDocument document(out.text, "bench");
         CHECK(number(document.root().array()[0], "model_n_params") == parameters);
         CHECK(number(document.root().array()[0], "avg_ts") > 0);
     }
@@ -242,7 +242,7 @@ TEST_CASE("bench --report: facts, sums, a picture, and a comparison with itself"
     const std::string bench = "bench --report -q -m models/gemma3-tiny -p 1,40 -r 2 ";
     const Output json = run(bench + "-o json --png " + base + ".png");
     REQUIRE(json.status == 0);
-    const auto document = detail::JsonDocument::parse(json.text, "bench");
+    const detail::JsonDocument document(json.text, "bench");
     std::map<std::string, double> milliseconds, steps;
     std::map<std::string, int> rows;
     for (const auto& row : document.root().array()) {
@@ -284,7 +284,7 @@ TEST_CASE("bench --compare: marks what lies beyond the spread, and reads llama-b
                                "avg_ts": 1.0, "stddev_ts": 0.0}])";
     const Output out = run("bench -m models/gpt2-tiny -p 0 -n 4 -r 2 -o json --compare " + file);
     REQUIRE(out.status == 0);
-    const auto document = detail::JsonDocument::parse(out.text, "bench");
+    const detail::JsonDocument document(out.text, "bench");
     REQUIRE(document.root().array().size() == 2);
     const auto& row = document.root().array()[1];
     CHECK(text(row, "table") == "compare");

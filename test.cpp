@@ -97,7 +97,7 @@ void write_file(const fs::path& path, std::string_view bytes) {
     out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
     REQUIRE_MESSAGE(out.flush(), path.string());
 }
-JsonDocument read_json(const fs::path& path) { return JsonDocument::parse(read_file(path), path.string()); }
+JsonDocument read_json(const fs::path& path) { return JsonDocument(read_file(path), path.string()); }
 
 // Where a sanitizer makes each round of a long test slow, one of so many is done.
 constexpr int kThinned = LLM_TSAN ? 12 : LLM_ASAN ? 4 : 1;
@@ -909,7 +909,7 @@ std::vector<Text> texts(const std::string& name) {
     std::istringstream lines(read_file(testdata() / ("tok-" + name + ".jsonl")));
     std::vector<Text> all;
     for (std::string line; std::getline(lines, line);) {
-        const JsonDocument document = JsonDocument::parse(line, name);
+        const JsonDocument document(line, name);
         all.push_back({text(document.root(), "text"), ints(*document.root().find("ids"))});
     }
     REQUIRE(all.size() == 400);
@@ -2129,7 +2129,7 @@ TEST_CASE("bench prints what llama-bench prints, as JSON, CSV and Markdown") {
         CHECK(o.err == "");
         return o.out;
     };
-    const JsonDocument json = JsonDocument::parse(print("json"), "bench");
+    const JsonDocument json(print("json"), "bench");
     const auto rows = json.root().array();
     REQUIRE(rows.size() == 6);
     for (const Json& row : rows) {
