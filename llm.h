@@ -248,10 +248,8 @@ class Sampler {
 
   private:
     Sampling options_;
-    std::uint64_t state_;                            // of the random number generator
-    std::deque<int> recent_;                         // the last repeat_last_n ids
-    std::vector<std::pair<float, int>> candidates_;  // scratch: logit, -id
-    std::vector<float> penalized_;                   // scratch: logits
+    std::uint64_t state_;     // of the random number generator
+    std::deque<int> recent_;  // the last repeat_last_n ids
 };
 
 struct GenerateOptions {
@@ -4488,8 +4486,8 @@ using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit t
 
 // The k best of n logits, sorted. One pass with a heap of k: nearly every logit fails its first comparison. A NaN is
 // none of the best.
-inline void take_best(const float* logits, int n, int k, std::vector<Candidate>& best) {
-    best.clear();
+inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
+    std::vector<Candidate> best;
     const std::greater<Candidate> better;
     for (int id = 0; id < k; ++id) best.emplace_back(std::isnan(logits[id]) ? -INFINITY : logits[id], -id);
     if (k < n) std::make_heap(best.begin(), best.end(), better);
@@ -4500,6 +4498,7 @@ inline void take_best(const float* logits, int n, int k, std::vector<Candidate>&
         std::push_heap(best.begin(), best.end(), better);
     }
     std::sort(best.begin(), best.end(), better);
+    return best;
 }
 
 // Text on its way to the user: held back as long as it may be part of a character or of a stop text.
@@ -4626,18 +4625,18 @@ void Sampler::accept(int id) {
 int Sampler::sample(const float* logits, int n) {
     using namespace detail;
     if (n < 1 || !logits) fail("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
+    std::vector<float> penalized;
     if (options_.repeat_penalty != 1.0f) {
-        penalized_.assign(logits, logits + n);
+        penalized.assign(logits, logits + n);
         for (const int id : recent_) {
             if (id < 0 || id >= n) continue;
-            const float x = logits[id];  // not of penalized_: an id may be there more than once
-            penalized_[usize(id)] = x > 0 ? x / options_.repeat_penalty : x * options_.repeat_penalty;
+            const float x = logits[id];  // not of penalized: an id may be there more than once
+            penalized[usize(id)] = x > 0 ? x / options_.repeat_penalty : x * options_.repeat_penalty;
         }
-        logits = penalized_.data();
+        logits = penalized.data();
     }
-    std::vector<Candidate>& c = candidates_;
     const int k = options_.temperature == 0 ? 1 : options_.top_k ? std::min(options_.top_k, n) : n;
-    take_best(logits, n, k, c);
+    std::vector<Candidate> c = take_best(logits, n, k);
     const float best = c[0].first;
     if (k == 1 || !std::isfinite(best)) return -c[0].second;
 
