@@ -3475,12 +3475,13 @@ struct Loader {
                     m.group<float>(g)[i] = deviation * static_cast<float>(4 * next_uniform(state) - 2);
                 return;
             }
-            for (std::size_t at = 0; at < m.group_bytes(); at += sizeof(std::uint64_t)) {
-                const std::uint64_t eight = next_random(state);
-                std::memcpy(m.group<std::uint8_t>(g) + at, &eight, sizeof eight);
+            for (int b = 0; b < m.blocks(); ++b) {
+                WeightBlock& block = m.group<WeightBlock>(g)[b];
+                std::fill_n(block.scale, kGroup, f32_to_f16(deviation / 74));  // the deviation of a random i8
+                std::uint64_t random[sizeof block.w / sizeof(std::uint64_t)];
+                for (std::uint64_t& eight : random) eight = next_random(state);
+                std::memcpy(block.w, random, sizeof block.w);
             }
-            const std::uint16_t scale = f32_to_f16(deviation / 74);  // the deviation of a random i8
-            for (int b = 0; b < m.blocks(); ++b) std::fill_n(m.group<WeightBlock>(g)[b].scale, kGroup, scale);
         });
     }
 
