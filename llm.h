@@ -199,9 +199,8 @@ class Session {
   public:
     // context: positions that can be held, at most the model's own; 0: the model's own, at most 8192.
     explicit Session(const Model&, int context = 0, int threads = 0);
-    ~Session();
-    Session(Session&&) noexcept;
-    Session& operator=(Session&&) noexcept;
+    Session(Session&&) = default;
+    Session& operator=(Session&&) = default;
 
     // Appends n tokens and returns the logits after the last one, [vocab_size]; valid until the next call.
     const float* forward(const int* tokens, int n);
@@ -227,7 +226,7 @@ class Session {
     Impl& impl() const;  // for the library itself
 
   private:
-    std::unique_ptr<Impl> impl_;
+    std::shared_ptr<Impl> impl_;  // shared with nobody: a unique_ptr could not destroy what is not known here
 };
 
 // How the next token is chosen. The filters apply in this order: repeat penalty, top_k, top_p, min_p, temperature.
@@ -249,10 +248,8 @@ class Sampler {
 
   private:
     Sampling options_;
-    std::uint64_t state_;                            // of the random number generator
-    std::deque<int> recent_;                         // the last repeat_last_n ids
-    std::vector<std::pair<float, int>> candidates_;  // scratch: logit, -id
-    std::vector<float> penalized_;                   // scratch: logits
+    std::uint64_t state_;     // of the random number generator
+    std::deque<int> recent_;  // the last repeat_last_n ids
 };
 
 struct GenerateOptions {
@@ -3414,7 +3411,7 @@ struct Loader {
         });
     }
 
-    const Tensor& take(const Part& part, const char* suffix, const std::vector<int>& wanted) {
+    const Tensor& take(const Part& part, const char* suffix, const std::vector<int>& shape) {
         const std::string name = prefix + (file.is_gguf ? part.gguf : part.hf) + suffix;
         const std::string where = file.path + ": " + name;
         const Tensor* t = file.find(name);
@@ -3422,13 +3419,12 @@ struct Loader {
         if (t->type == TensorType::other)
             fail("a tensor has a type that cannot be read", where,
                  "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K");
-        const std::vector<std::uint64_t> shape(wanted.begin(), wanted.end());
-        const auto text = [](const std::vector<std::uint64_t>& sizes) {
+        const auto text = [](const auto& sizes) {
             std::string out;
-            for (const std::uint64_t n : sizes) out += (out.empty() ? "[" : ", ") + std::to_string(n);
+            for (const auto n : sizes) out += (out.empty() ? "[" : ", ") + std::to_string(n);
             return out + "]";
         };
-        if (t->shape != shape)
+        if (text(t->shape) != text(shape))
             fail("a tensor has the wrong shape", where + " is " + text(t->shape) + ", not " + text(shape),
                  "the configuration and the weights are of different models");
         --model.info.ignored;
@@ -3472,30 +3468,24 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
     return l;
 }
 
-// A program of 32 bits cannot hold every model.
-inline void check_address_space(const Checkpoint& file, DType dtype) {
-    double bytes = 0;
-    for (const auto& [name, tensor] : file.tensors)
-        bytes += static_cast<double>(tensor.elements()) * (dtype == DType::f32 ? 4.0 : 34.0 / 32.0);
-    if (bytes > static_cast<double>(SIZE_MAX) * 0.75)
-        fail("the model is too large for a program of " + std::to_string(8 * sizeof(void*)) + " bits",
-             file.path + " takes " + std::to_string(static_cast<std::uint64_t>(bytes / 1e6)) + " MB",
-             "use a program of 64 bits");
-}
-
 inline void load_weights(Model::Impl& m, const Checkpoint& file, const LoadOptions& options, std::uint64_t seed) {
     Config& c = m.config;
     const bool gpt2 = c.architecture == Config::Architecture::gpt2;
-    check_address_space(file, options.dtype);
     m.dtype = options.dtype;
     m.kernels = &choose_kernels();
     m.info.format = file.format;
     m.info.ignored = static_cast<int>(file.tensors.size());
     Loader load{m, file, options, seed};
+    double bytes = 0;  // of all tensors in memory
     for (const auto& [name, tensor] : file.tensors) {
         ++m.info.tensors[traits(tensor.type).name];
         load.bytes_total += static_cast<double>(tensor.bytes);
+        bytes += static_cast<double>(tensor.elements()) * (m.dtype == DType::f32 ? 4.0 : 34.0 / 32.0);
     }
+    if (bytes > static_cast<double>(SIZE_MAX) * 0.75)
+        fail("the model is too large for a program of " + std::to_string(8 * sizeof(void*)) + " bits",
+             file.path + " takes " + std::to_string(static_cast<std::uint64_t>(bytes / 1e6)) + " MB",
+             "use a program of 64 bits");
     Weights& w = m.weights;
     const std::string root = file.tensors.empty() ? "" : find_embedding(file, gpt2).first;
     load.prefix = root;
@@ -4281,7 +4271,7 @@ inline void save_state(const Transformer& t, const std::string& path) {
     fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left");
 }
 
-// Nothing of t is changed before all is known to be good: the file is gone through twice.
+// Nothing of t is changed before all is known to be good: by then the whole file is in memory.
 inline void load_state(Transformer& t, const std::string& path) {
     const File file(path);
     const auto require = [&](bool good, const std::string& what, const std::string& remedy) {
@@ -4302,28 +4292,22 @@ inline void load_state(Transformer& t, const std::string& path) {
     require(header.held <= t.context, "the saved session is too long: " + std::to_string(header.held) + " tokens",
             "use a context that is larger than " + std::to_string(t.context));
 
-    std::uint64_t at = sizeof header, sum = hash(0, &header, sizeof header), saved_sum = 0;
-    const auto take = [&](void* to, std::size_t bytes) {
-        intact(bytes <= file.size() - at);
-        file.read(std::exchange(at, at + bytes), to, bytes);
-        sum = hash(sum, to, bytes);
-    };
     std::vector<int> history(usize(header.held)), unread(usize(header.unread));
+    std::uint64_t sum = hash(0, &header, sizeof header), cached = 0;
+    each_cached(t, header.held, [&](const void*, std::size_t bytes) { cached += bytes; });
+    intact(file.size() == sizeof header + (history.size() + unread.size()) * sizeof(int) + cached + sizeof sum);
+    const std::string saved = file.read_all(file.size());
+    const char *at = saved.data() + sizeof header, *const end = saved.data() + saved.size() - sizeof sum;
+    const auto take = [&](void* to, std::size_t bytes) {
+        std::copy_n(std::exchange(at, at + bytes), bytes, static_cast<char*>(to));
+    };
     for (std::vector<int>* ids : {&history, &unread}) {
+        sum = hash(sum, at, ids->size() * sizeof(int));
         take(ids->data(), ids->size() * sizeof(int));
         for (const int id : *ids) intact(id >= 0 && id < t.config.vocab_size);
     }
-    const std::uint64_t caches = at;
-    std::vector<char> piece;
-    each_cached(t, header.held, [&](const void*, std::size_t bytes) {
-        piece.resize(bytes);
-        take(piece.data(), bytes);
-    });
-    intact(file.size() - at == sizeof sum);
-    file.read(at, &saved_sum, sizeof saved_sum);
-    intact(sum == saved_sum);
+    intact(hash(sum, at, usize(end - at)) == detail::load<std::uint64_t>(end));
     t.rewind(0);
-    at = caches;
     each_cached(t, header.held, take);
     t.history.assign(history.begin(), history.end());
     t.unread = std::move(unread);
@@ -4337,10 +4321,7 @@ struct Session::Impl : detail::Transformer {
 };
 
 Session::Session(const Model& model, int context, int threads)
-    : impl_(std::make_unique<Impl>(model, context, threads)) {}
-Session::~Session() = default;
-Session::Session(Session&&) noexcept = default;
-Session& Session::operator=(Session&&) noexcept = default;
+    : impl_(std::make_shared<Impl>(model, context, threads)) {}
 Session::Impl& Session::impl() const {
     if (!impl_) detail::fail("there is no session", "an llm::Session that was moved away", "use the one it became");
     return *impl_;
@@ -4369,13 +4350,14 @@ std::size_t Model::session_bytes(int context) const {
     using namespace detail;
     const Config& c = config();
     context = checked_context(c, context);
-    const int batch = std::min(context, kBatch), q = c.num_heads * c.head_dim, pitch = round_up(c.head_dim, kGroup);
-    std::size_t floats = usize(c.vocab_size + context);  // logits of a token, ids of all
-    for (const int width : scratch_widths(c)) floats += usize(batch) * usize(width);
-    const std::size_t input = Activations::row_bytes(dtype(), std::max(c.hidden_size, q)) +
-                              Activations::row_bytes(dtype(), c.intermediate_size);
+    const int q = c.num_heads * c.head_dim, pitch = round_up(c.head_dim, kGroup);
+    std::size_t floats = 0;  // of a token in a batch
+    for (const int width : scratch_widths(c)) floats += usize(width);
+    const std::size_t inputs = Activations::row_bytes(dtype(), std::max(c.hidden_size, q)) +
+                               Activations::row_bytes(dtype(), c.intermediate_size);
+    std::size_t total = usize(std::min(context, kBatch)) * (floats * sizeof(float) + inputs);
+    total += usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits of a token, ids of all
     const std::size_t cached = usize(c.num_kv_heads * (c.head_dim + pitch)) * (dtype() == DType::q8_0 ? 2 : 4);
-    std::size_t total = floats * sizeof(float) + usize(batch) * input;
     for (const bool local : c.is_local) total += usize(KvCache::slots_for(c, local, context)) * cached;
     return total;
 }
@@ -4399,8 +4381,8 @@ using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit t
 
 // The k best of n logits, sorted. One pass with a heap of k: nearly every logit fails its first comparison. A NaN is
 // none of the best.
-inline void take_best(const float* logits, int n, int k, std::vector<Candidate>& best) {
-    best.clear();
+inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
+    std::vector<Candidate> best;
     const std::greater<Candidate> better;
     for (int id = 0; id < k; ++id) best.emplace_back(std::isnan(logits[id]) ? -INFINITY : logits[id], -id);
     if (k < n) std::make_heap(best.begin(), best.end(), better);
@@ -4411,14 +4393,15 @@ inline void take_best(const float* logits, int n, int k, std::vector<Candidate>&
         std::push_heap(best.begin(), best.end(), better);
     }
     std::sort(best.begin(), best.end(), better);
+    return best;
 }
 
 // Text on its way to the user: held back as long as it may be part of a character or of a stop text.
 struct TextStream {
     const std::vector<std::string>& stop;
     const std::function<bool(std::string_view)>& on_text;
+    bool& stopped;  // by a stop text
     std::string text{};
-    bool stopped = false;  // by a stop text
 
     // Returns false when generation is to end.
     bool add(std::string_view bytes) {
@@ -4449,10 +4432,10 @@ struct TextStream {
 // learnt for each length of the copy, c is measured.
 class Lookup {
   public:
-    Lookup(Transformer& transformer, int most) : transformer_(transformer), most_(std::min(most, kTile - 1)) {
+    Lookup(Transformer& transformer, int most, Stats& stats)
+        : transformer_(transformer), most_(std::min(most, kTile - 1)), stats_(stats) {
         for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
     }
-    int guessed = 0, right = 0;
 
     // The logits after `id`.
     const float* append(int id) {
@@ -4460,13 +4443,13 @@ class Lookup {
             const bool is_right = guesses_[next_++] == id;
             rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
             if (is_right) {
-                ++right;
+                ++stats_.guessed_right;
                 transformer_.keep(id);
                 return logits_ += transformer_.config.vocab_size;
             }
         }
         guess(id);
-        guessed += static_cast<int>(guesses_.size());
+        stats_.guessed += static_cast<int>(guesses_.size());
         const std::vector<int> ids = joined({{id}, guesses_});
         const auto start = Clock::now();
         const int n = static_cast<int>(ids.size());
@@ -4491,10 +4474,9 @@ class Lookup {
         std::size_t from = 0;  // what followed the copy
         copied_ = 0;
         for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
-            const auto last = text.rbegin(), copy = text.rend() - static_cast<std::ptrdiff_t>(end);
-            const auto compared = static_cast<std::ptrdiff_t>(std::min<std::size_t>(kLongest, end));
-            const int same = static_cast<int>(std::mismatch(copy, copy + compared, last).first - copy);
-            if (same > copied_) copied_ = same, from = end;
+            std::size_t same = 0;
+            while (same < std::min<std::size_t>(kLongest, end) && text[end - 1 - same] == text[n - 1 - same]) ++same;
+            if (same > usize(copied_)) copied_ = static_cast<int>(same), from = end;
         }
         double& rate = rates_[usize(copied_)];
         for (double all = rate; all > cost_ && guesses_.size() < most; all *= rate) {
@@ -4506,6 +4488,7 @@ class Lookup {
 
     Transformer& transformer_;
     int most_;
+    Stats& stats_;
     std::vector<int> guesses_;
     std::size_t next_ = 0;                    // of the guesses
     int copied_ = 0;                          // tokens before them that are the same as before
@@ -4537,40 +4520,37 @@ void Sampler::accept(int id) {
 int Sampler::sample(const float* logits, int n) {
     using namespace detail;
     if (n < 1 || !logits) fail("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
+    std::vector<float> penalized;
     if (options_.repeat_penalty != 1.0f) {
-        penalized_.assign(logits, logits + n);
+        penalized.assign(logits, logits + n);
         for (const int id : recent_) {
             if (id < 0 || id >= n) continue;
-            const float x = logits[id];  // not of penalized_: an id may be there more than once
-            penalized_[usize(id)] = x > 0 ? x / options_.repeat_penalty : x * options_.repeat_penalty;
+            const float x = logits[id];  // not of penalized: an id may be there more than once
+            penalized[usize(id)] = x > 0 ? x / options_.repeat_penalty : x * options_.repeat_penalty;
         }
-        logits = penalized_.data();
+        logits = penalized.data();
     }
-    std::vector<Candidate>& c = candidates_;
     const int k = options_.temperature == 0 ? 1 : options_.top_k ? std::min(options_.top_k, n) : n;
-    take_best(logits, n, k, c);
+    std::vector<Candidate> c = take_best(logits, n, k);
     const float best = c[0].first;
     if (k == 1 || !std::isfinite(best)) return -c[0].second;
 
-    const auto weight = [&](const Candidate& x, float temperature) {  // relative to the best's
-        return std::exp((static_cast<double>(x.first) - best) / temperature);
+    // The first candidates whose probabilities at this temperature add up to `share`: the index of their last.
+    const auto reach = [&](double share, float temperature) {
+        const auto weight = [&](const Candidate& x) {  // relative to the best's
+            return std::exp((static_cast<double>(x.first) - best) / temperature);
+        };
+        double left = 0;
+        for (const Candidate& x : c) left += weight(x);
+        left *= share;
+        for (std::size_t i = 0; i < c.size(); ++i)
+            if ((left -= weight(c[i])) <= 0) return i;
+        return usize(0);  // rounding left a crumb
     };
-    const auto total = [&](float temperature) {
-        return std::accumulate(c.begin(), c.end(), 0.0,
-                               [&](double sum, auto& x) { return sum + weight(x, temperature); });
-    };
-    if (options_.top_p < 1) {
-        const double enough = options_.top_p * total(1);
-        std::size_t kept = 0;
-        for (double sum = 0; kept < c.size() && sum < enough; ++kept) sum += weight(c[kept], 1);
-        c.resize(std::max<std::size_t>(kept, 1));
-    }
+    if (options_.top_p < 1) c.resize(reach(options_.top_p, 1) + 1);
     const auto likely = [&](const Candidate& x) { return std::exp(x.first - best) >= options_.min_p; };
     c.erase(std::partition_point(c.begin(), c.end(), likely), c.end());
-    double left = next_uniform(state_) * total(options_.temperature);
-    for (const Candidate& x : c)
-        if ((left -= weight(x, options_.temperature)) < 0) return -x.second;
-    return -c[0].second;  // rounding left a crumb
+    return -c[reach(next_uniform(state_), options_.temperature)].second;
 }
 
 Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
@@ -4583,7 +4563,6 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
     Transformer& transformer = session.impl();
     Sampler sampler(options.sampling);
-    TextStream stream{options.stop, on_text};
 
     std::vector<int> ids = joined({transformer.unread, prompt});
     if (ids.empty() && session.position() > 0) {  // nothing new: the last token is read again
@@ -4593,6 +4572,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     for (const int id : joined({session.tokens(), ids})) sampler.accept(id);
 
     Stats stats;
+    TextStream stream{options.stop, on_text, stats.stopped};
     auto start = Clock::now();
     const int before = session.position(), n = static_cast<int>(ids.size());
     const float* logits = nullptr;
@@ -4601,7 +4581,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     stats.prompt_s = seconds_since(start);
 
     start = Clock::now();
-    Lookup lookup(transformer, options.lookup);
+    Lookup lookup(transformer, options.lookup, stats);
     while (logits && stats.generated != options.max_tokens) {
         transformer.profiler.restart();
         const int id = [&] {
@@ -4617,8 +4597,6 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
         logits = lookup.append(id);
     }
     stream.emit(std::string::npos);
-    stats.stopped = stream.stopped;
-    stats.guessed = lookup.guessed, stats.guessed_right = lookup.right;
     stats.generate_s = seconds_since(start);
     return stats;
 }

@@ -1105,9 +1105,12 @@ TEST_CASE("a model larger than the address space is refused") {
     tensor.shape = {1u << 20, 1u << 12};
     file.path = "huge";
     file.tensors.emplace("wte", tensor);
-    const std::string error = error_of([&] { llm::detail::check_address_space(file, DType::f32); });
+    llm::LoadOptions options;
+    options.dtype = DType::f32;
+    Model::Impl model;
+    const std::string error = error_of([&] { llm::detail::load_weights(model, file, options, 0); });
     if (sizeof(void*) == 4) CHECK(error.find("32 bits: huge takes 17179 MB") != error.npos);
-    else CHECK(error == "");
+    else CHECK(error.find("embedding is missing") != error.npos);  // found to be of the wrong kind later
 }
 
 }  // namespace
