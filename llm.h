@@ -1250,26 +1250,32 @@ struct WeightBlock {
 };
 static_assert(sizeof(ActivationBlock) == 40 && sizeof(WeightBlock) == 544, "the kernels count on these sizes");
 
-// Groups of float rows: column c of group g is 16 values, F32 or F16, at w + g * next + c * pitch.
-template <class Weight> struct FloatRows {
-    const Weight* w;
-    int columns;
+// Groups of rows times m <= kTile tokens: y[t * stride + r] = sum over c of W[r][c] * x[c][t].
+struct ProductQ8 {
+    const WeightBlock* w;  // [groups][blocks]
+    int groups, blocks;
+    const ActivationBlock* x;  // [blocks][m]
+    int m;
+    float* y;
+    std::size_t stride;
+};
+template <class Weight> struct ProductFloat {  // of F32 or F16
+    const Weight* w;                           // column c of group g is 16 values at w + g * next + c * pitch
+    int groups, columns;
     std::size_t pitch, next;
-    const Weight* group(int g) const { return w + usize(g) * next; }
+    const float* x;  // [columns / kSpan][m][kSpan]
+    int m;
+    float* y;
+    std::size_t stride;
+    bool add;  // to what y holds
 };
 
 struct Kernels {
     const char* name;
 
-    // Products of groups with m <= kTile tokens: y[t * stride + r] = sum over c of W[r][c] * x[c][t], or added to it.
-    //   w: [groups][blocks] blocks, or groups of floats; x: [blocks][m] blocks, or [columns / kSpan][m][kSpan] floats
-    void (*product_q8)(const WeightBlock* w, int groups, int blocks, const ActivationBlock* x, int m, float* y,
-                       std::size_t stride);
-    void (*product_f32)(const FloatRows<float>& w, int groups, const float* x, int m, float* y, std::size_t stride,
-                        bool add);
-    void (*product_f16)(const FloatRows<std::uint16_t>& w, int groups, const float* x, int m, float* y,
-                        std::size_t stride, bool add);
-
+    void (*product_q8)(const ProductQ8&);
+    void (*product_f32)(const ProductFloat<float>&);
+    void (*product_f16)(const ProductFloat<std::uint16_t>&);
     // x[n] in blocks of 32, the last one filled up with zeros: out[b * step] for block b.
     void (*quantize)(const float* x, int n, ActivationBlock* out, int step);
     // y = x / sqrt(mean(x^2) + eps) * w  (Zhang and Sennrich 2019)
@@ -1292,26 +1298,25 @@ struct Kernels {
 };
 
 // What every set of kernels calls them, in the order of the table.
-#define LLM_KERNELS                                                                                                  \
-    product_q8, product<float>, product<std::uint16_t>, quantize, rms_norm, layer_norm, gelu, rotate, softmax, axpy, \
-        scale, to_f16
+#define LLM_KERNELS \
+    product, product, product, quantize, rms_norm, layer_norm, gelu, rotate, softmax, axpy, scale, to_f16
 
 namespace scalar {
 
-inline void product_q8(const WeightBlock* w, int groups, int blocks, const ActivationBlock* x, int m, float* y,
-                       std::size_t stride) {
-    for (int g = 0; g < groups; ++g, w += blocks) {
-        for (int t = 0; t < m; ++t) {
+inline void product(const ProductQ8& p) {
+    const WeightBlock* w = p.w;
+    for (int g = 0; g < p.groups; ++g, w += p.blocks) {
+        for (int t = 0; t < p.m; ++t) {
             float sum[kGroup] = {};
-            for (int b = 0; b < blocks; ++b) {
-                const ActivationBlock& a = x[b * m + t];
+            for (int b = 0; b < p.blocks; ++b) {
+                const ActivationBlock& a = p.x[b * p.m + t];
                 for (int r = 0; r < kGroup; ++r) {
                     std::int32_t dot = a.offset;
                     for (int c = 0; c < kBlock; ++c) dot += w[b].w[c / 4][r][c % 4] * a.q[c];
                     sum[r] += static_cast<float>(dot) * (f16_to_f32(w[b].scale[r]) * a.scale);
                 }
             }
-            std::copy_n(sum, kGroup, y + usize(t) * stride + g * kGroup);
+            std::copy_n(sum, kGroup, p.y + usize(t) * p.stride + g * kGroup);
         }
     }
 }
@@ -1319,15 +1324,14 @@ inline void product_q8(const WeightBlock* w, int groups, int blocks, const Activ
 inline float to_float(float x) { return x; }
 inline float to_float(std::uint16_t x) { return f16_to_f32(x); }
 
-template <class Weight>
-void product(const FloatRows<Weight>& w, int groups, const float* x, int m, float* y, std::size_t stride, bool add) {
-    for (int g = 0; g < groups; ++g) {
-        for (int t = 0; t < m; ++t) {
-            float sum[kGroup] = {}, *out = y + usize(t) * stride + g * kGroup;
-            if (add) std::copy_n(out, kGroup, sum);
-            const Weight* column = w.group(g);
-            for (int c = 0; c < w.columns; ++c, column += w.pitch) {
-                const float value = x[(c / kSpan * m + t) * kSpan + c % kSpan];
+template <class Weight> void product(const ProductFloat<Weight>& p) {
+    for (int g = 0; g < p.groups; ++g) {
+        for (int t = 0; t < p.m; ++t) {
+            float sum[kGroup] = {}, *out = p.y + usize(t) * p.stride + g * kGroup;
+            if (p.add) std::copy_n(out, kGroup, sum);
+            const Weight* column = p.w + usize(g) * p.next;
+            for (int c = 0; c < p.columns; ++c, column += p.pitch) {
+                const float value = p.x[(c / kSpan * p.m + t) * kSpan + c % kSpan];
                 for (int r = 0; r < kGroup; ++r) sum[r] += to_float(column[r]) * value;
             }
             std::copy_n(sum, kGroup, out);
@@ -1620,124 +1624,100 @@ LLM_OP void prefetch(const void* p) {
     __builtin_prefetch(static_cast<const char*>(p) + kPrefetchNear, 0, 3);
 }
 
-struct ProductQ8 {
-    const WeightBlock* weights;
-    int groups, blocks;
-    const ActivationBlock* x;
-    int m;
-    float* y;
-    std::size_t stride;
-
-    template <int M, int V> LLM_TARGET void tile(int first, int row) const {
-        const int lane = row % kGroup;
-        const WeightBlock* w[V];
-        Floats total[M][V];
+template <int M, int V> LLM_TARGET void tile(const ProductQ8& p, int first, int row) {
+    const int lane = row % kGroup;
+    const WeightBlock* w[V];
+    Floats total[M][V];
+    LLM_UNROLL for (int v = 0; v < V; ++v) {
+        w[v] = p.w + usize((row + v * kLanes) / kGroup) * usize(p.blocks);
+        LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = set(0.0f);
+    }
+    const ActivationBlock* a = p.x + first;
+    for (int b = 0; b < p.blocks; ++b, a += p.m) {
+        Ints acc[M][V];
         LLM_UNROLL for (int v = 0; v < V; ++v) {
-            w[v] = weights + usize((row + v * kLanes) / kGroup) * usize(blocks);
-            LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = set(0.0f);
+            if (M <= kPrefetchTokens) prefetch(w[v]);
+            LLM_UNROLL for (int t = 0; t < M; ++t) acc[t][v] = start_dot(a[t].offset);
         }
-        const ActivationBlock* a = x + first;
-        for (int b = 0; b < blocks; ++b, a += m) {
-            Ints acc[M][V];
+        LLM_UNROLL for (int c = 0; c < kBlock / 4; ++c) {
+            Ints columns[V];
+            LLM_UNROLL for (int v = 0; v < V; ++v) {
+                const std::uint8_t* four = w[v]->w[c][(lane + v * kLanes) % kGroup];
+                if (M <= kPrefetchTokens) prefetch(four);
+                columns[v] = load_weights(four);
+            }
+            LLM_UNROLL for (int t = 0; t < M; ++t) {
+                const Ints q = set(detail::load<std::int32_t>(a[t].q + 4 * c));
+                LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = dot(acc[t][v], columns[v], q);
+            }
+        }
+        LLM_UNROLL for (int v = 0; v < V; ++v) {
+            const Floats scale = load(w[v]->scale + (lane + v * kLanes) % kGroup);
+            LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
+                fma(to_floats(acc[t][v]), scale * set(a[t].scale), total[t][v]);
+            ++w[v];
+        }
+    }
+    LLM_UNROLL for (int t = 0; t < M; ++t) {
+        float* out = p.y + usize(first + t) * p.stride + row;
+        LLM_UNROLL for (int v = 0; v < V; ++v) store(out + v * kLanes, total[t][v]);
+    }
+}
+
+template <int M, int V, class Weight> LLM_TARGET void tile(const ProductFloat<Weight>& p, int first, int row) {
+    const Weight* w[V];
+    Floats total[M][V];
+    float* out = p.y + usize(first) * p.stride + row;
+    LLM_UNROLL for (int v = 0; v < V; ++v) {
+        const int r = row + v * kLanes;
+        w[v] = p.w + usize(r / kGroup) * p.next + r % kGroup;
+        LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
+            p.add ? load(out + usize(t) * p.stride + v * kLanes) : set(0.0f);
+    }
+    for (int span = 0; span < p.columns; span += kSpan) {
+        const float *a = p.x + span * p.m + first * kSpan, *end = a + std::min(kSpan, p.columns - span);
+        for (; a < end; ++a) {
+            Floats column[V];
             LLM_UNROLL for (int v = 0; v < V; ++v) {
                 if (M <= kPrefetchTokens) prefetch(w[v]);
-                LLM_UNROLL for (int t = 0; t < M; ++t) acc[t][v] = start_dot(a[t].offset);
+                column[v] = load(w[v]);
+                w[v] += p.pitch;
             }
-            LLM_UNROLL for (int c = 0; c < kBlock / 4; ++c) {
-                Ints columns[V];
-                LLM_UNROLL for (int v = 0; v < V; ++v) {
-                    const std::uint8_t* four = w[v]->w[c][(lane + v * kLanes) % kGroup];
-                    if (M <= kPrefetchTokens) prefetch(four);
-                    columns[v] = load_weights(four);
-                }
-                LLM_UNROLL for (int t = 0; t < M; ++t) {
-                    const Ints q = set(detail::load<std::int32_t>(a[t].q + 4 * c));
-                    LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = dot(acc[t][v], columns[v], q);
-                }
+            LLM_UNROLL for (int t = 0; t < M; ++t) {
+                const Floats value = set(a[t * kSpan]);
+                LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = fma(column[v], value, total[t][v]);
             }
-            LLM_UNROLL for (int v = 0; v < V; ++v) {
-                const Floats scale = load(w[v]->scale + (lane + v * kLanes) % kGroup);
-                LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
-                    fma(to_floats(acc[t][v]), scale * set(a[t].scale), total[t][v]);
-                ++w[v];
-            }
-        }
-        LLM_UNROLL for (int t = 0; t < M; ++t) {
-            float* out = y + usize(first + t) * stride + row;
-            LLM_UNROLL for (int v = 0; v < V; ++v) store(out + v * kLanes, total[t][v]);
         }
     }
-};
-
-template <class Weight> struct ProductFloat {
-    FloatRows<Weight> weights;
-    int groups;
-    const float* x;
-    int m;
-    float* y;
-    std::size_t stride;
-    bool add_to_y;
-
-    template <int M, int V> LLM_TARGET void tile(int first, int row) const {
-        const Weight* w[V];
-        Floats total[M][V];
-        float* out = y + usize(first) * stride + row;
-        LLM_UNROLL for (int v = 0; v < V; ++v) {
-            const int r = row + v * kLanes;
-            w[v] = weights.group(r / kGroup) + r % kGroup;
-            LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
-                add_to_y ? load(out + usize(t) * stride + v * kLanes) : set(0.0f);
-        }
-        for (int span = 0; span < weights.columns; span += kSpan) {
-            const float *a = x + span * m + first * kSpan, *end = a + std::min(kSpan, weights.columns - span);
-            for (; a < end; ++a) {
-                Floats column[V];
-                LLM_UNROLL for (int v = 0; v < V; ++v) {
-                    if (M <= kPrefetchTokens) prefetch(w[v]);
-                    column[v] = load(w[v]);
-                    w[v] += weights.pitch;
-                }
-                LLM_UNROLL for (int t = 0; t < M; ++t) {
-                    const Floats value = set(a[t * kSpan]);
-                    LLM_UNROLL for (int v = 0; v < V; ++v) total[t][v] = fma(column[v], value, total[t][v]);
-                }
-            }
-        }
-        LLM_UNROLL for (int t = 0; t < M; ++t) {
-            LLM_UNROLL for (int v = 0; v < V; ++v) store(out + usize(t) * stride + v * kLanes, total[t][v]);
-        }
+    LLM_UNROLL for (int t = 0; t < M; ++t) {
+        LLM_UNROLL for (int v = 0; v < V; ++v) store(out + usize(t) * p.stride + v * kLanes, total[t][v]);
     }
-};
+}
 
-// Calls tile<tokens, vectors>(first token, row) until `left` tokens are done. Their rows stay in the first-level cache.
-template <int M, int V, class Product>
-LLM_TARGET inline void cover_tokens(const Product& product, int first, int left, int row) {
+// Does `left` tokens, M at a time and then the rest. Their rows stay in the first-level cache.
+template <int M, int V, class Product> LLM_TARGET void cover_tokens(const Product& p, int first, int left, int row) {
     if (left >= M) {
-        product.template tile<M, V>(first, row);
-        if (left > M) cover_tokens<M, V>(product, first + M, left - M, row);
+        tile<M, V>(p, first, row);
+        if (left > M) cover_tokens<M, V>(p, first + M, left - M, row);
     } else if constexpr (M > 1) {
-        cover_tokens<M - 1, V>(product, first, left, row);
+        cover_tokens<M - 1, V>(p, first, left, row);
     }
 }
 
 // Covers all tokens and rows, V vectors of rows at a time, and a last group of 16 rows alone.
-template <int M, int V, class Product> LLM_TARGET inline void cover(const Product& product) {
-    const int rows = product.groups * kGroup;
+template <int M, int V, class Product> LLM_TARGET void cover(const Product& p) {
+    const int rows = p.groups * kGroup;
     int row = 0;
-    for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<M, V>(product, 0, product.m, row);
-    for (; row < rows; row += kGroup) cover_tokens<M, kGroup / kLanes>(product, 0, product.m, row);
+    for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<M, V>(p, 0, p.m, row);
+    for (; row < rows; row += kGroup) cover_tokens<M, kGroup / kLanes>(p, 0, p.m, row);
 }
 
-LLM_TARGET inline void product_q8(const WeightBlock* w, int groups, int blocks, const ActivationBlock* x, int m,
-                                  float* y, std::size_t stride) {
-    const ProductQ8 product{w, groups, blocks, x, m, y, stride};
-    m == 1 ? cover<1, kGroup / kLanes>(product) : cover<kQ8Tokens, kQ8Vectors>(product);  // 1: in one stream
+LLM_TARGET inline void product(const ProductQ8& p) {
+    p.m == 1 ? cover<1, kGroup / kLanes>(p) : cover<kQ8Tokens, kQ8Vectors>(p);  // 1: in one stream
 }
 
-template <class Weight> LLM_TARGET void product(const FloatRows<Weight>& w, int groups, const float* x, int m, float* y,
-                                                std::size_t stride, bool add_to_y) {
-    const ProductFloat<Weight> product{w, groups, x, m, y, stride, add_to_y};
-    m == 1 ? cover<1, 4 * kGroup / kLanes>(product) : cover<kFloatTokens, kFloatVectors>(product);  // 1: four sums
+template <class Weight> LLM_TARGET void product(const ProductFloat<Weight>& p) {
+    p.m == 1 ? cover<1, 4 * kGroup / kLanes>(p) : cover<kFloatTokens, kFloatVectors>(p);  // 1: four sums
 }
 
 // ---- along one row: whole vectors, then the rest by a partial load and store
@@ -2006,68 +1986,37 @@ class Activations {
     Buffer data_;
 };
 
-// What a product's rows go through before they leave the thread that made them, besides the bias.
-enum class Then {
-    store,     // y = W x + b
-    add,       // y += W x + b, the residual connection
-    gelu,      // packed = gelu(W x + b)
-    gate_gelu  // packed = gelu(G x) * (U x), 32 rows of G and of U alternating in W
-};
-
-struct Product {
-    const Matrix& w;
-    const std::vector<float>& bias;  // [rows] or empty
-    Then then;
-    float* y;             // store, add: [tokens, rows]
-    Activations* packed;  // gelu, gate_gelu: the next product's x
-};
-
-// Rows 16 * g .. of one tile of tokens, computed in `rows` [kTile][64], take their way out.
-inline void finish_rows(const Kernels& k, const Product& p, int first_row, int n, int token, float* rows) {
-    if (!p.bias.empty()) k.axpy(1.0f, p.bias.data() + first_row, n, rows);
-    float* y = p.y ? p.y + usize(token) * usize(p.w.rows) + first_row : nullptr;
-    switch (p.then) {
-        case Then::store: std::copy_n(rows, n, y); break;
-        case Then::add: k.axpy(1.0f, rows, n, y); break;
-        case Then::gelu:
-            k.gelu(rows, nullptr, n, rows);
-            p.packed->set(k, token, first_row, rows, n);
-            break;
-        case Then::gate_gelu:
-            k.gelu(rows, rows + kBlock, kBlock, rows);
-            p.packed->set(k, token, first_row / 2, rows, kBlock);
-            break;
-    }
-}
-
-// Threads take steps of groups. Where the output is packed, a step makes whole blocks of 32; several tokens gain from
-// more rows at a time. Of many tokens each thread has a part of its own: cores that share no cache take 0.15
+// y = W x, some rows at a time: finish(t, row, y, n) gets the n <= 64 values of token t from y[row] on, in the thread
+// that made them, while they are in its first-level cache. `step` (1, 2 or 4) is the groups that it needs together;
+// several tokens gain from more. Of many tokens each thread has a part of its own: cores that share no cache take 0.15
 // microseconds to hand over a line, so what one thread writes, the same should read in the operations that follow.
-inline void multiply(ThreadPool& pool, const Kernels& k, const Activations& x, const Product& p) {
+template <class Finish> void multiply(ThreadPool& pool, const Kernels& k, const Matrix& w, const Activations& x,
+                                      int step, const Finish& finish) {
     constexpr int kMost = 4;  // groups in a step
-    const int step = p.then == Then::gate_gelu || x.tokens() > 1 ? kMost : p.then == Then::gelu ? 2 : 1;
-    const int groups = p.w.groups(), steps = (groups - 1) / step + 1, tiles = (x.tokens() - 1) / kTile + 1;
+    if (x.tokens() > 1) step = kMost;
+    const int groups = w.groups(), steps = (groups - 1) / step + 1, tiles = (x.tokens() - 1) / kTile + 1;
     const int parts = std::max(1, std::min(pool.size(), tiles / 8));
     constexpr std::size_t kGrain = std::size_t{1} << 18;  // bytes x tokens: some microseconds, so that none waits long
-    const std::size_t step_cost = p.w.group_bytes() * usize(step * x.tokens() / parts);
+    const std::size_t step_cost = w.group_bytes() * usize(step * x.tokens() / parts);
     const int grain = std::min(parts * steps / (pool.size() * 16), static_cast<int>(kGrain / step_cost));
     pool.for_ranges(parts * steps, grain, [&](int begin, int end, int thread) {
         alignas(64) float rows[kTile][kMost * kGroup];
-        pool.laps[usize(thread)].start();
+        Laps& laps = pool.laps[usize(thread)];
+        laps.start();
         for (int i = begin; i < end; ++i) {
-            const int g0 = i % steps * step, count = std::min(step, groups - g0), part = i / steps;
+            const int g = i % steps * step, count = std::min(step, groups - g), part = i / steps;
+            const int n = std::min(count * kGroup, w.rows - g * kGroup);
             for (int tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile) {
                 const int first = tile * kTile, m = x.tile_size(first);
-                if (p.w.dtype == DType::q8_0)
-                    k.product_q8(p.w.group<WeightBlock>(g0), count, p.w.blocks(), x.tile<ActivationBlock>(first), m,
-                                 rows[0], kMost * kGroup);
+                if (w.dtype == DType::q8_0)
+                    k.product_q8({w.group<WeightBlock>(g), count, w.blocks(), x.tile<ActivationBlock>(first), m,
+                                  rows[0], kMost * kGroup});
                 else
-                    k.product_f32({p.w.group<float>(g0), p.w.cols, kGroup, p.w.group_bytes() / sizeof(float)}, count,
-                                  x.tile<float>(first), m, rows[0], kMost * kGroup, false);
-                const int n = std::min(count * kGroup, p.w.rows - g0 * kGroup);
-                pool.laps[usize(thread)].lap(0);
-                for (int t = 0; t < m; ++t) finish_rows(k, p, g0 * kGroup, n, first + t, rows[t]);
-                pool.laps[usize(thread)].lap(1);
+                    k.product_f32({w.group<float>(g), count, w.cols, kGroup, w.group_bytes() / sizeof(float),
+                                   x.tile<float>(first), m, rows[0], kMost * kGroup, false});
+                laps.lap(0);
+                for (int t = 0; t < m; ++t) finish(first + t, g * kGroup, rows[t], n);
+                laps.lap(1);
             }
         }
     });
@@ -3002,20 +2951,24 @@ struct Norm {
     std::vector<float> w, b;  // [n]; b is LayerNorm's, empty for RMSNorm
 };
 
+struct Linear {
+    Matrix w;
+    std::vector<float> b;  // [rows]; empty: none
+};
+
 struct Layer {
     Norm attn_norm, ffn_norm;                            // [hidden_size]: before attention, before the feed-forward
     Norm post_attn_norm, post_ffn_norm, q_norm, k_norm;  // Gemma 3's: after them, and of each head's q and k [head_dim]
-    Matrix qkv;                                          // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
-    Matrix out;                                          // [hidden_size, num_heads * head_dim]
-    Matrix up;    // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 32 rows
-    Matrix down;  // [hidden_size, intermediate_size]
-    std::vector<float> qkv_bias, out_bias, up_bias, down_bias;  // GPT-2's
+    Linear qkv;                                          // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
+    Linear out;                                          // [hidden_size, num_heads * head_dim]
+    Linear up;    // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 32 rows
+    Linear down;  // [hidden_size, intermediate_size]
 };
 
 struct Weights {
     Arena memory;
-    Matrix embedding;              // [vocab_size, hidden_size], the head as well where it is tied
-    Matrix untied_head;            // [vocab_size, hidden_size]
+    Matrix embedding;              // [vocab_size, hidden_size]
+    Linear head;                   // [vocab_size, hidden_size]; where it is tied, the embedding
     std::vector<float> positions;  // [context_length, hidden_size]: GPT-2
     std::vector<Layer> layers;
     Norm final_norm;
@@ -3031,8 +2984,6 @@ struct Model::Impl {
     const detail::Kernels* kernels = nullptr;
     detail::Weights weights;
     std::vector<float> rope_global, rope_local;  // [head_dim / 2]: radians per position
-
-    const detail::Matrix& head() const { return weights.untied_head.data ? weights.untied_head : weights.embedding; }
 };
 
 namespace detail {
@@ -3436,16 +3387,15 @@ struct Loader {
 inline Layer gpt2_layer(Loader& load, const Config& c) {
     const int d = c.hidden_size, ffn = c.intermediate_size;
     Layer l;
-    const auto linear = [&](Matrix& w, std::vector<float>& bias, const Loader::Part& part, int cols) {
-        w = load.matrix({part}, cols, Loader::Layout::conv1d);
-        bias = load.floats(part, ".bias");
+    const auto linear = [&](const Loader::Part& part, int cols) {
+        return Linear{load.matrix({part}, cols, Loader::Layout::conv1d), load.floats(part, ".bias")};
     };
     l.attn_norm = load.norm({"ln_1", "attn_norm", d});
-    linear(l.qkv, l.qkv_bias, {"attn.c_attn", "attn_qkv", 3 * d}, d);
-    linear(l.out, l.out_bias, {"attn.c_proj", "attn_output", d}, d);
+    l.qkv = linear({"attn.c_attn", "attn_qkv", 3 * d}, d);
+    l.out = linear({"attn.c_proj", "attn_output", d}, d);
     l.ffn_norm = load.norm({"ln_2", "ffn_norm", d});
-    linear(l.up, l.up_bias, {"mlp.c_fc", "ffn_up", ffn}, d);
-    linear(l.down, l.down_bias, {"mlp.c_proj", "ffn_down", d}, ffn);
+    l.up = linear({"mlp.c_fc", "ffn_up", ffn}, d);
+    l.down = linear({"mlp.c_proj", "ffn_down", d}, ffn);
     return l;
 }
 
@@ -3454,16 +3404,16 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
     const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
     Layer l;
     l.attn_norm = load.norm({"input_layernorm", "attn_norm", d});
-    l.qkv = load.matrix(
+    l.qkv.w = load.matrix(
         {{"self_attn.q_proj", "attn_q", q}, {"self_attn.k_proj", "attn_k", kv}, {"self_attn.v_proj", "attn_v", kv}}, d);
     l.q_norm = load.norm({"self_attn.q_norm", "attn_q_norm", c.head_dim});
     l.k_norm = load.norm({"self_attn.k_norm", "attn_k_norm", c.head_dim});
-    l.out = load.matrix({{"self_attn.o_proj", "attn_output", d}}, q);
+    l.out.w = load.matrix({{"self_attn.o_proj", "attn_output", d}}, q);
     l.post_attn_norm = load.norm({"post_attention_layernorm", "post_attention_norm", d});
     l.ffn_norm = load.norm({"pre_feedforward_layernorm", "ffn_norm", d});
-    l.up =
+    l.up.w =
         load.matrix({{"mlp.gate_proj", "ffn_gate", ffn}, {"mlp.up_proj", "ffn_up", ffn}}, d, Loader::Layout::in_turn);
-    l.down = load.matrix({{"mlp.down_proj", "ffn_down", d}}, ffn);
+    l.down.w = load.matrix({{"mlp.down_proj", "ffn_down", d}}, ffn);
     l.post_ffn_norm = load.norm({"post_feedforward_layernorm", "post_ffw_norm", d});
     return l;
 }
@@ -3498,9 +3448,10 @@ inline void load_weights(Model::Impl& m, const Checkpoint& file, const LoadOptio
     }
     load.prefix = "";
     for (const char* head : {"output", "lm_head", "language_model.lm_head"})
-        if (!c.tied_head && !w.untied_head.data && (file.tensors.empty() || file.find(std::string(head) + ".weight")))
-            w.untied_head = load.matrix({{head, head, c.vocab_size}}, c.hidden_size);
-    c.tied_head = !w.untied_head.data;
+        if (!c.tied_head && !w.head.w.data && (file.tensors.empty() || file.find(std::string(head) + ".weight")))
+            w.head.w = load.matrix({{head, head, c.vocab_size}}, c.hidden_size);
+    c.tied_head = !w.head.w.data;
+    if (c.tied_head) w.head.w = w.embedding;
     m.info.weight_bytes += w.memory.bytes();
     for (int i = 0; !gpt2 && i < c.head_dim / 2; ++i) {
         const float power = static_cast<float>(2 * i) / static_cast<float>(c.head_dim);
@@ -3638,8 +3589,8 @@ struct alignas(64) QueryTile {
         const auto product = product_of(kernels, cache.k);
         alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
         const int base = begin / kChunk * kChunk, slot = base % cache.slots, first = begin / kGroup * kGroup;
-        product({cache.keys(head, slot + (first - base)), cache.head_dim, kGroup, usize(cache.head_dim) * kGroup},
-                (end - first - 1) / kGroup + 1, queries, m, scores[0] + (first - base), kChunk, false);
+        product({cache.keys(head, slot + (first - base)), (end - first - 1) / kGroup + 1, cache.head_dim, kGroup,
+                 usize(cache.head_dim) * kGroup, queries, m, scores[0] + (first - base), kChunk, false});
         laps.lap(0);
         for (int r = 0; r < m; ++r) {
             const int from = std::max(begin, lowest[r]), to = std::min(end, highest[r] + 1);
@@ -3654,8 +3605,8 @@ struct alignas(64) QueryTile {
             hide(std::max(begin, to), end);
         }
         laps.lap(1);
-        product({cache.values(head, slot + (begin - base)), end - begin, usize(cache.pitch), kGroup},
-                cache.pitch / kGroup, scores[0] + (begin - base), m, out, usize(cache.pitch), true);
+        product({cache.values(head, slot + (begin - base)), cache.pitch / kGroup, end - begin, usize(cache.pitch),
+                 kGroup, scores[0] + (begin - base), m, out, usize(cache.pitch), true});
         laps.lap(2);
     }
 };
@@ -3913,11 +3864,12 @@ struct Transformer {
         for (layer = 0; layer < config.num_layers; ++layer) {
             const Layer& l = w.layers[usize(layer)];
             norm_input("attn_norm", l.attn_norm);
-            multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
+            multiply("qkv", l.qkv, in, qkv);
             attend();
-            multiply("attn_out", l.out, l.out_bias, x, Then::add);
+            multiply_add("attn_out", l.out, in, x);
             norm_input("ffn_norm", l.ffn_norm);
-            feed_forward(l, Then::gelu, x, Then::add);
+            multiply_gelu(l.up);
+            multiply_add("down", l.down, ffn, x);
         }
     }
 
@@ -3931,13 +3883,14 @@ struct Transformer {
         for (layer = 0; layer < config.num_layers; ++layer) {
             const Layer& l = w.layers[usize(layer)];
             norm_input("attn_norm", l.attn_norm);
-            multiply("qkv", l.qkv, l.qkv_bias, qkv, Then::store);
+            multiply("qkv", l.qkv, in, qkv);
             norm_and_rotate(l);
             attend();
-            multiply("attn_out", l.out, l.out_bias, y, Then::store);
+            multiply("attn_out", l.out, in, y);
             add_normed("post_attn_norm", l.post_attn_norm);
             norm_input("ffn_norm", l.ffn_norm);
-            feed_forward(l, Then::gate_gelu, y, Then::store);
+            multiply_gated(l.up);
+            multiply("down", l.down, ffn, y);
             add_normed("post_ffn_norm", l.post_ffn_norm);
         }
     }
@@ -3989,21 +3942,46 @@ struct Transformer {
             kernels.axpy(1.0f, row, config.hidden_size, x[t]);
         });
     }
-    void multiply(const char* name, const Activations& input, const Product& p) {
-        const int count = input.tokens();
-        const Timing product{name, name, p.w.bytes(), 2ull * usize(p.w.rows) * usize(p.w.cols) * usize(count)};
-        const auto span = p.packed ? timed({product, {"activation", "gelu"}}, count) : timed({product}, count);
-        detail::multiply(pool, kernels, input, p);
+    // finish(t, row, y, count) for y = W from + b, see detail::multiply
+    template <class Finish> void multiply(std::initializer_list<Timing> stages, const Linear& l,
+                                          const Activations& from, int step, const Finish& finish) {
+        const auto span = timed(stages, from.tokens());
+        detail::multiply(pool, kernels, l.w, from, step, [&](int t, int row, float* values, int count) {
+            if (!l.b.empty()) kernels.axpy(1.0f, l.b.data() + row, count, values);
+            finish(t, row, values, count);
+        });
     }
-    // to = W in + b, or to += W in + b
-    void multiply(const char* name, const Matrix& w, const std::vector<float>& bias, Vectors& to, Then then) {
-        multiply(name, in, {w, bias, then, to[0], nullptr});
+    static Timing product_stage(const char* name, const Linear& l, const Activations& from) {
+        return {name, name, l.w.bytes(), 2ull * usize(l.w.rows) * usize(l.w.cols) * usize(from.tokens())};
     }
-    // ffn = gelu(W in + b), or gelu(G in) * (U in); then to = D ffn + b, or to += D ffn + b
-    void feed_forward(const Layer& l, Then activation, Vectors& to, Then then) {
+    // to = W from + b
+    void multiply(const char* name, const Linear& l, const Activations& from, Vectors& to) {
+        multiply({product_stage(name, l, from)}, l, from, 1,
+                 [&](int t, int row, const float* values, int count) { std::copy_n(values, count, to[t] + row); });
+    }
+    // to += W from + b
+    void multiply_add(const char* name, const Linear& l, const Activations& from, Vectors& to) {
+        multiply({product_stage(name, l, from)}, l, from, 1, [&](int t, int row, const float* values, int count) {
+            kernels.axpy(1.0f, values, count, to[t] + row);
+        });
+    }
+    // ffn = gelu(W in + b), in steps of whole blocks of 32
+    void multiply_gelu(const Linear& l) {
         ffn.resize(model.dtype, n, config.intermediate_size);
-        multiply("up", in, {l.up, l.up_bias, activation, nullptr, &ffn});
-        multiply("down", ffn, {l.down, l.down_bias, then, to[0], nullptr});
+        multiply({product_stage("up", l, in), {"activation", "gelu"}}, l, in, 2,
+                 [&](int t, int row, float* values, int count) {
+                     kernels.gelu(values, nullptr, count, values);
+                     ffn.set(kernels, t, row, values, count);
+                 });
+    }
+    // ffn = gelu(G in) * (U in), in steps of 32 rows of G and of U
+    void multiply_gated(const Linear& l) {
+        ffn.resize(model.dtype, n, config.intermediate_size);
+        multiply({product_stage("up", l, in), {"activation", "gelu"}}, l, in, 4,
+                 [&](int t, int row, float* values, int) {
+                     kernels.gelu(values, values + kBlock, kBlock, values);
+                     ffn.set(kernels, t, row / 2, values, kBlock);
+                 });
     }
 
     // RoPE's cosines and sines for the chunk's positions, which all layers share.
@@ -4123,7 +4101,7 @@ struct Transformer {
                 in.set(kernels, t, 0, own[0], config.hidden_size);
             }
         }
-        multiply("lm_head", model.head(), {}, logits, Then::store);
+        multiply("lm_head", model.weights.head, in, logits);
         return logits[0];
     }
 
@@ -4223,7 +4201,7 @@ inline std::uint64_t fingerprint(const Model::Impl& model) {
     norm(model.weights.final_norm);
     for (const Layer& l : model.weights.layers) {
         for (const Norm* n : {&l.attn_norm, &l.q_norm, &l.post_attn_norm, &l.ffn_norm, &l.post_ffn_norm}) norm(*n);
-        for (const Matrix* m : {&l.qkv, &l.out, &l.up, &l.down}) matrix(*m);
+        for (const Linear* m : {&l.qkv, &l.out, &l.up, &l.down}) matrix(m->w);
     }
     return h;
 }

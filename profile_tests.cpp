@@ -27,20 +27,17 @@ const detail::Kernels* counted = nullptr;
 detail::Kernels counting(const detail::Kernels& base) {
     counted = &base;
     detail::Kernels k = base;
-    k.product_q8 = [](const detail::WeightBlock* w, int groups, int blocks, const detail::ActivationBlock* x, int m,
-                      float* y, std::size_t stride) {
-        bytes_q8 += std::uint64_t(groups) * std::uint64_t(blocks) * sizeof *w;
-        counted->product_q8(w, groups, blocks, x, m, y, stride);
+    k.product_q8 = [](const detail::ProductQ8& p) {
+        bytes_q8 += std::uint64_t(p.groups) * std::uint64_t(p.blocks) * sizeof *p.w;
+        counted->product_q8(p);
     };
-    k.product_f32 = [](const detail::FloatRows<float>& w, int groups, const float* x, int m, float* y,
-                       std::size_t stride, bool add) {
-        bytes_f32 += std::uint64_t(groups) * std::uint64_t(w.columns) * detail::kGroup * sizeof *w.w;
-        counted->product_f32(w, groups, x, m, y, stride, add);
+    k.product_f32 = [](const detail::ProductFloat<float>& p) {
+        bytes_f32 += std::uint64_t(p.groups) * std::uint64_t(p.columns) * detail::kGroup * sizeof *p.w;
+        counted->product_f32(p);
     };
-    k.product_f16 = [](const detail::FloatRows<std::uint16_t>& w, int groups, const float* x, int m, float* y,
-                       std::size_t stride, bool add) {
-        bytes_f16 += std::uint64_t(groups) * std::uint64_t(w.columns) * detail::kGroup * sizeof *w.w;
-        counted->product_f16(w, groups, x, m, y, stride, add);
+    k.product_f16 = [](const detail::ProductFloat<std::uint16_t>& p) {
+        bytes_f16 += std::uint64_t(p.groups) * std::uint64_t(p.columns) * detail::kGroup * sizeof *p.w;
+        counted->product_f16(p);
     };
     return k;
 }

@@ -347,7 +347,7 @@ std::vector<float> product_q8(const detail::Kernels& k, int groups, int blocks, 
     }
     const std::size_t stride = usize(groups * detail::kGroup) + 3;
     std::vector<float> y = guarded(m * static_cast<int>(stride));
-    k.product_q8(w.data(), groups, blocks, x.data(), m, y.data(), stride);
+    k.product_q8({w.data(), groups, blocks, x.data(), m, y.data(), stride});
     return y;
 }
 
@@ -363,7 +363,7 @@ std::vector<float> product_float(const Product& product, int n, int m, Input& in
     const std::vector<float> x = in.values((n / detail::kSpan + 1) * detail::kSpan * m);
     const int stride = groups * detail::kGroup + 3;
     std::vector<float> y = guarded(in.values(m * stride));
-    product({w.data(), n, usize(pitch), usize(next)}, groups, x.data(), m, y.data(), usize(stride), m % 2 == 0);
+    product({w.data(), groups, n, usize(pitch), usize(next), x.data(), m, y.data(), usize(stride), m % 2 == 0});
     return y;
 }
 
@@ -2765,7 +2765,7 @@ TEST_CASE("hidden states are what the head turns into logits") {
         session.forward_hidden(ids.data(), static_cast<int>(ids.size()), [&](int i, const float* hidden) {
             CHECK(i == calls++);
             for (const int id : {0, 99, c.vocab_size - 1}) {
-                model.impl().head().row(id, row.data());
+                model.impl().weights.head.w.row(id, row.data());
                 const double logit = std::inner_product(row.begin(), row.end(), hidden, 0.0);
                 CHECK(std::fabs(logit - logits[usize(i)][usize(id)]) < 1e-3);
             }
