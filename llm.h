@@ -1280,8 +1280,8 @@ struct Kernels {
     void (*quantize)(const float* x, int n, ActivationBlock* out, int step);
     // y = x / sqrt(mean(x^2) + eps) * w  (Zhang and Sennrich 2019)
     void (*rms_norm)(const float* x, const float* w, float eps, int n, float* y);
-    // y = (x - mean) / sqrt(variance + eps) * w + b  (Ba et al. 2016)
-    void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int n, float* y);
+    // y = x - mean(x)
+    void (*center)(const float* x, int n, float* y);
     // y = gelu(x) * up, or gelu(x) where up is null; the tanh form (Hendrycks and Gimpel 2016)
     void (*gelu)(const float* x, const float* up, int n, float* y);
     // (x[i], x[i + half]) turns by the angle whose cosine and sine are given  (RoPE, Su et al. 2021)
@@ -1298,8 +1298,7 @@ struct Kernels {
 };
 
 // What every set of kernels calls them, in the order of the table.
-#define LLM_KERNELS \
-    product, product, product, quantize, rms_norm, layer_norm, gelu, rotate, softmax, axpy, scale, to_f16
+#define LLM_KERNELS product, product, product, quantize, rms_norm, center, gelu, rotate, softmax, axpy, scale, to_f16
 
 namespace scalar {
 
@@ -1362,13 +1361,9 @@ inline void rms_norm(const float* x, const float* w, float eps, int n, float* y)
     for (int i = 0; i < n; ++i) y[i] = x[i] * scale * w[i];
 }
 
-inline void layer_norm(const float* x, const float* w, const float* b, float eps, int n, float* y) {
-    float sum = 0, squares = 0;
-    for (int i = 0; i < n; ++i) sum += x[i];
-    const float mean = sum / static_cast<float>(n);
-    for (int i = 0; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
-    const float scale = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
-    for (int i = 0; i < n; ++i) y[i] = (x[i] - mean) * scale * w[i] + b[i];
+inline void center(const float* x, int n, float* y) {
+    const float mean = std::accumulate(x, x + n, 0.0f) / static_cast<float>(n);
+    for (int i = 0; i < n; ++i) y[i] = x[i] - mean;
 }
 
 inline void gelu(const float* x, const float* up, int n, float* y) {
@@ -1499,8 +1494,6 @@ LLM_OP Floats to_floats(Ints a) { return _mm512_cvtepi32_ps(a); }
 LLM_OP Floats power_of_2(Ints n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
 }
-LLM_OP Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
-LLM_OP std::int32_t sum(Ints a) { return _mm512_reduce_add_epi32(a); }
 LLM_OP void store(std::int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
 LLM_OP Ints load_weights(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
 LLM_OP Ints start_dot(std::int32_t offset) { return _mm512_set1_epi32(offset); }
@@ -1544,12 +1537,6 @@ LLM_OP Ints round(Floats a) { return _mm256_cvtps_epi32(a); }
 LLM_OP Floats to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
 LLM_OP Floats power_of_2(Ints n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
-}
-LLM_OP Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
-LLM_OP std::int32_t sum(Ints a) {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
 LLM_OP void store(std::int8_t* p, Ints a) {
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
@@ -1595,8 +1582,6 @@ LLM_OP float largest(Floats a) { return vmaxvq_f32(a); }
 LLM_OP Ints round(Floats a) { return vcvtnq_s32_f32(a); }
 LLM_OP Floats to_floats(Ints a) { return vcvtq_f32_s32(a); }
 LLM_OP Floats power_of_2(Ints n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
-LLM_OP Ints add(Ints a, Ints b) { return vaddq_s32(a, b); }
-LLM_OP std::int32_t sum(Ints a) { return vaddvq_s32(a); }
 LLM_OP void store(std::int8_t* p, Ints a) {
     const int16x4_t words = vqmovn_s32(a);
     const int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));
@@ -1735,14 +1720,14 @@ LLM_TARGET inline void quantize(const float* x, int n, ActivationBlock* out, int
         }
         const float largest_x = largest(top);
         const Floats to_int = set(largest_x > 0 ? 127.0f / largest_x : 0.0f);
-        Ints total = start_dot(0);
+        Floats total = set(0.0f);
         LLM_UNROLL for (int k = 0; k < kBlock / kLanes; ++k) {
             const Ints q = round(max(min(part[k] * to_int, set(127.0f)), set(-127.0f)));
             store(out->q + k * kLanes, q);
-            total = add(total, q);
+            total = total + to_floats(q);
         }
         out->scale = largest_x / 127.0f;
-        out->offset = -128 * sum(total);
+        out->offset = -128 * static_cast<int>(sum(total));
     }
 }
 
@@ -1757,20 +1742,11 @@ LLM_TARGET inline void rms_norm(const float* x, const float* w, float eps, int n
         store_some(y + i, load_some(x + i, n - i) * scale * load_some(w + i, n - i), n - i);
 }
 
-LLM_TARGET inline void layer_norm(const float* x, const float* w, const float* b, float eps, int n, float* y) {
-    Floats total = set(0.0f), squares = set(0.0f);
+LLM_TARGET inline void center(const float* x, int n, float* y) {
+    Floats total = set(0.0f);
     for (int i = 0; i < n; i += kLanes) total = total + load_some(x + i, n - i);
     const Floats mean = set(sum(total) / static_cast<float>(n));
-    for (int i = 0; i < n; i += kLanes) {
-        Floats a = load_some(x + i, n - i) - mean;
-        if (n - i < kLanes) store(y + i, a, n - i), a = load(y + i, n - i);  // lanes beyond n back to zero
-        squares = fma(a, a, squares);
-    }
-    const Floats scale = set(1.0f / std::sqrt(sum(squares) / static_cast<float>(n) + eps));
-    for (int i = 0; i < n; i += kLanes) {
-        const Floats a = (load_some(x + i, n - i) - mean) * scale;
-        store_some(y + i, fma(a, load_some(w + i, n - i), load_some(b + i, n - i)), n - i);
-    }
+    for (int i = 0; i < n; i += kLanes) store_some(y + i, load_some(x + i, n - i) - mean, n - i);
 }
 
 // exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, e^r by its Taylor polynomial of degree 7: within
@@ -1822,7 +1798,7 @@ LLM_TARGET inline float softmax(float* x, int n, float& max_x, float& sum_x) {
     for (i = 0; i < n; i += kLanes) {
         Floats e = exp(load_some(x + i, n - i) - set(max_x));
         store_some(x + i, e, n - i);
-        if (n - i < kLanes) e = load(x + i, n - i);  // as in layer_norm
+        if (n - i < kLanes) e = load(x + i, n - i);  // lanes beyond n back to zero
         total = total + e;
     }
     const float shrink = before == max_x ? 1.0f : std::exp(before - max_x);
@@ -3593,16 +3569,13 @@ struct alignas(64) QueryTile {
                  usize(cache.head_dim) * kGroup, queries, m, scores[0] + (first - base), kChunk, false});
         laps.lap(0);
         for (int r = 0; r < m; ++r) {
-            const int from = std::max(begin, lowest[r]), to = std::min(end, highest[r] + 1);
-            if (from < to) {
-                const float shrink = kernels.softmax(scores[r] + (from - base), to - from, max[r], sum[r]);
-                if (shrink != 1) kernels.scale(shrink, cache.pitch, out + r * cache.pitch);
-            }
-            const auto hide = [&](int p, int until) {
-                std::fill_n(scores[r] + (p - base), std::max(0, until - p), 0.0f);
-            };
-            hide(begin, std::min(from, end));
-            hide(std::max(begin, to), end);
+            // Positions that it does not see have the weight 0.
+            const int from = std::clamp(lowest[r], begin, end), to = std::clamp(highest[r] + 1, from, end);
+            std::fill_n(scores[r] + (begin - base), from - begin, 0.0f);
+            std::fill_n(scores[r] + (to - base), end - to, 0.0f);
+            if (from == to) continue;
+            const float shrink = kernels.softmax(scores[r] + (from - base), to - from, max[r], sum[r]);
+            if (shrink != 1) kernels.scale(shrink, cache.pitch, out + r * cache.pitch);
         }
         laps.lap(1);
         product({cache.values(head, slot + (begin - base)), cache.pitch / kGroup, end - begin, usize(cache.pitch),
@@ -3918,9 +3891,12 @@ struct Transformer {
             finish(t);
         });
     }
+    // RMSNorm, or LayerNorm (Ba et al. 2016), which is RMSNorm of what deviates from the mean, and a bias.
     void norm(const Norm& w, const float* from, float* to) const {
-        if (w.b.empty()) kernels.rms_norm(from, w.w.data(), config.norm_eps, config.hidden_size, to);
-        else kernels.layer_norm(from, w.w.data(), w.b.data(), config.norm_eps, config.hidden_size, to);
+        const int d = config.hidden_size;
+        if (!w.b.empty()) kernels.center(std::exchange(from, to), d, to);
+        kernels.rms_norm(from, w.w.data(), config.norm_eps, d, to);
+        if (!w.b.empty()) kernels.axpy(1.0f, w.b.data(), d, to);
     }
     static Timing norm_stage(const char* name, const Norm& w, int count) {
         return {"norm", name, (w.w.size() + w.b.size()) * sizeof(float), 4 * w.w.size() * usize(count)};
