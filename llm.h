@@ -94,6 +94,12 @@
 
 LLM_BEGIN
 
+namespace detail {  // what the classes below hold; the rooms define it
+struct TokenizerData;
+struct ModelData;
+struct Transformer;
+}  // namespace detail
+
 // Every failure of this library. what() reads "what is wrong: which file or value: what to do".
 struct Error : std::runtime_error {
     using std::runtime_error::runtime_error;
@@ -141,10 +147,9 @@ class Tokenizer {
     bool is_end(int id) const;               // end of text or of a turn
     bool has_turns() const;                  // the model was trained to answer in turns: see Chat
     int find(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
-    struct Impl;
 
   private:
-    std::shared_ptr<const Impl> impl_;
+    std::shared_ptr<const detail::TokenizerData> data_;
     friend class Model;
 };
 
@@ -173,12 +178,10 @@ class Model {
     DType dtype() const;
     // Bytes that a Session with this context allocates (its KV cache and, for prompts, scratch).
     std::size_t session_bytes(int context) const;
-
-    struct Impl;
-    const Impl& impl() const;  // for the library itself
+    const detail::ModelData& data() const;  // for the library itself
 
   private:
-    std::shared_ptr<const Impl> impl_;
+    std::shared_ptr<const detail::ModelData> data_;
 };
 
 // An operation of a step as Session::on_timing reports it: a matrix product, a norm, a stage of attention.
@@ -221,12 +224,10 @@ class Session {
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
     // the operations' seconds add up to the step's (less what on_logits took). Null ends it.
     void on_timing(std::function<void(const Timing&)> report);
-
-    struct Impl;
-    Impl& impl() const;  // for the library itself
+    detail::Transformer& transformer() const;  // for the library itself
 
   private:
-    std::shared_ptr<Impl> impl_;  // shared with nobody: a unique_ptr could not destroy what is not known here
+    std::shared_ptr<detail::Transformer> transformer_;  // its own; a unique_ptr cannot destroy what is not known here
 };
 
 // How the next token is chosen. The filters apply in this order: repeat penalty, top_k, top_p, min_p, temperature.
@@ -271,13 +272,14 @@ struct Stats {
     int guessed = 0, guessed_right = 0;  // tokens, by GenerateOptions::lookup
 };
 
+// Gets the text as it comes, in whole UTF-8 characters; false ends generation.
+using OnText = std::function<bool(std::string_view text)>;
+
 // Appends the prompt to the session, then samples until an end token, a stop text, max_tokens, the context's end,
-// or on_text returning false. on_text gets whole UTF-8 characters as they come.
-Stats generate(Session&, std::string_view prompt, const GenerateOptions&,
-               const std::function<bool(std::string_view text)>& on_text);
+// or on_text returning false.
+Stats generate(Session&, std::string_view prompt, const GenerateOptions&, const OnText& on_text);
 // The same after a prompt of tokens, which are appended as they are.
-Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&,
-               const std::function<bool(std::string_view text)>& on_text);
+Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&, const OnText& on_text);
 
 // A conversation: what is said in turn by the user and the model. It stays in the session from turn to turn; when it
 // outgrows the context, its oldest turns are dropped.
@@ -289,7 +291,7 @@ class Chat {
     // A session that holds something goes on from there. `system` is what comes before the first turn.
     explicit Chat(Session&, const std::string& system = {}, Template = Template::automatic);
     // Appends a turn of the user and writes the model's. A turn that options.on_prompt or an exception ends is forgotten.
-    Stats say(std::string_view text, const GenerateOptions&, const std::function<bool(std::string_view text)>& on_text);
+    Stats say(std::string_view text, const GenerateOptions&, const OnText& on_text);
     int dropped() const { return dropped_; }  // turns, so far
 
   private:
@@ -2494,11 +2496,9 @@ struct Vocabulary {
     HashTable table;  // by hash
 };
 
-}  // namespace detail
-
 // ---- Text to ids and back
 
-struct Tokenizer::Impl {
+struct TokenizerData {
     bool byte_level = true;     // GPT-2's kind; false: Gemma's
     bool by_rank = false;       // tokens have ranks, and `merges` is empty
     bool add_bos = false;       // texts begin with bos
@@ -2506,18 +2506,18 @@ struct Tokenizer::Impl {
     bool turns = false;         // <end_of_turn> is an end by the files' own account, or there is a chat template
     int bos = -1;
     std::vector<int> ends;  // some may be -1
-    detail::Vocabulary vocabulary;
+    Vocabulary vocabulary;
     std::vector<std::pair<std::string_view, int>> added;  // tokens, sorted: those that begin alike are neighbours
     std::array<int, 256> byte_tokens{};                   // the token of each byte
-    detail::HashTable merges;                             // by pair_key
+    HashTable merges;                                     // by pair_key
 
     static std::uint64_t pair_key(int left, int right) {  // no two pairs have the same, as the factor is odd
         return (static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right)) * 0x9E3779B97F4A7C15u;
     }
-    detail::Merge merge(int left, int right) const {
+    Merge merge(int left, int right) const {
         if (!by_rank) return merges.slots[merges.find(pair_key(left, right))];
         const int id = vocabulary.find(vocabulary[left].spelling, vocabulary[right].spelling);
-        return id < 0 ? detail::Merge() : detail::Merge{0, id, vocabulary[id].rank};
+        return id < 0 ? Merge() : Merge{0, id, vocabulary[id].rank};
     }
     // The longest added token that the text begins with, or -1.
     int added_at(std::string_view text) const {
@@ -2532,8 +2532,6 @@ struct Tokenizer::Impl {
         return match;
     }
 };
-
-namespace detail {
 
 // Encodes texts that hold no added token. Symbols are a linked list, and what merges next comes from a queue: a long
 // text takes little more than linear time.
@@ -2595,7 +2593,7 @@ struct Encoder {
         std::uint32_t previous = 0, next = 0;  // neighbours; beyond the end of symbols if there is none
         Merge merge = {};                      // with the next one
     };
-    const Tokenizer::Impl& tokenizer;
+    const TokenizerData& tokenizer;
     std::vector<int>& ids;
     std::vector<Symbol> symbols = {};
     // Merges, each as its rank above its symbol's index: the best first, of equal rank the leftmost.
@@ -2608,13 +2606,13 @@ std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool par
     if (vocab_size() == 0) detail::fail("there is no tokenizer", "encode", "load a model from a file");
     if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
-    if (add_bos && impl_->add_bos) ids.push_back(impl_->bos);
-    detail::Encoder encoder{*impl_, ids};
+    if (add_bos && data_->add_bos) ids.push_back(data_->bos);
+    detail::Encoder encoder{*data_, ids};
     std::size_t begin = 0, end = 0;  // text[begin .. end) holds no added token
     while (end < text.size()) {
-        const int added = impl_->added_at(text.substr(end));
-        const std::size_t length = added < 0 ? 1 : impl_->vocabulary[added].spelling.size();
-        if (added >= 0 && (parse_special || impl_->vocabulary[added].kind == detail::TokenKind::user_defined)) {
+        const int added = data_->added_at(text.substr(end));
+        const std::size_t length = added < 0 ? 1 : data_->vocabulary[added].spelling.size();
+        if (added >= 0 && (parse_special || data_->vocabulary[added].kind == detail::TokenKind::user_defined)) {
             encoder.encode(text.substr(begin, end - begin));
             ids.push_back(added);
             begin = end + length;
@@ -2629,11 +2627,11 @@ std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
         detail::fail("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
                      "pass ids of this model");
-    const auto& [spelling, kind, rank] = impl_->vocabulary[id];
-    const auto& bytes = impl_->byte_tokens;
+    const auto& [spelling, kind, rank] = data_->vocabulary[id];
+    const auto& bytes = data_->byte_tokens;
     const auto byte = std::find(bytes.begin(), bytes.end(), id);
     if (byte != bytes.end()) return std::string(1, static_cast<char>(byte - bytes.begin()));
-    if (!impl_->byte_level) return detail::replace_all(spelling, detail::kSpaceMark, " ");
+    if (!data_->byte_level) return detail::replace_all(spelling, detail::kSpaceMark, " ");
     return kind == detail::TokenKind::normal ? detail::bytes_spelled(spelling) : spelling;
 }
 
@@ -2643,15 +2641,15 @@ std::string Tokenizer::decode(const std::vector<int>& ids) const {
     return text;
 }
 
-int Tokenizer::vocab_size() const { return impl_ ? impl_->vocabulary.size() : 0; }
-int Tokenizer::bos() const { return impl_ ? impl_->bos : -1; }
+int Tokenizer::vocab_size() const { return data_ ? data_->vocabulary.size() : 0; }
+int Tokenizer::bos() const { return data_ ? data_->bos : -1; }
 bool Tokenizer::is_end(int id) const {
-    return id >= 0 && impl_ && std::find(impl_->ends.begin(), impl_->ends.end(), id) != impl_->ends.end();
+    return id >= 0 && data_ && std::find(data_->ends.begin(), data_->ends.end(), id) != data_->ends.end();
 }
-bool Tokenizer::has_turns() const { return impl_ && impl_->turns && find("<start_of_turn>") >= 0; }
+bool Tokenizer::has_turns() const { return data_ && data_->turns && find("<start_of_turn>") >= 0; }
 int Tokenizer::find(std::string_view piece) const {
-    const int added = impl_ ? impl_->added_at(piece) : -1;
-    return added >= 0 && impl_->vocabulary[added].spelling == piece ? added : -1;
+    const int added = data_ ? data_->added_at(piece) : -1;
+    return added >= 0 && data_->vocabulary[added].spelling == piece ? added : -1;
 }
 
 // ---- Loading
@@ -2659,12 +2657,12 @@ int Tokenizer::find(std::string_view piece) const {
 namespace detail {
 
 // Reads a tokenizer from whatever describes it, and refuses one of other rules, which would give wrong ids silently.
-struct TokenizerLoader : Tokenizer::Impl {
+struct TokenizerLoader : TokenizerData {
     explicit TokenizerLoader(const Checkpoint& checkpoint) : file(checkpoint), where(checkpoint.path) {}
 
     // For an embedding of so many rows. Few of them may be without a token, and ids beyond them are of added tokens only
     // (Gemma's <image_soft_token>).
-    std::shared_ptr<const Tokenizer::Impl> load(int rows) {
+    std::shared_ptr<const TokenizerData> load(int rows) {
         if (file.is_gguf) read_metadata();
         else read_directory();
         bool fits = vocabulary.size() >= rows - std::max(64, rows / 16);
@@ -2685,7 +2683,7 @@ struct TokenizerLoader : Tokenizer::Impl {
                      " rows in the embedding",
                  "use the tokenizer that came with the model");
         std::sort(added.begin(), added.end());
-        return std::make_shared<Tokenizer::Impl>(std::move(*this));
+        return std::make_shared<TokenizerData>(std::move(*this));
     }
 
     [[noreturn]] void unsupported(const std::string& what) const {
@@ -2950,19 +2948,15 @@ struct Weights {
     Norm final_norm;
 };
 
-}  // namespace detail
-
-struct Model::Impl {
+struct ModelData {
     Config config;
     ModelInfo info;
     Tokenizer tokenizer;
     DType dtype = DType::q8_0;
-    const detail::Kernels* kernels = nullptr;
-    detail::Weights weights;
+    const Kernels* kernels = nullptr;
+    Weights weights;
     std::vector<float> rope_global, rope_local;  // [head_dim / 2]: radians per position
 };
-
-namespace detail {
 
 inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -3242,7 +3236,7 @@ struct Loader {
     // How parts make a matrix. in_turn: 32 rows of the first, 32 of the second, ...; conv1d: GPT-2's, which is
     // [cols, rows] in safetensors.
     enum class Layout { stacked, in_turn, conv1d };
-    Model::Impl& model;
+    ModelData& model;
     const Checkpoint& file;
     const LoadOptions& options;
     std::uint64_t random_state;
@@ -3394,7 +3388,7 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
     return l;
 }
 
-inline void load_weights(Model::Impl& m, const Checkpoint& file, const LoadOptions& options, std::uint64_t seed) {
+inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions& options, std::uint64_t seed) {
     Config& c = m.config;
     const bool gpt2 = c.architecture == Config::Architecture::gpt2;
     m.dtype = options.dtype;
@@ -3443,13 +3437,13 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
     using namespace detail;
     if (options.progress) options.progress(0.0f, "opening");
     const Checkpoint file = open_checkpoint(path);
-    auto impl = std::make_shared<Model::Impl>();
-    impl->config = read_config(file);
+    auto data = std::make_shared<ModelData>();
+    data->config = read_config(file);
     if (options.progress) options.progress(0.0f, "tokenizer");
-    impl->tokenizer.impl_ = TokenizerLoader(file).load(impl->config.vocab_size);
-    load_weights(*impl, file, options, 0);
+    data->tokenizer.data_ = TokenizerLoader(file).load(data->config.vocab_size);
+    load_weights(*data, file, options, 0);
     Model model;
-    model.impl_ = std::move(impl);
+    model.data_ = std::move(data);
     return model;
 }
 
@@ -3459,23 +3453,23 @@ Model Model::random(const Config& config, const LoadOptions& options, std::uint6
     Checkpoint nothing;
     nothing.format = "random weights";
     nothing.is_gguf = true;
-    auto impl = std::make_shared<Model::Impl>();
-    impl->config = config;
-    impl->tokenizer.impl_ = std::make_shared<Tokenizer::Impl>();
-    load_weights(*impl, nothing, options, seed);
+    auto data = std::make_shared<ModelData>();
+    data->config = config;
+    data->tokenizer.data_ = std::make_shared<TokenizerData>();
+    load_weights(*data, nothing, options, seed);
     Model model;
-    model.impl_ = std::move(impl);
+    model.data_ = std::move(data);
     return model;
 }
 
-const Model::Impl& Model::impl() const {
-    if (!impl_) detail::fail("there is no model", "an llm::Model that nothing was loaded into", "use Model::load");
-    return *impl_;
+const detail::ModelData& Model::data() const {
+    if (!data_) detail::fail("there is no model", "an llm::Model that nothing was loaded into", "use Model::load");
+    return *data_;
 }
-const Config& Model::config() const { return impl().config; }
-const Tokenizer& Model::tokenizer() const { return impl().tokenizer; }
-const ModelInfo& Model::info() const { return impl().info; }
-DType Model::dtype() const { return impl().dtype; }
+const Config& Model::config() const { return data().config; }
+const Tokenizer& Model::tokenizer() const { return data().tokenizer; }
+const ModelInfo& Model::info() const { return data().info; }
+DType Model::dtype() const { return data().dtype; }
 
 namespace detail {
 
@@ -3787,7 +3781,7 @@ struct Vectors {
 
 struct Transformer {
     Model owner;  // keeps the weights alive
-    const Model::Impl& model;
+    const ModelData& model;
     const Config& config;
     const Kernels& kernels;
     ThreadPool pool;
@@ -3814,7 +3808,7 @@ struct Transformer {
     bool one_by_one = false;  // attention takes one token at a time
 
     Transformer(const Model& m, int context_length, int threads)
-        : owner(m), model(m.impl()), config(model.config), kernels(*model.kernels), pool(checked_threads(threads)),
+        : owner(m), model(m.data()), config(model.config), kernels(*model.kernels), pool(checked_threads(threads)),
           attention(pool, kernels, config), context(checked_context(config, context_length)),
           batch(std::min(context, kBatch)) {
         for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
@@ -3918,46 +3912,41 @@ struct Transformer {
             kernels.axpy(1.0f, row, config.hidden_size, x[t]);
         });
     }
-    // finish(t, row, y, count) for y = W from + b, see detail::multiply
-    template <class Finish> void multiply(std::initializer_list<Timing> stages, const Linear& l,
-                                          const Activations& from, int step, const Finish& finish) {
-        const auto span = timed(stages, from.tokens());
+    // finish(t, row, y, count) for y = W from + b, see detail::multiply; a step of more than a group is an activation's.
+    template <class Finish>
+    void multiply(const char* name, const Linear& l, const Activations& from, int step, const Finish& finish) {
+        const int tokens_in = from.tokens();
+        const Timing product{name, name, l.w.bytes(), 2ull * usize(l.w.rows) * usize(l.w.cols) * usize(tokens_in)};
+        const auto span = step > 1 ? timed({product, {"activation", "gelu"}}, tokens_in) : timed({product}, tokens_in);
         detail::multiply(pool, kernels, l.w, from, step, [&](int t, int row, float* values, int count) {
             if (!l.b.empty()) kernels.axpy(1.0f, l.b.data() + row, count, values);
             finish(t, row, values, count);
         });
     }
-    static Timing product_stage(const char* name, const Linear& l, const Activations& from) {
-        return {name, name, l.w.bytes(), 2ull * usize(l.w.rows) * usize(l.w.cols) * usize(from.tokens())};
-    }
     // to = W from + b
     void multiply(const char* name, const Linear& l, const Activations& from, Vectors& to) {
-        multiply({product_stage(name, l, from)}, l, from, 1,
-                 [&](int t, int row, const float* values, int count) { std::copy_n(values, count, to[t] + row); });
+        multiply(name, l, from, 1, [&](int t, int row, float* v, int count) { std::copy_n(v, count, to[t] + row); });
     }
     // to += W from + b
     void multiply_add(const char* name, const Linear& l, const Activations& from, Vectors& to) {
-        multiply({product_stage(name, l, from)}, l, from, 1, [&](int t, int row, const float* values, int count) {
-            kernels.axpy(1.0f, values, count, to[t] + row);
-        });
+        multiply(name, l, from, 1,
+                 [&](int t, int row, float* v, int count) { kernels.axpy(1, v, count, to[t] + row); });
     }
     // ffn = gelu(W in + b), in steps of whole blocks of 32
     void multiply_gelu(const Linear& l) {
         ffn.resize(model.dtype, n, config.intermediate_size);
-        multiply({product_stage("up", l, in), {"activation", "gelu"}}, l, in, 2,
-                 [&](int t, int row, float* values, int count) {
-                     kernels.gelu(values, nullptr, count, values);
-                     ffn.set(kernels, t, row, values, count);
-                 });
+        multiply("up", l, in, 2, [&](int t, int row, float* v, int count) {
+            kernels.gelu(v, nullptr, count, v);
+            ffn.set(kernels, t, row, v, count);
+        });
     }
     // ffn = gelu(G in) * (U in), in steps of 32 rows of G and of U
     void multiply_gated(const Linear& l) {
         ffn.resize(model.dtype, n, config.intermediate_size);
-        multiply({product_stage("up", l, in), {"activation", "gelu"}}, l, in, 4,
-                 [&](int t, int row, float* values, int) {
-                     kernels.gelu(values, values + kBlock, kBlock, values);
-                     ffn.set(kernels, t, row / 2, values, kBlock);
-                 });
+        multiply("up", l, in, 4, [&](int t, int row, float* v, int) {
+            kernels.gelu(v, v + kBlock, kBlock, v);
+            ffn.set(kernels, t, row / 2, v, kBlock);
+        });
     }
 
     // RoPE's cosines and sines for the chunk's positions, which all layers share.
@@ -4165,7 +4154,7 @@ inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) 
 }
 
 // Of the model's shape, its norms, and the first rows of its matrices.
-inline std::uint64_t fingerprint(const Model::Impl& model) {
+inline std::uint64_t fingerprint(const ModelData& model) {
     const Config& c = model.config;
     const int architecture = static_cast<int>(c.architecture), dtype = static_cast<int>(model.dtype);
     const int sizes[] = {architecture,   dtype,      c.vocab_size,     c.num_layers,    c.num_heads,
@@ -4270,35 +4259,32 @@ inline void load_state(Transformer& t, const std::string& path) {
 
 }  // namespace detail
 
-struct Session::Impl : detail::Transformer {
-    using Transformer::Transformer;
-};
-
 Session::Session(const Model& model, int context, int threads)
-    : impl_(std::make_shared<Impl>(model, context, threads)) {}
-Session::Impl& Session::impl() const {
-    if (!impl_) detail::fail("there is no session", "an llm::Session that was moved away", "use the one it became");
-    return *impl_;
+    : transformer_(std::make_shared<detail::Transformer>(model, context, threads)) {}
+detail::Transformer& Session::transformer() const {
+    if (!transformer_)
+        detail::fail("there is no session", "an llm::Session that was moved away", "use the one it became");
+    return *transformer_;
 }
 const float* Session::forward(const int* tokens, int n) {
-    impl().profiler.step(n, [&] { impl().forward(tokens, n); });
-    return impl().logits[0];
+    transformer().profiler.step(n, [&] { transformer().forward(tokens, n); });
+    return transformer().logits[0];
 }
 void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
-    impl().profiler.step(n, [&] { impl().forward_each(tokens, n, on_logits); });
+    transformer().profiler.step(n, [&] { transformer().forward_each(tokens, n, on_logits); });
 }
 void Session::forward_hidden(const int* tokens, int n, const std::function<void(int i, const float*)>& on_hidden) {
-    impl().profiler.step(n, [&] { impl().forward_hidden(tokens, n, on_hidden); });
+    transformer().profiler.step(n, [&] { transformer().forward_hidden(tokens, n, on_hidden); });
 }
-const std::vector<int>& Session::tokens() const { return impl().history; }
-int Session::position() const { return impl().held(); }
-int Session::context() const { return impl().context; }
-int Session::threads() const { return impl().pool.size(); }
-const Model& Session::model() const { return impl().owner; }
-void Session::rewind(int position) { impl().rewind(position); }
-void Session::save(const std::string& path) const { detail::save_state(impl(), path); }
-void Session::load(const std::string& path) { detail::load_state(impl(), path); }
-void Session::on_timing(std::function<void(const Timing&)> report) { impl().profiler.listen(std::move(report)); }
+const std::vector<int>& Session::tokens() const { return transformer().history; }
+int Session::position() const { return transformer().held(); }
+int Session::context() const { return transformer().context; }
+int Session::threads() const { return transformer().pool.size(); }
+const Model& Session::model() const { return transformer().owner; }
+void Session::rewind(int position) { transformer().rewind(position); }
+void Session::save(const std::string& path) const { detail::save_state(transformer(), path); }
+void Session::load(const std::string& path) { detail::load_state(transformer(), path); }
+void Session::on_timing(std::function<void(const Timing&)> report) { transformer().profiler.listen(std::move(report)); }
 
 std::size_t Model::session_bytes(int context) const {
     using namespace detail;
@@ -4353,7 +4339,7 @@ inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
 // Text on its way to the user: held back as long as it may be part of a character or of a stop text.
 struct TextStream {
     const std::vector<std::string>& stop;
-    const std::function<bool(std::string_view)>& on_text;
+    const OnText& on_text;
     bool& stopped;  // by a stop text
     std::string text{};
 
@@ -4508,14 +4494,14 @@ int Sampler::sample(const float* logits, int n) {
 }
 
 Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
-               const std::function<bool(std::string_view text)>& on_text) {
+               const OnText& on_text) {
     using namespace detail;
     if (options.max_tokens < -1)
         fail("max_tokens is out of range", std::to_string(options.max_tokens), "use -1 (fill the context) or more");
     if (options.lookup < 0) fail("lookup is out of range", std::to_string(options.lookup), "use 0 to 11");
     const Tokenizer& tokenizer = session.model().tokenizer();
     const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
-    Transformer& transformer = session.impl();
+    Transformer& transformer = session.transformer();
     Sampler sampler(options.sampling);
 
     std::vector<int> ids = joined({transformer.unread, prompt});
@@ -4555,8 +4541,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     return stats;
 }
 
-Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options,
-               const std::function<bool(std::string_view text)>& on_text) {
+Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options, const OnText& on_text) {
     const Tokenizer& tokenizer = session.model().tokenizer();
     std::vector<int> ids = tokenizer.encode(prompt, session.position() == 0);
     if (ids.empty() && session.position() == 0 && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
@@ -4584,7 +4569,7 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     between_ = plain_ ? text("\n\n") : joined({{end}, text("\n"), user});
     head_ = joined({tokenizer.encode("", true), user, text(system.empty() ? "" : system + "\n\n")});
 
-    const std::vector<int> held = joined({session.tokens(), session.impl().unread});
+    const std::vector<int> held = joined({session.tokens(), session.transformer().unread});
     auto from = held.begin();
     while (!plain_) {
         auto to = std::search(from, held.end(), user.begin(), user.end());
@@ -4596,8 +4581,7 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     if (!held.empty()) text_.push_back(joined({{from, held.end()}, between_}));
 }
 
-Stats Chat::say(std::string_view words, const GenerateOptions& options,
-                const std::function<bool(std::string_view text)>& on_text) {
+Stats Chat::say(std::string_view words, const GenerateOptions& options, const OnText& on_text) {
     using namespace detail;
     if (!plain_) {
         words.remove_prefix(std::min(words.find_first_not_of(" \t\r\n"), words.size()));
@@ -4622,7 +4606,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options,
     };
     const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
     if (ended) return stats;
-    std::vector<int> turn = joined({session_.tokens(), session_.impl().unread});
+    std::vector<int> turn = joined({session_.tokens(), session_.transformer().unread});
     turn.erase(turn.begin(), turn.begin() + static_cast<std::ptrdiff_t>(before.size()));
     if (!(plain_ && stats.stopped)) turn = joined({turn, between_});  // a stop text ends it as well
     text_.push_back(std::move(turn));

@@ -76,8 +76,8 @@ TEST_CASE("profiling: bytes counted are bytes read") {
             LoadOptions options;
             options.dtype = dtype;
             const Model model = Model::load(path, options);
-            const detail::Kernels kernels = counting(*model.impl().kernels);
-            const_cast<Model::Impl&>(model.impl()).kernels = &kernels;
+            const detail::Kernels kernels = counting(*model.data().kernels);
+            const_cast<detail::ModelData&>(model.data()).kernels = &kernels;
             Session session(model, 0, 2);
             const std::vector<int> ids = some_tokens(model, 64);
             session.forward(ids.data(), 63);  // the 64th sees whole groups of 16 positions, also in a window of 32
@@ -90,7 +90,7 @@ TEST_CASE("profiling: bytes counted are bytes read") {
             });
             bytes_q8 = bytes_f32 = bytes_f16 = 0;
             session.forward(&ids[63], 1);
-            const_cast<Model::Impl&>(model.impl()).kernels = counted;
+            const_cast<detail::ModelData&>(model.data()).kernels = counted;
 
             const Config& c = model.config();
             std::uint64_t positions = 0;  // of all layers

@@ -1107,7 +1107,7 @@ TEST_CASE("a model larger than the address space is refused") {
     file.tensors.emplace("wte", tensor);
     llm::LoadOptions options;
     options.dtype = DType::f32;
-    Model::Impl model;
+    detail::ModelData model;
     const std::string error = error_of([&] { llm::detail::load_weights(model, file, options, 0); });
     if (sizeof(void*) == 4) CHECK(error.find("32 bits: huge takes 17179 MB") != error.npos);
     else CHECK(error.find("embedding is missing") != error.npos);  // found to be of the wrong kind later

@@ -2765,7 +2765,7 @@ TEST_CASE("hidden states are what the head turns into logits") {
         session.forward_hidden(ids.data(), static_cast<int>(ids.size()), [&](int i, const float* hidden) {
             CHECK(i == calls++);
             for (const int id : {0, 99, c.vocab_size - 1}) {
-                model.impl().weights.head.w.row(id, row.data());
+                model.data().weights.head.w.row(id, row.data());
                 const double logit = std::inner_product(row.begin(), row.end(), hidden, 0.0);
                 CHECK(std::fabs(logit - logits[usize(i)][usize(id)]) < 1e-3);
             }
