@@ -1469,62 +1469,33 @@ LLM_BEGIN
 namespace detail::LLM_KERNEL_PASS {
 
 #if LLM_KERNEL_LANES == 16  // AVX-512
-
+#define LLM_MM(name) _mm512_##name
 using Floats = __m512;
 using Ints = __m512i;
+using Halves = __m256i;
 constexpr int kLanes = 16;
 constexpr int kQ8Tokens = 6, kQ8Vectors = 2, kFloatTokens = 12, kFloatVectors = 2;  // that a product holds in registers
-LLM_OP Floats set(float x) { return _mm512_set1_ps(x); }
-LLM_OP Floats load(const float* p) { return _mm512_loadu_ps(p); }
 LLM_OP Floats load(const float* p, int n) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p); }
-LLM_OP void store(float* p, Floats x) { _mm512_storeu_ps(p, x); }
 LLM_OP void store(float* p, Floats x, int n) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), x); }
-LLM_OP Floats load(const std::uint16_t* p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
-LLM_OP void store(std::uint16_t* p, Floats x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                        _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
-LLM_OP Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-LLM_OP Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
-LLM_OP Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 LLM_OP float sum(Floats a) { return _mm512_reduce_add_ps(a); }
 LLM_OP float largest(Floats a) { return _mm512_reduce_max_ps(a); }
-LLM_OP Ints round(Floats a) { return _mm512_cvtps_epi32(a); }
-LLM_OP Floats to_floats(Ints a) { return _mm512_cvtepi32_ps(a); }
-LLM_OP Floats power_of_2(Ints n) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
-}
 LLM_OP void store(std::int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
 LLM_OP Ints load_weights(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
 LLM_OP Ints start_dot(std::int32_t offset) { return _mm512_set1_epi32(offset); }
-LLM_OP Ints set(std::int32_t x) { return _mm512_set1_epi32(x); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return _mm512_dpbusd_epi32(acc, w, x); }
 
 #elif LLM_KERNEL_LANES == 8  // AVX2
-
+#define LLM_MM(name) _mm256_##name
 using Floats = __m256;
 using Ints = __m256i;
+using Halves = __m128i;
 constexpr int kLanes = 8;
 constexpr int kQ8Tokens = 4, kQ8Vectors = 1, kFloatTokens = 6, kFloatVectors = 2;
 LLM_OP __m256i first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-LLM_OP Floats set(float x) { return _mm256_set1_ps(x); }
-LLM_OP Floats load(const float* p) { return _mm256_loadu_ps(p); }
 LLM_OP Floats load(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
-LLM_OP void store(float* p, Floats x) { _mm256_storeu_ps(p, x); }
 LLM_OP void store(float* p, Floats x, int n) { _mm256_maskstore_ps(p, first(n), x); }
-LLM_OP Floats load(const std::uint16_t* p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-}
-LLM_OP void store(std::uint16_t* p, Floats x) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
-LLM_OP Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
-LLM_OP Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
-LLM_OP Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 LLM_OP float sum(Floats a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -1535,11 +1506,6 @@ LLM_OP float largest(Floats a) {
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
-LLM_OP Ints round(Floats a) { return _mm256_cvtps_epi32(a); }
-LLM_OP Floats to_floats(Ints a) { return _mm256_cvtepi32_ps(a); }
-LLM_OP Floats power_of_2(Ints n) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
-}
 LLM_OP void store(std::int8_t* p, Ints a) {
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
@@ -1549,7 +1515,6 @@ LLM_OP Ints load_weights(const std::uint8_t* p) {
     return _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_set1_epi8(-128));
 }
 LLM_OP Ints start_dot(std::int32_t) { return _mm256_setzero_si256(); }
-LLM_OP Ints set(std::int32_t x) { return _mm256_set1_epi32(x); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
@@ -1602,6 +1567,34 @@ LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
 #endif
 }
 
+#endif
+
+#ifdef LLM_MM  // both of x86: the names differ in their beginning only
+LLM_OP Floats set(float x) { return LLM_MM(set1_ps)(x); }
+LLM_OP Ints set(std::int32_t x) { return LLM_MM(set1_epi32)(x); }
+LLM_OP Floats load(const float* p) { return LLM_MM(loadu_ps)(p); }
+LLM_OP void store(float* p, Floats x) { LLM_MM(storeu_ps)(p, x); }
+LLM_OP Floats load(const std::uint16_t* p) {
+    Halves halves;
+    std::memcpy(&halves, p, sizeof halves);
+    return LLM_MM(cvtph_ps)(halves);
+}
+LLM_OP void store(std::uint16_t* p, Floats x) {
+    const Halves halves = LLM_MM(cvtps_ph)(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    std::memcpy(p, &halves, sizeof halves);
+}
+LLM_OP Floats fma(Floats a, Floats b, Floats c) { return LLM_MM(fmadd_ps)(a, b, c); }
+LLM_OP Floats min(Floats a, Floats b) { return LLM_MM(min_ps)(a, b); }
+LLM_OP Floats max(Floats a, Floats b) { return LLM_MM(max_ps)(a, b); }
+LLM_OP Ints round(Floats a) { return LLM_MM(cvtps_epi32)(a); }
+LLM_OP Floats to_floats(Ints a) { return LLM_MM(cvtepi32_ps)(a); }
+LLM_OP Floats power_of_2(Ints n) {
+    const Ints bits = LLM_MM(slli_epi32)(LLM_MM(add_epi32)(n, set(127)), 23);
+    Floats power;
+    std::memcpy(&power, &bits, sizeof power);
+    return power;
+}
+#undef LLM_MM
 #endif
 
 // ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
