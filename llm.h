@@ -3536,7 +3536,6 @@ struct AttentionInput {
     std::size_t q_stride;
     int tokens, position;  // the first token's position
     int window;            // 0: all positions
-    float scale;
 };
 
 // Up to 12 queries of one K/V head on their way over the positions. Query r sees lowest[r] .. highest[r].
@@ -3573,63 +3572,64 @@ struct alignas(64) QueryTile {
 
 // All queries of all tokens. A work item is a K/V head, up to 12 of the queries that use it, and a part of the
 // positions they see; only few queries (a single token) make it worth to split the positions.
-class Attention {
-  public:
-    Attention(ThreadPool& pool, const Kernels& kernels, const Config& c)
-        : pool_(pool), kernels_(kernels), group_(c.num_heads / c.num_kv_heads), heads_(c.num_kv_heads),
-          head_dim_(c.head_dim), pitch_(round_up(c.head_dim, kGroup)) {}
+struct Attention {
+    ThreadPool& pool;
+    const Kernels& kernels;
+    const Config& config;
+    Buffer memory{};  // QueryTiles, of each thread, or else of each work item
+    const int heads = config.num_kv_heads, group = config.num_heads / heads;  // query heads that share a K/V head
+    const int head_dim = config.head_dim, pitch = round_up(head_dim, kGroup);
 
     // out [tokens, num_heads * head_dim]
     void run(const KvCache& cache, const AttentionInput& in, float* out) {
-        const int tiles = (in.tokens * group_ - 1) / kTile + 1;
+        const int tiles = (in.tokens * group - 1) / kTile + 1;
         const int seen = std::min(in.position, in.window ? in.window : in.position) + in.tokens;
-        const int wanted = (2 * pool_.size() - 1) / (heads_ * tiles) + 1;
-        const int splits = pool_.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
-        const int count = heads_ * tiles * splits;
-        const std::size_t bytes = usize(splits == 1 ? pool_.size() : count) * sizeof(QueryTile);
-        if (memory_.bytes() < bytes) memory_ = Buffer(bytes);
-        QueryTile* const memory = memory_.as<QueryTile>();  // of each thread, or else of each item
-        pool_.for_ranges(count, 1, [&](int item, int, int thread) {
-            Laps& laps = pool_.laps[usize(thread)];
+        const int wanted = (2 * pool.size() - 1) / (heads * tiles) + 1;
+        const int splits = pool.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
+        const int count = heads * tiles * splits;
+        const std::size_t bytes = usize(splits == 1 ? pool.size() : count) * sizeof(QueryTile);
+        if (memory.bytes() < bytes) memory = Buffer(bytes);
+        QueryTile* const parts = memory.as<QueryTile>();
+        pool.for_ranges(count, 1, [&](int item, int, int thread) {
+            Laps& laps = pool.laps[usize(thread)];
             laps.start();
             const int i = item / splits, split = item % splits;
-            QueryTile& tile = memory[splits == 1 ? thread : item];
+            QueryTile& tile = parts[splits == 1 ? thread : item];
             start(tile, in, i / tiles, i % tiles * kTile);
             cache.visit([&](const auto& view) {
                 // Chunks of 64 positions, aligned, this item's share of them.
                 const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1;
                 const int from = low / kChunk, chunks = (high - 1) / kChunk + 1 - from;
                 for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c)
-                    tile.attend(kernels_, view, i / tiles, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high),
+                    tile.attend(kernels, view, i / tiles, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high),
                                 laps);
             });
             if (splits == 1) merge(&tile, 1, i / tiles, i % tiles * kTile, out);
             laps.lap(3);
         });
         if (splits == 1) return;
-        pool_.for_ranges(heads_ * tiles, 4, [&](int begin, int end, int thread) {
-            pool_.laps[usize(thread)].start();
-            for (int i = begin; i < end; ++i) merge(memory + i * splits, splits, i / tiles, i % tiles * kTile, out);
-            pool_.laps[usize(thread)].lap(3);
+        pool.for_ranges(heads * tiles, 4, [&](int begin, int end, int thread) {
+            pool.laps[usize(thread)].start();
+            for (int i = begin; i < end; ++i) merge(parts + i * splits, splits, i / tiles, i % tiles * kTile, out);
+            pool.laps[usize(thread)].lap(3);
         });
     }
 
-  private:
-    // A K/V head's queries from `first` on; there are group_ of each token.
+    // A K/V head's queries from `first` on; there are group of each token.
     void start(QueryTile& tile, const AttentionInput& in, int head, int first) const {
-        const int m = tile.m = std::min(kTile, in.tokens * group_ - first);
-        std::fill_n(tile.out, m * pitch_, 0.0f);
+        const int m = tile.m = std::min(kTile, in.tokens * group - first);
+        std::fill_n(tile.out, m * pitch, 0.0f);
         std::fill_n(tile.max, m, -1e30f);
         std::fill_n(tile.sum, m, 0.0f);
         for (int r = 0; r < m; ++r) {
-            const int token = (first + r) / group_;
+            const int token = (first + r) / group;
             tile.highest[r] = in.position + token;
             tile.lowest[r] = in.window ? std::max(0, tile.highest[r] - in.window + 1) : 0;
-            const float* q = in.q + usize(token) * in.q_stride + (head * group_ + (first + r) % group_) * head_dim_;
-            for (int d = 0; d < head_dim_; d += kSpan) {
+            const float* q = in.q + usize(token) * in.q_stride + (head * group + (first + r) % group) * head_dim;
+            for (int d = 0; d < head_dim; d += kSpan) {
                 float* span = tile.queries + d * m + r * kSpan;
-                std::copy_n(q + d, std::min(kSpan, head_dim_ - d), span);
-                kernels_.scale(in.scale, std::min(kSpan, head_dim_ - d), span);
+                std::copy_n(q + d, std::min(kSpan, head_dim - d), span);
+                kernels.scale(config.attention_scale, std::min(kSpan, head_dim - d), span);
             }
         }
     }
@@ -3641,26 +3641,21 @@ class Attention {
             const auto weight = [&](int s) { return std::exp(parts[s].max[r] - largest); };
             for (int s = 0; s < splits; ++s) largest = std::max(largest, parts[s].max[r]);
             for (int s = 0; s < splits; ++s) sum += weight(s) * parts[s].sum[r];
-            const int row = ((first + r) / group_ * heads_ + head) * group_ + (first + r) % group_;
-            float* to = out + usize(row) * usize(head_dim_);
-            std::fill_n(to, head_dim_, 0.0f);
-            for (int s = 0; s < splits; ++s) kernels_.axpy(weight(s) / sum, parts[s].out + r * pitch_, head_dim_, to);
+            const int row = ((first + r) / group * heads + head) * group + (first + r) % group;
+            float* to = out + usize(row) * usize(head_dim);
+            std::fill_n(to, head_dim, 0.0f);
+            for (int s = 0; s < splits; ++s) kernels.axpy(weight(s) / sum, parts[s].out + r * pitch, head_dim, to);
         }
     }
-
-    ThreadPool& pool_;
-    const Kernels& kernels_;
-    int group_, heads_, head_dim_, pitch_;
-    Buffer memory_;
 };
 
 // ==== PROFILING ======================================================================================================
 //
-// Where does a step's time go? The forward pass names an operation by a Timed at the top of its scope. Its time is what
-// has passed since the end of the one before, so that the operations add up to the step. Those that are fused into one
-// parallel region (q K^T, softmax and p V; a product and the activation at its end) are the stages of one Timed, whose
-// time is divided among them as the threads' Laps say. Nothing is reported inside a step, so a listener may print, and
-// throw. When nobody listens, a Timed costs one comparison.
+// Where does a step's time go? The forward pass does an operation inside of Profiler::time, which takes for its time
+// what has passed since the end of the one before, so that the operations add up to the step. Those that are fused into
+// one parallel region (q K^T, softmax and p V; a product and the activation at its end) are the stages of one call,
+// whose time is divided among them as the threads' Laps say. Nothing is reported inside a step, so a listener may print,
+// and throw. When nobody listens, all this costs one comparison.
 
 struct Profiler {
     ThreadPool& pool;
@@ -3676,6 +3671,27 @@ struct Profiler {
         pool.timed = static_cast<bool>(to);
         report = std::move(to);
         done.clear();
+    }
+    // Runs body(), an operation in its stages.
+    template <class Body> void time(std::initializer_list<Timing> stages, int layer, int tokens, const Body& body) {
+        if (!report) return body();
+        if (stages.size() > 1) pool.laps.assign(pool.laps.size(), {true, false, 0, {}, {}});
+        const double waited = pool.waited;
+        body();
+        const auto start = std::exchange(last, Clock::now());
+        std::array<double, 4> ticks{1e-9, 0, 0, 0};  // a single stage has all
+        for (Laps& laps : pool.laps) {
+            for (std::size_t s = 0; s < stages.size(); ++s) ticks[s] += laps.ticks[s];
+            laps = {};
+        }
+        const double total = std::accumulate(ticks.begin(), ticks.end(), 0.0), *tick = ticks.data();
+        for (Timing stage : stages) {
+            const double share = *tick++ / total;
+            stage.layer = layer, stage.tokens = tokens;
+            stage.seconds = share * std::chrono::duration<double>(last - start).count();
+            stage.waited = share * (pool.waited - waited);
+            done.push_back(stage);
+        }
     }
     // Runs body(), a step of so many tokens, and reports its operations.
     template <class Body> void step(int tokens, const Body& body) {
@@ -3696,44 +3712,6 @@ struct Profiler {
         timings.clear();
         done = std::move(timings);  // for its memory
     }
-};
-
-class Timed {
-  public:
-    Timed(Profiler& profiler, std::initializer_list<Timing> stages, int layer, int tokens)
-        : profiler_(profiler), first_(profiler.done.size()), waited_(profiler.pool.waited) {
-        if (!profiler.report) return;
-        for (Timing stage : stages) {
-            stage.layer = layer;
-            stage.tokens = tokens;
-            profiler.done.push_back(stage);
-        }
-        if (stages.size() > 1) profiler.pool.laps.assign(profiler.pool.laps.size(), {true, false, 0, {}, {}});
-    }
-    ~Timed() {
-        const std::size_t count = profiler_.done.size() - first_;
-        if (count == 0) return;
-        const auto start = std::exchange(profiler_.last, Clock::now());
-        const double seconds = std::chrono::duration<double>(profiler_.last - start).count();
-        const double waited = profiler_.pool.waited - waited_;
-        std::array<double, 4> ticks{1e-9, 0, 0, 0};  // a single stage has all
-        for (Laps& laps : profiler_.pool.laps) {
-            for (std::size_t s = 0; s < count; ++s) ticks[s] += laps.ticks[s];
-            laps = {};
-        }
-        const double total = std::accumulate(ticks.begin(), ticks.end(), 0.0);
-        for (std::size_t s = 0; s < count; ++s) {
-            profiler_.done[first_ + s].seconds = seconds * ticks[s] / total;
-            profiler_.done[first_ + s].waited = waited * ticks[s] / total;
-        }
-    }
-    Timed(const Timed&) = delete;
-    Timed& operator=(const Timed&) = delete;
-
-  private:
-    Profiler& profiler_;
-    std::size_t first_;
-    double waited_;
 };
 
 // ==== FORWARD ========================================================================================================
@@ -3779,7 +3757,7 @@ struct Transformer {
     const Kernels& kernels;
     ThreadPool pool;
     Profiler profiler{pool};
-    Attention attention;
+    Attention attention{pool, kernels, config};
     int context;
     std::vector<KvCache> caches;  // [num_layers]
     std::vector<int> history;     // the tokens held; their number is the position
@@ -3802,8 +3780,7 @@ struct Transformer {
 
     Transformer(const Model& m, int context_length, int threads)
         : owner(m), model(m.data()), config(model.config), kernels(*model.kernels), pool(checked_threads(threads)),
-          attention(pool, kernels, config), context(checked_context(config, context_length)),
-          batch(std::min(context, kBatch)) {
+          context(checked_context(config, context_length)), batch(std::min(context, kBatch)) {
         for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
         const auto widths = scratch_widths(config);
         Vectors* const scratch[] = {&x, &y, &qkv, &attended, &angles};
@@ -3857,24 +3834,22 @@ struct Transformer {
 
     // ---- the steps that they are made of
 
-    // Times the rest of the scope in which it stands.
-    Timed timed(std::initializer_list<Timing> stages, int count) { return {profiler, stages, layer, count}; }
-    Timed timed(std::initializer_list<Timing> stages) { return timed(stages, n); }
-
-    // body(t) for each token of the chunk; a body may take the row of its thread as scratch: body(t, row).
-    template <class Body> void each_token(const Body& body) {
-        pool.for_ranges(n, (n - 1) / (4 * pool.size()) + 1, [&](int begin, int end, int thread) {
-            for (int t = begin; t < end; ++t)
-                if constexpr (std::is_invocable_v<Body, int, float*>) body(t, own[thread]);
-                else body(t);
+    // An operation: body(t) for each token of the chunk; a body may take the row of its thread as scratch: body(t, row).
+    template <class Body> void each_token(const Timing& operation, const Body& body) {
+        profiler.time({operation}, layer, n, [&] {
+            pool.for_ranges(n, (n - 1) / (4 * pool.size()) + 1, [&](int begin, int end, int thread) {
+                for (int t = begin; t < end; ++t)
+                    if constexpr (std::is_invocable_v<Body, int, float*>) body(t, own[thread]);
+                    else body(t);
+            });
         });
     }
     // x = rows of the embedding, each finished by finish(t)
     template <class Finish> void embed(const Finish& finish) {
         layer = -1;
-        const auto span = timed({{"embedding", "embedding", usize(n) * model.weights.embedding.group_bytes()}});
-        each_token([&](int t) {
-            model.weights.embedding.row(tokens[t], x[t]);
+        const Matrix& w = model.weights.embedding;
+        each_token({"embedding", "embedding", usize(n) * w.group_bytes()}, [&](int t) {
+            w.row(tokens[t], x[t]);
             finish(t);
         });
     }
@@ -3885,22 +3860,20 @@ struct Transformer {
         kernels.rms_norm(from, w.w.data(), config.norm_eps, d, to);
         if (!w.b.empty()) kernels.axpy(1.0f, w.b.data(), d, to);
     }
-    static Timing norm_stage(const char* name, const Norm& w, int count) {
+    static Timing norm_timing(const char* name, const Norm& w, int count) {
         return {"norm", name, (w.w.size() + w.b.size()) * sizeof(float), 4 * w.w.size() * usize(count)};
     }
     // in = norm(x)
     void norm_input(const char* name, const Norm& w) {
-        const auto span = timed({norm_stage(name, w, n)});
         in.resize(model.dtype, n, config.hidden_size);
-        each_token([&](int t, float* row) {
+        each_token(norm_timing(name, w, n), [&](int t, float* row) {
             norm(w, x[t], row);
             in.set(kernels, t, 0, row, config.hidden_size);
         });
     }
     // x += norm(y)
     void add_normed(const char* name, const Norm& w) {
-        const auto span = timed({norm_stage(name, w, n)});
-        each_token([&](int t, float* row) {
+        each_token(norm_timing(name, w, n), [&](int t, float* row) {
             norm(w, y[t], row);
             kernels.axpy(1.0f, row, config.hidden_size, x[t]);
         });
@@ -3910,11 +3883,14 @@ struct Transformer {
     void multiply(const char* name, const Linear& l, const Activations& from, int step, const Finish& finish) {
         const int tokens_in = from.tokens();
         const Timing product{name, name, l.w.bytes(), 2ull * usize(l.w.rows) * usize(l.w.cols) * usize(tokens_in)};
-        const auto span = step > 1 ? timed({product, {"activation", "gelu"}}, tokens_in) : timed({product}, tokens_in);
-        detail::multiply(pool, kernels, l.w, from, step, [&](int t, int row, float* values, int count) {
-            if (!l.b.empty()) kernels.axpy(1.0f, l.b.data() + row, count, values);
-            finish(t, row, values, count);
-        });
+        const auto run = [&] {
+            detail::multiply(pool, kernels, l.w, from, step, [&](int t, int row, float* values, int count) {
+                if (!l.b.empty()) kernels.axpy(1.0f, l.b.data() + row, count, values);
+                finish(t, row, values, count);
+            });
+        };
+        if (step == 1) profiler.time({product}, layer, tokens_in, run);
+        else profiler.time({product, {"activation", "gelu"}}, layer, tokens_in, run);
     }
     // to = W from + b
     void multiply(const char* name, const Linear& l, const Activations& from, Vectors& to) {
@@ -3944,8 +3920,7 @@ struct Transformer {
 
     // RoPE's cosines and sines for the chunk's positions, which all layers share.
     void prepare_angles() {
-        const auto span = timed({{"rope", "angles"}});
-        each_token([&](int t) {
+        each_token({"rope", "angles"}, [&](int t) {
             float* out = angles[t];
             for (const std::vector<float>* frequencies : {&model.rope_global, &model.rope_local}) {
                 const std::size_t half = frequencies->size();
@@ -3960,9 +3935,8 @@ struct Transformer {
     }
     // RMSNorm, then RoPE, of each query head and of the key heads, which follow in a token's row of qkv.
     void norm_and_rotate(const Layer& l) {
-        const auto span = timed({{"rope", "norm_rotate"}});
         const int d = config.head_dim;
-        each_token([&](int t) {
+        each_token({"rope", "norm_rotate"}, [&](int t) {
             const float* cos = angles[t] + (config.is_local[usize(layer)] ? d : 0);
             for (int h = 0; h < config.num_heads + config.num_kv_heads; ++h) {
                 float* head = qkv[t] + h * d;
@@ -3978,15 +3952,13 @@ struct Transformer {
         const KvCache& cache = caches[usize(layer)];
         store_keys_and_values(cache);
         attend_over(cache);
-        const auto span = timed({{"attention", "pack"}});
         const int q = config.num_heads * config.head_dim;
         in.resize(model.dtype, n, q);
-        each_token([&](int t) { in.set(kernels, t, 0, attended[t], q); });
+        each_token({"attention", "pack"}, [&](int t) { in.set(kernels, t, 0, attended[t], q); });
     }
     void store_keys_and_values(const KvCache& cache) {
-        const auto span = timed({{"attention", "kv_store", usize(n) * cache.bytes_per_position()}});
         const int first = position / kGroup, groups = (position + n - 1) / kGroup + 1 - first;
-        pool.for_each(groups * config.num_kv_heads, [&](int i) {  // 16 positions share their lines of a head's K
+        const auto store = [&](int i) {  // 16 positions of a head, which share their lines of K
             const int g = first + i / config.num_kv_heads, h = i % config.num_kv_heads;
             cache.visit([&](const auto& view) {
                 for (int p = std::max(position, g * kGroup); p < std::min(position + n, (g + 1) * kGroup); ++p) {
@@ -3994,7 +3966,9 @@ struct Transformer {
                     view.store(kernels, h, p, key, key + config.num_kv_heads * config.head_dim);
                 }
             });
-        });
+        };
+        profiler.time({{"attention", "kv_store", usize(n) * cache.bytes_per_position()}}, layer, n,
+                      [&] { pool.for_each(groups * config.num_kv_heads, store); });
     }
     void attend_over(const KvCache& cache) {
         const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
@@ -4003,12 +3977,11 @@ struct Transformer {
         std::size_t pairs = 0;
         for (int end = position + 1; end <= position + n; ++end) pairs += usize(window ? std::min(window, end) : end);
         const std::size_t bytes = usize(seen) * cache.bytes_per_position() / 2, operations = 2 * pairs * attended.width;
-        const auto span = timed({{"attention", "qk", bytes, operations},
-                                 {"attention", "softmax"},
-                                 {"attention", "av", bytes, operations},
-                                 {"attention", "merge"}});
-        for (int t = 0, m = one_by_one ? 1 : n; t < n; t += m)
-            attention.run(cache, {qkv[t], qkv.width, m, position + t, window, config.attention_scale}, attended[t]);
+        const Timing qk = {"attention", "qk", bytes, operations}, av = {"attention", "av", bytes, operations};
+        profiler.time({qk, {"attention", "softmax"}, av, {"attention", "merge"}}, layer, n, [&] {
+            for (int t = 0, m = one_by_one ? 1 : n; t < n; t += m)
+                attention.run(cache, {qkv[t], qkv.width, m, position + t, window}, attended[t]);
+        });
     }
 
     // ---- from tokens to logits
@@ -4052,13 +4025,12 @@ struct Transformer {
         layer = -1;
         logits.resize(count, config.vocab_size);
         in.resize(model.dtype, count, config.hidden_size);
-        {
-            const auto span = timed({norm_stage("final_norm", model.weights.final_norm, count)}, count);
+        profiler.time({norm_timing("final_norm", model.weights.final_norm, count)}, layer, count, [&] {
             for (int t = 0; t < count; ++t) {
                 norm(model.weights.final_norm, x[first + t], own[0]);
                 in.set(kernels, t, 0, own[0], config.hidden_size);
             }
-        }
+        });
         multiply("lm_head", model.weights.head, in, logits);
         return logits[0];
     }
@@ -4517,10 +4489,8 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     Lookup lookup(transformer, options.lookup, stats);
     while (logits && stats.generated != options.max_tokens) {
         transformer.profiler.restart();
-        const int id = [&] {
-            const Timed span(transformer.profiler, {{"sampling", "sample"}}, -1, 1);
-            return sampler.sample(logits, vocab);
-        }();
+        int id = 0;
+        transformer.profiler.time({{"sampling", "sample"}}, -1, 1, [&] { id = sampler.sample(logits, vocab); });
         if (!options.ignore_end && tokenizer.is_end(id)) break;
         sampler.accept(id);
         ++stats.generated;
