@@ -101,7 +101,6 @@ class Progress {
     void operator()(const std::string& what) const {
         if (shown_) std::cerr << "\r\033[K" << what << std::flush;
     }
-
   private:
     bool shown_;
 };
@@ -300,7 +299,6 @@ class Output {
         void add_number(const std::string& name, double value) {
             add(name, std::isfinite(value) ? format("%.10g", value) : json_ ? "null" : "");
         }
-
       private:
         friend Output;
         bool json_, comma_ = false;
@@ -337,7 +335,6 @@ class Output {
         if (json()) std::cout << (first_ ? "[" : "") << "\n]" << std::endl;
         if (!std::cout) throw llm::Error("cannot write to standard output");
     }
-
   private:
     void print(const Table& t) const {
         const bool md = format_ == "md";
@@ -436,7 +433,6 @@ class Earlier {
         }
         return out;
     }
-
   private:
     // Models by their file's name: a directory is no part of what was measured.
     static std::string key(const std::string& model, const std::string& table, const std::string& row) {
@@ -576,7 +572,6 @@ class Machine {
                           [&](int i) { probe_->read(buffer_.as<std::uint8_t>() + usize(i) * piece, piece); });
         });
     }
-
   private:
     // Per second, of runs that take a third of a second together.
     template <class Body> static Samples rates(double amount, const Body& body) {
@@ -873,7 +868,6 @@ class Measuring {
             for (Profile& p : *profiles) p.close();
     }
     Measurement result;
-
   private:
     static constexpr int kSteps = 48;        // at most, after a prompt; twice as many after the first
     static constexpr double kPatience = 15;  // seconds for the rounds of one prompt

@@ -147,7 +147,6 @@ class Tokenizer {
     bool is_end(int id) const;               // end of text or of a turn
     bool has_turns() const;                  // the model was trained to answer in turns: see Chat
     int find(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
-
   private:
     std::shared_ptr<const detail::TokenizerData> data_;
     friend class Model;
@@ -179,7 +178,6 @@ class Model {
     // Bytes that a Session with this context allocates (its KV cache and, for prompts, scratch).
     std::size_t session_bytes(int context) const;
     const detail::ModelData& data() const;  // for the library itself
-
   private:
     std::shared_ptr<const detail::ModelData> data_;
 };
@@ -225,7 +223,6 @@ class Session {
     // the operations' seconds add up to the step's (less what on_logits took). Null ends it.
     void on_timing(std::function<void(const Timing&)> report);
     detail::Transformer& transformer() const;  // for the library itself
-
   private:
     std::shared_ptr<detail::Transformer> transformer_;  // its own; a unique_ptr cannot destroy what is not known here
 };
@@ -246,7 +243,6 @@ class Sampler {
     explicit Sampler(const Sampling& = {});
     int sample(const float* logits, int n);
     void accept(int id);  // tells the repeat penalty that id is now part of the text
-
   private:
     Sampling options_;
     std::uint64_t state_;     // of the random number generator
@@ -293,7 +289,6 @@ class Chat {
     // Appends a turn of the user and writes the model's. A turn that options.on_prompt or an exception ends is forgotten.
     Stats say(std::string_view text, const GenerateOptions&, const OnText& on_text);
     int dropped() const { return dropped_; }  // turns, so far
-
   private:
     void make_room(std::size_t wanted);
     Session& session_;
@@ -445,7 +440,6 @@ class File {
         if (!read_at(offset, static_cast<char*>(destination), bytes))
             fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
     }
-
     std::string read_all(std::uint64_t limit) const {
         if (size_ > limit)
             fail("the file is larger than " + std::to_string(limit >> 20) + " MB", path_, "is it the right one?");
@@ -456,7 +450,6 @@ class File {
 
 #if defined(__unix__) || defined(__APPLE__)
     ~File() { ::close(descriptor_); }
-
   private:
     bool open() { return (descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) >= 0; }
     bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
@@ -560,7 +553,6 @@ class Json {
             if ((*members)[i].first == key) return &(*members)[i].second;
         return nullptr;
     }
-
     Json() = default;  // null
     template <class T> Json(T value, const std::string& document)
         : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
@@ -577,7 +569,6 @@ class Json {
         static const Array none;
         return is<Array>() ? array() : none;
     }
-
   private:
     template <class T> const T& as(const char* expected) const {
         if (const T* value = std::get_if<T>(&value_)) return *value;
@@ -603,29 +594,24 @@ struct JsonParser {
         if (at != text.data() + text.size()) error("something follows its end");
         return root;
     }
-
     [[noreturn]] void error(const char* what) const {
         fail(std::string("not valid JSON, ") + what, name + " at byte " + std::to_string(at - text.data()),
              "it is damaged or incomplete: get it again");
     }
-
     // The next character that is no white space.
     char peek() {
         while (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r') ++at;
         return *at;
     }
-
     bool skip(char c) {
         const bool is_next = *at == c;
         if (is_next) ++at;
         return is_next;
     }
-
     void expect(char c, const char* what) {
         peek();
         if (!skip(c)) error(what);
     }
-
     Json value(int level) {
         if (level > 64) error("it is nested too deeply");
         if (++values > 1 << 23) error("it holds too many values");
@@ -638,13 +624,11 @@ struct JsonParser {
         if (skip("null")) return {std::monostate(), name};
         return {number(), name};
     }
-
     bool skip(std::string_view word) {
         if (std::strncmp(at, word.data(), word.size()) != 0) return false;
         at += word.size();
         return true;
     }
-
     template <class List> List list(char close, int level) {
         List items;
         ++at;
@@ -664,7 +648,6 @@ struct JsonParser {
         expect(close, "a comma or the closing bracket is missing");
         return items;
     }
-
     std::string_view string() {
         char* const start = ++at;
         while (static_cast<unsigned char>(*at) >= ' ' && *at != '"' && *at != '\\') ++at;
@@ -677,7 +660,6 @@ struct JsonParser {
         ++at;
         return {start, static_cast<std::size_t>(out - start)};
     }
-
     char* escape(char* out) {
         static constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
         if (const std::size_t k = kNames.find(at[1]); k != std::string_view::npos) {
@@ -695,7 +677,6 @@ struct JsonParser {
         utf8_append(bytes, code_point);
         return std::copy(bytes.begin(), bytes.end(), out);
     }
-
     std::uint32_t hex4() {  // of \uXXXX
         std::uint32_t value = 0;
         if (at[0] != '\\' || at[1] != 'u') error("an escape is not known");
@@ -705,7 +686,6 @@ struct JsonParser {
         at = end;
         return value;
     }
-
     // Not strtod, which reads "0.5" as 0 where the program's locale writes a comma. Exact up to 15 digits and 10^22,
     // more than people write; beyond, the last bits may differ.
     double number() {
@@ -737,7 +717,6 @@ class JsonDocument {
         : name_(std::make_unique<std::string>(std::move(name))), text_(std::make_unique<std::string>(std::move(text))),
           root_(JsonParser{*text_, *name_}.document()) {}
     const Json& root() const { return root_; }
-
   private:
     std::unique_ptr<std::string> name_, text_;  // values point to them: they stay where they are when this is moved
     Json root_;
@@ -957,7 +936,6 @@ class Buffer {
     }
     std::size_t bytes() const { return bytes_; }
     template <class T> T* as() const { return static_cast<T*>(data_); }
-
   private:
     static constexpr std::size_t kHugePage = std::size_t{2} << 20;
     std::shared_ptr<void> memory_;
@@ -980,7 +958,6 @@ class Arena {
         return piece;
     }
     std::size_t bytes() const { return total_; }
-
   private:
     static constexpr std::size_t kChunk = std::size_t{64} << 20;
     std::vector<Buffer> chunks_;
@@ -1114,7 +1091,6 @@ class ThreadPool {
         run(count);
 #endif
     }
-
     // Calls body(i) for each of 0 .. count-1.
     template <class Body> void for_each(int count, const Body& body) {
         for_ranges(count, 1, [&](int i, int, int) { body(i); });
@@ -1154,7 +1130,6 @@ class ThreadPool {
         if (timed) waited += seconds_since(start);
         if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
-
     void work(int self) {
         for (int k = 0, n = size(); k < n; ++k) {
             Share& share = shares_[usize((self + k) % n)];
@@ -1170,7 +1145,6 @@ class ThreadPool {
             }
         }
     }
-
     void help(int self) {
         constexpr std::chrono::microseconds kSpin{300};  // longer than anything between two regions of a step
         const FlushToZero no_denormals;
@@ -1197,7 +1171,6 @@ class ThreadPool {
             gate_.fetch_sub(1, std::memory_order_release);
         }
     }
-
     std::vector<Share> shares_;  // [threads]
     void (*call_)(const void* body, int begin, int end, int thread) = nullptr;
     const void* body_ = nullptr;
@@ -1945,12 +1918,10 @@ class Activations {
             }
         }
     }
-
     static std::size_t row_bytes(DType dtype, int cols) {  // whole blocks or spans
         return dtype == DType::q8_0 ? usize((cols - 1) / kBlock + 1) * sizeof(ActivationBlock)
                                     : usize((cols - 1) / kSpan + 1) * kSpan * sizeof(float);
     }
-
   private:
     DType dtype_ = DType::f32;
     int tokens_ = 0, cols_ = 0;
@@ -2180,14 +2151,12 @@ struct GgufReader {
         position += n;
         return std::exchange(at, at + n);
     }
-
     template <class T> T number() { return load<T>(take(sizeof(T))); }
 
     std::string_view string() {
         const auto size = number<std::uint64_t>();
         return {take(size), static_cast<std::size_t>(size)};
     }
-
     // How many items follow, each at least `bytes` long; checked before anything is allocated for them.
     std::size_t count(std::uint64_t bytes) {
         const auto n = number<std::uint64_t>();
@@ -2195,7 +2164,6 @@ struct GgufReader {
         if (n > std::min(room, kMostItems)) damaged("an impossible count in the header", file);
         return static_cast<std::size_t>(n);
     }
-
     GgufValue value() {
         auto type = number<std::uint32_t>();
         const bool is_array = type == kArray;
@@ -2547,7 +2515,6 @@ struct Encoder {
             merge_symbols();
         }
     }
-
     // Merges the row of symbols as far as it goes, and moves it to ids.
     void merge_symbols() {
         for (std::uint32_t i = 0; i < symbols.size(); ++i) {
@@ -2572,7 +2539,6 @@ struct Encoder {
         for (std::size_t i = 0; i < symbols.size(); i = symbols[i].next) ids.push_back(symbols[i].id);
         symbols.clear();
     }
-
     // Looks up what a symbol and the next one become. If something, it waits in the queue.
     void propose(std::uint32_t i) {
         if (i >= symbols.size()) return;
@@ -2580,7 +2546,6 @@ struct Encoder {
         merge = next < symbols.size() ? tokenizer.merge(id, symbols[next].id) : Merge();
         if (merge.rank != Merge::kNever) queue.push(std::uint64_t{merge.rank} << 32 | i);
     }
-
     struct Symbol {
         int id;
         std::uint32_t previous = 0, next = 0;  // neighbours; beyond the end of symbols if there is none
@@ -2678,14 +2643,12 @@ struct TokenizerLoader : TokenizerData {
         std::sort(added.begin(), added.end());
         return std::make_shared<TokenizerData>(std::move(*this));
     }
-
     [[noreturn]] void unsupported(const std::string& what) const {
         fail("the tokenizer is of an unsupported kind, " + what, where, "use a model with GPT-2's or Gemma's");
     }
     [[noreturn]] void damaged(const std::string& what) const {
         fail("the tokenizer is damaged, " + what, where, "get the file again");
     }
-
     void set_vocabulary(std::vector<Token> tokens) {
         vocabulary.assign(std::move(tokens), where);
         for (std::uint32_t byte = 0; byte < 256; ++byte) {
@@ -2698,7 +2661,6 @@ struct TokenizerLoader : TokenizerData {
             if (!byte_level) vocabulary[id] = {spelling, TokenKind::byte};
         }
     }
-
     template <class List> void set_merges(const List& list) {
         merges = HashTable(list.size());
         std::uint32_t rank = 0;
@@ -2736,7 +2698,6 @@ struct TokenizerLoader : TokenizerData {
         if (!object.find(key)) damaged(std::string(key) + " is missing");
         return object[key];
     }
-
     void read_directory() {
         if (has("tokenizer.json")) read_tokenizer_json(read_json("tokenizer.json").root());
         else if (has("vocab.json") && has("merges.txt")) read_vocab_and_merges();
@@ -2755,7 +2716,6 @@ struct TokenizerLoader : TokenizerData {
         if (has("generation_config.json")) add_ends(read_json("generation_config.json").root()["eos_token_id"]);
         if (bos < 0) bos = token_id(config["bos_token_id"]);
     }
-
     void read_tokenizer_json(const Json& root) {
         const Json& model = root["model"];
         check_rules(root["normalizer"], root["pre_tokenizer"], model);
@@ -2763,7 +2723,6 @@ struct TokenizerLoader : TokenizerData {
         set_merges(model["merges"].array());
         read_bos(root["post_processor"]);
     }
-
     // What is done to the text first tells the two kinds of tokenizer apart.
     void check_rules(const Json& normalizer, const Json& splitter, const Json& model) {
         const std::string_view first = normalizer["type"].text(), second = splitter["type"].text();
@@ -2787,7 +2746,6 @@ struct TokenizerLoader : TokenizerData {
                 unsupported(std::string("with ") + option);
         }
     }
-
     // Tokens come in any order. There may be holes between the ids, but no more than there are tokens.
     void read_tokens(const Json& listed, const Json& extra) {
         const std::size_t most = 2 * (listed.members().size() + extra.list().size());
@@ -2811,7 +2769,6 @@ struct TokenizerLoader : TokenizerData {
         }
         set_vocabulary(std::move(tokens));
     }
-
     // A template puts nothing around the text, or bos before it. Without one, tokenizer_config.json decides.
     void read_bos(const Json& processor) {
         for (const Json& part : processor["processors"].list())  // of a Sequence
@@ -2832,7 +2789,6 @@ struct TokenizerLoader : TokenizerData {
         if (add_bos) bos = vocabulary.find(spelling);
         if (add_bos && bos < 0) damaged("texts begin with an unknown token, " + shown(spelling));
     }
-
     void read_vocab_and_merges() {
         if (has("added_tokens.json")) unsupported("with added_tokens.json and no tokenizer.json");
         read_tokens(read_json("vocab.json").root(), Json());
@@ -2853,7 +2809,6 @@ struct TokenizerLoader : TokenizerData {
         if (const T* value = file.find_value<T>(key)) return *value;
         damaged(std::string(key) + " is missing");
     }
-
     void read_metadata() {
         const auto model = need<std::string_view>("tokenizer.ggml.model");
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
@@ -2875,7 +2830,6 @@ struct TokenizerLoader : TokenizerData {
         if (add_bos && bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
         ends = {token_id("tokenizer.ggml.eos_token_id"), token_id("tokenizer.ggml.eot_token_id")};
     }
-
     // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
     // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
     void read_listed_tokens() {
@@ -2902,7 +2856,6 @@ struct TokenizerLoader : TokenizerData {
         }
         set_vocabulary(std::move(tokens));
     }
-
     const Checkpoint& file;
     std::string where;  // what is being read
 };
@@ -3021,7 +2974,6 @@ class Fields {
         const std::string name = is_gguf() && *field.gguf ? prefix_ + field.gguf : where_ + field.json;
         refuse_config(file_.path + ": ", name + " " + problem);
     }
-
   private:
     const GgufValue* gguf(const Field& field) const {
         const auto it = file_.metadata.find(prefix_ + field.gguf);
@@ -3248,7 +3200,6 @@ struct Loader {
         model.info.weight_bytes += n * sizeof(float);
         return std::move(rows.floats);
     }
-
     // LayerNorm's scale and bias, or RMSNorm's scale, which is 1 + w; a GGUF has the 1 already in it.
     Norm norm(const Part& part) {
         Norm norm{floats(part, ".weight"), {}};
@@ -3257,7 +3208,6 @@ struct Loader {
             for (float& w : norm.w) w += 1;
         return norm;
     }
-
     Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout = Layout::stacked) {
         const bool in_turn = layout == Layout::in_turn, transposed = layout == Layout::conv1d && !file.is_gguf;
         std::vector<const Tensor*> tensors;  // all are found before memory is asked for
@@ -3283,7 +3233,6 @@ struct Loader {
         if (options.progress) options.progress(static_cast<float>(bytes_done / bytes_total), parts[0].hf);
         return m;
     }
-
     // Row r of the tensor becomes row first + r / 32 * stride + r % 32, or if it is transposed column r.
     void fill(Matrix& m, const Tensor& t, bool transposed, int first, int stride) {
         const bool exact = m.dtype == DType::q8_0 && t.type == TensorType::q8_0;
@@ -3303,7 +3252,6 @@ struct Loader {
             }
         });
     }
-
     // Weights of the size that keeps activations as they are in trained models.
     void fill_randomly(Matrix& m) {
         const float deviation = 1.0f / std::sqrt(static_cast<float>(m.cols));
@@ -3324,7 +3272,6 @@ struct Loader {
             }
         });
     }
-
     const Tensor& take(const Part& part, const char* suffix, const std::vector<int>& shape) {
         const std::string name = prefix + (file.is_gguf ? part.gguf : part.hf) + suffix;
         const std::string where = file.path + ": " + name;
@@ -3614,7 +3561,6 @@ struct Attention {
             pool.laps[usize(thread)].lap(3);
         });
     }
-
     // A K/V head's queries from `first` on; there are group of each token.
     void start(QueryTile& tile, const AttentionInput& in, int head, int first) const {
         const int m = tile.m = std::min(kTile, in.tokens * group - first);
@@ -3633,7 +3579,6 @@ struct Attention {
             }
         }
     }
-
     // What the parts of the positions gave each query: out = (sum of exp(max - largest max) * part) / (same of the sums).
     void merge(const QueryTile* parts, int splits, int head, int first, float* out) const {
         for (int r = 0; r < parts->m; ++r) {
@@ -3809,7 +3754,6 @@ struct Transformer {
             multiply_add("down", l.down, ffn, x);
         }
     }
-
     // Gemma 3 (Gemma Team 2025, arXiv:2503.19786): RMSNorm before and after each block, RoPE on normed q and k, five
     // local layers to a global one, a gated feed-forward network.
     void gemma3() {
@@ -3917,7 +3861,6 @@ struct Transformer {
             ffn.set(kernels, t, row / 2, v, kBlock);
         });
     }
-
     // RoPE's cosines and sines for the chunk's positions, which all layers share.
     void prepare_angles() {
         each_token({"rope", "angles"}, [&](int t) {
@@ -3946,7 +3889,6 @@ struct Transformer {
             }
         });
     }
-
     // in = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
     void attend() {
         const KvCache& cache = caches[usize(layer)];
@@ -3998,7 +3940,6 @@ struct Transformer {
                 fail("a token id is out of range", std::to_string(ids[i]),
                      "this model has ids 0 to " + std::to_string(config.vocab_size - 1));
     }
-
     void run_layers(const int* ids, int count, bool each_alone = false) {
         tokens = ids;
         n = count;
@@ -4019,7 +3960,6 @@ struct Transformer {
         }
         return more;
     }
-
     // Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
     const float* compute_logits(int first, int count) {
         layer = -1;
@@ -4034,14 +3974,12 @@ struct Transformer {
         multiply("lm_head", model.weights.head, in, logits);
         return logits[0];
     }
-
     // Null if on_chunk(tokens done, of all) ends it.
     const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {}) {
         check(ids, count);
         const auto go_on = [&](int first) { return !on_chunk || on_chunk(first + n, count); };
         return run_batches(ids, count, go_on) ? compute_logits(n - 1, 1) : nullptr;
     }
-
     void forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits) {
         check(ids, count);
         run_batches(ids, count, [&](int done) {
@@ -4054,7 +3992,6 @@ struct Transformer {
             return true;
         });
     }
-
     void forward_hidden(const int* ids, int count, const std::function<void(int, const float*)>& on_hidden) {
         check(ids, count);
         run_batches(ids, count, [&](int done) {
@@ -4065,7 +4002,6 @@ struct Transformer {
             return true;
         });
     }
-
     // Logits after each of up to 12 tokens, of which only the first is held then: the others are guesses, and keep()
     // makes the next one good. All is rounded as if the tokens had come one by one, so the logits are the same to the
     // last bit.
@@ -4079,7 +4015,6 @@ struct Transformer {
         history.push_back(id);
         unread.clear();
     }
-
     // A local layer's ring remembers a little more than its window; going back further than that, the tokens that stay
     // are processed again.
     void rewind(int to) {
@@ -4341,7 +4276,6 @@ class Lookup {
         : transformer_(transformer), most_(std::min(most, kTile - 1)), stats_(stats) {
         for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
     }
-
     // The logits after `id`.
     const float* append(int id) {
         if (next_ < guesses_.size()) {
@@ -4364,7 +4298,6 @@ class Lookup {
         else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
         return logits_;
     }
-
   private:
     static constexpr int kLongest = 8;  // tokens of a copy that are compared
     static double first_rate(int copied) { return copied / (copied + 2.0); }
@@ -4390,7 +4323,6 @@ class Lookup {
         }
         if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
     }
-
     Transformer& transformer_;
     int most_;
     Stats& stats_;

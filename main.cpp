@@ -277,7 +277,6 @@ class Profile {
         }
         return text;
     }
-
   private:
     using Timings = std::vector<llm::Timing>;
     struct Phase {  // steps of one token, or of several

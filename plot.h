@@ -57,7 +57,6 @@ class Glyph {
     }
     int left() const { return left_; }
     double advance() const { return right_ - left_ + 2.1; }
-
   private:
     const char* rows_;
     int left_ = 4, right_ = 0;
@@ -142,7 +141,6 @@ class Canvas {
             ": install libstb-dev (apt), stb_image_write-devel (dnf) or stb (pacman) and build again");
 #endif
     }
-
   private:
     // Blends a shape into the pixels of a box; coverage(x, y) of a pixel's centre is 0 to 1 and may exceed it.
     template <class Coverage>

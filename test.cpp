@@ -143,7 +143,6 @@ class Environment {
     ~Environment() { before_.empty() ? unsetenv(name_) : setenv(name_, before_.c_str(), 1); }
     Environment(const Environment&) = delete;
     Environment& operator=(const Environment&) = delete;
-
   private:
     const char* name_;
     std::string before_;
@@ -3185,7 +3184,6 @@ class Terminal {
         REQUIRE(waitpid(std::exchange(child_, -1), &raw, 0) > 0);
         return WIFEXITED(raw) ? WEXITSTATUS(raw) : -1;
     }
-
   private:
     int master_ = -1;
     pid_t child_ = -1;
