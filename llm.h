@@ -1388,8 +1388,8 @@ constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  //
 LLM_END
 
 // The vector kernels are the text below this; it is read once per instruction set, into a namespace of that name.
-#if defined(__GNUC__) && !defined(LLM_NO_SIMD)
-#if defined(__x86_64__)
+#if defined(LLM_NO_SIMD) || !defined(__GNUC__)
+#elif defined(__x86_64__)
 #define LLM_KERNEL_PASS avx2
 #define LLM_KERNEL_LANES 8
 #include "llm.h"
@@ -1406,7 +1406,6 @@ LLM_END
 #define LLM_KERNEL_PASS neon_dot
 #define LLM_KERNEL_LANES 4
 #include "llm.h"
-#endif
 #endif
 #endif
 #undef LLM_KERNELS
@@ -1818,8 +1817,8 @@ namespace detail {
 // Every kernel set that this program holds and this processor can run, the best one last.
 inline std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> sets = {&scalar::kernels};
-#if defined(__GNUC__) && !defined(LLM_NO_SIMD)
-#if defined(__x86_64__)
+#if defined(LLM_NO_SIMD) || !defined(__GNUC__)
+#elif defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         sets.push_back(&avx2::kernels);
@@ -1833,7 +1832,6 @@ inline std::vector<const Kernels*> available_kernels() {
     sets.push_back(&neon_dot::kernels);  // as on every Apple processor that runs macOS
 #elif defined(LLM_KERNEL_DOT)
     if (getauxval(AT_HWCAP) & (1u << 20)) sets.push_back(&neon_dot::kernels);  // HWCAP_ASIMDDP
-#endif
 #endif
 #endif
     return sets;
@@ -3434,46 +3432,38 @@ constexpr int kChunk = kSpan;  // positions per softmax step
 
 inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
 inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
-inline auto product_of(const Kernels& k, const float*) { return k.product_f32; }
-inline auto product_of(const Kernels& k, const std::uint16_t*) { return k.product_f16; }
+inline auto product_of(const Kernels& k, float) { return k.product_f32; }
+inline auto product_of(const Kernels& k, std::uint16_t) { return k.product_f16; }
 
-template <class Value> struct CacheView {
-    Value *k, *v;
-    int slots, head_dim, pitch;  // pitch: head_dim rounded up to 16
-    Value* keys(int head, int slot) const { return k + (usize(head) * usize(slots) + usize(slot)) * usize(head_dim); }
-    Value* values(int head, int slot) const { return v + (usize(head) * usize(slots) + usize(slot)) * usize(pitch); }
-
-    // Puts one head's key and value of one position into the cache.
-    void store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
-        const int slot = position % slots;
-        Value row[kMostHeadDim], *column = keys(head, slot / kGroup * kGroup) + slot % kGroup;
-        convert(kernels, key, head_dim, row);
-        for (int i = 0; i < head_dim; ++i) column[i * kGroup] = row[i];
-        convert(kernels, value, head_dim, values(head, slot));
-    }
-};
-
-// K and V of one layer.
+// K and V of one layer, in values of F16 or F32.
 struct KvCache {
-    int slots, num_kv_heads, head_dim;
-    bool f16;
+    int slots, num_kv_heads, head_dim, pitch;  // pitch: head_dim rounded up to 16
+    std::size_t value_bytes;
     Buffer k, v;
 
     KvCache(const Config& c, bool local, int context, DType dtype)
         : slots(slots_for(c, local, context)), num_kv_heads(c.num_kv_heads), head_dim(c.head_dim),
-          f16(dtype == DType::q8_0), k(bytes(head_dim)), v(bytes(round_up(head_dim, kGroup))) {}
+          pitch(round_up(head_dim, kGroup)), value_bytes(dtype == DType::q8_0 ? 2 : 4),
+          k(std::uint64_t{bytes_per_slot(head_dim)} * usize(slots)),
+          v(std::uint64_t{bytes_per_slot(pitch)} * usize(slots)) {}
     static int slots_for(const Config& c, bool local, int context) {
         return round_up(local ? std::min(context, c.sliding_window + kBatch) : context, kChunk);
     }
-    std::size_t bytes_per_position() const { return 2 * usize(num_kv_heads * head_dim) * (f16 ? 2 : 4); }
-    std::uint64_t bytes(int dims) const {
-        return std::uint64_t{usize(num_kv_heads * dims)} * usize(slots) * (f16 ? 2 : 4);
+    std::size_t bytes_per_slot(int dims) const { return usize(num_kv_heads * dims) * value_bytes; }
+    template <class Value> Value* keys(int head, int slot) const {
+        return k.as<Value>() + (usize(head) * usize(slots) + usize(slot)) * usize(head_dim);
     }
-    // Calls body with the CacheView of its type of values.
-    template <class Body> void visit(const Body& body) const {
-        const int pitch = round_up(head_dim, kGroup);
-        if (f16) body(CacheView<std::uint16_t>{k.as<std::uint16_t>(), v.as<std::uint16_t>(), slots, head_dim, pitch});
-        else body(CacheView<float>{k.as<float>(), v.as<float>(), slots, head_dim, pitch});
+    template <class Value> Value* values(int head, int slot) const {
+        return v.as<Value>() + (usize(head) * usize(slots) + usize(slot)) * usize(pitch);
+    }
+    // Puts one head's key and value of one position into the cache.
+    template <class Value>
+    void store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
+        const int slot = position % slots;
+        Value row[kMostHeadDim], *column = keys<Value>(head, slot / kGroup * kGroup) + slot % kGroup;
+        convert(kernels, key, head_dim, row);
+        for (int i = 0; i < head_dim; ++i) column[i * kGroup] = row[i];
+        convert(kernels, value, head_dim, values<Value>(head, slot));
     }
 };
 
@@ -3494,11 +3484,11 @@ struct alignas(64) QueryTile {
 
     // One chunk: scores of all queries, their softmax weights, and the weighted values.
     template <class Value>
-    void attend(const Kernels& kernels, const CacheView<Value>& cache, int head, int begin, int end, Laps& laps) {
-        const auto product = product_of(kernels, cache.k);
+    void attend(const Kernels& kernels, const KvCache& cache, int head, int begin, int end, Laps& laps) {
+        const auto product = product_of(kernels, Value());
         alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
         const int base = begin / kChunk * kChunk, slot = base % cache.slots, first = begin / kGroup * kGroup;
-        product({cache.keys(head, slot + (first - base)), (end - first - 1) / kGroup + 1, cache.head_dim, kGroup,
+        product({cache.keys<Value>(head, slot + (first - base)), (end - first - 1) / kGroup + 1, cache.head_dim, kGroup,
                  usize(cache.head_dim) * kGroup, queries, m, scores[0] + (first - base), kChunk, false});
         laps.lap(0);
         for (int r = 0; r < m; ++r) {
@@ -3511,8 +3501,8 @@ struct alignas(64) QueryTile {
             if (shrink != 1) kernels.scale(shrink, cache.pitch, out + r * cache.pitch);
         }
         laps.lap(1);
-        product({cache.values(head, slot + (begin - base)), cache.pitch / kGroup, end - begin, usize(cache.pitch),
-                 kGroup, scores[0] + (begin - base), m, out, usize(cache.pitch), true});
+        product({cache.values<Value>(head, slot + (begin - base)), cache.pitch / kGroup, end - begin,
+                 usize(cache.pitch), kGroup, scores[0] + (begin - base), m, out, usize(cache.pitch), true});
         laps.lap(2);
     }
 };
@@ -3543,14 +3533,13 @@ struct Attention {
             const int i = item / splits, split = item % splits;
             QueryTile& tile = parts[splits == 1 ? thread : item];
             start(tile, in, i / tiles, i % tiles * kTile);
-            cache.visit([&](const auto& view) {
-                // Chunks of 64 positions, aligned, this item's share of them.
-                const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1;
-                const int from = low / kChunk, chunks = (high - 1) / kChunk + 1 - from;
-                for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c)
-                    tile.attend(kernels, view, i / tiles, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high),
-                                laps);
-            });
+            // Chunks of 64 positions, aligned, this item's share of them.
+            const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1;
+            const int from = low / kChunk, chunks = (high - 1) / kChunk + 1 - from;
+            const auto attend = cache.value_bytes == 2 ? &QueryTile::attend<std::uint16_t> : &QueryTile::attend<float>;
+            for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c)
+                (tile.*attend)(kernels, cache, i / tiles, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high),
+                               laps);
             if (splits == 1) merge(&tile, 1, i / tiles, i % tiles * kTile, out);
             laps.lap(3);
         });
@@ -3902,14 +3891,13 @@ struct Transformer {
         const int first = position / kGroup, groups = (position + n - 1) / kGroup + 1 - first;
         const auto store = [&](int i) {  // 16 positions of a head, which share their lines of K
             const int g = first + i / config.num_kv_heads, h = i % config.num_kv_heads;
-            cache.visit([&](const auto& view) {
-                for (int p = std::max(position, g * kGroup); p < std::min(position + n, (g + 1) * kGroup); ++p) {
-                    const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
-                    view.store(kernels, h, p, key, key + config.num_kv_heads * config.head_dim);
-                }
-            });
+            const auto put = cache.value_bytes == 2 ? &KvCache::store<std::uint16_t> : &KvCache::store<float>;
+            for (int p = std::max(position, g * kGroup); p < std::min(position + n, (g + 1) * kGroup); ++p) {
+                const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
+                (cache.*put)(kernels, h, p, key, key + config.num_kv_heads * config.head_dim);
+            }
         };
-        profiler.time({{"attention", "kv_store", usize(n) * cache.bytes_per_position()}}, layer, n,
+        profiler.time({{"attention", "kv_store", 2 * usize(n) * cache.bytes_per_slot(config.head_dim)}}, layer, n,
                       [&] { pool.for_each(groups * config.num_kv_heads, store); });
     }
     void attend_over(const KvCache& cache) {
@@ -3918,7 +3906,8 @@ struct Transformer {
         const int seen = position + n - (window ? std::max(0, position - window + 1) : 0);
         std::size_t pairs = 0;
         for (int end = position + 1; end <= position + n; ++end) pairs += usize(window ? std::min(window, end) : end);
-        const std::size_t bytes = usize(seen) * cache.bytes_per_position() / 2, operations = 2 * pairs * attended.width;
+        const std::size_t bytes = usize(seen) * cache.bytes_per_slot(config.head_dim),
+                          operations = 2 * pairs * attended.width;
         const Timing qk = {"attention", "qk", bytes, operations}, av = {"attention", "av", bytes, operations};
         profiler.time({qk, {"attention", "softmax"}, av, {"attention", "merge"}}, layer, n, [&] {
             for (int t = 0, m = one_by_one ? 1 : n; t < n; t += m)
@@ -4077,13 +4066,14 @@ template <class Transfer> void each_cached(const Transformer& t, int held, const
     for (std::size_t layer = 0; layer < t.caches.size(); ++layer) {
         const KvCache& cache = t.caches[layer];
         const int ring = KvCache::slots_for(t.config, t.config.is_local[layer], t.config.context_length);
-        cache.visit([&](const auto& view) {
-            for (int head = 0; head < cache.num_kv_heads; ++head)
-                for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
-                    transfer(view.keys(head, p % view.slots), usize(kGroup * view.head_dim) * sizeof *view.k);
-                    transfer(view.values(head, p % view.slots), usize(kGroup * view.pitch) * sizeof *view.v);
-                }
-        });
+        for (int head = 0; head < cache.num_kv_heads; ++head)
+            for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
+                const std::size_t group = (usize(head) * usize(cache.slots) + usize(p % cache.slots)) / kGroup;
+                const std::size_t k = usize(kGroup * cache.head_dim) * cache.value_bytes;
+                const std::size_t v = usize(kGroup * cache.pitch) * cache.value_bytes;
+                transfer(cache.k.as<std::uint8_t>() + group * k, k);
+                transfer(cache.v.as<std::uint8_t>() + group * v, v);
+            }
     }
 }
 
