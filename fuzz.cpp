@@ -543,7 +543,7 @@ const fuzz::Target& chosen() {
 
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
     for (int i = 1; i < *argc; ++i)
-        if (llm::detail::is_directory((*argv)[i])) {
+        if (std::filesystem::is_directory((*argv)[i])) {
             int n = 0;
             for (const std::string& seed : chosen().seeds("models"))
                 fuzz::write_file(fuzz::fs::path((*argv)[i]) / ("seed-" + std::to_string(n++)), seed);

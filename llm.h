@@ -372,11 +372,13 @@ namespace detail {
 // file comes from the internet, so nothing in it is believed: sizes, offsets and counts are checked before use, and
 // text from it is cleaned before it gets into a message.
 
+using std::to_string;
+
 [[noreturn]] inline void fail(const std::string& what, const std::string& where, const std::string& remedy) {
     throw Error(what + ": " + where + ": " + remedy);
 }
 
-inline bool is_control(char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; }
+inline bool is_control(char c) { return std::uint8_t(c) < ' ' || c == 127; }
 
 // A name out of a file as a message shows it: in quotes, not too long, without control characters.
 inline std::string shown(std::string_view name) {
@@ -406,14 +408,9 @@ inline std::filesystem::path to_path(const std::string& path) try {
     fail(std::string("not a path (") + e.what() + ")", shown(path), "paths are UTF-8");
 }
 
-inline bool is_directory(const std::string& path) {
+inline std::filesystem::file_status status_of(const std::string& path) {
     std::error_code ignored;
-    return std::filesystem::is_directory(to_path(path), ignored);
-}
-
-inline bool file_exists(const std::string& path) {
-    std::error_code ignored;
-    return std::filesystem::exists(to_path(path), ignored);
+    return std::filesystem::status(to_path(path), ignored);
 }
 
 // A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS).
@@ -442,8 +439,8 @@ class File {
     }
     std::string read_all(std::uint64_t limit) const {
         if (size_ > limit)
-            fail("the file is larger than " + std::to_string(limit >> 20) + " MB", path_, "is it the right one?");
-        std::string text(static_cast<std::size_t>(size_), '\0');
+            fail("the file is larger than " + to_string(limit >> 20) + " MB", path_, "is it the right one?");
+        std::string text(std::size_t(size_), '\0');
         read(0, text.data(), text.size());
         return text;
     }
@@ -454,12 +451,11 @@ class File {
     bool open() { return (descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) >= 0; }
     bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
         while (bytes > 0) {
-            const auto got =
-                ::pread(descriptor_, out, std::min<std::size_t>(bytes, 1 << 30), static_cast<off_t>(offset));
+            const auto got = ::pread(descriptor_, out, std::min<std::size_t>(bytes, 1 << 30), off_t(offset));
             if (got < 0 && errno == EINTR) continue;
             if (got <= 0) return false;
-            offset += static_cast<std::uint64_t>(got);
-            bytes -= static_cast<std::size_t>(got);
+            offset += std::uint64_t(got);
+            bytes -= std::size_t(got);
             out += got;
         }
         return true;
@@ -473,8 +469,8 @@ class File {
         const std::lock_guard<std::mutex> lock(mutex_);
 #endif
         stream_.clear();
-        stream_.seekg(static_cast<std::streamoff>(offset));
-        return !!stream_.read(out, static_cast<std::streamsize>(bytes));
+        stream_.seekg(std::streamoff(offset));
+        return !!stream_.read(out, std::streamsize(bytes));
     }
 #ifndef LLM_NO_THREADS
     mutable std::mutex mutex_;
@@ -492,7 +488,7 @@ struct Character {
 
 // The character at text[i] (RFC 3629). A byte that starts no valid one counts as a character 0xFFFFFFFF.
 inline Character utf8_decode(std::string_view text, std::size_t i) {
-    const std::uint32_t first = static_cast<unsigned char>(text[i]);
+    const std::uint32_t first = std::uint8_t(text[i]);
     if (first < 0x80) return {first, 1};
     constexpr Character invalid = {0xFFFFFFFF, 1};
     const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
@@ -500,7 +496,7 @@ inline Character utf8_decode(std::string_view text, std::size_t i) {
     std::uint32_t value = first & (0x7Fu >> length);
     for (const char next : text.substr(i + 1, length - 1)) {
         if ((next & 0xC0) != 0x80) return invalid;
-        value = value << 6 | static_cast<std::uint32_t>(next & 0x3F);
+        value = value << 6 | std::uint32_t(next & 0x3F);
     }
     const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
     const bool surrogate = value >= 0xD800 && value < 0xE000;
@@ -510,8 +506,8 @@ inline Character utf8_decode(std::string_view text, std::size_t i) {
 inline void utf8_append(std::string& out, std::uint32_t code_point) {
     const int tail = code_point < 0x80 ? 0 : code_point < 0x800 ? 1 : code_point < 0x10000 ? 2 : 3;
     constexpr std::uint32_t kFirst[] = {0, 0xC0, 0xE0, 0xF0};
-    out += static_cast<char>(kFirst[tail] | code_point >> 6 * tail);
-    for (int k = tail - 1; k >= 0; --k) out += static_cast<char>(0x80 | (code_point >> 6 * k & 0x3F));
+    out += char(kFirst[tail] | code_point >> 6 * tail);
+    for (int k = tail - 1; k >= 0; --k) out += char(0x80 | (code_point >> 6 * k & 0x3F));
 }
 
 // How many bytes of `text` can be shown now: all but a last character that more bytes would complete.
@@ -545,7 +541,7 @@ class Json {
     std::uint64_t whole() const {  // a count, a size or an id
         const double value = as<double>("a whole number");
         if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
-        return static_cast<std::uint64_t>(value);
+        return std::uint64_t(value);
     }
     const Json* find(std::string_view key) const {  // nullptr: no object or no such member; the last of several
         const auto* members = std::get_if<Object>(&value_);
@@ -595,7 +591,7 @@ struct JsonParser {
         return root;
     }
     [[noreturn]] void error(const char* what) const {
-        fail(std::string("not valid JSON, ") + what, name + " at byte " + std::to_string(at - text.data()),
+        fail(std::string("not valid JSON, ") + what, name + " at byte " + to_string(at - text.data()),
              "it is damaged or incomplete: get it again");
     }
     // The next character that is no white space.
@@ -607,10 +603,6 @@ struct JsonParser {
         const bool is_next = *at == c;
         if (is_next) ++at;
         return is_next;
-    }
-    void expect(char c, const char* what) {
-        peek();
-        if (!skip(c)) error(what);
     }
     Json value(int level) {
         if (level > 64) error("it is nested too deeply");
@@ -637,7 +629,8 @@ struct JsonParser {
             if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
                 const std::string_view key = string();
-                expect(':', "a colon is missing");
+                if (peek() != ':') error("a colon is missing");
+                ++at;
                 items.emplace_back(key, value(level + 1));
                 ++values;
             } else {
@@ -645,20 +638,20 @@ struct JsonParser {
             }
             peek();
         }
-        expect(close, "a comma or the closing bracket is missing");
+        if (!skip(close)) error("a comma or the closing bracket is missing");
         return items;
     }
     std::string_view string() {
         char* const start = ++at;
-        while (static_cast<unsigned char>(*at) >= ' ' && *at != '"' && *at != '\\') ++at;
+        while (std::uint8_t(*at) >= ' ' && *at != '"' && *at != '\\') ++at;
         char* out = at;  // after an escape, what follows moves forward
         while (*at != '"') {
-            if (static_cast<unsigned char>(*at) < ' ') error("a string has no end");
+            if (std::uint8_t(*at) < ' ') error("a string has no end");
             if (*at == '\\') out = escape(out);
             else *out++ = *at++;
         }
         ++at;
-        return {start, static_cast<std::size_t>(out - start)};
+        return {start, std::size_t(out - start)};
     }
     char* escape(char* out) {
         static constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
@@ -693,7 +686,7 @@ struct JsonParser {
             const char* const first = at;
             for (; *at >= '0' && *at <= '9'; ++at) number = number * 10 + (*at - '0');
             if (at == first) error("a value cannot be understood");
-            return static_cast<double>(at - first);
+            return double(at - first);
         };
         const bool negative = skip('-'), zero = *at == '0';
         double value = 0, exponent = 0, power = 0;
@@ -754,7 +747,7 @@ inline std::uint16_t f32_to_f16(float value) {
     else if (magnitude >= 0x477FF000) half = 0x7C00;  // rounds to 2^16, which is infinite here
     else if (magnitude < 0x38800000)                  // small: the sum rounds to units of 2^-24
         half = f32_to_bits(bits_to_f32(magnitude) + 0.5f) - f32_to_bits(0.5f);
-    return static_cast<std::uint16_t>(half | (bits >> 16 & 0x8000));
+    return std::uint16_t(half | (bits >> 16 & 0x8000));
 }
 
 // n <= 32 values to a Q8_0 block as it stands in a file: the scale d = max|x| / 127 in F16, q = round(x / d) by the scale
@@ -764,13 +757,13 @@ inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block)
     std::copy_n(x, n, values);
     std::int32_t largest = 0;  // magnitudes of floats sort like their bits; nan comes last
     for (const float& v : values) largest = std::max(largest, load<std::int32_t>(&v) & 0x7FFFFFFF);
-    const std::uint16_t scale = f32_to_f16(bits_to_f32(static_cast<std::uint32_t>(largest)) / 127.0f);
+    const std::uint16_t scale = f32_to_f16(bits_to_f32(std::uint32_t(largest)) / 127.0f);
     const float d = f16_to_f32(scale), inverse = d > 0 && std::isfinite(d) ? 1.0f / d : 0.0f;
     std::memcpy(block, &scale, sizeof scale);
     for (int i = 0; i < 32; ++i) {
         const float v = inverse > 0 ? std::min(std::max(values[i] * inverse, -127.0f), 127.0f) : 0.0f;
         // Halves go away from zero. Adding the float below 0.5, not 0.5 itself, keeps 0.49999997 from becoming 1.
-        block[2 + i] = static_cast<std::uint8_t>(static_cast<int>(v + std::copysign(0.49999997f, v)));
+        block[2 + i] = std::uint8_t(int(v + std::copysign(0.49999997f, v)));
     }
 }
 
@@ -790,7 +783,7 @@ inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load<std::uint16_
 inline void q8_0_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
     for (; n > 0; --n, in += 34, out += 32) {
         const float d = f16_at(in);
-        for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(static_cast<std::int8_t>(in[2 + i]));
+        for (int i = 0; i < 32; ++i) out[i] = d * float(std::int8_t(in[2 + i]));
     }
 }
 
@@ -807,13 +800,13 @@ void packed_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n
         const float d = f16_at(in + D), dmin = Offset == 0 ? f16_at(in + D + 2) : 0;
         for (int v = 0; v < Values; v += Shared, out += Shared) {
             const Factors factors = FactorsOf(in, v);
-            const float scale = d * static_cast<float>(factors.scale);
-            const float minimum = Offset == 0 ? dmin * static_cast<float>(factors.minimum) : 0;
+            const float scale = d * float(factors.scale);
+            const float minimum = Offset == 0 ? dmin * float(factors.minimum) : 0;
             const Low low(in, v);
             const High high(in, v);
             for (int i = 0; i < Shared; ++i) {
                 const int q = low[i] | high[i] << Low::kBits;
-                out[i] = scale * static_cast<float>(q - Offset) - minimum;
+                out[i] = scale * float(q - Offset) - minimum;
             }
         }
     }
@@ -889,12 +882,12 @@ inline const TypeTraits& traits(TensorType type) {
         {"other", 1,   0,   -1, nullptr},
     };
     // clang-format on
-    return kTable[static_cast<std::size_t>(type)];
+    return kTable[std::size_t(type)];
 }
 
 template <class Matches> TensorType find_type(const Matches& matches) {
     int t = 0;
-    while (t < static_cast<int>(TensorType::other) && !matches(traits(static_cast<TensorType>(t)))) ++t;
+    while (t < int(TensorType::other) && !matches(traits(static_cast<TensorType>(t)))) ++t;
     return static_cast<TensorType>(t);
 }
 
@@ -910,13 +903,13 @@ template <class Matches> TensorType find_type(const Matches& matches) {
 // system has not scheduled (fewer cores than threads, a busy neighbour) is not missed, its share is done by the others.
 
 // A size or an index that was made sure to be no negative number.
-template <class Int> constexpr std::size_t usize(Int n) { return static_cast<std::size_t>(n); }
+template <class Int> constexpr std::size_t usize(Int n) { return std::size_t(n); }
 
 // Zeroed memory, in huge pages where it is large. Copies share it.
 class Buffer {
   public:
     Buffer() = default;
-    explicit Buffer(std::uint64_t bytes) : bytes_(static_cast<std::size_t>(bytes)) {
+    explicit Buffer(std::uint64_t bytes) : bytes_(std::size_t(bytes)) {
         if (bytes > SIZE_MAX - 2 * kHugePage) throw std::bad_alloc();
         const std::size_t alignment = bytes < kHugePage ? 64 : kHugePage;
         std::size_t reserved = bytes_ + alignment;  // what is never touched costs address space only
@@ -976,14 +969,14 @@ inline int physical_cores() {
     std::unordered_set<std::string> cores;           // by the list of their hardware threads
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
         if (!CPU_ISSET(cpu, &allowed)) continue;
-        std::ifstream list("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
-        std::string siblings = std::to_string(cpu);
+        std::ifstream list("/sys/devices/system/cpu/cpu" + to_string(cpu) + "/topology/thread_siblings_list");
+        std::string siblings = to_string(cpu);
         std::getline(list, siblings);
         cores.insert(siblings);
     }
-    if (!cores.empty()) return static_cast<int>(cores.size());
+    if (!cores.empty()) return int(cores.size());
 #endif
-    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    return std::max(1, int(std::thread::hardware_concurrency()));
 #endif
 }
 
@@ -1018,7 +1011,7 @@ inline std::uint64_t next_random(std::uint64_t& state) {
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     return z ^ (z >> 31);
 }
-inline double next_uniform(std::uint64_t& state) { return static_cast<double>(next_random(state) >> 11) * 0x1p-53; }
+inline double next_uniform(std::uint64_t& state) { return double(next_random(state) >> 11) * 0x1p-53; }
 
 // A thread's stopwatch for stages that share a parallel region. Only their ratio is used, and only every fourth piece of
 // work is timed, for a look at the clock takes as long as a few rows of a product.
@@ -1034,7 +1027,7 @@ struct alignas(64) Laps {
     void lap(int stage) {
         if (!timing) return;
         const auto start_of_stage = std::exchange(last, Clock::now());
-        ticks[usize(stage)] += static_cast<double>((last - start_of_stage).count());
+        ticks[usize(stage)] += double((last - start_of_stage).count());
     }
 };
 
@@ -1050,8 +1043,8 @@ class ThreadPool {
         try {
             for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
         } catch (const std::system_error& e) {
-            const std::string number = std::to_string(helpers_.size() + 1);
-            fail("cannot start a thread", "thread " + number + " of " + std::to_string(threads) + " (" + e.what() + ")",
+            const std::string number = to_string(helpers_.size() + 1);
+            fail("cannot start a thread", "thread " + number + " of " + to_string(threads) + " (" + e.what() + ")",
                  "use fewer threads");
         }
     }
@@ -1066,7 +1059,7 @@ class ThreadPool {
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
 #endif
-    int size() const { return static_cast<int>(laps.size()); }
+    int size() const { return int(laps.size()); }
 
     // Seconds that callers have waited for helpers at the ends of regions; counted while `timed` is set.
     bool timed = false;
@@ -1111,8 +1104,8 @@ class ThreadPool {
         const int n = size();
         for (int t = 0; t < n; ++t) {
             Share& share = shares_[usize(t)];
-            share.next.store(static_cast<int>(std::int64_t{count} * t / n), std::memory_order_relaxed);
-            share.end = static_cast<int>(std::int64_t{count} * (t + 1) / n);
+            share.next.store(int(std::int64_t{count} * t / n), std::memory_order_relaxed);
+            share.end = int(std::int64_t{count} * (t + 1) / n);
         }
         // Sequentially consistent, as the sleepers' count is: one of both sides sees the other.
         gate_.store((region_ += kRegion) | kOpen);
@@ -1287,7 +1280,7 @@ inline void product(const ProductQ8& p) {
                 for (int r = 0; r < kGroup; ++r) {
                     std::int32_t dot = a.offset;
                     for (int c = 0; c < kBlock; ++c) dot += w[b].w[c / 4][r][c % 4] * a.q[c];
-                    sum[r] += static_cast<float>(dot) * (f16_to_f32(w[b].scale[r]) * a.scale);
+                    sum[r] += float(dot) * (f16_to_f32(w[b].scale[r]) * a.scale);
                 }
             }
             std::copy_n(sum, kGroup, p.y + usize(t) * p.stride + g * kGroup);
@@ -1323,7 +1316,7 @@ inline void quantize(const float* x, int n, ActivationBlock* out, int step) {
         for (int c = 0; c < count; ++c) {
             // fmax drops a NaN, and an infinite scale makes every product infinite or NaN, as it should
             const float q = std::nearbyint(std::fmax(-127.0f, std::fmin(x[i + c] * to_int, 127.0f)));
-            out->q[c] = static_cast<std::int8_t>(q);
+            out->q[c] = std::int8_t(q);
             out->offset -= 128 * out->q[c];
         }
     }
@@ -1332,12 +1325,12 @@ inline void quantize(const float* x, int n, ActivationBlock* out, int step) {
 inline void rms_norm(const float* x, const float* w, float eps, int n, float* y) {
     float squares = 0;
     for (int i = 0; i < n; ++i) squares += x[i] * x[i];
-    const float scale = 1.0f / std::sqrt(squares / static_cast<float>(n) + eps);
+    const float scale = 1.0f / std::sqrt(squares / float(n) + eps);
     for (int i = 0; i < n; ++i) y[i] = x[i] * scale * w[i];
 }
 
 inline void center(const float* x, int n, float* y) {
-    const float mean = std::accumulate(x, x + n, 0.0f) / static_cast<float>(n);
+    const float mean = std::accumulate(x, x + n, 0.0f) / float(n);
     for (int i = 0; i < n; ++i) y[i] = x[i] - mean;
 }
 
@@ -1694,7 +1687,7 @@ LLM_TARGET inline void quantize(const float* x, int n, ActivationBlock* out, int
             total = total + to_floats(q);
         }
         out->scale = largest_x / 127.0f;
-        out->offset = -128 * static_cast<int>(sum(total));
+        out->offset = -128 * int(sum(total));
     }
 }
 
@@ -1704,7 +1697,7 @@ LLM_TARGET inline void rms_norm(const float* x, const float* w, float eps, int n
         const Floats a = load_some(x + i, n - i);
         squares = fma(a, a, squares);
     }
-    const Floats scale = set(1.0f / std::sqrt(sum(squares) / static_cast<float>(n) + eps));
+    const Floats scale = set(1.0f / std::sqrt(sum(squares) / float(n) + eps));
     for (int i = 0; i < n; i += kLanes)
         store_some(y + i, load_some(x + i, n - i) * scale * load_some(w + i, n - i), n - i);
 }
@@ -1712,7 +1705,7 @@ LLM_TARGET inline void rms_norm(const float* x, const float* w, float eps, int n
 LLM_TARGET inline void center(const float* x, int n, float* y) {
     Floats total = set(0.0f);
     for (int i = 0; i < n; i += kLanes) total = total + load_some(x + i, n - i);
-    const Floats mean = set(sum(total) / static_cast<float>(n));
+    const Floats mean = set(sum(total) / float(n));
     for (int i = 0; i < n; i += kLanes) store_some(y + i, load_some(x + i, n - i) - mean, n - i);
 }
 
@@ -1880,7 +1873,7 @@ struct Matrix {
         for (int begin = 0; begin < cols; begin += kBlock, ++block) {
             const float scale = f16_to_f32(block->scale[lane]);
             for (int c = 0; c < std::min(kBlock, cols - begin); ++c)
-                out[begin + c] = scale * static_cast<float>(block->w[c / 4][lane][c % 4] - 128);
+                out[begin + c] = scale * float(block->w[c / 4][lane][c % 4] - 128);
         }
     }
 };
@@ -1938,7 +1931,7 @@ template <class Finish> void multiply(ThreadPool& pool, const Kernels& k, const 
     const int parts = std::max(1, std::min(pool.size(), tiles / 8));
     constexpr std::size_t kGrain = std::size_t{1} << 18;  // bytes x tokens: some microseconds, so that none waits long
     const std::size_t step_cost = w.group_bytes() * usize(step * x.tokens() / parts);
-    const int grain = std::min(parts * steps / (pool.size() * 16), static_cast<int>(kGrain / step_cost));
+    const int grain = std::min(parts * steps / (pool.size() * 16), int(kGrain / step_cost));
     pool.for_ranges(parts * steps, grain, [&](int begin, int end, int thread) {
         alignas(64) float rows[kTile][kMost * kGroup];
         Laps& laps = pool.laps[usize(thread)];
@@ -2032,7 +2025,7 @@ inline void check(bool good, const Tensor& tensor, const char* problem) {
 // What its shape and type take.
 inline std::uint64_t bytes_of(const Tensor& tensor) {
     const TypeTraits& type = traits(tensor.type);
-    const auto block = static_cast<std::uint64_t>(type.block), bytes = static_cast<std::uint64_t>(type.bytes);
+    const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
     std::uint64_t elements = 1;
     for (const std::uint64_t n : tensor.shape) {
         check(n == 0 || elements <= UINT64_MAX / 256 / n, tensor, "has an impossible shape");  // a block is < 256 bytes
@@ -2082,7 +2075,7 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
     if (file.size() >= sizeof length) file.read(0, &length, sizeof length);
     if (length < 2 || length > 100000000 || length > file.size() - sizeof length)
         damaged("no safetensors header (perhaps a Git LFS pointer instead of the file)", file);
-    std::string text(static_cast<std::size_t>(length), '\0');
+    std::string text(std::size_t(length), '\0');
     file.read(sizeof length, text.data(), text.size());
     const JsonDocument header(std::move(text), "the header of " + file.path());
     std::vector<Tensor> tensors;
@@ -2111,7 +2104,7 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
             if (!is_plain_file_name(shard))
                 fail("a shard is not a file of the model's directory", index.path() + " names " + shown(shard),
                      "do not trust this model");
-            if (!file_exists(path))
+            if (!exists(status_of(path)))
                 fail("a part of the model is missing", path, "download all files that " + index.path() + " names");
             file = &checkpoint.files.emplace_back(path);
             read_safetensors(checkpoint, *file);
@@ -2121,7 +2114,7 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
             fail("tensor " + shown(name) + " is not in its shard", path,
                  "the shards are of different models or damaged: download them again");
     }
-    checkpoint.format = "safetensors, " + std::to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
+    checkpoint.format = "safetensors, " + to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
 }
 
 // ---- GGUF ----
@@ -2141,9 +2134,9 @@ struct GgufReader {
         if (n > kMostBytes || position > kMostBytes) damaged("the header is too large", file);
         if (n > left) {
             left = std::min(std::max(n, kPiece), file.size() - position);
-            pieces.push_back(std::unique_ptr<char[]>(new char[static_cast<std::size_t>(left)]));
+            pieces.push_back(std::unique_ptr<char[]>(new char[std::size_t(left)]));
             at = pieces.back().get();
-            file.read(position, pieces.back().get(), static_cast<std::size_t>(left));
+            file.read(position, pieces.back().get(), std::size_t(left));
         }
         left -= n;
         position += n;
@@ -2153,14 +2146,14 @@ struct GgufReader {
 
     std::string_view string() {
         const auto size = number<std::uint64_t>();
-        return {take(size), static_cast<std::size_t>(size)};
+        return {take(size), std::size_t(size)};
     }
     // How many items follow, each at least `bytes` long; checked before anything is allocated for them.
     std::size_t count(std::uint64_t bytes) {
         const auto n = number<std::uint64_t>();
         const std::uint64_t room = (file.size() - position) / bytes;
         if (n > std::min(room, kMostItems)) damaged("an impossible count in the header", file);
-        return static_cast<std::size_t>(n);
+        return std::size_t(n);
     }
     GgufValue value() {
         auto type = number<std::uint32_t>();
@@ -2184,7 +2177,7 @@ struct GgufReader {
         return read([&] {
             std::uint64_t bits = 0;
             std::memcpy(&bits, take(bytes), bytes);
-            return static_cast<std::int64_t>((bits ^ sign) - sign);
+            return std::int64_t((bits ^ sign) - sign);
         });
     }
 };
@@ -2201,7 +2194,7 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
         check(tensor.shape[k] > 0, tensor, "has an impossible shape");
     }
     const auto id = reader.number<std::uint32_t>();
-    tensor.type = find_type([&](const TypeTraits& t) { return static_cast<std::uint32_t>(t.gguf_id) == id; });
+    tensor.type = find_type([&](const TypeTraits& t) { return std::uint32_t(t.gguf_id) == id; });
     tensor.bytes = bytes_of(tensor);
     tensor.offset = reader.number<std::uint64_t>();
     check(tensor.offset % alignment == 0, tensor, "lies outside of the file's alignment");
@@ -2215,9 +2208,9 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
     if (swapped_magic || (version & 0xFFFF) == 0)
         fail("a GGUF file for big-endian machines", file.path(), "get the little-endian one");
     if (version != 2 && version != 3)
-        fail("GGUF version " + std::to_string(version), file.path(), "get or make one of version 3");
+        fail("GGUF version " + to_string(version), file.path(), "get or make one of version 3");
     checkpoint.is_gguf = true;
-    checkpoint.format = "GGUF v" + std::to_string(version);
+    checkpoint.format = "GGUF v" + to_string(version);
     const std::size_t tensor_count = reader.count(32), pairs = reader.count(13);  // the shortest ones' bytes
     if (pairs > kMostTensors || tensor_count > kMostTensors) damaged("an impossible count in the header", file);
     for (std::size_t k = 0; k < pairs; ++k) {
@@ -2226,7 +2219,7 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
     }
     if (checkpoint.value("split.count", std::int64_t{1}) > 1)
         fail("this is one part of a model", file.path(), "join the parts with llama-gguf-split --merge");
-    const auto alignment = static_cast<std::uint64_t>(checkpoint.value("general.alignment", std::int64_t{32}));
+    const auto alignment = std::uint64_t(checkpoint.value("general.alignment", std::int64_t{32}));
     if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
         damaged("an impossible general.alignment", file);
     std::vector<Tensor> tensors;
@@ -2241,11 +2234,11 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     Checkpoint checkpoint;
     checkpoint.path = path;
     std::string weights = path;
-    if (is_directory(path)) {
+    if (is_directory(status_of(path))) {
         checkpoint.directory = path;
         weights += "/model.safetensors";
-        if (!file_exists(weights)) weights += ".index.json";
-        if (!file_exists(weights))
+        if (!exists(status_of(weights))) weights += ".index.json";
+        if (!exists(status_of(weights)))
             fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
     } else {
         const auto parent = to_path(path).parent_path().u8string();
@@ -2262,7 +2255,8 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     if (!is_single && weights == path)
         fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
     const std::string config = checkpoint.directory + "/config.json";
-    if (!file_exists(config)) fail("the model's description is missing", config, "put config.json beside the weights");
+    if (!exists(status_of(config)))
+        fail("the model's description is missing", config, "put config.json beside the weights");
     checkpoint.config = {File(config).read_all(1 << 24), config};
     is_single ? read_safetensors(checkpoint, file) : read_shards(checkpoint, file);
     return checkpoint;
@@ -2320,9 +2314,9 @@ inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& len
         std::size_t count = 1;
         for (const char c : kRuns)
             if (c < '#') kind = c == '!' ? 2 : 3;
-            else if (c > '[') number = number * 34 + static_cast<std::uint32_t>(c - ']');
+            else if (c > '[') number = number * 34 + std::uint32_t(c - ']');
             else {
-                code_point += number * 57 + static_cast<std::uint32_t>(c - '#');
+                code_point += number * 57 + std::uint32_t(c - '#');
                 edges[count++] = 4 * code_point + kind;
                 kind = count % 2;  // `other` from the end of a run on, then letters
                 number = 0;
@@ -2366,7 +2360,7 @@ inline std::string bytes_spelled(std::string_view spelling) {
     while (!spelling.empty()) {
         const auto [c, length] = utf8_decode(spelling, 0);
         const std::uint32_t byte = c < 256 ? c : c <= 256 + 32 ? c - 256 : c <= 162 + 160 ? c - 162 : 173;
-        if (character_of_byte(byte) == c) bytes += static_cast<char>(byte);
+        if (character_of_byte(byte) == c) bytes += char(byte);
         else bytes += spelling.substr(0, length);  // no spelling of bytes
         spelling.remove_prefix(length);
     }
@@ -2403,7 +2397,7 @@ struct HashTable {
     }
     // The index of the slot with this key, or else of the free one where it belongs.
     std::size_t find(std::uint64_t key) const {
-        auto i = static_cast<std::size_t>(key >> (64 - bits));
+        auto i = std::size_t(key >> (64 - bits));
         for (int probes = 1; slots[i].id >= 0 && slots[i].key != key; ++probes) {
             // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
             if (probes == 512)
@@ -2425,9 +2419,9 @@ struct Token {
 
 // Token ids to spellings and back.
 struct Vocabulary {
-    int size() const { return static_cast<int>(tokens.size()); }
-    const Token& operator[](int id) const { return tokens[static_cast<std::size_t>(id)]; }
-    Token& operator[](int id) { return tokens[static_cast<std::size_t>(id)]; }
+    int size() const { return int(tokens.size()); }
+    const Token& operator[](int id) const { return tokens[std::size_t(id)]; }
+    Token& operator[](int id) { return tokens[std::size_t(id)]; }
     // The token that is spelled like a and b joined, or -1.
     int find(std::string_view a, std::string_view b = {}) const {
         const int id = table.slots[table.find(hash(b, hash(a)))].id;
@@ -2448,7 +2442,7 @@ struct Vocabulary {
         }
     }
     static std::uint64_t hash(std::string_view text, std::uint64_t h = 0) {
-        for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
+        for (const char c : text) h = (h ^ std::uint8_t(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
         return h;
     }
     std::vector<Token> tokens;
@@ -2471,7 +2465,7 @@ struct TokenizerData {
     HashTable merges;                                     // by pair_key
 
     static std::uint64_t pair_key(int left, int right) {  // no two pairs have the same, as the factor is odd
-        return (static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right)) * 0x9E3779B97F4A7C15u;
+        return (std::uint64_t(left) << 32 | std::uint32_t(right)) * 0x9E3779B97F4A7C15u;
     }
     Merge merge(int left, int right) const {
         if (!by_rank) return merges.slots[merges.find(pair_key(left, right))];
@@ -2507,8 +2501,7 @@ struct Encoder {
                 const int id = byte_level ? -1 : tokenizer.vocabulary.find(character == " " ? kSpaceMark : character);
                 if (id >= 0) symbols.push_back({id});
                 else
-                    for (const char byte : character)
-                        symbols.push_back({tokenizer.byte_tokens[static_cast<unsigned char>(byte)]});
+                    for (const char byte : character) symbols.push_back({tokenizer.byte_tokens[std::uint8_t(byte)]});
             }
             merge_symbols();
         }
@@ -2522,7 +2515,7 @@ struct Encoder {
         }
         while (!queue.empty()) {
             const std::uint64_t best = queue.top();
-            const auto i = static_cast<std::uint32_t>(best);
+            const auto i = std::uint32_t(best);
             queue.pop();
             Symbol& left = symbols[i];
             if (left.merge.rank != best >> 32) continue;  // it has changed since
@@ -2586,7 +2579,7 @@ std::string Tokenizer::piece(int id) const {
     const auto& [spelling, kind, rank] = data_->vocabulary[id];
     const auto& bytes = data_->byte_tokens;
     const auto byte = std::find(bytes.begin(), bytes.end(), id);
-    if (byte != bytes.end()) return std::string(1, static_cast<char>(byte - bytes.begin()));
+    if (byte != bytes.end()) return std::string(1, char(byte - bytes.begin()));
     if (!data_->byte_level) return detail::replace_all(spelling, detail::kSpaceMark, " ");
     return kind == detail::TokenKind::normal ? detail::bytes_spelled(spelling) : spelling;
 }
@@ -2635,7 +2628,7 @@ struct TokenizerLoader : TokenizerData {
         }
         if (!fits)
             fail("the tokenizer does not fit the model",
-                 file.path + ": " + std::to_string(vocabulary.size()) + " tokens, but " + std::to_string(rows) +
+                 file.path + ": " + to_string(vocabulary.size()) + " tokens, but " + to_string(rows) +
                      " rows in the embedding",
                  "use the tokenizer that came with the model");
         std::sort(added.begin(), added.end());
@@ -2655,7 +2648,7 @@ struct TokenizerLoader : TokenizerData {
             if (byte_level) utf8_append(spelling, character_of_byte(byte));
             else spelling = {'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
             const int id = byte_tokens[byte] = vocabulary.find(spelling);
-            if (id < 0) damaged("byte " + std::to_string(byte) + " has no token " + shown(spelling));
+            if (id < 0) damaged("byte " + to_string(byte) + " has no token " + shown(spelling));
             if (!byte_level) vocabulary[id] = {spelling, TokenKind::byte};
         }
     }
@@ -2683,7 +2676,7 @@ struct TokenizerLoader : TokenizerData {
 
     // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt
 
-    bool has(const char* name) const { return file_exists(file.directory + "/" + name); }
+    bool has(const char* name) const { return exists(status_of(file.directory + "/" + name)); }
     std::string read(const char* name) {
         where = file.directory + "/" + name;
         return File(where).read_all(std::uint64_t{1} << 30);
@@ -2702,7 +2695,7 @@ struct TokenizerLoader : TokenizerData {
         else fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
         const auto token_id = [this](const Json& id) {  // or -1
             const bool known = id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size();
-            return known ? static_cast<int>(id.whole()) : -1;
+            return known ? int(id.whole()) : -1;
         };
         const auto add_ends = [&](const Json& found) {  // a number or an array of them
             ends.push_back(token_id(found));
@@ -2750,7 +2743,7 @@ struct TokenizerLoader : TokenizerData {
         std::vector<Token> tokens;
         const auto put = [&](const Json& id, std::string_view spelling, TokenKind kind) {
             if (id.whole() >= most) damaged("the id of " + shown(spelling) + " is out of range");
-            const auto i = static_cast<std::size_t>(id.whole());
+            const auto i = std::size_t(id.whole());
             if (i >= tokens.size()) tokens.resize(i + 1);
             if (tokens[i].kind != TokenKind::absent && tokens[i].spelling != spelling)
                 damaged(shown(tokens[i].spelling) + " and " + shown(spelling) + " have the same id");
@@ -2822,7 +2815,7 @@ struct TokenizerLoader : TokenizerData {
         const auto token_id = [this](const char* key) {  // or -1
             const auto id = file.value(key, std::int64_t{-1});
             if (id < -1 || id >= vocabulary.size()) damaged(std::string(key) + " is out of range");
-            return static_cast<int>(id);
+            return int(id);
         };
         bos = token_id("tokenizer.ggml.bos_token_id");
         if (add_bos && bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
@@ -2844,10 +2837,10 @@ struct TokenizerLoader : TokenizerData {
             spelling = spellings[i];
             if (!scores) continue;
             if (!(std::fabs((*scores)[i]) < 1e30)) damaged("a score is not a number");
-            float cost = 0 - static_cast<float>((*scores)[i]);
+            float cost = 0 - float((*scores)[i]);
             if (kind == TokenKind::user_defined) {
                 spelling = replace_all(spelling, " ", kSpaceMark);
-                cost = -1e30f * static_cast<float>(spelling.size());
+                cost = -1e30f * float(spelling.size());
             } else if (kind != TokenKind::normal) continue;
             const std::uint32_t bits = f32_to_bits(cost);
             rank = bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
@@ -2939,17 +2932,17 @@ class Fields {
         double value = fallback;
         if (const Json* v = json(field.json)) value = v->number();
         const GgufValue* v = gguf(field);
-        if (const auto* whole = std::get_if<std::int64_t>(v)) value = static_cast<double>(*whole);
+        if (const auto* whole = std::get_if<std::int64_t>(v)) value = double(*whole);
         else if (const auto* real = std::get_if<double>(v)) value = *real;
         else if (v) refuse(field, "is no number");
         if (!(std::fabs(value) < 1e30)) refuse(field, "is missing or out of range");
         return value;
     }
-    float real(const Field& field, double fallback) const { return static_cast<float>(number(field, fallback)); }
+    float real(const Field& field, double fallback) const { return float(number(field, fallback)); }
     // 1 to `most`. A fallback of 0 means that there is none.
     int integer(const Field& field, int most, int fallback) const {
         const double value = number(field, fallback ? fallback : HUGE_VAL);
-        if (value >= 1 && value <= most && value == std::floor(value)) return static_cast<int>(value);
+        if (value >= 1 && value <= most && value == std::floor(value)) return int(value);
         std::ostringstream problem;
         problem << "is " << value << ", not a whole number from 1 to " << most;
         refuse(field, problem.str());
@@ -3033,7 +3026,7 @@ inline void read_gpt2_config(const Fields& f, Config& c) {
     c.head_dim = c.hidden_size / c.num_heads;
     if (c.hidden_size % c.num_heads) f.refuse({"n_embd", "embedding_length"}, "is no multiple of the number of heads");
     c.norm_eps = f.real({"layer_norm_epsilon", "attention.layer_norm_epsilon"}, 1e-5);
-    c.attention_scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+    c.attention_scale = 1.0f / std::sqrt(float(c.head_dim));
     f.choice({"activation_function"}, "gelu_new", {"gelu_new", "gelu_pytorch_tanh"});
     f.require("scale_attn_weights", "true");
     f.require("scale_attn_by_inverse_layer_idx", "false");
@@ -3046,7 +3039,7 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
     const int usual = !f.is_gguf() ? 256 : c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
     const double scalar = f.number({"query_pre_attn_scalar"}, usual);
     if (!(scalar > 0)) f.refuse({"query_pre_attn_scalar"}, "is not positive");
-    c.attention_scale = static_cast<float>(1 / std::sqrt(scalar));
+    c.attention_scale = float(1 / std::sqrt(scalar));
     f.require("hidden_activation", "gelu_pytorch_tanh");
     f.require("attention_bias", "false");
     f.require("use_bidirectional_attention", "false");
@@ -3106,7 +3099,7 @@ inline Config read_config(const Checkpoint& file) {
     c.is_local = f.is_gpt2() ? std::vector<bool>(usize(c.num_layers), false) : local_layers(f, c.num_layers);
     // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
     const std::uint64_t rows = find_embedding(file, f.is_gpt2()).second->shape[0];
-    c.vocab_size = static_cast<int>(std::min<std::uint64_t>(rows, kMostRows + 1));
+    c.vocab_size = int(std::min<std::uint64_t>(rows, kMostRows + 1));
     const Json* tied = f.json("tie_word_embeddings");
     if (!tied) tied = file.config.root().find("tie_word_embeddings");
     c.tied_head = !file.is_gguf && (!tied || tied->is_null() || tied->boolean());
@@ -3125,13 +3118,13 @@ struct Rows {
 
     void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true) {
         const TypeTraits& type = traits(t.type);
-        const auto block = static_cast<std::uint64_t>(type.block), bytes = static_cast<std::uint64_t>(type.bytes);
+        const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
         const std::uint64_t cols = t.elements() / t.shape[0];
         raw.resize(usize(count * cols / block * bytes));
         t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
         if (!convert) return;
         floats.resize(usize(count * cols));
-        type.to_f32(raw.data(), floats.data(), static_cast<std::int64_t>(count * cols / block));
+        type.to_f32(raw.data(), floats.data(), std::int64_t(count * cols / block));
     }
 };
 
@@ -3165,7 +3158,7 @@ inline void put(const Matrix m, int row, int rows, int col, int n, const float* 
 
 inline int checked_threads(int threads) {
     if (threads < 0 || threads > 1024)
-        fail("the number of threads is out of range", std::to_string(threads), "use 1 to 1024, or 0 for all cores");
+        fail("the number of threads is out of range", to_string(threads), "use 1 to 1024, or 0 for all cores");
     return threads ? threads : physical_cores();
 }
 
@@ -3224,17 +3217,17 @@ struct Loader {
         else ++(exact ? model.info.exact : model.info.quantized);
         int first = 0;
         for (const Tensor* t : tensors) {
-            fill(m, *t, transposed, first, in_turn ? kBlock * static_cast<int>(tensors.size()) : kBlock);
-            first += in_turn ? kBlock : static_cast<int>(t->shape[0]);
+            fill(m, *t, transposed, first, in_turn ? kBlock * int(tensors.size()) : kBlock);
+            first += in_turn ? kBlock : int(t->shape[0]);
         }
-        if (parts.size() > 1) model.info.fused += static_cast<int>(parts.size());
-        if (options.progress) options.progress(static_cast<float>(bytes_done / bytes_total), parts[0].hf);
+        if (parts.size() > 1) model.info.fused += int(parts.size());
+        if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].hf);
         return m;
     }
     // Row r of the tensor becomes row first + r / 32 * stride + r % 32, or if it is transposed column r.
     void fill(Matrix& m, const Tensor& t, bool transposed, int first, int stride) {
         const bool exact = m.dtype == DType::q8_0 && t.type == TensorType::q8_0;
-        const int rows = static_cast<int>(t.shape[0]);
+        const int rows = int(t.shape[0]);
         pool.for_ranges((rows - 1) / kBlock + 1, 2, [&](int begin, int end, int thread) {
             Rows& in = scratch[usize(thread)];
             for (int i = begin; i < end; ++i) {
@@ -3252,22 +3245,16 @@ struct Loader {
     }
     // Weights of the size that keeps activations as they are in trained models.
     void fill_randomly(Matrix& m) {
-        const float deviation = 1.0f / std::sqrt(static_cast<float>(m.cols));
+        const float deviation = 1.0f / std::sqrt(float(m.cols));
         const std::uint64_t seed = random_state += 0x9E3779B97F4A7C15u;
         pool.for_each(m.groups(), [&](int g) {
-            std::uint64_t state = seed + static_cast<std::uint64_t>(g) * 0xD1342543DE82EF95u;
-            if (m.dtype == DType::f32) {
-                for (int i = 0; i < m.cols * kGroup; ++i)
-                    m.group<float>(g)[i] = deviation * static_cast<float>(4 * next_uniform(state) - 2);
-                return;
-            }
-            for (int b = 0; b < m.blocks(); ++b) {
-                WeightBlock& block = m.group<WeightBlock>(g)[b];
-                std::fill_n(block.scale, kGroup, f32_to_f16(deviation / 74));  // the deviation of a random i8
-                std::uint64_t random[sizeof block.w / sizeof(std::uint64_t)];
-                for (std::uint64_t& eight : random) eight = next_random(state);
-                std::memcpy(block.w, random, sizeof block.w);
-            }
+            std::uint64_t state = seed + std::uint64_t(g) * 0xD1342543DE82EF95u;
+            const auto weight = [&] { return deviation * float(4 * next_uniform(state) - 2); };
+            const auto eight = [&] { return next_random(state); };
+            if (m.dtype == DType::f32) std::generate_n(m.group<float>(g), m.cols * kGroup, weight);
+            else std::generate_n(m.group<std::uint64_t>(g), m.group_bytes() / sizeof eight(), eight);
+            for (int b = 0; m.dtype == DType::q8_0 && b < m.blocks(); ++b)  // 74: the deviation of a random i8
+                std::fill_n(m.group<WeightBlock>(g)[b].scale, kGroup, f32_to_f16(deviation / 74));
         });
     }
     const Tensor& take(const Part& part, const char* suffix, const std::vector<int>& shape) {
@@ -3280,14 +3267,14 @@ struct Loader {
                  "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K");
         const auto text = [](const auto& sizes) {
             std::string out;
-            for (const auto n : sizes) out += (out.empty() ? "[" : ", ") + std::to_string(n);
+            for (const auto n : sizes) out += (out.empty() ? "[" : ", ") + to_string(n);
             return out + "]";
         };
         if (text(t->shape) != text(shape))
             fail("a tensor has the wrong shape", where + " is " + text(t->shape) + ", not " + text(shape),
                  "the configuration and the weights are of different models");
         --model.info.ignored;
-        bytes_done += static_cast<double>(t->bytes);
+        bytes_done += double(t->bytes);
         return *t;
     }
 };
@@ -3332,18 +3319,17 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     m.dtype = options.dtype;
     m.kernels = &choose_kernels();
     m.info.format = file.format;
-    m.info.ignored = static_cast<int>(file.tensors.size());
+    m.info.ignored = int(file.tensors.size());
     Loader load{m, file, options, seed};
     double bytes = 0;  // of all tensors in memory
     for (const auto& [name, tensor] : file.tensors) {
         ++m.info.tensors[traits(tensor.type).name];
-        load.bytes_total += static_cast<double>(tensor.bytes);
-        bytes += static_cast<double>(tensor.elements()) * (m.dtype == DType::f32 ? 4.0 : 34.0 / 32.0);
+        load.bytes_total += double(tensor.bytes);
+        bytes += double(tensor.elements()) * (m.dtype == DType::f32 ? 4.0 : 34.0 / 32.0);
     }
-    if (bytes > static_cast<double>(SIZE_MAX) * 0.75)
-        fail("the model is too large for a program of " + std::to_string(8 * sizeof(void*)) + " bits",
-             file.path + " takes " + std::to_string(static_cast<std::uint64_t>(bytes / 1e6)) + " MB",
-             "use a program of 64 bits");
+    if (bytes > double(SIZE_MAX) * 0.75)
+        fail("the model is too large for a program of " + to_string(8 * sizeof(void*)) + " bits",
+             file.path + " takes " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use a program of 64 bits");
     Weights& w = m.weights;
     const std::string root = file.tensors.empty() ? "" : find_embedding(file, gpt2).first;
     load.prefix = root;
@@ -3351,7 +3337,7 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     if (gpt2) w.positions = load.floats({"wpe", "position_embd", c.context_length}, ".weight", c.hidden_size);
     w.final_norm = load.norm({gpt2 ? "ln_f" : "norm", "output_norm", c.hidden_size});
     for (int i = 0; i < c.num_layers; ++i) {
-        load.prefix = (file.is_gguf ? "blk." : root + (gpt2 ? "h." : "layers.")) + std::to_string(i) + ".";
+        load.prefix = (file.is_gguf ? "blk." : root + (gpt2 ? "h." : "layers.")) + to_string(i) + ".";
         w.layers.push_back(gpt2 ? gpt2_layer(load, c) : gemma3_layer(load, c));
     }
     load.prefix = "";
@@ -3362,7 +3348,7 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     if (c.tied_head) w.head.w = w.embedding;
     m.info.weight_bytes += w.memory.bytes();
     for (int i = 0; !gpt2 && i < c.head_dim / 2; ++i) {
-        const float power = static_cast<float>(2 * i) / static_cast<float>(c.head_dim);
+        const float power = float(2 * i) / float(c.head_dim);
         m.rope_global.push_back(1.0f / std::pow(c.rope_theta, power) / c.rope_scaling);
         m.rope_local.push_back(1.0f / std::pow(c.rope_local_theta, power));
     }
@@ -3640,11 +3626,9 @@ struct Profiler {
         }
         if (!report) return;
         done.push_back({"step", "step", 0, 0, -1, tokens, seconds_since(start), pool.waited - waited});
-        std::vector<Timing> timings = std::exchange(done, {});
+        const std::vector<Timing> timings = std::exchange(done, {});
         const auto to = report;  // which may call on_timing
         for (const Timing& timing : timings) to(timing);
-        timings.clear();
-        done = std::move(timings);  // for its memory
     }
 };
 
@@ -3660,8 +3644,8 @@ struct Profiler {
 
 inline int checked_context(const Config& c, int context) {
     if (context < 0 || context > c.context_length)
-        fail("the context size is out of range", std::to_string(context),
-             "this model takes 1 to " + std::to_string(c.context_length) + " positions");
+        fail("the context size is out of range", to_string(context),
+             "this model takes 1 to " + to_string(c.context_length) + " positions");
     return context ? context : std::min(c.context_length, 8192);
 }
 
@@ -3722,7 +3706,7 @@ struct Transformer {
         own.resize(pool.size(), *std::max_element(widths.begin(), widths.end()));
         history.reserve(usize(context));
     }
-    int held() const { return static_cast<int>(history.size()); }
+    int held() const { return int(history.size()); }
 
     // ---- the architectures
 
@@ -3747,8 +3731,7 @@ struct Transformer {
     // local layers to a global one, a gated feed-forward network.
     void gemma3() {
         const Weights& w = model.weights;
-        embed(
-            [&](int t) { kernels.scale(std::sqrt(static_cast<float>(config.hidden_size)), config.hidden_size, x[t]); });
+        embed([&](int t) { kernels.scale(std::sqrt(float(config.hidden_size)), config.hidden_size, x[t]); });
         prepare_angles();
         for (layer = 0; layer < config.num_layers; ++layer) {
             const Layer& l = w.layers[usize(layer)];
@@ -3857,7 +3840,7 @@ struct Transformer {
             for (const std::vector<float>* frequencies : {&model.rope_global, &model.rope_local}) {
                 const std::size_t half = frequencies->size();
                 for (std::size_t i = 0; i < half; ++i) {
-                    const float angle = static_cast<float>(position + t) * (*frequencies)[i];
+                    const float angle = float(position + t) * (*frequencies)[i];
                     out[i] = std::cos(angle);
                     out[half + i] = std::sin(angle);
                 }
@@ -3918,16 +3901,15 @@ struct Transformer {
     // ---- from tokens to logits
 
     void check(const int* ids, int count) const {
-        if (count < 1 || !ids) fail("there are no tokens to process", std::to_string(count), "pass at least one");
+        if (count < 1 || !ids) fail("there are no tokens to process", to_string(count), "pass at least one");
         if (count > context - held())
             fail("the context is too small",
-                 std::to_string(count) + " tokens after " + std::to_string(held()) + " do not fit into " +
-                     std::to_string(context),
+                 to_string(count) + " tokens after " + to_string(held()) + " do not fit into " + to_string(context),
                  "use a larger context or a shorter text");
         for (int i = 0; i < count; ++i)
             if (ids[i] < 0 || ids[i] >= config.vocab_size)
-                fail("a token id is out of range", std::to_string(ids[i]),
-                     "this model has ids 0 to " + std::to_string(config.vocab_size - 1));
+                fail("a token id is out of range", to_string(ids[i]),
+                     "this model has ids 0 to " + to_string(config.vocab_size - 1));
     }
     void run_layers(const int* ids, int count, bool each_alone = false) {
         tokens = ids;
@@ -4008,7 +3990,7 @@ struct Transformer {
     // are processed again.
     void rewind(int to) {
         if (to < 0 || to > held())
-            fail("cannot rewind to this position", std::to_string(to), "choose 0 to " + std::to_string(held()));
+            fail("cannot rewind to this position", to_string(to), "choose 0 to " + to_string(held()));
         unread.clear();
         const bool intact = to == 0 || std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
                                 return written <= cache.slots || written - to <= cache.slots - config.sliding_window;
@@ -4045,17 +4027,16 @@ inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) 
 // Of the model's shape, its norms, and the first rows of its matrices.
 inline std::uint64_t fingerprint(const ModelData& model) {
     const Config& c = model.config;
-    const int architecture = static_cast<int>(c.architecture), dtype = static_cast<int>(model.dtype);
+    const int architecture = int(c.architecture), dtype = int(model.dtype);
     const int sizes[] = {architecture,   dtype,      c.vocab_size,     c.num_layers,    c.num_heads,
                          c.num_kv_heads, c.head_dim, c.sliding_window, c.context_length};
     std::uint64_t h = hash(0, sizes, sizeof sizes);
-    const auto norm = [&](const Norm& n) { h = hash(h, n.w.data(), n.w.size() * sizeof(float)); };
-    const auto matrix = [&](const Matrix& m) { h = hash(h, m.data, m.group_bytes()); };
-    matrix(model.weights.embedding);
-    norm(model.weights.final_norm);
-    for (const Layer& l : model.weights.layers) {
-        for (const Norm* n : {&l.attn_norm, &l.q_norm, &l.post_attn_norm, &l.ffn_norm, &l.post_ffn_norm}) norm(*n);
-        for (const Linear* m : {&l.qkv, &l.out, &l.up, &l.down}) matrix(m->w);
+    const Weights& w = model.weights;
+    for (const Matrix* m : {&w.embedding, &w.head.w}) h = hash(h, m->data, m->group_bytes());
+    for (const Layer& l : w.layers) {
+        for (const Linear* m : {&l.qkv, &l.out, &l.up, &l.down}) h = hash(h, m->w.data, m->w.group_bytes());
+        for (const Norm* n : {&l.attn_norm, &l.q_norm, &l.post_attn_norm, &l.ffn_norm, &l.post_ffn_norm})
+            h = hash(h, n->w.data(), n->w.size() * sizeof(float));
     }
     return h;
 }
@@ -4087,10 +4068,10 @@ inline void save_state(const Transformer& t, const std::string& path) {
         std::uint64_t sum = 0;
         const auto put = [&](const void* data, std::size_t bytes) {
             sum = hash(sum, data, bytes);
-            file.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes));
+            file.write(static_cast<const char*>(data), std::streamsize(bytes));
         };
         StateHeader header;
-        header.held = t.held(), header.unread = static_cast<std::int32_t>(t.unread.size()), header.written = t.written;
+        header.held = t.held(), header.unread = std::int32_t(t.unread.size()), header.written = t.written;
         header.model = fingerprint(t.model);
         put(&header, sizeof header);
         for (const std::vector<int>* ids : {&t.history, &t.unread}) put(ids->data(), ids->size() * sizeof(int));
@@ -4116,14 +4097,14 @@ inline void load_state(Transformer& t, const std::string& path) {
     if (file.size() >= sizeof header) file.read(0, &header, sizeof header);
     require(std::equal(header.magic, header.magic + 8, expected.magic), "not a saved session",
             "name a file that save() wrote");
-    require(header.version == expected.version, "a saved session of version " + std::to_string(header.version),
+    require(header.version == expected.version, "a saved session of version " + to_string(header.version),
             "save it again with this version");
     require(header.model == fingerprint(t.model), "the session is of another model",
             "load it with the model and dtype that it was saved from");
     intact(header.held >= 0 && header.written >= header.held && header.written <= t.config.context_length &&
            header.unread >= 0 && header.unread <= 1);
-    require(header.held <= t.context, "the saved session is too long: " + std::to_string(header.held) + " tokens",
-            "use a context that is larger than " + std::to_string(t.context));
+    require(header.held <= t.context, "the saved session is too long: " + to_string(header.held) + " tokens",
+            "use a context that is larger than " + to_string(t.context));
 
     std::vector<int> history(usize(header.held)), unread(usize(header.unread));
     std::uint64_t sum = hash(0, &header, sizeof header), cached = 0;
@@ -4152,8 +4133,7 @@ inline void load_state(Transformer& t, const std::string& path) {
 Session::Session(const Model& model, int context, int threads)
     : transformer_(std::make_shared<detail::Transformer>(model, context, threads)) {}
 detail::Transformer& Session::transformer() const {
-    if (!transformer_)
-        detail::fail("there is no session", "an llm::Session that was moved away", "use the one it became");
+    if (!transformer_) detail::fail("there is no session", "a moved-from llm::Session", "use the one it became");
     return *transformer_;
 }
 const float* Session::forward(const int* tokens, int n) {
@@ -4278,10 +4258,10 @@ class Lookup {
             }
         }
         guess(id);
-        stats_.guessed += static_cast<int>(guesses_.size());
+        stats_.guessed += int(guesses_.size());
         const std::vector<int> ids = joined({{id}, guesses_});
         const auto start = Clock::now();
-        const int n = static_cast<int>(ids.size());
+        const int n = int(ids.size());
         transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
         const double seconds = seconds_since(start);
         if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
@@ -4298,13 +4278,13 @@ class Lookup {
         if (most_ <= 0) return;
         std::vector<int> text = transformer_.history;
         text.push_back(id);
-        const std::size_t n = text.size(), most = usize(std::min(most_, transformer_.context - static_cast<int>(n)));
+        const std::size_t n = text.size(), most = usize(std::min(most_, transformer_.context - int(n)));
         std::size_t from = 0;  // what followed the copy
         copied_ = 0;
         for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
             std::size_t same = 0;
             while (same < std::min<std::size_t>(kLongest, end) && text[end - 1 - same] == text[n - 1 - same]) ++same;
-            if (same > usize(copied_)) copied_ = static_cast<int>(same), from = end;
+            if (same > usize(copied_)) copied_ = int(same), from = end;
         }
         double& rate = rates_[usize(copied_)];
         for (double all = rate; all > cost_ && guesses_.size() < most; all *= rate) {
@@ -4365,7 +4345,7 @@ int Sampler::sample(const float* logits, int n) {
     // The first candidates whose probabilities at this temperature add up to `share`: the index of their last.
     const auto reach = [&](double share, float temperature) {
         const auto weight = [&](const Candidate& x) {  // relative to the best's
-            return std::exp((static_cast<double>(x.first) - best) / temperature);
+            return std::exp((double(x.first) - best) / temperature);
         };
         double left = 0;
         for (const Candidate& x : c) left += weight(x);
@@ -4401,7 +4381,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     Stats stats;
     TextStream stream{options.stop, on_text, stats.stopped};
     auto start = Clock::now();
-    const int before = session.position(), n = static_cast<int>(ids.size());
+    const int before = session.position(), n = int(ids.size());
     const float* logits = nullptr;
     transformer.profiler.step(n, [&] { logits = transformer.forward(ids.data(), n, options.on_prompt); });
     stats.prompt_tokens = session.position() - before;
@@ -4459,7 +4439,7 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     while (!plain_) {
         auto to = std::search(from, held.end(), user.begin(), user.end());
         if (to == held.end()) break;
-        to += static_cast<std::ptrdiff_t>(user.size());
+        to += std::ptrdiff_t(user.size());
         text_.emplace_back(std::exchange(from, to), to);
     }
     if (text_.empty()) text_.push_back(held.empty() ? head_ : std::vector<int>());
@@ -4482,7 +4462,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
 
     const std::vector<int> before = joined(text_), all = joined({before, said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
-    session_.rewind(static_cast<int>(known));
+    session_.rewind(int(known));
     bool ended = false;
     GenerateOptions asked = options;
     asked.on_prompt = [&](int done, int total) {
@@ -4492,7 +4472,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
     if (ended) return stats;
     std::vector<int> turn = joined({session_.tokens(), session_.transformer().unread});
-    turn.erase(turn.begin(), turn.begin() + static_cast<std::ptrdiff_t>(before.size()));
+    turn.erase(turn.begin(), turn.begin() + std::ptrdiff_t(before.size()));
     if (!(plain_ && stats.stopped)) turn = joined({turn, between_});  // a stop text ends it as well
     text_.push_back(std::move(turn));
     return stats;
