@@ -1567,6 +1567,7 @@ LLM_OP Floats power_of_2(Ints n) {
 LLM_OP void prefetch(const void* p) {
     __builtin_prefetch(static_cast<const char*>(p) + kPrefetchFar, 0, 2);
     __builtin_prefetch(static_cast<const char*>(p) + kPrefetchNear, 0, 3);
+    __asm__ __volatile__("" ::: "memory");  // g++ -O2 would move the prefetches of a block together, far from here
 }
 
 template <int M, int V> LLM_TARGET void tile(const ProductQ8& p, int first, int row) {
@@ -1581,14 +1582,14 @@ template <int M, int V> LLM_TARGET void tile(const ProductQ8& p, int first, int 
     for (int b = 0; b < p.blocks; ++b, a += p.m) {
         Ints acc[M][V];
         LLM_UNROLL for (int v = 0; v < V; ++v) {
-            if (M <= kPrefetchTokens) prefetch(w[v]);
+            if (M <= kPrefetchTokens && v * kLanes % kGroup == 0) prefetch(w[v]);
             LLM_UNROLL for (int t = 0; t < M; ++t) acc[t][v] = start_dot(a[t].offset);
         }
         LLM_UNROLL for (int c = 0; c < kBlock / 4; ++c) {
             Ints columns[V];
             LLM_UNROLL for (int v = 0; v < V; ++v) {
                 const std::uint8_t* four = w[v]->w[c][(lane + v * kLanes) % kGroup];
-                if (M <= kPrefetchTokens) prefetch(four);
+                if (M <= kPrefetchTokens && v * kLanes % kGroup == 0) prefetch(four);
                 columns[v] = load_weights(four);
             }
             LLM_UNROLL for (int t = 0; t < M; ++t) {
@@ -1624,7 +1625,7 @@ template <int M, int V, class Weight> LLM_TARGET void tile(const ProductFloat<We
         for (; a < end; ++a) {
             Floats column[V];
             LLM_UNROLL for (int v = 0; v < V; ++v) {
-                if (M <= kPrefetchTokens) prefetch(w[v]);
+                if (M <= kPrefetchTokens && v * kLanes % kGroup == 0) prefetch(w[v]);
                 column[v] = load(w[v]);
                 w[v] += p.pitch;
             }
