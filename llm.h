@@ -2246,7 +2246,7 @@ inline Checkpoint open_checkpoint(const std::string& path) {
         checkpoint.directory = parent.empty() ? "." : std::string(parent.begin(), parent.end());
     }
     const File& file = checkpoint.files.emplace_back(weights);
-    std::string magic(std::min<std::size_t>(file.size(), 4), '\0');
+    std::string magic(std::size_t(std::min<std::uint64_t>(file.size(), 4)), '\0');
     file.read(0, magic.data(), magic.size());
     if (magic == "GGUF" || magic == "FUGG") {
         read_gguf(checkpoint, file);
