@@ -3437,19 +3437,19 @@ struct KvCache {
         return round_up(local ? std::min(context, c.sliding_window + kBatch) : context, kChunk);
     }
     std::size_t bytes_per_slot(int dims) const { return usize(num_kv_heads * dims) * value_bytes; }
-    template <class Value> Value* keys(int head, int slot) const {
-        return k.as<Value>() + (usize(head) * usize(slots) + usize(slot)) * usize(head_dim);
-    }
-    template <class Value> Value* values(int head, int slot) const {
-        return v.as<Value>() + (usize(head) * usize(slots) + usize(slot)) * usize(pitch);
+    template <class Value> Value* keys(int head, int slot) const { return at<Value>(k, head_dim, head, slot); }
+    template <class Value> Value* values(int head, int slot) const { return at<Value>(v, pitch, head, slot); }
+    template <class Value> Value* at(const Buffer& buffer, int dims, int head, int slot) const {
+        const std::size_t before = (usize(head) * usize(slots) + usize(slot)) * usize(dims) * value_bytes;
+        return static_cast<Value*>(static_cast<void*>(buffer.as<std::uint8_t>() + before));
     }
     // Puts one head's key and value of one position into the cache.
     template <class Value>
     void store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
         const int slot = position % slots;
-        Value row[kMostHeadDim], *column = keys<Value>(head, slot / kGroup * kGroup) + slot % kGroup;
+        Value row[kMostHeadDim], *group = keys<Value>(head, slot / kGroup * kGroup);
         convert(kernels, key, head_dim, row);
-        for (int i = 0; i < head_dim; ++i) column[i * kGroup] = row[i];
+        for (int i = 0; i < head_dim; ++i) group[i * kGroup + slot % kGroup] = row[i];
         convert(kernels, value, head_dim, values<Value>(head, slot));
     }
 };
@@ -3467,16 +3467,16 @@ struct alignas(64) QueryTile {
     float out[kTile * kMostHeadDim];      // [m][head_dim rounded up to 16]: sum of exp(score - max) * v
     float queries[kTile * kMostHeadDim];  // [head_dim / kSpan][m][kSpan]
     float max[kTile], sum[kTile];         // the largest score so far; the sum of exp(score - max)
-    int lowest[kTile], highest[kTile], m;
+    int lowest[kTile], highest[kTile];
+    int head, first, m;  // the K/V head; m queries of it, from `first` on
 
     // One chunk: scores of all queries, their softmax weights, and the weighted values.
-    template <class Value>
-    void attend(const Kernels& kernels, const KvCache& cache, int head, int begin, int end, Laps& laps) {
+    template <class Value> void attend(const Kernels& kernels, const KvCache& cache, int begin, int end, Laps& laps) {
         const auto product = product_of(kernels, Value());
         alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
-        const int base = begin / kChunk * kChunk, slot = base % cache.slots, first = begin / kGroup * kGroup;
-        product({cache.keys<Value>(head, slot + (first - base)), (end - first - 1) / kGroup + 1, cache.head_dim, kGroup,
-                 usize(cache.head_dim) * kGroup, queries, m, scores[0] + (first - base), kChunk, false});
+        const int base = begin / kChunk * kChunk, slot = base % cache.slots, group = begin / kGroup * kGroup;
+        product({cache.keys<Value>(head, slot + (group - base)), (end - group - 1) / kGroup + 1, cache.head_dim, kGroup,
+                 usize(cache.head_dim) * kGroup, queries, m, scores[0] + (group - base), kChunk, false});
         laps.lap(0);
         for (int r = 0; r < m; ++r) {
             // Positions that it does not see have the weight 0.
@@ -3517,37 +3517,38 @@ struct Attention {
         pool.for_ranges(count, 1, [&](int item, int, int thread) {
             Laps& laps = pool.laps[usize(thread)];
             laps.start();
-            const int i = item / splits, split = item % splits;
+            const int split = item % splits;
             QueryTile& tile = parts[splits == 1 ? thread : item];
-            start(tile, in, i / tiles, i % tiles * kTile);
+            tile.head = item / splits / tiles;
+            tile.first = item / splits % tiles * kTile;
+            start(tile, in);
             // Chunks of 64 positions, aligned, this item's share of them.
             const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1;
             const int from = low / kChunk, chunks = (high - 1) / kChunk + 1 - from;
             const auto attend = cache.value_bytes == 2 ? &QueryTile::attend<std::uint16_t> : &QueryTile::attend<float>;
             for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c)
-                (tile.*attend)(kernels, cache, i / tiles, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high),
-                               laps);
-            if (splits == 1) merge(&tile, 1, i / tiles, i % tiles * kTile, out);
+                (tile.*attend)(kernels, cache, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high), laps);
+            if (splits == 1) merge(&tile, 1, out);
             laps.lap(3);
         });
         if (splits == 1) return;
         pool.for_ranges(heads * tiles, 4, [&](int begin, int end, int thread) {
             pool.laps[usize(thread)].start();
-            for (int i = begin; i < end; ++i) merge(parts + i * splits, splits, i / tiles, i % tiles * kTile, out);
+            for (int i = begin; i < end; ++i) merge(parts + i * splits, splits, out);
             pool.laps[usize(thread)].lap(3);
         });
     }
-    // A K/V head's queries from `first` on; there are group of each token.
-    void start(QueryTile& tile, const AttentionInput& in, int head, int first) const {
-        const int m = tile.m = std::min(kTile, in.tokens * group - first);
+    // A tile's queries, group of each token.
+    void start(QueryTile& tile, const AttentionInput& in) const {
+        const int m = tile.m = std::min(kTile, in.tokens * group - tile.first);
         std::fill_n(tile.out, m * pitch, 0.0f);
         std::fill_n(tile.max, m, -1e30f);
         std::fill_n(tile.sum, m, 0.0f);
         for (int r = 0; r < m; ++r) {
-            const int token = (first + r) / group;
+            const int token = (tile.first + r) / group, h = tile.head * group + (tile.first + r) % group;
             tile.highest[r] = in.position + token;
             tile.lowest[r] = in.window ? std::max(0, tile.highest[r] - in.window + 1) : 0;
-            const float* q = in.q + usize(token) * in.q_stride + (head * group + (first + r) % group) * head_dim;
+            const float* q = in.q + usize(token) * in.q_stride + h * head_dim;
             for (int d = 0; d < head_dim; d += kSpan) {
                 float* span = tile.queries + d * m + r * kSpan;
                 std::copy_n(q + d, std::min(kSpan, head_dim - d), span);
@@ -3556,13 +3557,13 @@ struct Attention {
         }
     }
     // What the parts of the positions gave each query: out = (sum of exp(max - largest max) * part) / (same of the sums).
-    void merge(const QueryTile* parts, int splits, int head, int first, float* out) const {
+    void merge(const QueryTile* parts, int splits, float* out) const {
         for (int r = 0; r < parts->m; ++r) {
             float largest = -1e30f, sum = 0;
             const auto weight = [&](int s) { return std::exp(parts[s].max[r] - largest); };
             for (int s = 0; s < splits; ++s) largest = std::max(largest, parts[s].max[r]);
             for (int s = 0; s < splits; ++s) sum += weight(s) * parts[s].sum[r];
-            const int row = ((first + r) / group * heads + head) * group + (first + r) % group;
+            const int query = parts->first + r, row = (query / group * heads + parts->head) * group + query % group;
             float* to = out + usize(row) * usize(head_dim);
             std::fill_n(to, head_dim, 0.0f);
             for (int s = 0; s < splits; ++s) kernels.axpy(weight(s) / sum, parts[s].out + r * pitch, head_dim, to);
@@ -4050,11 +4051,8 @@ template <class Transfer> void each_cached(const Transformer& t, int held, const
         const int ring = KvCache::slots_for(t.config, t.config.is_local[layer], t.config.context_length);
         for (int head = 0; head < cache.num_kv_heads; ++head)
             for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
-                const std::size_t group = (usize(head) * usize(cache.slots) + usize(p % cache.slots)) / kGroup;
-                const std::size_t k = usize(kGroup * cache.head_dim) * cache.value_bytes;
-                const std::size_t v = usize(kGroup * cache.pitch) * cache.value_bytes;
-                transfer(cache.k.as<std::uint8_t>() + group * k, k);
-                transfer(cache.v.as<std::uint8_t>() + group * v, v);
+                transfer(cache.keys<void>(head, p % cache.slots), usize(kGroup * cache.head_dim) * cache.value_bytes);
+                transfer(cache.values<void>(head, p % cache.slots), usize(kGroup * cache.pitch) * cache.value_bytes);
             }
     }
 }
@@ -4195,6 +4193,7 @@ using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit t
 inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
     std::vector<Candidate> best;
     const std::greater<Candidate> better;
+    best.reserve(usize(k));
     for (int id = 0; id < k; ++id) best.emplace_back(std::isnan(logits[id]) ? -INFINITY : logits[id], -id);
     if (k < n) std::make_heap(best.begin(), best.end(), better);
     for (int id = k; id < n; ++id) {
