@@ -927,6 +927,10 @@ class Buffer {
         if (bytes >= kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);
 #endif
     }
+    // Makes it at least so large, without what it held.
+    void grow(std::size_t bytes) {
+        if (bytes > bytes_) *this = Buffer(bytes);
+    }
     std::size_t bytes() const { return bytes_; }
     template <class T> T* as() const { return static_cast<T*>(data_); }
   private:
@@ -1887,8 +1891,7 @@ class Activations {
         dtype_ = dtype;
         tokens_ = tokens;
         cols_ = cols;
-        const std::size_t bytes = usize(tokens) * row_bytes(dtype, cols);
-        if (data_.bytes() < bytes) data_ = Buffer(bytes);
+        data_.grow(usize(tokens) * row_bytes(dtype, cols));
     }
     int tokens() const { return tokens_; }
     int tile_size(int first) const { return std::min(kTile, tokens_ - first); }
@@ -1965,8 +1968,7 @@ template <class Finish> void multiply(ThreadPool& pool, const Kernels& k, const 
 //     GGUF          "GGUF", version, counts | key-value pairs | names, shapes, types, offsets of tensors | data
 //                   all in one file: config and tokenizer are key-value pairs
 //
-// The header alone is read here. Shapes are outermost first, [rows, columns], the columns being neighbours in memory
-// (GGUF writes them in the opposite order).
+// The header alone is read here. Shapes are [rows, columns], a row's values side by side (GGUF writes [columns, rows]).
 
 struct Tensor {
     std::string name;
@@ -3408,11 +3410,11 @@ namespace detail {
 //
 // The cache is laid out for the product kernels, whose "16 rows" are 16 positions in q K^T and 16 dimensions in p V:
 //
-//     K [num_kv_heads][slots / 16][head_dim][16]        V [num_kv_heads][slots][head_dim, rounded up to 16]
+//     [slots / 64][layers][num_kv_heads]  of  K [64 / 16][head_dim][16], V [64][head_dim, rounded up to 16]
 //
-// Position p is in slot p % slots. A global layer has a slot for each position of the context; a local layer only for
-// its window and the tokens that are being added, so its memory and its time stop growing with the context.
-// Values are F16 beside Q8_0 matrices and F32 beside F32 ones.
+// so that a text lies in few pages, huge ones, and takes more as it grows. Position p is in slot p % slots. A global
+// layer has a slot for each position of the context; a local layer only for its window and the tokens that are being
+// added, so its memory and its time stop growing with the context. Values are F16 beside Q8_0 matrices, else F32.
 
 constexpr int kBatch = 256;    // most tokens that go through the layers together
 constexpr int kChunk = kSpan;  // positions per softmax step
@@ -3422,26 +3424,29 @@ inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) {
 inline auto product_of(const Kernels& k, float) { return k.product_f32; }
 inline auto product_of(const Kernels& k, std::uint16_t) { return k.product_f16; }
 
-// K and V of one layer, in values of F16 or F32.
+// K and V of one layer, in values of F16 or F32. All layers of a kind (global, local) share the memory.
 struct KvCache {
     int slots, num_kv_heads, head_dim, pitch;  // pitch: head_dim rounded up to 16
     std::size_t value_bytes;
-    Buffer k, v;
+    std::uint64_t begin = 0, stride;  // where the layer's first chunk lies, and from chunk to chunk; bytes
+    Buffer memory;
 
     KvCache(const Config& c, bool local, int context, DType dtype)
         : slots(slots_for(c, local, context)), num_kv_heads(c.num_kv_heads), head_dim(c.head_dim),
           pitch(round_up(head_dim, kGroup)), value_bytes(dtype == DType::q8_0 ? 2 : 4),
-          k(std::uint64_t{bytes_per_slot(head_dim)} * usize(slots)),
-          v(std::uint64_t{bytes_per_slot(pitch)} * usize(slots)) {}
+          stride(std::uint64_t(std::count(c.is_local.begin(), c.is_local.end(), local)) * chunk_bytes()) {}
     static int slots_for(const Config& c, bool local, int context) {
         return round_up(local ? std::min(context, c.sliding_window + kBatch) : context, kChunk);
     }
     std::size_t bytes_per_slot(int dims) const { return usize(num_kv_heads * dims) * value_bytes; }
-    template <class Value> Value* keys(int head, int slot) const { return at<Value>(k, head_dim, head, slot); }
-    template <class Value> Value* values(int head, int slot) const { return at<Value>(v, pitch, head, slot); }
-    template <class Value> Value* at(const Buffer& buffer, int dims, int head, int slot) const {
-        const std::size_t before = (usize(head) * usize(slots) + usize(slot)) * usize(dims) * value_bytes;
-        return static_cast<Value*>(static_cast<void*>(buffer.as<std::uint8_t>() + before));
+    std::size_t chunk_bytes() const { return kChunk * bytes_per_slot(head_dim + pitch); }
+    std::uint64_t bytes() const { return stride * usize(slots / kChunk); }  // of all layers of this kind
+    template <class T> T* keys(int head, int slot) const { return at<T>(head, slot, 0, head_dim); }
+    template <class T> T* values(int head, int slot) const { return at<T>(head, slot, kChunk * head_dim, pitch); }
+    template <class T> T* at(int head, int slot, int first, int width) const {
+        std::uint8_t* const chunk = memory.as<std::uint8_t>() + begin + stride * usize(slot / kChunk);
+        const int value = head * kChunk * (head_dim + pitch) + first + slot % kChunk * width;
+        return static_cast<T*>(static_cast<void*>(chunk + usize(value) * value_bytes));
     }
     // Puts one head's key and value of one position into the cache.
     template <class Value>
@@ -3511,8 +3516,7 @@ struct Attention {
         const int wanted = (2 * pool.size() - 1) / (heads * tiles) + 1;
         const int splits = pool.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
         const int count = heads * tiles * splits;
-        const std::size_t bytes = usize(splits == 1 ? pool.size() : count) * sizeof(QueryTile);
-        if (memory.bytes() < bytes) memory = Buffer(bytes);
+        memory.grow(usize(splits == 1 ? pool.size() : count) * sizeof(QueryTile));
         QueryTile* const parts = memory.as<QueryTile>();
         pool.for_ranges(count, 1, [&](int item, int, int thread) {
             Laps& laps = pool.laps[usize(thread)];
@@ -3641,8 +3645,7 @@ struct Profiler {
 //
 //     x += attention(norm(x))        x += W_down activation(W_up norm(x))        logits = W_head norm(x)
 //
-// The two architectures stand below one after the other; they share the products, attention and the cache. To follow
-// one token, begin at run_layers.
+// The two architectures stand below; they share products, attention and cache. To follow a token begin at run_layers.
 
 inline int checked_context(const Config& c, int context) {
     if (context < 0 || context > c.context_length)
@@ -3664,8 +3667,7 @@ struct Vectors {
 
     void resize(int count, int w) {
         width = usize(w);
-        const std::size_t bytes = usize(count) * width * sizeof(float);
-        if (memory.bytes() < bytes) memory = Buffer(bytes);
+        memory.grow(usize(count) * width * sizeof(float));
     }
     float* operator[](int i) const { return memory.as<float>() + usize(i) * width; }
 };
@@ -3701,7 +3703,9 @@ struct Transformer {
     Transformer(const Model& m, int context_length, int threads)
         : owner(m), model(m.data()), config(model.config), kernels(*model.kernels), pool(checked_threads(threads)),
           context(checked_context(config, context_length)), batch(std::min(context, kBatch)) {
-        for (bool local : config.is_local) caches.emplace_back(config, local, context, model.dtype);
+        KvCache kinds[] = {{config, false, context, model.dtype}, {config, true, context, model.dtype}};
+        for (KvCache& kind : kinds) kind.memory = Buffer(kind.bytes());
+        for (const bool local : config.is_local) kinds[local].begin += caches.emplace_back(kinds[local]).chunk_bytes();
         const auto widths = scratch_widths(config);
         Vectors* const scratch[] = {&x, &y, &qkv, &attended, &angles};
         for (std::size_t i = 0; i < widths.size(); ++i) scratch[i]->resize(batch, widths[i]);
@@ -3988,8 +3992,7 @@ struct Transformer {
         history.push_back(id);
         unread.clear();
     }
-    // A local layer's ring remembers a little more than its window; going back further than that, the tokens that stay
-    // are processed again.
+    // A local layer's ring remembers little more than its window; from further back the tokens are processed again.
     void rewind(int to) {
         if (to < 0 || to > held())
             fail("cannot rewind to this position", to_string(to), "choose 0 to " + to_string(held()));
@@ -4159,15 +4162,13 @@ std::size_t Model::session_bytes(int context) const {
     using namespace detail;
     const Config& c = config();
     context = checked_context(c, context);
-    const int q = c.num_heads * c.head_dim, pitch = round_up(c.head_dim, kGroup);
     std::size_t floats = 0;  // of a token in a batch
     for (const int width : scratch_widths(c)) floats += usize(width);
-    const std::size_t inputs = Activations::row_bytes(dtype(), std::max(c.hidden_size, q)) +
+    const std::size_t inputs = Activations::row_bytes(dtype(), std::max(c.hidden_size, c.num_heads * c.head_dim)) +
                                Activations::row_bytes(dtype(), c.intermediate_size);
     std::size_t total = usize(std::min(context, kBatch)) * (floats * sizeof(float) + inputs);
     total += usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits of a token, ids of all
-    const std::size_t cached = usize(c.num_kv_heads * (c.head_dim + pitch)) * (dtype() == DType::q8_0 ? 2 : 4);
-    for (const bool local : c.is_local) total += usize(KvCache::slots_for(c, local, context)) * cached;
+    for (const bool local : {false, true}) total += std::size_t(KvCache(c, local, context, dtype()).bytes());
     return total;
 }
 
@@ -4188,8 +4189,7 @@ inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
 
 using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit the lower id is the greater candidate
 
-// The k best of n logits, sorted. One pass with a heap of k: nearly every logit fails its first comparison. A NaN is
-// none of the best.
+// The k best of n logits, sorted. One pass with a heap of k: nearly all fail at its top. A NaN is none of the best.
 inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
     std::vector<Candidate> best;
     const std::greater<Candidate> better;
