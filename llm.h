@@ -815,7 +815,7 @@ void packed_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n
 // Integers of `Bits` bits in a block, from byte `At` on: of each `Run` bytes the lowest bits hold the first `Run`
 // integers, the bits above them the next ones, and so on. [i] is the integer i after the v-th.
 template <int At, int Bits, int Run = 32> struct Packed {
-    static constexpr int kBits = Bits, kOfRun = Run * 8 / (Bits ? Bits : 1);
+    static constexpr int kBits = Bits, kOfRun = Run * 8 / Bits;
     Packed(const std::uint8_t* block, int v)
         : bytes(block + At + v / kOfRun * Run + v % Run), shift(v % kOfRun / Run * Bits) {}
     int operator[](int i) const { return bytes[i] >> shift & ((1 << Bits) - 1); }
@@ -823,7 +823,10 @@ template <int At, int Bits, int Run = 32> struct Packed {
     int shift;
 };
 
-using NoBits = Packed<0, 0>;
+struct NoBits {
+    NoBits(const std::uint8_t*, int) {}
+    int operator[](int) const { return 0; }
+};
 
 template <int At>
 struct FifthBits {  // one after another; tested by a table, as SSE2 has no shifts by different amounts
@@ -4189,18 +4192,30 @@ inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
 
 using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit the lower id is the greater candidate
 
-// The k best of n logits, sorted. One pass with a heap of k: nearly all fail at its top. A NaN is none of the best.
+template <int N> bool any_above(float bar, const float* x) {  // without a branch: in vectors
+    int above = 0;
+    for (int i = 0; i < N; ++i) above |= x[i] > bar;
+    return above != 0;
+}
+
+// The k best of n logits, sorted. One pass with a heap of k: nearly all fail at its top, and so whole strides do. A NaN
+// is none of the best.
 inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
+    constexpr int kStride = 64;
     std::vector<Candidate> best;
     const std::greater<Candidate> better;
     best.reserve(usize(k));
     for (int id = 0; id < k; ++id) best.emplace_back(std::isnan(logits[id]) ? -INFINITY : logits[id], -id);
     if (k < n) std::make_heap(best.begin(), best.end(), better);
-    for (int id = k; id < n; ++id) {
-        if (!(logits[id] > best.front().first)) continue;
-        std::pop_heap(best.begin(), best.end(), better);
-        best.back() = {logits[id], -id};
-        std::push_heap(best.begin(), best.end(), better);
+    for (int begin = k; begin < n; begin += kStride) {
+        const int end = std::min(begin + kStride, n);
+        if (end - begin == kStride && !any_above<kStride>(best.front().first, logits + begin)) continue;
+        for (int id = begin; id < end; ++id) {
+            if (!(logits[id] > best.front().first)) continue;
+            std::pop_heap(best.begin(), best.end(), better);
+            best.back() = {logits[id], -id};
+            std::push_heap(best.begin(), best.end(), better);
+        }
     }
     std::sort(best.begin(), best.end(), better);
     return best;

@@ -1510,6 +1510,26 @@ TEST_CASE("logits that are not finite neither crash the sampler nor leave the vo
             }
 }
 
+TEST_CASE("the best of a vocabulary of any size are those of a sort") {
+    Random random{4};
+    for (int n = 1; n <= 300; ++n) {
+        std::vector<float> logits(usize(n));
+        for (float& x : logits) x = std::floor(random.uniform(-5, 20));  // some are equal
+        if (n % 3 == 0) logits[usize(n / 2)] = NAN;
+        std::vector<llm::detail::Candidate> sorted;
+        for (int id = 0; id < n; ++id)
+            sorted.emplace_back(std::isnan(logits[usize(id)]) ? -INFINITY : logits[usize(id)], -id);
+        std::sort(sorted.rbegin(), sorted.rend());
+        for (const int k : {1, 2, 40}) {
+            if (k >= n) continue;  // a NaN may be among the best then
+            CAPTURE(n);
+            CAPTURE(k);
+            const auto best = llm::detail::take_best(logits.data(), n, k);
+            CHECK(std::equal(best.begin(), best.end(), sorted.begin()));
+        }
+    }
+}
+
 TEST_CASE("of a large vocabulary only the best are drawn") {
     Random random{5};
     std::vector<float> logits(262144);
