@@ -11,6 +11,7 @@ MODEL  ?= models/gemma3-tiny
 PROMPT ?= ROMEO:
 GEMMA   = models/gemma-3-270m-q4_k_m.gguf
 FUZZ_SECONDS ?= 60
+SANITIZED ?= -O1
 
 # What `make bench` measures: the model that is named, or else the shapes that bench chooses.
 BENCH_MODEL := $(if $(filter command environment,$(origin MODEL)),-m \"\$$MODEL\")
@@ -43,7 +44,7 @@ sanitize: sanitize-address sanitize-thread  ## the tests under the sanitizers (m
 sanitize-address: FLAGS = -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize-thread: FLAGS = -fsanitize=thread
 sanitize-address sanitize-thread:
-	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/$@ CXXFLAGS="-O1 -g1 $(FLAGS)"
+	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/$@ CXXFLAGS="$(SANITIZED) -g1 $(FLAGS)"
 
 fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: safetensors gguf tokenizer config session text
 	@for target in $(or $(FUZZ_TARGET),safetensors gguf tokenizer config session text); do \
