@@ -39,7 +39,7 @@ test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests, or 
 bench: $(BUILD)/bench  ## what bounds speed here, and a picture of it: make bench MODEL=models/gpt2-tiny ARGS="-t 2"
 	@eval "$(BUILD)/bench --report --png $(BUILD)/bench.png $(BENCH_MODEL) $$ARGS"
 
-sanitize: sanitize-address sanitize-thread  ## the tests under the sanitizers (memory, undefined behaviour; threads); takes TESTS
+sanitize: sanitize-address sanitize-thread  ## the tests under the sanitizers (memory, undefined behaviour; threads); takes TESTS, SANITIZED=-O0
 
 sanitize-address: FLAGS = -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize-thread: FLAGS = -fsanitize=thread
