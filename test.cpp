@@ -1521,7 +1521,7 @@ TEST_CASE("the best of a vocabulary of any size are those of a sort") {
             sorted.emplace_back(std::isnan(logits[usize(id)]) ? -INFINITY : logits[usize(id)], -id);
         std::sort(sorted.rbegin(), sorted.rend());
         for (const int k : {1, 2, 40}) {
-            if (k >= n) continue;  // a NaN may be among the best then
+            if (k > n) continue;
             CAPTURE(n);
             CAPTURE(k);
             const auto best = llm::detail::take_best(logits.data(), n, k);
