@@ -126,7 +126,7 @@ constexpr Shape kShapes[] = {
 llm::Config config_of(const Shape& s) {
     llm::Config c;
     const bool gpt2 = s.window == 0;
-    c.architecture = gpt2 ? llm::Config::Architecture::gpt2 : llm::Config::Architecture::gemma3;
+    c.architecture = gpt2 ? "gpt2" : "gemma3";
     c.vocab_size = s.vocab;
     c.context_length = s.context;
     c.hidden_size = s.hidden;
@@ -187,7 +187,7 @@ llm::Model make_model(const std::string& name, bool is_shape, const llm::LoadOpt
     return llm::Model::random(config_of(find_shape(name, load.dtype == llm::DType::q8_0)), load);
 }
 
-bool is_gpt2(const llm::Model& m) { return m.config().architecture == llm::Config::Architecture::gpt2; }
+bool is_gpt2(const llm::Model& m) { return m.config().architecture == "gpt2"; }
 
 std::string type_of(const llm::Model& m) {
     return (is_gpt2(m) ? "gpt2 " : "gemma3 ") + std::to_string((m.info().parameters + 500000) / 1000000) + "M " +

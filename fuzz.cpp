@@ -433,7 +433,7 @@ inline void sign(std::string& file) {
     };
     add(sizeof header);
     add(4 * std::uint64_t(std::uint32_t(header.held)));
-    add(4 * std::uint64_t(std::uint32_t(header.unread)));
+    add(4 * std::uint64_t(std::uint32_t(header.pending)));
     add(file.size());
     std::memcpy(&file[file.size() - 8], &sum, sizeof sum);
 }

@@ -19,7 +19,7 @@
 //       });
 //
 //   Link with -pthread. No other flag is needed: kernels for AVX2, AVX-512 and NEON are compiled in and chosen when the
-//   program runs. The file must keep its name, as it includes itself (see the room KERNELS).
+//   program runs. The file must keep its name, as it includes itself.
 //
 //   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits, Sampler::sample
 //   chooses the next id from them, Tokenizer::piece gives its text. One level above it: Chat is a conversation.
@@ -34,11 +34,12 @@
 //
 // WHAT TO KNOW
 //
-//   - Every failure is an llm::Error whose text names the file or value and the remedy; only std::bad_alloc is thrown
-//     besides, and what a callback throws. Then the Session holds the tokens that position() counts and can go on; no
-//     thread and no memory is left behind. The library prints nothing, never exits, and has no mutable globals.
+//   - Every failure is an llm::Error whose text names the file or value and the remedy. Besides, only std::bad_alloc and
+//     what your callbacks throw come out. The library prints nothing, never exits, and has no mutable globals; no thread
+//     and no memory is left behind.
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
-//     threads, which sleep when it has nothing to do.
+//     threads, which sleep when it has nothing to do. By default each Session takes all cores: where several sessions
+//     run at once, divide the cores among them.
 //   - Model files are read, not mapped, and nothing in them is trusted.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
@@ -53,13 +54,22 @@
 //   From top to bottom: the public API, then (LLM_IMPLEMENTATION) one room after the other, each using only those above
 //   it. To learn how a model works begin at FORWARD, and go up and down from there as you need.
 //
-//     errors and small tools, JSON, numbers (F16, Q8_0, Q4_K, ...), memory and threads    the ground
-//     kernels (scalar and SIMD), matrices (y = W x for any number of tokens)              the arithmetic
-//     model files (safetensors, GGUF), tokenizer (text to ids and back), model            what is loaded
-//     attention (softmax(q K^T) V), profiling, forward (GPT-2 and Gemma 3)                what is computed
-//     sampling and generation (Sampler, generate, Chat)                                   what is written
+//     ERRORS AND SMALL TOOLS, JSON, NUMBERS (F16, Q8_0, Q4_K, ...), MEMORY AND THREADS    the ground
+//     KERNELS (scalar, and in vectors), MATRICES (y = W x for any number of tokens)       the arithmetic
+//     MODEL FILES (safetensors, GGUF), TOKENIZER (text to ids and back), MODEL            what is loaded
+//     ATTENTION (softmax(q K^T) V), PROFILING, FORWARD (the layers), SAVED SESSIONS       what is computed
+//     SAMPLING (logits to a token), GENERATION (tokens to a text), CHAT                   what is written
+//
+//   How the file is built. The vector kernels are one text, which is compiled once per instruction set: in the middle
+//   the file includes itself, each time with LLM_KERNEL_PASS defined, and such a pass reads only them.
+//
+//     #ifndef LLM_KERNEL_PASS
+//         #ifndef LLM_H                the public API
+//         #ifdef LLM_IMPLEMENTATION    ERRORS AND SMALL TOOLS to KERNELS; then #include "llm.h", once per instruction set
+//     #ifdef LLM_KERNEL_PASS           KERNELS, IN VECTORS
+//     #elif LLM_IMPLEMENTATION         MATRICES to CHAT
 
-#ifndef LLM_KERNEL_PASS  // the kernels room reads this file again, once per instruction set; see there
+#ifndef LLM_KERNEL_PASS
 #ifndef LLM_H
 #define LLM_H
 
@@ -97,10 +107,11 @@ LLM_BEGIN
 namespace detail {  // what the classes below hold; the rooms define it
 struct TokenizerData;
 struct ModelData;
-struct Transformer;
+struct SessionData;
 }  // namespace detail
 
-// Every failure of this library. what() reads "what is wrong: which file or value: what to do".
+// Every failure of this library. what() reads "what is wrong: which file or value: what to do". Functions that cannot
+// fail say so below; all others may throw it.
 struct Error : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
@@ -110,21 +121,23 @@ enum class DType { f32, q8_0 };
 
 struct LoadOptions {
     DType dtype = DType::q8_0;
-    int threads = 0;                                             // 0: all physical cores
-    std::function<void(float done, const char* what)> progress;  // done in 0..1; called on the loading thread
+    int threads = 0;  // that load; 0: all physical cores; at most 1024
+    // Called on the loading thread with done in 0..1; `what` names what is being read and is valid during the call. What
+    // it throws ends the loading. Null: not called.
+    std::function<void(float done, const char* what)> progress;
 };
 
-// What a model is, in the terms of its paper and of Hugging Face's config.json.
+// What a model is, in the terms of its paper and of Hugging Face's config.json. Model::load reads and checks it; for
+// Model::random you fill it in.
 struct Config {
-    enum class Architecture { gpt2, gemma3 };
-    Architecture architecture = Architecture::gpt2;
-    int vocab_size = 0;         // rows of the embedding
-    int context_length = 0;     // n_positions, max_position_embeddings
-    int hidden_size = 0;        // n_embd
-    int intermediate_size = 0;  // n_inner
+    std::string architecture = "gpt2";  // or "gemma3": what a GGUF calls it
+    int vocab_size = 0;                 // rows of the embedding; the tokenizer may know fewer ids, or a few more
+    int context_length = 0;             // n_positions, max_position_embeddings
+    int hidden_size = 0;                // n_embd
+    int intermediate_size = 0;          // n_inner
     int num_layers = 0;
     int num_heads = 0;
-    int num_kv_heads = 0;  // query heads h * num_kv_heads / num_heads share one
+    int num_kv_heads = 0;  // query head h reads K/V head h * num_kv_heads / num_heads
     int head_dim = 0;
     float norm_eps = 1e-5f;
     float attention_scale = 0;   // q.k is multiplied by it before the softmax
@@ -136,15 +149,19 @@ struct Config {
     bool tied_head = true;       // the head is the embedding
 };
 
-// Text to token ids and back. Immutable; copies share the data.
+// Text to token ids and back. Immutable; copies share the data and may be used by several threads. One that no model
+// gave (default-constructed, or of Model::random) has no tokens: encode and piece throw.
 class Tokenizer {
   public:
+    // add_bos: begins with the bos token if the model's texts do. parse_special: added tokens in the text, such as
+    // <end_of_turn>, become their ids; without it only those that the tokenizer calls user-defined do.
     std::vector<int> encode(std::string_view text, bool add_bos = true, bool parse_special = true) const;
     std::string decode(const std::vector<int>& ids) const;  // bytes; may end inside a UTF-8 character
-    std::string piece(int id) const;                        // the bytes of one token
+    std::string piece(int id) const;                        // the bytes of one token, 0 <= id < vocab_size()
+    // These never throw.
     int vocab_size() const;
     int bos() const;                         // -1: the model has none
-    bool is_end(int id) const;               // end of text or of a turn
+    bool is_end(int id) const;               // end of text or of a turn; any id may be asked for
     bool has_turns() const;                  // the model was trained to answer in turns: see Chat
     int find(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
   private:
@@ -160,29 +177,31 @@ struct ModelInfo {
     int quantized = 0;                   // matrices that became Q8_0 while loading
     int exact = 0;                       // matrices whose values are the file's own
     int fused = 0;                       // matrices that were joined with others (q+k+v, gate+up)
-    int ignored = 0;                     // tensors of the file that text generation does not need
+    int ignored = 0;                     // tensors of the file that were not read
     std::size_t weight_bytes = 0;        // memory of all weights
 };
 
-// A loaded checkpoint. Immutable after loading: share it between sessions and threads.
+// A loaded checkpoint. Immutable after loading: share it between sessions and threads. Copies share the data, which lives
+// as long as a copy or a Session of it. A default-constructed or moved-from Model throws when it is used.
 class Model {
   public:
-    // path: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file.
+    // path: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file; in UTF-8.
     static Model load(const std::string& path, const LoadOptions& = {});
     // A model of this shape with random weights and no tokenizer, to measure speed without a download.
     static Model random(const Config&, const LoadOptions& = {}, std::uint64_t seed = 0);
-    const Config& config() const;
+    const Config& config() const;  // these references are valid as long as the data
     const Tokenizer& tokenizer() const;
     const ModelInfo& info() const;
     DType dtype() const;
-    // Bytes that a Session with this context allocates (its KV cache and, for prompts, scratch).
+    // Bytes that a Session with this context (0: as in Session) allocates: its KV cache and, for prompts, scratch.
     std::size_t session_bytes(int context) const;
     const detail::ModelData& data() const;  // for the library itself
   private:
     std::shared_ptr<const detail::ModelData> data_;
 };
 
-// An operation of a step as Session::on_timing reports it: a matrix product, a norm, a stage of attention.
+// An operation of a step as Session::on_timing reports it: a matrix product, a norm, a stage of attention. Its texts are
+// literals.
 struct Timing {
     const char* part = "";         // embedding, norm, qkv, rope, attention, attn_out, up, activation, down, lm_head,
                                    // sampling (by generate), or step: the whole of it, reported after its operations
@@ -195,26 +214,31 @@ struct Timing {
     double waited = 0;             // of these, until the other threads were done too
 };
 
-// One conversation: KV cache, scratch memory, position, threads. Not to be used by two threads at once.
+// One conversation: KV cache, scratch memory, position, threads. It keeps its Model's data alive. Not to be used by two
+// threads at once, nor by its own callbacks. After an exception the session holds the tokens that position() counts, and
+// can go on. A moved-from Session throws when it is used.
 class Session {
   public:
     // context: positions that can be held, at most the model's own; 0: the model's own, at most 8192.
+    // threads: at most 1024; 0: all physical cores.
     explicit Session(const Model&, int context = 0, int threads = 0);
     Session(Session&&) = default;
     Session& operator=(Session&&) = default;
 
-    // Appends n tokens and returns the logits after the last one, [vocab_size]; valid until the next call.
+    // Appends n >= 1 tokens and returns the logits after the last one, [vocab_size]; valid until the next call of a
+    // function that is not const.
     const float* forward(const int* tokens, int n);
-    // The same, handing out the logits after each token: on_logits(i, logits) for i = 0 .. n-1.
+    // The same, handing out the logits after each token: on_logits(i, logits) for i = 0 .. n-1, [vocab_size], valid
+    // during the call.
     void forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits);
     // The same with the hidden states [hidden_size] that the logits would be made of, after the last norm.
     void forward_hidden(const int* tokens, int n, const std::function<void(int i, const float* hidden)>& on_hidden);
-    const std::vector<int>& tokens() const;  // that are held
+    const std::vector<int>& tokens() const;  // that are held; valid as long as the session, and changed by its calls
     int position() const;                    // their number
     int context() const;                     // tokens that can be held
     int threads() const;
     const Model& model() const;
-    void rewind(int position);  // forgets everything from `position` on
+    void rewind(int position);  // forgets everything from `position` (0 .. position()) on
     // Writes what the session holds to a file (at once or not at all), and takes it from there: into a session of the
     // same model and dtype whose context is large enough. What load() refuses leaves the session as it was.
     void save(const std::string& path) const;
@@ -222,9 +246,9 @@ class Session {
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
     // the operations' seconds add up to the step's (less what on_logits took). Null ends it.
     void on_timing(std::function<void(const Timing&)> report);
-    detail::Transformer& transformer() const;  // for the library itself
+    detail::SessionData& data() const;  // for the library itself
   private:
-    std::shared_ptr<detail::Transformer> transformer_;  // its own; a unique_ptr cannot destroy what is not known here
+    std::shared_ptr<detail::SessionData> data_;  // its own; a unique_ptr cannot destroy what is not known here
 };
 
 // How the next token is chosen. The filters apply in this order: repeat penalty, top_k, top_p, min_p, temperature.
@@ -240,7 +264,8 @@ struct Sampling {
 
 class Sampler {
   public:
-    explicit Sampler(const Sampling& = {});
+    explicit Sampler(const Sampling& = {});  // throws where an option is out of range
+    // An id in 0 .. n-1 from n logits. Ids beyond Tokenizer::vocab_size() have no text: leave their logits out.
     int sample(const float* logits, int n);
     void accept(int id);  // tells the repeat penalty that id is now part of the text
   private:
@@ -257,28 +282,28 @@ struct GenerateOptions {
     // Guess up to this many tokens (at most 11) from what followed earlier in the text, and check them together: the
     // text is the same as without, and comes faster where it repeats itself. 0: off.
     int lookup = 0;
-    // Called after each 256 tokens of the prompt and at its end; false ends generation there.
+    // Called after each 256 tokens of the prompt and at its end; false ends generation there. Null: not called.
     std::function<bool(int done, int total)> on_prompt;
 };
 
 struct Stats {
     int prompt_tokens = 0, generated = 0;
-    double prompt_s = 0, generate_s = 0;
-    bool stopped = false;                // by a stop text
-    int guessed = 0, guessed_right = 0;  // tokens, by GenerateOptions::lookup
+    double prompt_s = 0, generate_s = 0;  // seconds
+    bool stopped = false;                 // by a stop text
+    int guessed = 0, guessed_right = 0;   // tokens, by GenerateOptions::lookup
 };
 
-// Gets the text as it comes, in whole UTF-8 characters; false ends generation.
+// Gets the text as it comes, in whole UTF-8 characters; false ends generation. Null: nobody is told.
 using OnText = std::function<bool(std::string_view text)>;
 
-// Appends the prompt to the session, then samples until an end token, a stop text, max_tokens, the context's end,
-// or on_text returning false.
+// Appends the prompt to the session (encoded with add_bos only at position 0), then samples until an end token, a stop
+// text, max_tokens, the context's end, or on_text returning false. An empty prompt goes on from what is held.
 Stats generate(Session&, std::string_view prompt, const GenerateOptions&, const OnText& on_text);
 // The same after a prompt of tokens, which are appended as they are.
 Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&, const OnText& on_text);
 
 // A conversation: what is said in turn by the user and the model. It stays in the session from turn to turn; when it
-// outgrows the context, its oldest turns are dropped.
+// outgrows the context, its oldest turns are dropped. The session must outlive the Chat.
 class Chat {
   public:
     // gemma is the template of Gemma's instruction-tuned models; plain continues what the user writes (end it by
@@ -391,7 +416,7 @@ inline std::string shown(std::string_view name) {
 #error "llm.h reads model files as they are, and they are little-endian"
 #endif
 // A value at an address that need not be aligned.
-template <class T> T load(const void* p) {
+template <class T> T load_as(const void* p) {
     T value;
     std::memcpy(&value, p, sizeof value);
     return value;
@@ -510,7 +535,8 @@ inline void utf8_append(std::string& out, std::uint32_t code_point) {
     for (int k = tail - 1; k >= 0; --k) out += char(0x80 | (code_point >> 6 * k & 0x3F));
 }
 
-// How many bytes of `text` can be shown now: all but a last character that more bytes would complete.
+// How many bytes of `text` can be shown now: all but a last character that more bytes could complete. Whether they could
+// is tried out, with the smallest and the largest byte that may follow.
 inline std::size_t utf8_complete_prefix(std::string_view text) {
     for (std::size_t tail = 1; tail <= std::min<std::size_t>(text.size(), 3); ++tail)
         for (const char filler : {'\x80', '\xBF'}) {
@@ -519,6 +545,20 @@ inline std::size_t utf8_complete_prefix(std::string_view text) {
         }
     return text.size();
 }
+
+using Clock = std::chrono::steady_clock;
+inline double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// splitmix64 (Steele et al. 2014), and 53 bits of it as a number in [0, 1)
+inline std::uint64_t next_random(std::uint64_t& state) {
+    std::uint64_t z = state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+inline double next_uniform(std::uint64_t& state) { return double(next_random(state) >> 11) * 0x1p-53; }
 
 // ==== JSON ===========================================================================================================
 //
@@ -553,7 +593,7 @@ class Json {
     template <class T> Json(T value, const std::string& document)
         : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
 
-    // For what may be there: a member or else null; what a value says, or else, if it is of another type, nothing.
+    // Lenient getters, for what may be there: a missing member reads as null, a value of another type as empty.
     const Json& operator[](std::string_view key) const {
         static const Json null = {};
         const Json* found = find(key);
@@ -727,16 +767,26 @@ class JsonDocument {
 //           s (and m) for each 16 or 32 of them                         x = d * s * q - dmin * m    Q2_K, Q4_K, Q5_K
 //
 // All products d * s * q are exact in F32, so every machine and compiler gives the same values.
+//
+// The integers are packed like this one, Q4_K, whose block of 256 values takes 144 bytes:
+//
+//     byte    0    2     4                       16                                                          144
+//             | d  | dmin | scales and minimums  | 4 runs of 32 bytes, each with 64 values:                    |
+//             | f16| f16  | 8 + 8 of 6 bits each |   the low 4 bits of its bytes are values 0..31 of the run,  |
+//             |    |      | in 12 bytes          |   the high 4 bits are values 32..63                         |
+//
+//     x[64 k + i] = d * scale[2 k] * low(run k, byte i) - dmin * minimum[2 k]        and for i = 32..63 the same with
+//     the high bits, scale[2 k + 1] and minimum[2 k + 1]
 
-inline float bits_to_f32(std::uint32_t bits) { return load<float>(&bits); }
-inline std::uint32_t f32_to_bits(float value) { return load<std::uint32_t>(&value); }
+inline float bits_to_f32(std::uint32_t bits) { return load_as<float>(&bits); }
+inline std::uint32_t f32_to_bits(float value) { return load_as<std::uint32_t>(&value); }
 inline float bf16_to_f32(std::uint16_t value) { return bits_to_f32(std::uint32_t{value} << 16); }
 
 inline float f16_to_f32(std::uint16_t value) {
     const std::uint32_t magnitude = (value & 0x7FFFu) << 13;  // exponent and fraction where an F32 has them
     const float scaled = bits_to_f32(magnitude) * 0x1p112f;   // exponents are written + 15 there and + 127 here
-    const std::uint32_t endless = magnitude >= 31u << 23 ? 0x7F800000 : 0;  // inf, nan
-    return bits_to_f32(f32_to_bits(scaled) | endless | (value & 0x8000u) << 16);
+    const std::uint32_t inf_or_nan = magnitude >= 31u << 23 ? 0x7F800000 : 0;  // keeps the fraction, which tells which
+    return bits_to_f32(f32_to_bits(scaled) | inf_or_nan | (value & 0x8000u) << 16);
 }
 
 inline std::uint16_t f32_to_f16(float value) {
@@ -756,7 +806,7 @@ inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block)
     float values[32] = {};
     std::copy_n(x, n, values);
     std::int32_t largest = 0;  // magnitudes of floats sort like their bits; nan comes last
-    for (const float& v : values) largest = std::max(largest, load<std::int32_t>(&v) & 0x7FFFFFFF);
+    for (const float& v : values) largest = std::max(largest, load_as<std::int32_t>(&v) & 0x7FFFFFFF);
     const std::uint16_t scale = f32_to_f16(bits_to_f32(std::uint32_t(largest)) / 127.0f);
     const float d = f16_to_f32(scale), inverse = d > 0 && std::isfinite(d) ? 1.0f / d : 0.0f;
     std::memcpy(block, &scale, sizeof scale);
@@ -774,11 +824,11 @@ template <class T, float (*ToF32)(T)>
 void values_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
     constexpr int kStep = 16, kSize = sizeof(T);
     for (; n >= kStep; n -= kStep, in += kStep * kSize, out += kStep)
-        for (int i = 0; i < kStep; ++i) out[i] = ToF32(load<T>(in + i * kSize));
-    for (; n > 0; --n, in += kSize) *out++ = ToF32(load<T>(in));
+        for (int i = 0; i < kStep; ++i) out[i] = ToF32(load_as<T>(in + i * kSize));
+    for (; n > 0; --n, in += kSize) *out++ = ToF32(load_as<T>(in));
 }
 
-inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load<std::uint16_t>(p)); }
+inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load_as<std::uint16_t>(p)); }
 
 inline void q8_0_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
     for (; n > 0; --n, in += 34, out += 32) {
@@ -787,14 +837,17 @@ inline void q8_0_to_f32(const std::uint8_t* in, float* __restrict out, std::int6
     }
 }
 
-// All other formats, whose integers q are packed. They have an offset, x = d * scale * (q - Offset), or a minimum,
-// x = d * scale * q - dmin * minimum. D is where d stands in a block (and dmin behind it), Low and High are the lower and
-// upper bits of q, and `Shared` values have the same scale and minimum.
+// All other formats, whose integers q are packed. They have an offset, x = d * scale * (q - Offset), or, where Offset is
+// 0, a minimum, x = d * scale * q - dmin * minimum.
 struct Factors {
     int scale, minimum;
 };
-template <int Values, int Bytes, int D, int Offset, int Shared, Factors (*FactorsOf)(const std::uint8_t* block, int v),
-          class Low, class High>
+template <int Values, int Bytes,                                   // of a block
+          int D,                                                   // where d stands in it, and dmin behind d
+          int Offset,                                              // what is subtracted from q
+          int Shared,                                              // neighbours with the same scale and minimum
+          Factors (*FactorsOf)(const std::uint8_t* block, int v),  // of the value v and the following ones
+          class Low, class High>                                   // the lower and upper bits of q
 void packed_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
     for (; n > 0; --n, in += Bytes) {
         const float d = f16_at(in + D), dmin = Offset == 0 ? f16_at(in + D + 2) : 0;
@@ -828,18 +881,18 @@ struct NoBits {
     int operator[](int) const { return 0; }
 };
 
-template <int At>
-struct FifthBits {  // one after another; tested by a table, as SSE2 has no shifts by different amounts
-    FifthBits(const std::uint8_t* block, int v) : bits(load<std::uint16_t>(block + At + v / 8)) {}
-    int operator[](int i) const { return (bits & kMasks[i]) != 0; }
-    static constexpr std::uint16_t kMasks[] = {1,   2,   4,    8,    16,   32,   64,    128,
-                                               256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
-    std::uint16_t bits;
+template <int At> struct FifthBits {  // one after another
+    FifthBits(const std::uint8_t* block, int v) : bits(load_as<std::uint16_t>(block + At + v / 8)) {}
+    int operator[](int i) const { return bits >> i & 1; }
+    int bits;
 };
 
-inline Factors no_factors(const std::uint8_t*, int) { return {1, -1}; }  // x = d * q + m
+// Q4_1 and Q5_1 add their minimum, x = d * q + m, where the K types subtract theirs: so here it counts minus once.
+inline Factors no_factors(const std::uint8_t*, int) { return {1, -1}; }
 inline Factors q2_k_factors(const std::uint8_t* block, int v) { return {block[v / 16] & 15, block[v / 16] >> 4}; }
-inline Factors q6_k_factors(const std::uint8_t* block, int v) { return {load<std::int8_t>(block + 192 + v / 16), 0}; }
+inline Factors q6_k_factors(const std::uint8_t* block, int v) {
+    return {load_as<std::int8_t>(block + 192 + v / 16), 0};
+}
 
 inline Factors q3_k_factors(const std::uint8_t* block, int v) {  // the low 4 bits in 8 bytes, the upper 2 in 4 bytes
     const int g = v / 16, low = block[96 + g % 8] >> g / 8 * 4 & 15, high = block[104 + g % 4] >> g / 4 * 2 & 3;
@@ -900,10 +953,10 @@ template <class Matches> TensorType find_type(const Matches& matches) {
 // read from end to end for every token, and with 4 KB pages the address translation alone costs a tenth of that.
 //
 // Threads: a token takes about a hundred parallel regions of some 10 to 1000 microseconds, so what counts is how fast
-// threads meet. Helpers spin on one word, the gate, and fall asleep only when nothing came for a while. A region's
-// items are dealt out in equal contiguous shares, so that a thread reads the same rows of a matrix every time; who has
-// finished its own share helps itself from the others'. The caller waits only for helpers that came in: one that the
-// system has not scheduled (fewer cores than threads, a busy neighbour) is not missed, its share is done by the others.
+// threads meet. Helpers spin on one word, the gate, and fall asleep only when nothing came for a while. A region's items
+// are dealt out in equal contiguous shares, so that a thread reads the same rows of a matrix every time. A thread that
+// has finished its own share steals from the others' shares. The caller waits only for helpers that entered the region:
+// a helper that the system has not scheduled (a busy neighbour) is not waited for, as the others do its share.
 
 // A size or an index that was made sure to be no negative number.
 template <class Int> constexpr std::size_t usize(Int n) { return std::size_t(n); }
@@ -995,7 +1048,7 @@ inline void cpu_relax() {
 #endif
 }
 
-// While it stands, results below 1e-38 become 0 on x86, where each of them may cost as much as a hundred others.
+// While in scope, denormal results (below 1e-38) flush to zero on x86, where each may cost as much as a hundred others.
 struct FlushToZero {
 #if defined(__x86_64__)
     const unsigned before = _mm_getcsr();
@@ -1006,27 +1059,14 @@ struct FlushToZero {
 #endif
 };
 
-using Clock = std::chrono::steady_clock;
-inline double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// splitmix64 (Steele et al. 2014), and 53 bits of it as a number in [0, 1)
-inline std::uint64_t next_random(std::uint64_t& state) {
-    std::uint64_t z = state += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-inline double next_uniform(std::uint64_t& state) { return double(next_random(state) >> 11) * 0x1p-53; }
-
-// A thread's stopwatch for stages that share a parallel region. Only their ratio is used, and only every fourth piece of
-// work is timed, for a look at the clock takes as long as a few rows of a product.
+// A thread's stopwatch. A profiled region may hold several stages (q K^T, softmax and p V; a product and its activation):
+// every thread sums up the time of each, and PROFILING divides the region's time in the ratio of these sums. As only the
+// ratio is used, only every fourth piece of work is timed: a look at the clock takes as long as a few rows of a product.
 struct alignas(64) Laps {
     bool running = false, timing = false;
     std::uint32_t pieces = 0;
     Clock::time_point last{};
-    std::array<double, 4> ticks{};
+    std::array<double, 4> ticks{};  // of each stage
 
     void start() {
         if (running && (timing = pieces++ % 4 == 0)) last = Clock::now();
@@ -1114,7 +1154,7 @@ class ThreadPool {
             share.next.store(int(std::int64_t{count} * t / n), std::memory_order_relaxed);
             share.end = int(std::int64_t{count} * (t + 1) / n);
         }
-        // Sequentially consistent, as the sleepers' count is: one of both sides sees the other.
+        // Sequentially consistent, as the sleepers' count is: either run() sees the sleeper, or it sees the new gate.
         gate_.store((region_ += kRegion) | kOpen);
         if (sleepers_.load() > 0) {
             { std::lock_guard<std::mutex> lock(mutex_); }
@@ -1189,22 +1229,27 @@ class ThreadPool {
 // ==== KERNELS ========================================================================================================
 //
 // Nearly all of a model's time goes into y = W x. A weight is read from memory once per token and used once, so W lies
-// in the order in which it is read: groups of 16 rows, whose 16 values of a column sit side by side and fill a vector
-// register (AVX-512), two (AVX2) or four (NEON). A lane is a row, so no sum is ever taken across lanes.
+// in the order in which it is read: groups of 16 rows, whose values of a column sit side by side. A lane of a vector is a
+// row, so no sum is ever taken across lanes.
 //
-//     F32 group, 16 rows x cols:                      Q8_0 group, per block of 32 columns 544 bytes:
-//       [cols][16] f32                                  [16] f16 scales, [8][16][4] u8: 4 columns of 16 rows, as w + 128
+// In F32 a group is [cols][16] floats. In Q8_0 it is a WeightBlock of 544 bytes for every 32 columns: 16 scales, and then
+// 8 times the 64 bytes that one AVX-512 register holds (two of AVX2, four of NEON), 4 neighbouring columns of 16 rows:
 //
-// Unsigned weights are what x86's dot products want (u8 x s8). Their offset is undone for free: the sum starts at
-// -128 * sum(x). The product's other side, x, is quantized per 32 columns like the weights (ActivationBlock), and its
-// tokens are interleaved in tiles of up to 12, so that all addresses are constants from one pointer. Loads are what limits
-// a product of many tokens: a register of weights meets several tokens, and a value of x several registers of weights.
+//     W[r][c] lies in group r / 16, block c / 32, at w[c % 32 / 4][r % 16][c % 4]
 //
-// Attention's products are the same shape: 16 positions (q.k) or 16 dimensions (p.v) of the cache are the rows, the
-// queries that share a K/V head are the tile. So three kernels, one per format of W, make all products of a model.
+//                 | row 0           | row 1           | row 2           |     | row 15          |   64 bytes: one load
+//     w[0] =      | c0  c1  c2  c3  | c0  c1  c2  c3  | c0  c1  c2  c3  | ... | c0  c1  c2  c3  |
+//     times       | x0  x1  x2  x3  | x0  x1  x2  x3  | x0  x1  x2  x3  | ... | x0  x1  x2  x3  |   one broadcast
+//     adds to     | sum of row 0    | sum of row 1    | sum of row 2    |     | sum of row 15   |   16 i32: one register
+//
+// One instruction does that (vpdpbusd), for unsigned weights: they are stored as w + 128, and the offset is undone for
+// free, as the sum starts at -128 * sum(x). The product's other side, x, is quantized per 32 columns like the weights
+// (ActivationBlock), and its tokens are interleaved in tiles of up to 12, so that all addresses are constants from one
+// pointer. Loads are what limits a product of many tokens: a register of weights meets several tokens, and a value of x
+// several registers of weights.
 //
 // The plain loops in `scalar` are the specification of every kernel. Below them one text in terms of a vector type is
-// compiled for AVX2, AVX-512 and NEON, and the table `Kernels` is filled with the best set once.
+// compiled for AVX2, AVX-512 and NEON. Each of these sets is one `Kernels`, a table of functions.
 
 constexpr int kGroup = 16;  // rows of a matrix that lie side by side
 constexpr int kTile = 12;   // most tokens per call of a product
@@ -1246,7 +1291,11 @@ template <class Weight> struct ProductFloat {  // of F32 or F16
 };
 
 struct Kernels {
-    const char* name;
+    const char* name;         // as LLM_SIMD takes it
+    bool (*runs_here)();      // whether this processor has the instructions
+    int dot_lanes;            // of its integer dot product, which does 8 operations in each
+    int fma_lanes;            // of its F32 multiply-add, which does 2
+    void (*peak)(int, bool);  // (rounds, floats): 12 independent chains of one or the other, for the bench
 
     void (*product_q8)(const ProductQ8&);
     void (*product_f32)(const ProductFloat<float>&);
@@ -1261,8 +1310,8 @@ struct Kernels {
     void (*gelu)(const float* x, const float* up, int n, float* y);
     // (x[i], x[i + half]) turns by the angle whose cosine and sine are given  (RoPE, Su et al. 2021)
     void (*rotate)(float* x, const float* cos, const float* sin, int half);
-    // A step of an online softmax: max includes x, x = exp(x - max), sum includes x. Returns exp(max before - max), which
-    // sum has been multiplied by, as all must be that was weighed with the max before.
+    // A step of an online softmax: max includes x, x = exp(x - max), sum includes x. Returns exp(old max - new max): sum is
+    // already scaled by it, scale your other sums too.
     float (*softmax)(float* x, int n, float& max, float& sum);
     // y += a * x
     void (*axpy)(float a, const float* x, int n, float* y);
@@ -1273,9 +1322,24 @@ struct Kernels {
 };
 
 // What every set of kernels calls them, in the order of the table.
-#define LLM_KERNELS product, product, product, quantize, rms_norm, center, gelu, rotate, softmax, axpy, scale, to_f16
+#define LLM_KERNELS \
+    peak, product, product, product, quantize, rms_norm, center, gelu, rotate, softmax, axpy, scale, to_f16
 
 namespace scalar {
+
+inline bool runs_here() { return true; }
+
+inline void peak(int rounds, bool floats) {
+    volatile int seed = 3;  // not known to the compiler: no chain is another's copy
+    std::uint32_t whole[12];
+    float real[12];
+    for (int k = 0; k < 12; ++k) whole[k] = std::uint32_t(seed + k), real[k] = float(seed - k);
+    for (int i = 0; i < rounds; ++i)
+        for (int k = 0; k < 12; ++k)
+            if (floats) real[k] = real[k] * 0.5f + 0.5f;
+            else whole[k] = whole[k] * 3 + 3;
+    seed = int(std::accumulate(whole, whole + 12, 0u)) + int(std::accumulate(real, real + 12, 0.0f));
+}
 
 inline void product(const ProductQ8& p) {
     const WeightBlock* w = p.w;
@@ -1376,7 +1440,7 @@ inline void to_f16(const float* x, int n, std::uint16_t* y) {
     for (int i = 0; i < n; ++i) y[i] = f32_to_f16(std::max(-65504.0f, std::min(x[i], 65504.0f)));
 }
 
-inline constexpr Kernels kernels = {"scalar", LLM_KERNELS};
+inline constexpr Kernels kernels = {"scalar", runs_here, 1, 1, LLM_KERNELS};
 
 }  // namespace scalar
 
@@ -1387,26 +1451,33 @@ constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  //
 }  // namespace detail
 LLM_END
 
-// The vector kernels are the text below this; it is read once per instruction set, into a namespace of that name.
+// The sets of kernels, from the worst to the best. Each is the text below this, read in a pass of its own; its block at
+// the beginning of that text says all that it needs: name, compiler target, test at run time, operations.
+#define LLM_KERNELS_AVX2 1
+#define LLM_KERNELS_AVX512 2
+#define LLM_KERNELS_NEON 3
+#define LLM_KERNELS_NEON_DOT 4
 #if defined(LLM_NO_SIMD) || !defined(__GNUC__)
+#define LLM_KERNEL_SETS &scalar::kernels
 #elif defined(__x86_64__)
-#define LLM_KERNEL_PASS avx2
-#define LLM_KERNEL_LANES 8
+#define LLM_KERNEL_SETS &scalar::kernels, &avx2::kernels, &avx512::kernels
+#define LLM_KERNEL_PASS LLM_KERNELS_AVX2
 #include "llm.h"
-#define LLM_KERNEL_PASS avx512
-#define LLM_KERNEL_LANES 16
+#define LLM_KERNEL_PASS LLM_KERNELS_AVX512
 #include "llm.h"
 #elif defined(__aarch64__)
-#define LLM_KERNEL_PASS neon
-#define LLM_KERNEL_LANES 4
+#define LLM_KERNEL_PASS LLM_KERNELS_NEON
 #include "llm.h"
 // Clang before 16 has the dot product only where the whole program may use it.
 #if (defined(__linux__) && (!defined(__clang__) || __clang_major__ >= 16)) || defined(__ARM_FEATURE_DOTPROD)
-#define LLM_KERNEL_DOT
-#define LLM_KERNEL_PASS neon_dot
-#define LLM_KERNEL_LANES 4
+#define LLM_KERNEL_SETS &scalar::kernels, &neon::kernels, &neon_dot::kernels
+#define LLM_KERNEL_PASS LLM_KERNELS_NEON_DOT
 #include "llm.h"
+#else
+#define LLM_KERNEL_SETS &scalar::kernels, &neon::kernels
 #endif
+#else
+#define LLM_KERNEL_SETS &scalar::kernels
 #endif
 #undef LLM_KERNELS
 #endif  // LLM_IMPLEMENTATION_INCLUDED
@@ -1416,37 +1487,38 @@ LLM_END
 //
 // Read once per instruction set, each time into a namespace of its own: `Floats` is a vector of kLanes f32, `Ints` of
 // as many i32. First what differs between the sets, then the kernels, which differ in nothing.
+//
+// A block like those below is all that a new set needs (and a place in LLM_KERNEL_SETS): its name, the compiler's target,
+// whether the processor at hand has it, how many tokens and vectors a product keeps in registers, the operations.
 
 #ifdef LLM_KERNEL_PASS
 
-#if LLM_KERNEL_LANES == 16
-#define LLM_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
-#elif LLM_KERNEL_LANES == 8
-#define LLM_TARGET __attribute__((target("avx2,fma,f16c")))
-#elif defined(LLM_KERNEL_DOT) && !defined(__ARM_FEATURE_DOTPROD)
-#define LLM_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
-#else
-#define LLM_TARGET
-#endif
 #define LLM_OP LLM_TARGET inline __attribute__((always_inline))
 #ifdef __clang__
 #define LLM_UNROLL _Pragma("unroll")
 #else
 #define LLM_UNROLL _Pragma("GCC unroll 16")
 #endif
-#define LLM_NAME_OF(pass) #pass
-#define LLM_NAME(pass) LLM_NAME_OF(pass)
+#define LLM_TEXT_OF(name) #name
+#define LLM_TEXT(name) LLM_TEXT_OF(name)
 
 LLM_BEGIN
-namespace detail::LLM_KERNEL_PASS {
 
-#if LLM_KERNEL_LANES == 16  // AVX-512
+#if LLM_KERNEL_PASS == LLM_KERNELS_AVX512
+
+#define LLM_SET avx512
+#define LLM_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 #define LLM_MM(name) _mm512_##name
+namespace detail::LLM_SET {
+inline bool runs_here() {
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
 using Floats = __m512;
 using Ints = __m512i;
 using Halves = __m256i;
 constexpr int kLanes = 16;
-constexpr int kQ8Tokens = 6, kQ8Vectors = 2, kFloatTokens = 12, kFloatVectors = 2;  // that a product holds in registers
+constexpr int kQ8Tokens = 6, kQ8Vectors = 2, kFloatTokens = 12, kFloatVectors = 2;
 LLM_OP Floats load(const float* p, int n) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p); }
 LLM_OP void store(float* p, Floats x, int n) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), x); }
 LLM_OP float sum(Floats a) { return _mm512_reduce_add_ps(a); }
@@ -1456,8 +1528,13 @@ LLM_OP Ints load_weights(const std::uint8_t* p) { return _mm512_loadu_si512(p); 
 LLM_OP Ints start_dot(std::int32_t offset) { return _mm512_set1_epi32(offset); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return _mm512_dpbusd_epi32(acc, w, x); }
 
-#elif LLM_KERNEL_LANES == 8  // AVX2
+#elif LLM_KERNEL_PASS == LLM_KERNELS_AVX2
+
+#define LLM_SET avx2
+#define LLM_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LLM_MM(name) _mm256_##name
+namespace detail::LLM_SET {
+inline bool runs_here() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 using Floats = __m256;
 using Ints = __m256i;
 using Halves = __m128i;
@@ -1492,8 +1569,27 @@ LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-#else  // NEON
+#else  // NEON, without and with the dot product of Armv8.2
 
+#if LLM_KERNEL_PASS == LLM_KERNELS_NEON
+#define LLM_SET neon
+#define LLM_TARGET
+#else
+#define LLM_SET neon_dot
+#ifdef __ARM_FEATURE_DOTPROD  // the whole program may use it, as on every Apple processor that runs macOS
+#define LLM_TARGET
+#else
+#define LLM_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#endif
+#endif
+namespace detail::LLM_SET {
+inline bool runs_here() {
+#if LLM_KERNEL_PASS == LLM_KERNELS_NEON_DOT && !defined(__ARM_FEATURE_DOTPROD)
+    return (getauxval(AT_HWCAP) & (1u << 20)) != 0;  // HWCAP_ASIMDDP
+#else
+    return true;
+#endif
+}
 using Floats = float32x4_t;
 using Ints = int32x4_t;
 constexpr int kLanes = 4;
@@ -1531,7 +1627,7 @@ LLM_OP Ints start_dot(std::int32_t) { return vdupq_n_s32(0); }
 LLM_OP Ints set(std::int32_t x) { return vdupq_n_s32(x); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     const int8x16_t a = vreinterpretq_s8_s32(w), b = vreinterpretq_s8_s32(x);
-#ifdef LLM_KERNEL_DOT
+#if LLM_KERNEL_PASS == LLM_KERNELS_NEON_DOT
     return vdotq_s32(acc, a, b);
 #else
     const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
@@ -1569,6 +1665,22 @@ LLM_OP Floats power_of_2(Ints n) {
 #undef LLM_MM
 #endif
 
+// What a core can do at most: 12 chains, so that neither the latency of the instruction nor loads limit it.
+LLM_TARGET inline void peak(int rounds, bool floats) {
+    Ints whole[12];
+    Floats real[12];
+    LLM_UNROLL for (int k = 0; k < 12; ++k) whole[k] = set(std::int32_t{3}), real[k] = set(0.5f);
+    __asm__ __volatile__("" : "+m"(whole), "+m"(real));  // as if they differed: no chain is another's copy
+    const Ints factor = whole[0];
+    for (int i = 0; i < rounds && !floats; ++i) {
+        LLM_UNROLL for (int k = 0; k < 12; ++k) whole[k] = dot(whole[k], whole[k], factor);
+    }
+    for (int i = 0; i < rounds && floats; ++i) {
+        LLM_UNROLL for (int k = 0; k < 12; ++k) real[k] = fma(real[k], set(0.5f), set(0.5f));
+    }
+    __asm__ __volatile__("" : : "m"(whole), "m"(real));
+}
+
 // ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
 
 LLM_OP void prefetch(const void* p) {
@@ -1600,7 +1712,7 @@ template <int M, int V> LLM_TARGET void tile(const ProductQ8& p, int first, int 
                 columns[v] = load_weights(four);
             }
             LLM_UNROLL for (int t = 0; t < M; ++t) {
-                const Ints q = set(detail::load<std::int32_t>(a[t].q + 4 * c));
+                const Ints q = set(load_as<std::int32_t>(a[t].q + 4 * c));
                 LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = dot(acc[t][v], columns[v], q);
             }
         }
@@ -1792,18 +1904,18 @@ LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
     }
 }
 
-inline constexpr Kernels kernels = {LLM_NAME(LLM_KERNEL_PASS), LLM_KERNELS};
+inline constexpr Kernels kernels = {LLM_TEXT(LLM_SET), runs_here, kLanes, kLanes, LLM_KERNELS};
 
-}  // namespace detail::LLM_KERNEL_PASS
+}  // namespace detail::LLM_SET
 LLM_END
 
 #undef LLM_KERNEL_PASS
-#undef LLM_KERNEL_LANES
+#undef LLM_SET
 #undef LLM_TARGET
 #undef LLM_OP
 #undef LLM_UNROLL
-#undef LLM_NAME_OF
-#undef LLM_NAME
+#undef LLM_TEXT_OF
+#undef LLM_TEXT
 #elif defined(LLM_IMPLEMENTATION) && !defined(LLM_ROOMS_INCLUDED)
 #define LLM_ROOMS_INCLUDED
 
@@ -1815,34 +1927,23 @@ namespace detail {
 // The choice of the kernels, and y = W x on top of them for any number of tokens: `Matrix` is W in groups of 16 rows,
 // `Activations` is x as the kernels want it, and `multiply` shares the groups between the threads.
 
-// Every kernel set that this program holds and this processor can run, the best one last.
+// Every set of kernels that this program holds and this processor can run, the best one last.
 inline std::vector<const Kernels*> available_kernels() {
-    std::vector<const Kernels*> sets = {&scalar::kernels};
-#if defined(LLM_NO_SIMD) || !defined(__GNUC__)
-#elif defined(__x86_64__)
+    std::vector<const Kernels*> sets;
+#if defined(__GNUC__) && defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        sets.push_back(&avx2::kernels);
-        if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-            sets.push_back(&avx512::kernels);
-    }
-#elif defined(__aarch64__)
-    sets.push_back(&neon::kernels);
-#if defined(__ARM_FEATURE_DOTPROD)
-    sets.push_back(&neon_dot::kernels);  // as on every Apple processor that runs macOS
-#elif defined(LLM_KERNEL_DOT)
-    if (getauxval(AT_HWCAP) & (1u << 20)) sets.push_back(&neon_dot::kernels);  // HWCAP_ASIMDDP
 #endif
-#endif
+    for (const Kernels* set : {LLM_KERNEL_SETS})
+        if (set->runs_here()) sets.push_back(set);
     return sets;
 }
 
-// The best set, or the one that LLM_SIMD names: scalar, avx2, avx512, or neon (with or without dot products).
+// The best set, or the one that LLM_SIMD names.
 inline const Kernels& choose_kernels() {
     const auto sets = available_kernels();
     const char* wanted = std::getenv("LLM_SIMD");
     if (!wanted || !*wanted) return *sets.back();
+
     std::string names;
     for (const Kernels* set : sets) {
         if (std::string_view(set->name) == wanted) return *set;
@@ -1851,94 +1952,162 @@ inline const Kernels& choose_kernels() {
     fail("LLM_SIMD names kernels that are not available here", wanted, "choose one of " + names);
 }
 
+// How matrices lie in memory: one row of the table for each format of weights, and everything else follows from it. What
+// products take on their other side is a property of the format; the KV cache has a format of its own.
+struct WeightFormat {
+    const char* name;
+    int columns;          // of a block of a group
+    std::size_t bytes;    // of a block
+    bool takes_integers;  // products take x in ActivationBlocks, or else as floats
+    // Row `lane` of a group, as floats.
+    void (*unpack)(const std::uint8_t* group, int lane, int cols, float* out);
+    // Sets n <= 32 neighbouring values of a row from `block` on: to x, or where x is null to those of a block of a file
+    // that is in this very format.
+    void (*pack)(std::uint8_t* block, int lane, int n, const float* x, const std::uint8_t* file_block);
+};
+
+inline void unpack_f32(const std::uint8_t* group, int lane, int cols, float* out) {
+    const float* column = reinterpret_cast<const float*>(group) + lane;
+    for (int c = 0; c < cols; ++c, column += kGroup) out[c] = *column;
+}
+inline void pack_f32(std::uint8_t* block, int lane, int n, const float* x, const std::uint8_t*) {
+    float* column = reinterpret_cast<float*>(block) + lane;
+    for (int c = 0; c < n; ++c, column += kGroup) *column = x[c];
+}
+inline void unpack_q8_0(const std::uint8_t* group, int lane, int cols, float* out) {
+    const WeightBlock* block = reinterpret_cast<const WeightBlock*>(group);
+    for (int begin = 0; begin < cols; begin += kBlock, ++block) {
+        const float scale = f16_to_f32(block->scale[lane]);
+        for (int c = 0; c < std::min(kBlock, cols - begin); ++c)
+            out[begin + c] = scale * float(block->w[c / 4][lane][c % 4] - 128);
+    }
+}
+inline void pack_q8_0(std::uint8_t* block, int lane, int n, const float* x, const std::uint8_t* file_block) {
+    WeightBlock& out = *reinterpret_cast<WeightBlock*>(block);
+    std::uint8_t quantized[2 + kBlock];
+    if (x) quantize_q8_0(x, n, quantized);
+    const std::uint8_t* in = x ? quantized : file_block;
+    std::memcpy(&out.scale[lane], in, 2);
+    for (int c = 0; c < kBlock / 4; ++c) {
+        const std::uint32_t four = load_as<std::uint32_t>(in + 2 + 4 * c) ^ 0x80808080u;  // i8 to u8: + 128
+        std::memcpy(out.w[c][lane], &four, sizeof four);
+    }
+}
+
+inline const WeightFormat& format_of(DType type) {
+    static constexpr WeightFormat kFormats[] = {
+        {"f32", 1, kGroup * sizeof(float), false, unpack_f32, pack_f32},
+        {"q8_0", kBlock, sizeof(WeightBlock), true, unpack_q8_0, pack_q8_0},
+    };
+    return kFormats[usize(int(type))];
+}
+
 // W [rows, cols] in groups of 16 rows; rows that fill up the last group are zero. The memory is an Arena's.
 struct Matrix {
-    DType dtype = DType::f32;
+    const WeightFormat* format = nullptr;
     int rows = 0, cols = 0;
-    std::uint8_t* data = nullptr;
+    std::uint8_t* data = nullptr;  // [groups][blocks]
 
     Matrix() = default;
-    Matrix(Arena& arena, DType type, int r, int c) : dtype(type), rows(r), cols(c) {
+    Matrix(Arena& arena, const WeightFormat& f, int r, int c) : format(&f), rows(r), cols(c) {
         if (group_bytes() > SIZE_MAX / usize(groups() + 1)) throw std::bad_alloc();
         data = arena.allocate(bytes());
     }
     int groups() const { return (rows - 1) / kGroup + 1; }
-    int blocks() const { return (cols - 1) / kBlock + 1; }
-    std::size_t group_bytes() const {
-        return dtype == DType::q8_0 ? usize(blocks()) * sizeof(WeightBlock) : usize(cols) * kGroup * sizeof(float);
-    }
+    int blocks() const { return (cols - 1) / format->columns + 1; }
+    std::size_t group_bytes() const { return usize(blocks()) * format->bytes; }
     std::size_t bytes() const { return group_bytes() * usize(groups()); }
-    template <class T> T* group(int g) const { return reinterpret_cast<T*>(data + usize(g) * group_bytes()); }
+    std::uint8_t* group(int g) const { return data + usize(g) * group_bytes(); }
+
     // One row as F32: how an embedding is looked up.
-    void row(int r, float* out) const {
-        const int lane = r % kGroup;
-        if (dtype == DType::f32) {
-            const float* column = group<float>(r / kGroup) + lane;
-            for (int c = 0; c < cols; ++c, column += kGroup) out[c] = *column;
-            return;
-        }
-        const WeightBlock* block = group<WeightBlock>(r / kGroup);
-        for (int begin = 0; begin < cols; begin += kBlock, ++block) {
-            const float scale = f16_to_f32(block->scale[lane]);
-            for (int c = 0; c < std::min(kBlock, cols - begin); ++c)
-                out[begin + c] = scale * float(block->w[c / 4][lane][c % 4] - 128);
-        }
+    void row(int r, float* out) const { format->unpack(group(r / kGroup), r % kGroup, cols, out); }
+
+    // Sets columns col .. col + n - 1 of some rows: to x [rows, n], or where x is null to the file's blocks, 32 values in
+    // each. col is a multiple of 32.
+    void pack(int row, int rows_here, int col, int n, const float* x, const std::uint8_t* file_blocks) const {
+        const std::size_t file_bytes = format->bytes / kGroup;
+        for (int c = 0; c < n; c += kBlock)
+            for (int r = 0; r < rows_here; ++r) {
+                std::uint8_t* block = group((row + r) / kGroup) + usize((col + c) / format->columns) * format->bytes;
+                const std::size_t in_file = (usize(r) * usize((n - 1) / kBlock + 1) + usize(c / kBlock)) * file_bytes;
+                format->pack(block, (row + r) % kGroup, std::min(kBlock, n - c), x ? x + usize(r) * usize(n) + c : x,
+                             file_blocks + in_file);
+            }
     }
 };
 
-// x [tokens, cols], the other side of a product: tiles of up to 12 tokens, within a tile [cols / 32][tokens] blocks for
-// Q8_0 matrices and [cols / 64][tokens][64] floats for F32 ones.
+// x [tokens, cols], the other side of a product: tiles of up to 12 tokens, within a tile [cols / 32][tokens] blocks of
+// integers, or [cols / 64][tokens][64] floats.
 class Activations {
   public:
-    void resize(DType dtype, int tokens, int cols) {
-        dtype_ = dtype;
+    // For a product with matrices like w.
+    void resize(const Matrix& w, int tokens) {
+        integers_ = w.format->takes_integers;
         tokens_ = tokens;
-        cols_ = cols;
-        data_.grow(usize(tokens) * row_bytes(dtype, cols));
+        cols_ = w.cols;
+        data_.grow(usize(tokens) * row_bytes(integers_, cols_));
     }
     int tokens() const { return tokens_; }
     int tile_size(int first) const { return std::min(kTile, tokens_ - first); }
 
     // The tile that begins with token `first`, a multiple of 12.
     template <class T> T* tile(int first) const {
-        return reinterpret_cast<T*>(data_.as<std::uint8_t>() + usize(first) * row_bytes(dtype_, cols_));
+        return reinterpret_cast<T*>(data_.as<std::uint8_t>() + usize(first) * row_bytes(integers_, cols_));
     }
     // Sets columns begin .. begin + n - 1 of one token; begin is a multiple of 32.
     void set(const Kernels& k, int token, int begin, const float* x, int n) {
         const int first = token / kTile * kTile, m = tile_size(first);
         n = std::min(n, cols_ - begin);  // a product's last group may be filled up with rows that nobody wants
-        if (dtype_ == DType::q8_0) {
+        if (integers_) {
             k.quantize(x, n, tile<ActivationBlock>(first) + begin / kBlock * m + (token - first), m);
-        } else {
-            for (int c = begin, count; c < begin + n; c += count, x += count) {
-                count = std::min(kSpan - c % kSpan, begin + n - c);
-                std::copy_n(x, count, tile<float>(first) + (c / kSpan * m + token - first) * kSpan + c % kSpan);
-            }
+            return;
+        }
+        for (int c = begin, count; c < begin + n; c += count, x += count) {
+            count = std::min(kSpan - c % kSpan, begin + n - c);
+            std::copy_n(x, count, tile<float>(first) + (c / kSpan * m + token - first) * kSpan + c % kSpan);
         }
     }
-    static std::size_t row_bytes(DType dtype, int cols) {  // whole blocks or spans
-        return dtype == DType::q8_0 ? usize((cols - 1) / kBlock + 1) * sizeof(ActivationBlock)
-                                    : usize((cols - 1) / kSpan + 1) * kSpan * sizeof(float);
+    static std::size_t row_bytes(bool integers, int cols) {  // whole blocks or spans
+        return integers ? usize((cols - 1) / kBlock + 1) * sizeof(ActivationBlock)
+                        : usize((cols - 1) / kSpan + 1) * kSpan * sizeof(float);
     }
   private:
-    DType dtype_ = DType::f32;
+    bool integers_ = false;
     int tokens_ = 0, cols_ = 0;
     Buffer data_;
 };
 
-// y = W x, some rows at a time: finish(t, row, y, n) gets the n <= 64 values of token t from y[row] on, in the thread
-// that made them, while they are in its first-level cache. `step` (1, 2 or 4) is the groups that it needs together;
-// several tokens gain from more. Of many tokens each thread has a part of its own: cores that share no cache take 0.15
+// The product of `count` groups, from group g on, with the tile of x that begins with token `first`, to
+// y[t * stride + row].
+inline void product(const Kernels& k, const Matrix& w, int g, int count, const Activations& x, int first, float* y,
+                    std::size_t stride) {
+    const int m = x.tile_size(first);
+    if (w.format->takes_integers)
+        k.product_q8({reinterpret_cast<const WeightBlock*>(w.group(g)), count, w.blocks(),
+                      x.tile<ActivationBlock>(first), m, y, stride});
+    else
+        k.product_f32({reinterpret_cast<const float*>(w.group(g)), count, w.cols, kGroup,
+                       w.group_bytes() / sizeof(float), x.tile<float>(first), m, y, stride, false});
+}
+
+// y = W x, some rows at a time: epilogue(t, row, y, n) gets the n <= 64 values of token t from y[row] on, in the thread
+// that made them, while they are in its first-level cache.
+//
+// The threads share steps: `least` (1, 2 or 4) groups, which the epilogue needs together, or 4 where there are several
+// tokens. A work item is `grain` neighbouring steps. GPT-2's qkv, one token, two threads: 2304 rows are 144 steps of one
+// group, and 4 steps a work item. Of many tokens each thread has a part of its own: cores that share no cache take 0.15
 // microseconds to hand over a line, so what one thread writes, the same should read in the operations that follow.
-template <class Finish> void multiply(ThreadPool& pool, const Kernels& k, const Matrix& w, const Activations& x,
-                                      int step, const Finish& finish) {
+template <class Epilogue> void multiply(ThreadPool& pool, const Kernels& k, const Matrix& w, const Activations& x,
+                                        int least, const Epilogue& epilogue) {
     constexpr int kMost = 4;  // groups in a step
-    if (x.tokens() > 1) step = kMost;
+    const int step = x.tokens() > 1 ? kMost : least;
     const int groups = w.groups(), steps = (groups - 1) / step + 1, tiles = (x.tokens() - 1) / kTile + 1;
-    const int parts = std::max(1, std::min(pool.size(), tiles / 8));
+    const int parts = std::max(1, std::min(pool.size(), tiles / 8));  // of the tokens
+
     constexpr std::size_t kGrain = std::size_t{1} << 18;  // bytes x tokens: some microseconds, so that none waits long
     const std::size_t step_cost = w.group_bytes() * usize(step * x.tokens() / parts);
     const int grain = std::min(parts * steps / (pool.size() * 16), int(kGrain / step_cost));
+
     pool.for_ranges(parts * steps, grain, [&](int begin, int end, int thread) {
         alignas(64) float rows[kTile][kMost * kGroup];
         Laps& laps = pool.laps[usize(thread)];
@@ -1947,15 +2116,10 @@ template <class Finish> void multiply(ThreadPool& pool, const Kernels& k, const 
             const int g = i % steps * step, count = std::min(step, groups - g), part = i / steps;
             const int n = std::min(count * kGroup, w.rows - g * kGroup);
             for (int tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile) {
-                const int first = tile * kTile, m = x.tile_size(first);
-                if (w.dtype == DType::q8_0)
-                    k.product_q8({w.group<WeightBlock>(g), count, w.blocks(), x.tile<ActivationBlock>(first), m,
-                                  rows[0], kMost * kGroup});
-                else
-                    k.product_f32({w.group<float>(g), count, w.cols, kGroup, w.group_bytes() / sizeof(float),
-                                   x.tile<float>(first), m, rows[0], kMost * kGroup, false});
+                const int first = tile * kTile;
+                product(k, w, g, count, x, first, rows[0], kMost * kGroup);
                 laps.lap(0);
-                for (int t = 0; t < m; ++t) finish(first + t, g * kGroup, rows[t], n);
+                for (int t = 0; t < x.tile_size(first); ++t) epilogue(first + t, g * kGroup, rows[t], n);
                 laps.lap(1);
             }
         }
@@ -2148,7 +2312,7 @@ struct GgufReader {
         position += n;
         return std::exchange(at, at + n);
     }
-    template <class T> T number() { return load<T>(take(sizeof(T))); }
+    template <class T> T number() { return load_as<T>(take(sizeof(T))); }
 
     std::string_view string() {
         const auto size = number<std::uint64_t>();
@@ -2863,9 +3027,12 @@ struct TokenizerLoader : TokenizerData {
 // the file's tensors into them: it checks their shapes, joins those that are multiplied with the same input (q, k and v;
 // gate and up), and packs groups of 16 rows, all threads at once. Rows are read from the file as they are needed, so
 // that loading takes no more memory than the result.
+//
+// All that GPT-2 and Gemma 3 do differently stands in one place, their rows of kArchitectures: FORWARD reads from there,
+// and from which weights a layer has, what to do.
 
 struct Norm {
-    std::vector<float> w, b;  // [n]; b is LayerNorm's, empty for RMSNorm
+    std::vector<float> w, b;  // [n]; b is LayerNorm's, empty for RMSNorm; both empty: there is no norm
 };
 
 struct Linear {
@@ -2874,11 +3041,12 @@ struct Linear {
 };
 
 struct Layer {
-    Norm attn_norm, ffn_norm;                            // [hidden_size]: before attention, before the feed-forward
-    Norm post_attn_norm, post_ffn_norm, q_norm, k_norm;  // Gemma 3's: after them, and of each head's q and k [head_dim]
-    Linear qkv;                                          // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
-    Linear out;                                          // [hidden_size, num_heads * head_dim]
-    Linear up;    // GPT-2's c_fc [intermediate_size, hidden_size], or Gemma's gate and up in turn, by 32 rows
+    Norm attn_norm, ffn_norm;            // [hidden_size]: before attention, before the feed-forward network
+    Norm post_attn_norm, post_ffn_norm;  // [hidden_size]: after them (Gemma 3)
+    Norm q_norm, k_norm;                 // [head_dim]: of each head's q and k (Gemma 3)
+    Linear qkv;                          // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
+    Linear out;                          // [hidden_size, num_heads * head_dim]
+    Linear up;    // GPT-2's c_fc [intermediate_size, hidden_size], or gate and up in turn, by kGateRows rows
     Linear down;  // [hidden_size, intermediate_size]
 };
 
@@ -2891,15 +3059,21 @@ struct Weights {
     Norm final_norm;
 };
 
+struct Architecture;
+
 struct ModelData {
     Config config;
+    const Architecture* architecture = nullptr;
     ModelInfo info;
     Tokenizer tokenizer;
     DType dtype = DType::q8_0;
     const Kernels* kernels = nullptr;
     Weights weights;
-    std::vector<float> rope_global, rope_local;  // [head_dim / 2]: radians per position
+    std::vector<float> rope_global, rope_local;  // [head_dim / 2]: radians per position; empty: no RoPE
 };
+
+constexpr int kGateRows = 32;  // of gate, then as many of up: one step of a product holds both
+static_assert(kGateRows % kBlock == 0 && kGateRows % kGroup == 0, "whole blocks of the next product");
 
 inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -2909,25 +3083,24 @@ inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple 
     fail("this configuration cannot be used", where + problem, "compare it with a published GPT-2's or Gemma 3's");
 }
 
-// A field's name in config.json, and in a GGUF, where "gpt2." or "gemma3." stands before it.
+// A field's name in config.json, and in a GGUF, where the architecture and a dot stand before it.
 struct Field {
     const char *json, *gguf = "";
 };
 
-// The fields of either format. A file has but one of the two, so that both may be asked.
+// The fields of either format. A checkpoint has JSON or GGUF metadata, so each getter tries both.
 class Fields {
   public:
-    explicit Fields(const Checkpoint& file) : file_(file), json_(&file.config.root()) {
+    // architecture: what a GGUF's keys begin with.
+    Fields(const Checkpoint& file, const std::string& architecture)
+        : file_(file), json_(&file.config.root()), prefix_(architecture + ".") {
         if (const Json* text = json("text_config")) json_ = text;  // of a multimodal model
-        const bool gpt2 = choice({"model_type", "architecture"}, "", {"gpt2", "gemma3", "gemma3_text"}) == "gpt2";
-        prefix_ = gpt2 ? "gpt2." : "gemma3.";
     }
     // The fields of rope_scaling or of a part of rope_parameters; null: there are none.
     Fields(const Fields& outer, const Json* rope) : Fields(outer) {
         json_ = rope;
         where_ = "rope_scaling or rope_parameters: ";
     }
-    bool is_gpt2() const { return prefix_ == "gpt2."; }
     bool is_gguf() const { return file_.is_gguf; }
 
     const Json* json(std::string_view name) const {
@@ -2945,6 +3118,7 @@ class Fields {
         return value;
     }
     float real(const Field& field, double fallback) const { return float(number(field, fallback)); }
+
     // 1 to `most`. A fallback of 0 means that there is none.
     int integer(const Field& field, int most, int fallback) const {
         const double value = number(field, fallback ? fallback : HUGE_VAL);
@@ -2978,90 +3152,30 @@ class Fields {
     }
     const Checkpoint& file_;
     const Json* json_;
-    std::string prefix_ = "general.", where_;
+    std::string prefix_, where_;
 };
 
 constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
 constexpr int kMostWidth = 1 << 18;  // of a token's vectors: what a session allocates for them stays below 2 GB
 constexpr int kMostHeadDim = 1024;
 
-// A size of a Config: the most it may be, its name in a GGUF, and in GPT-2's and Gemma 3's config.json with what leaving
-// it out means there (transformers' defaults; -4: 4 hidden_size). A GGUF must have it, unless it is optional.
+// A size of a Config: its name here, the most it may be, and its name in a GGUF, which must have it unless it is optional.
 struct Size {
     int Config::*member;
+    const char* name;
     int most;
     const char* gguf;
-    std::pair<const char*, int> gpt2, gemma3;
     bool optional = false;
 };
 constexpr Size kSizes[] = {
-    {&Config::context_length, kMostRows, "context_length", {"n_positions", 1024}, {"max_position_embeddings", 131072}},
-    {&Config::hidden_size, kMostWidth, "embedding_length", {"n_embd", 768}, {"hidden_size", 2304}},
-    {&Config::intermediate_size, kMostWidth, "feed_forward_length", {"n_inner", -4}, {"intermediate_size", 9216}, true},
-    {&Config::num_layers, 1000, "block_count", {"n_layer", 12}, {"num_hidden_layers", 26}},
-    {&Config::num_heads, 4096, "attention.head_count", {"n_head", 12}, {"num_attention_heads", 8}},
-    {&Config::num_kv_heads, 4096, "attention.head_count_kv", {}, {"num_key_value_heads", 4}},
-    {&Config::head_dim, kMostHeadDim, "attention.key_length", {}, {"head_dim", 256}, true},
+    {&Config::context_length, "context_length", kMostRows, "context_length"},
+    {&Config::hidden_size, "hidden_size", kMostWidth, "embedding_length"},
+    {&Config::intermediate_size, "intermediate_size", kMostWidth, "feed_forward_length", true},
+    {&Config::num_layers, "num_layers", 1000, "block_count"},
+    {&Config::num_heads, "num_heads", 4096, "attention.head_count"},
+    {&Config::num_kv_heads, "num_kv_heads", 4096, "attention.head_count_kv"},
+    {&Config::head_dim, "head_dim", kMostHeadDim, "attention.key_length", true},
 };
-
-// What must hold for every configuration, a file's or the caller's own.
-inline void check_config(const Config& c, const std::string& where) {
-    const auto require = [&](bool good, const std::string& problem) {
-        if (!good) refuse_config(where, problem);
-    };
-    const auto in_range = [&](int size, int most, const char* name) {
-        require(size >= 1 && size <= most, std::string(name) + " is missing or too large");
-    };
-    in_range(c.vocab_size, kMostRows, "vocab_size");
-    for (const Size& size : kSizes) in_range(c.*size.member, size.most, size.gemma3.first);
-    require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
-    require((c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large");
-    require(c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers");
-    if (c.architecture == Config::Architecture::gpt2) {
-        require(c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads,
-                "hidden_size is not num_heads x head_dim, as it is in GPT-2");
-        return;
-    }
-    require(c.head_dim % 2 == 0, "head_dim is odd");
-    in_range(c.sliding_window, kMostRows, "sliding_window");
-    require(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0, "rope: a number is not positive");
-}
-
-inline void read_gpt2_config(const Fields& f, Config& c) {
-    c.num_kv_heads = c.num_heads;
-    c.head_dim = c.hidden_size / c.num_heads;
-    if (c.hidden_size % c.num_heads) f.refuse({"n_embd", "embedding_length"}, "is no multiple of the number of heads");
-    c.norm_eps = f.real({"layer_norm_epsilon", "attention.layer_norm_epsilon"}, 1e-5);
-    c.attention_scale = 1.0f / std::sqrt(float(c.head_dim));
-    f.choice({"activation_function"}, "gelu_new", {"gelu_new", "gelu_pytorch_tanh"});
-    f.require("scale_attn_weights", "true");
-    f.require("scale_attn_by_inverse_layer_idx", "false");
-}
-
-inline void read_gemma3_config(const Fields& f, Config& c) {
-    c.norm_eps = f.real({"rms_norm_eps", "attention.layer_norm_rms_epsilon"}, 1e-6);
-    c.sliding_window = f.integer({"sliding_window", "attention.sliding_window"}, kMostRows, f.is_gguf() ? 1024 : 4096);
-    // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
-    const int usual = !f.is_gguf() ? 256 : c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
-    const double scalar = f.number({"query_pre_attn_scalar"}, usual);
-    if (!(scalar > 0)) f.refuse({"query_pre_attn_scalar"}, "is not positive");
-    c.attention_scale = float(1 / std::sqrt(scalar));
-    f.require("hidden_activation", "gelu_pytorch_tanh");
-    f.require("attention_bias", "false");
-    f.require("use_bidirectional_attention", "false");
-    for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
-        if (f.json(name)) f.refuse({name}, "is set, which Gemma 3 has no use for");
-    // RoPE is in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) all in rope_parameters.
-    const Json* both = f.json("rope_parameters");
-    const Fields global(f, both ? both->find("full_attention") : f.json("rope_scaling"));
-    const Fields local(f, both ? both->find("sliding_attention") : nullptr);
-    c.rope_theta = global.real({"rope_theta", "rope.freq_base"}, f.real({"rope_theta"}, 1e6));
-    c.rope_local_theta = local.real({"rope_theta", "rope.freq_base_swa"}, f.real({"rope_local_base_freq"}, 1e4));
-    const char* none = f.is_gguf() ? "none" : "default";
-    const Field type = {global.json("type") ? "type" : "rope_type", "rope.scaling.type"};
-    if (global.choice(type, none, {"linear", none}) == "linear")
-        c.rope_scaling = global.real({"factor", "rope.scaling.factor"}, 1);
-}
 
 // Which layers see only a window: `layer_types`, or all but every sixth (or whatever the pattern's length is).
 inline std::vector<bool> local_layers(const Fields& f, int layers) {
@@ -3078,41 +3192,6 @@ inline std::vector<bool> local_layers(const Fields& f, int layers) {
     const int pattern = f.integer({name, "attention.sliding_window_pattern"}, 1000, 6);
     for (int i = 1; i <= layers; ++i) local.push_back(i % pattern != 0);
     return local;
-}
-
-// The embedding, and what stands before all names of a Hugging Face checkpoint's tensors: the embedding's name tells.
-inline std::pair<std::string, const Tensor*> find_embedding(const Checkpoint& file, bool gpt2) {
-    const std::string name = file.is_gguf ? "token_embd.weight" : gpt2 ? "wte.weight" : "embed_tokens.weight";
-    for (const char* root :
-         {"transformer.", "model.", "language_model.model.", "model.language_model.", "language_model.", ""}) {
-        const Tensor* t = file.find(root + name);
-        if (t && t->shape.size() == 2) return {root, t};
-    }
-    fail("the embedding is missing", file.path, "the checkpoint is incomplete or of another model");
-}
-
-inline Config read_config(const Checkpoint& file) {
-    const Fields f(file);
-    Config c;
-    c.architecture = f.is_gpt2() ? Config::Architecture::gpt2 : Config::Architecture::gemma3;
-    for (const Size& size : kSizes) {
-        const auto& [name, usual] = f.is_gpt2() ? size.gpt2 : size.gemma3;
-        if (!name) continue;
-        const int fallback = file.is_gguf && !size.optional ? 0 : usual < 0 ? 4 * c.hidden_size : usual;
-        c.*size.member = f.integer({name, size.gguf}, size.most, fallback);
-    }
-    f.is_gpt2() ? read_gpt2_config(f, c) : read_gemma3_config(f, c);
-    c.is_local = f.is_gpt2() ? std::vector<bool>(usize(c.num_layers), false) : local_layers(f, c.num_layers);
-    // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
-    const std::uint64_t rows = find_embedding(file, f.is_gpt2()).second->shape[0];
-    c.vocab_size = int(std::min<std::uint64_t>(rows, kMostRows + 1));
-    const Json* tied = f.json("tie_word_embeddings");
-    if (!tied) tied = file.config.root().find("tie_word_embeddings");
-    c.tied_head = !file.is_gguf && (!tied || tied->is_null() || tied->boolean());
-    check_config(c, file.path + ": ");
-    if (f.integer({"", "attention.value_length"}, kMostHeadDim, c.head_dim) != c.head_dim)
-        f.refuse({"", "attention.value_length"}, "differs from key_length");
-    return c;
 }
 
 // ---- loading
@@ -3134,53 +3213,31 @@ struct Rows {
     }
 };
 
-// Writes columns col .. col + n - 1 of some rows of a matrix: floats [rows, n], or where x is null `raw`, which are
-// blocks of a Q8_0 file: f16 scale, 32 i8.
-inline void put(const Matrix m, int row, int rows, int col, int n, const float* x, const std::uint8_t* raw) {
-    if (m.dtype == DType::f32) {
-        for (int r = row; r < row + rows; ++r) {
-            float* column = m.group<float>(r / kGroup) + usize(col) * kGroup + r % kGroup;
-            for (int i = 0; i < n; ++i) column[i * kGroup] = *x++;
-        }
-        return;
-    }
-    const int blocks = (n - 1) / kBlock + 1;
-    const auto stride = usize(m.blocks());
-    WeightBlock* const column = m.group<WeightBlock>(0) + col / kBlock;
-    for (int b = 0; b < blocks; ++b)
-        for (int r = 0; r < rows; ++r) {
-            std::uint8_t quantized[2 + kBlock];
-            if (x) quantize_q8_0(x + r * n + b * kBlock, std::min(kBlock, n - b * kBlock), quantized);
-            const std::uint8_t* in = x ? quantized : raw + (r * blocks + b) * (2 + kBlock);
-            const std::size_t lane = usize(row + r) % kGroup;
-            WeightBlock& out = column[usize(row + r) / kGroup * stride + usize(b)];
-            std::memcpy(&out.scale[lane], in, 2);
-            for (int c = 0; c < kBlock / 4; ++c) {
-                const std::uint32_t four = load<std::uint32_t>(in + 2 + 4 * c) ^ 0x80808080u;  // i8 to u8: + 128
-                std::memcpy(out.w[c][lane], &four, sizeof four);
-            }
-        }
-}
-
 inline int checked_threads(int threads) {
     if (threads < 0 || threads > 1024)
         fail("the number of threads is out of range", to_string(threads), "use 1 to 1024, or 0 for all cores");
     return threads ? threads : physical_cores();
 }
 
-// Makes weights of a checkpoint's tensors, or random ones where the checkpoint has no tensors at all.
+// A tensor's name in Hugging Face checkpoints and in a GGUF, without ".weight".
+struct TensorName {
+    const char *hf, *gguf;
+};
+
+// Makes weights of a checkpoint's tensors, or random ones.
 struct Loader {
-    // A tensor's name in Hugging Face checkpoints and in a GGUF, without ".weight", and how many rows it gives.
+    // A tensor that becomes part of a matrix, or a vector, and how many rows it gives.
     struct Part {
-        const char *hf, *gguf;
+        TensorName name;
         int rows;
     };
-    // How parts make a matrix. in_turn: 32 rows of the first, 32 of the second, ...; conv1d: GPT-2's, which is
-    // [cols, rows] in safetensors.
+    // How parts make a matrix. in_turn: kGateRows rows of the first, as many of the second, and so on; conv1d: GPT-2's,
+    // which is [cols, rows] in safetensors.
     enum class Layout { stacked, in_turn, conv1d };
     ModelData& model;
     const Checkpoint& file;
     const LoadOptions& options;
+    const bool random;  // weights are made up, and the file is not looked at
     std::uint64_t random_state;
     std::string prefix = {};  // of all names: "model.layers.3."
     double bytes_done = 0, bytes_total = 1;
@@ -3190,80 +3247,90 @@ struct Loader {
     std::vector<float> floats(const Part& part, const char* suffix, int cols = 1) {
         const std::size_t n = usize(part.rows) * usize(cols);
         model.info.parameters += n;
-        if (file.tensors.empty()) return std::vector<float>(n, 1.0f);
+        model.info.weight_bytes += n * sizeof(float);
+        if (random) return std::vector<float>(n, 1.0f);
         Rows rows;
         const std::vector<int> matrix = {part.rows, cols}, vector = {part.rows};
-        rows.read(take(part, suffix, cols == 1 ? vector : matrix), 0, usize(part.rows));
-        model.info.weight_bytes += n * sizeof(float);
+        rows.read(find_tensor(part.name, suffix, cols == 1 ? vector : matrix), 0, usize(part.rows));
         return std::move(rows.floats);
     }
-    // LayerNorm's scale and bias, or RMSNorm's scale, which is 1 + w; a GGUF has the 1 already in it.
-    Norm norm(const Part& part) {
+
+    // LayerNorm's scale and bias, or RMSNorm's scale with its offset; a GGUF has the offset already in it.
+    Norm norm(const Part& part, float offset = 0) {
         Norm norm{floats(part, ".weight"), {}};
-        if (model.config.architecture == Config::Architecture::gpt2) norm.b = floats(part, ".bias");
-        else if (!file.is_gguf)
-            for (float& w : norm.w) w += 1;
+        if (!random && !file.is_gguf)
+            for (float& w : norm.w) w += offset;
         return norm;
     }
+    Norm layer_norm(const Part& part) { return {floats(part, ".weight"), floats(part, ".bias")}; }
+
     Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout = Layout::stacked) {
         const bool in_turn = layout == Layout::in_turn, transposed = layout == Layout::conv1d && !file.is_gguf;
-        std::vector<const Tensor*> tensors;  // all are found before memory is asked for
+        // All tensors are found before memory is asked for.
+        std::vector<const Tensor*> tensors;
         int rows = 0;
         bool exact = true;
         for (const Part& part : parts) {
-            rows += in_turn ? round_up(part.rows, kBlock) : part.rows;
+            rows += in_turn ? round_up(part.rows, kGateRows) : part.rows;
             model.info.parameters += usize(part.rows) * usize(cols);
-            if (file.tensors.empty()) continue;
+            if (random) continue;
             const std::vector<int> shape = {transposed ? cols : part.rows, transposed ? part.rows : cols};
-            tensors.push_back(&take(part, ".weight", shape));
+            tensors.push_back(&find_tensor(part.name, ".weight", shape));
             exact = exact && (options.dtype == DType::f32 || tensors.back()->type == TensorType::q8_0);
         }
-        Matrix m(model.weights.memory, options.dtype, rows, cols);
-        if (tensors.empty()) fill_randomly(m);
+        Matrix m(model.weights.memory, format_of(options.dtype), rows, cols);
+        if (random) fill_randomly(m);
         else ++(exact ? model.info.exact : model.info.quantized);
+
         int first = 0;
         for (const Tensor* t : tensors) {
-            fill(m, *t, transposed, first, in_turn ? kBlock * int(tensors.size()) : kBlock);
-            first += in_turn ? kBlock : int(t->shape[0]);
+            fill(m, *t, transposed, first, in_turn ? kGateRows * int(tensors.size()) : kGateRows);
+            first += in_turn ? kGateRows : int(t->shape[0]);
         }
         if (parts.size() > 1) model.info.fused += int(parts.size());
-        if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].hf);
+        if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].name.hf);
         return m;
     }
+
     // Row r of the tensor becomes row first + r / 32 * stride + r % 32, or if it is transposed column r.
-    void fill(Matrix& m, const Tensor& t, bool transposed, int first, int stride) {
-        const bool exact = m.dtype == DType::q8_0 && t.type == TensorType::q8_0;
+    void fill(const Matrix& m, const Tensor& t, bool transposed, int first, int stride) {
+        const bool as_it_is = options.dtype == DType::q8_0 && t.type == TensorType::q8_0;
         const int rows = int(t.shape[0]);
-        pool.for_ranges((rows - 1) / kBlock + 1, 2, [&](int begin, int end, int thread) {
+        pool.for_ranges((rows - 1) / kGateRows + 1, 2, [&](int begin, int end, int thread) {
             Rows& in = scratch[usize(thread)];
             for (int i = begin; i < end; ++i) {
-                const int n = std::min(kBlock, rows - i * kBlock);
-                in.read(t, usize(i) * kBlock, usize(n), !exact);
+                const int n = std::min(kGateRows, rows - i * kGateRows);
+                in.read(t, usize(i) * kGateRows, usize(n), !as_it_is);
                 if (!transposed)
-                    put(m, first + i * stride, n, 0, m.cols, exact ? nullptr : in.floats.data(), in.raw.data());
+                    m.pack(first + i * stride, n, 0, m.cols, as_it_is ? nullptr : in.floats.data(), in.raw.data());
                 for (int r = 0; transposed && r < m.rows; ++r) {
-                    float x[kBlock];
+                    float x[kGateRows];
                     for (int c = 0; c < n; ++c) x[c] = in.floats[usize(c) * usize(m.rows) + usize(r)];
-                    put(m, r, 1, i * kBlock, n, x, nullptr);
+                    m.pack(r, 1, i * kGateRows, n, x, nullptr);
                 }
             }
         });
     }
+
     // Weights of the size that keeps activations as they are in trained models.
-    void fill_randomly(Matrix& m) {
+    void fill_randomly(const Matrix& m) {
         const float deviation = 1.0f / std::sqrt(float(m.cols));
         const std::uint64_t seed = random_state += 0x9E3779B97F4A7C15u;
         pool.for_each(m.groups(), [&](int g) {
             std::uint64_t state = seed + std::uint64_t(g) * 0xD1342543DE82EF95u;
             const auto weight = [&] { return deviation * float(4 * next_uniform(state) - 2); };
             const auto eight = [&] { return next_random(state); };
-            if (m.dtype == DType::f32) std::generate_n(m.group<float>(g), m.cols * kGroup, weight);
-            else std::generate_n(m.group<std::uint64_t>(g), m.group_bytes() / sizeof eight(), eight);
-            for (int b = 0; m.dtype == DType::q8_0 && b < m.blocks(); ++b)  // 74: the deviation of a random i8
-                std::fill_n(m.group<WeightBlock>(g)[b].scale, kGroup, f32_to_f16(deviation / 74));
+            if (!m.format->takes_integers) {
+                std::generate_n(reinterpret_cast<float*>(m.group(g)), m.cols * kGroup, weight);
+                return;
+            }
+            std::generate_n(reinterpret_cast<std::uint64_t*>(m.group(g)), m.group_bytes() / sizeof eight(), eight);
+            for (int b = 0; b < m.blocks(); ++b)  // 74: the deviation of a random i8
+                std::fill_n(reinterpret_cast<WeightBlock*>(m.group(g))[b].scale, kGroup, f32_to_f16(deviation / 74));
         });
     }
-    const Tensor& take(const Part& part, const char* suffix, const std::vector<int>& shape) {
+
+    const Tensor& find_tensor(const TensorName& part, const char* suffix, const std::vector<int>& shape) {
         const std::string name = prefix + (file.is_gguf ? part.gguf : part.hf) + suffix;
         const std::string where = file.path + ": " + name;
         const Tensor* t = file.find(name);
@@ -3285,48 +3352,243 @@ struct Loader {
     }
 };
 
+// ---- the architectures: one row for each, and what the row refers to right before it
+
+struct Architecture {
+    const char *name, *gguf;                      // for people; general.architecture
+    std::array<std::string_view, 2> model_types;  // in config.json
+    // Names in config.json and what leaving one out means there (transformers' defaults; -4: 4 hidden_size), in the order
+    // of kSizes. Null: read_config sets it.
+    std::array<std::pair<const char*, int>, std::size(kSizes)> sizes;
+    void (*read_config)(const Fields&, Config&);  // what is no size; sizes are set
+    TensorName embedding, positions, final_norm;  // positions may have no name: there are none
+    const char* layers;                           // what stands before a layer's number in Hugging Face checkpoints
+    Layer (*load_layer)(Loader&, const Config&);
+    Norm (*load_norm)(Loader&, const Loader::Part&);
+    bool scales_embedding;  // by sqrt(hidden_size)
+    bool has_rope;
+    bool is_gated;  // activation(gate) * up
+    void (*Kernels::*activation)(const float* x, const float* up, int n, float* y);
+};
+
+// GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
+
+inline void read_gpt2_config(const Fields& f, Config& c) {
+    c.num_kv_heads = c.num_heads;
+    c.head_dim = c.hidden_size / c.num_heads;
+    if (c.hidden_size % c.num_heads) f.refuse({"n_embd", "embedding_length"}, "is no multiple of the number of heads");
+    c.norm_eps = f.real({"layer_norm_epsilon", "attention.layer_norm_epsilon"}, 1e-5);
+    c.attention_scale = 1.0f / std::sqrt(float(c.head_dim));
+    c.is_local.assign(usize(c.num_layers), false);
+    f.choice({"activation_function"}, "gelu_new", {"gelu_new", "gelu_pytorch_tanh"});
+    f.require("scale_attn_weights", "true");
+    f.require("scale_attn_by_inverse_layer_idx", "false");
+}
+
+inline Norm gpt2_norm(Loader& load, const Loader::Part& part) { return load.layer_norm(part); }
+
 inline Layer gpt2_layer(Loader& load, const Config& c) {
     const int d = c.hidden_size, ffn = c.intermediate_size;
-    Layer l;
     const auto linear = [&](const Loader::Part& part, int cols) {
         return Linear{load.matrix({part}, cols, Loader::Layout::conv1d), load.floats(part, ".bias")};
     };
-    l.attn_norm = load.norm({"ln_1", "attn_norm", d});
-    l.qkv = linear({"attn.c_attn", "attn_qkv", 3 * d}, d);
-    l.out = linear({"attn.c_proj", "attn_output", d}, d);
-    l.ffn_norm = load.norm({"ln_2", "ffn_norm", d});
-    l.up = linear({"mlp.c_fc", "ffn_up", ffn}, d);
-    l.down = linear({"mlp.c_proj", "ffn_down", d}, ffn);
+    Layer l;
+    l.attn_norm = gpt2_norm(load, {{"ln_1", "attn_norm"}, d});
+    l.qkv = linear({{"attn.c_attn", "attn_qkv"}, 3 * d}, d);
+    l.out = linear({{"attn.c_proj", "attn_output"}, d}, d);
+    l.ffn_norm = gpt2_norm(load, {{"ln_2", "ffn_norm"}, d});
+    l.up = linear({{"mlp.c_fc", "ffn_up"}, ffn}, d);
+    l.down = linear({{"mlp.c_proj", "ffn_down"}, d}, ffn);
     return l;
 }
+
+// Gemma 3 (Gemma Team 2025, arXiv:2503.19786): RMSNorm before and after each block, RoPE on normed q and k, five local
+// layers to a global one, a gated feed-forward network.
+
+inline void read_gemma3_config(const Fields& f, Config& c) {
+    c.norm_eps = f.real({"rms_norm_eps", "attention.layer_norm_rms_epsilon"}, 1e-6);
+    c.sliding_window = f.integer({"sliding_window", "attention.sliding_window"}, kMostRows, f.is_gguf() ? 1024 : 4096);
+    c.is_local = local_layers(f, c.num_layers);
+
+    // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
+    const int usual = !f.is_gguf() ? 256 : c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
+    const double scalar = f.number({"query_pre_attn_scalar"}, usual);
+    if (!(scalar > 0)) f.refuse({"query_pre_attn_scalar"}, "is not positive");
+    c.attention_scale = float(1 / std::sqrt(scalar));
+
+    f.require("hidden_activation", "gelu_pytorch_tanh");
+    f.require("attention_bias", "false");
+    f.require("use_bidirectional_attention", "false");
+    for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
+        if (f.json(name)) f.refuse({name}, "is set, which Gemma 3 has no use for");
+
+    // RoPE is in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) all in rope_parameters.
+    const Json* both = f.json("rope_parameters");
+    const Fields global(f, both ? both->find("full_attention") : f.json("rope_scaling"));
+    const Fields local(f, both ? both->find("sliding_attention") : nullptr);
+    c.rope_theta = global.real({"rope_theta", "rope.freq_base"}, f.real({"rope_theta"}, 1e6));
+    c.rope_local_theta = local.real({"rope_theta", "rope.freq_base_swa"}, f.real({"rope_local_base_freq"}, 1e4));
+    const char* none = f.is_gguf() ? "none" : "default";
+    const Field type = {global.json("type") ? "type" : "rope_type", "rope.scaling.type"};
+    if (global.choice(type, none, {"linear", none}) == "linear")
+        c.rope_scaling = global.real({"factor", "rope.scaling.factor"}, 1);
+}
+
+inline Norm gemma3_norm(Loader& load, const Loader::Part& part) { return load.norm(part, 1); }  // (1 + w) * x / rms(x)
 
 inline Layer gemma3_layer(Loader& load, const Config& c) {
     const int d = c.hidden_size, ffn = c.intermediate_size;
     const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
     Layer l;
-    l.attn_norm = load.norm({"input_layernorm", "attn_norm", d});
-    l.qkv.w = load.matrix(
-        {{"self_attn.q_proj", "attn_q", q}, {"self_attn.k_proj", "attn_k", kv}, {"self_attn.v_proj", "attn_v", kv}}, d);
-    l.q_norm = load.norm({"self_attn.q_norm", "attn_q_norm", c.head_dim});
-    l.k_norm = load.norm({"self_attn.k_norm", "attn_k_norm", c.head_dim});
-    l.out.w = load.matrix({{"self_attn.o_proj", "attn_output", d}}, q);
-    l.post_attn_norm = load.norm({"post_attention_layernorm", "post_attention_norm", d});
-    l.ffn_norm = load.norm({"pre_feedforward_layernorm", "ffn_norm", d});
-    l.up.w =
-        load.matrix({{"mlp.gate_proj", "ffn_gate", ffn}, {"mlp.up_proj", "ffn_up", ffn}}, d, Loader::Layout::in_turn);
-    l.down.w = load.matrix({{"mlp.down_proj", "ffn_down", d}}, ffn);
-    l.post_ffn_norm = load.norm({"post_feedforward_layernorm", "post_ffw_norm", d});
+    l.attn_norm = gemma3_norm(load, {{"input_layernorm", "attn_norm"}, d});
+    l.qkv.w = load.matrix({{{"self_attn.q_proj", "attn_q"}, q},
+                           {{"self_attn.k_proj", "attn_k"}, kv},
+                           {{"self_attn.v_proj", "attn_v"}, kv}},
+                          d);
+    l.q_norm = gemma3_norm(load, {{"self_attn.q_norm", "attn_q_norm"}, c.head_dim});
+    l.k_norm = gemma3_norm(load, {{"self_attn.k_norm", "attn_k_norm"}, c.head_dim});
+    l.out.w = load.matrix({{{"self_attn.o_proj", "attn_output"}, d}}, q);
+    l.post_attn_norm = gemma3_norm(load, {{"post_attention_layernorm", "post_attention_norm"}, d});
+    l.ffn_norm = gemma3_norm(load, {{"pre_feedforward_layernorm", "ffn_norm"}, d});
+    l.up.w = load.matrix({{{"mlp.gate_proj", "ffn_gate"}, ffn}, {{"mlp.up_proj", "ffn_up"}, ffn}}, d,
+                         Loader::Layout::in_turn);
+    l.down.w = load.matrix({{{"mlp.down_proj", "ffn_down"}, d}}, ffn);
+    l.post_ffn_norm = gemma3_norm(load, {{"post_feedforward_layernorm", "post_ffw_norm"}, d});
     return l;
 }
 
-inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions& options, std::uint64_t seed) {
+inline constexpr Architecture kArchitectures[] = {
+    {"GPT-2",
+     "gpt2",
+     {"gpt2"},
+     {{{"n_positions", 1024}, {"n_embd", 768}, {"n_inner", -4}, {"n_layer", 12}, {"n_head", 12}, {}, {}}},
+     read_gpt2_config,
+     {"wte", "token_embd"},
+     {"wpe", "position_embd"},
+     {"ln_f", "output_norm"},
+     "h.",
+     gpt2_layer,
+     gpt2_norm,
+     false,
+     false,
+     false,
+     &Kernels::gelu},
+    {"Gemma 3",
+     "gemma3",
+     {"gemma3", "gemma3_text"},
+     {{{"max_position_embeddings", 131072},
+       {"hidden_size", 2304},
+       {"intermediate_size", 9216},
+       {"num_hidden_layers", 26},
+       {"num_attention_heads", 8},
+       {"num_key_value_heads", 4},
+       {"head_dim", 256}}},
+     read_gemma3_config,
+     {"embed_tokens", "token_embd"},
+     {},
+     {"norm", "output_norm"},
+     "layers.",
+     gemma3_layer,
+     gemma3_norm,
+     true,
+     true,
+     true,
+     &Kernels::gelu},
+};
+
+// The architecture that goes by this name in a GGUF (and in Config), or in config.json.
+inline const Architecture& find_architecture(std::string_view name, bool json, const std::string& where) {
+    std::string known;
+    for (const Architecture& a : kArchitectures) {
+        const bool in_json = std::find(a.model_types.begin(), a.model_types.end(), name) != a.model_types.end();
+        if (!name.empty() && (json ? in_json : name == a.gguf)) return a;
+        known += (known.empty() ? "" : " or ") + std::string(a.gguf);
+    }
+    refuse_config(where, " is " + shown(name) + ", not " + known);
+}
+
+// ---- a whole model
+
+// What must hold for every configuration, a file's or the caller's own.
+inline void check_config(const Config& c, const Architecture& a, const std::string& where) {
+    const auto require = [&](bool good, const std::string& problem) {
+        if (!good) refuse_config(where, problem);
+    };
+    const auto in_range = [&](int size, int most, const char* name) {
+        require(size >= 1 && size <= most, std::string(name) + " is missing or too large");
+    };
+    in_range(c.vocab_size, kMostRows, "vocab_size");
+    for (const Size& size : kSizes) in_range(c.*size.member, size.most, size.name);
+    require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
+    require((c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large");
+    require(c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers");
+    require(c.attention_scale > 0 && std::isfinite(c.attention_scale), "attention_scale is not positive");
+    if (std::count(c.is_local.begin(), c.is_local.end(), true)) in_range(c.sliding_window, kMostRows, "sliding_window");
+    if (a.positions.hf)
+        require(c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads,
+                "hidden_size is not num_heads x head_dim, as it is in GPT-2");
+    if (!a.has_rope) return;
+    require(c.head_dim % 2 == 0, "head_dim is odd");
+    require(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0, "rope: a number is not positive");
+}
+
+// The embedding, and what stands before all names of a Hugging Face checkpoint's tensors: the embedding's name tells.
+inline std::pair<std::string, const Tensor*> find_embedding(const Checkpoint& file, const Architecture& a) {
+    const std::string name = std::string(file.is_gguf ? a.embedding.gguf : a.embedding.hf) + ".weight";
+    for (const char* root :
+         {"transformer.", "model.", "language_model.model.", "model.language_model.", "language_model.", ""}) {
+        const Tensor* t = file.find(root + name);
+        if (t && t->shape.size() == 2) return {root, t};
+    }
+    fail("the embedding is missing", file.path, "the checkpoint is incomplete or of another model");
+}
+
+inline const Architecture& architecture_of(const Checkpoint& file) {
+    std::string name(file.value("general.architecture", std::string_view()));
+    if (!file.is_gguf) {
+        const Json& root = file.config.root();
+        const Json& outer = root["model_type"];
+        name = (root["text_config"]["model_type"].is_null() ? outer : root["text_config"]["model_type"]).text();
+    }
+    return find_architecture(name, !file.is_gguf,
+                             file.path + (file.is_gguf ? ": general.architecture" : ": model_type"));
+}
+
+inline Config read_config(const Checkpoint& file) {
+    const Architecture& a = architecture_of(file);
+    const Fields f(file, a.gguf);
+    Config c;
+    c.architecture = a.gguf;
+    for (std::size_t i = 0; i < std::size(kSizes); ++i) {
+        const auto& [name, usual] = a.sizes[i];
+        const Size& size = kSizes[i];
+        const int fallback = file.is_gguf && !size.optional ? 0 : usual < 0 ? -usual * c.hidden_size : usual;
+        if (name) c.*size.member = f.integer({name, size.gguf}, size.most, fallback);
+    }
+    a.read_config(f, c);
+    // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
+    const std::uint64_t rows = find_embedding(file, a).second->shape[0];
+    c.vocab_size = int(std::min<std::uint64_t>(rows, kMostRows + 1));
+    const Json* tied = f.json("tie_word_embeddings");
+    if (!tied) tied = file.config.root().find("tie_word_embeddings");
+    c.tied_head = !file.is_gguf && (!tied || tied->is_null() || tied->boolean());
+    check_config(c, a, file.path + ": ");
+    if (f.integer({"", "attention.value_length"}, kMostHeadDim, c.head_dim) != c.head_dim)
+        f.refuse({"", "attention.value_length"}, "differs from key_length");
+    return c;
+}
+
+// Into m, whose config and tokenizer are set.
+inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions& options, bool random,
+                         std::uint64_t seed) {
     Config& c = m.config;
-    const bool gpt2 = c.architecture == Config::Architecture::gpt2;
+    const Architecture& a = *m.architecture;
     m.dtype = options.dtype;
     m.kernels = &choose_kernels();
     m.info.format = file.format;
     m.info.ignored = int(file.tensors.size());
-    Loader load{m, file, options, seed};
+    Loader load{m, file, options, random, seed};
+
     double bytes = 0;  // of all tensors in memory
     for (const auto& [name, tensor] : file.tensors) {
         ++m.info.tensors[traits(tensor.type).name];
@@ -3336,24 +3598,27 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     if (bytes > double(SIZE_MAX) * 0.75)
         fail("the model is too large for a program of " + to_string(8 * sizeof(void*)) + " bits",
              file.path + " takes " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use a program of 64 bits");
+
     Weights& w = m.weights;
-    const std::string root = file.tensors.empty() ? "" : find_embedding(file, gpt2).first;
+    const std::string root = random ? "" : find_embedding(file, a).first;
     load.prefix = root;
-    w.embedding = load.matrix({{gpt2 ? "wte" : "embed_tokens", "token_embd", c.vocab_size}}, c.hidden_size);
-    if (gpt2) w.positions = load.floats({"wpe", "position_embd", c.context_length}, ".weight", c.hidden_size);
-    w.final_norm = load.norm({gpt2 ? "ln_f" : "norm", "output_norm", c.hidden_size});
+    w.embedding = load.matrix({{a.embedding, c.vocab_size}}, c.hidden_size);
+    if (a.positions.hf) w.positions = load.floats({a.positions, c.context_length}, ".weight", c.hidden_size);
+    w.final_norm = a.load_norm(load, {a.final_norm, c.hidden_size});
     for (int i = 0; i < c.num_layers; ++i) {
-        load.prefix = (file.is_gguf ? "blk." : root + (gpt2 ? "h." : "layers.")) + to_string(i) + ".";
-        w.layers.push_back(gpt2 ? gpt2_layer(load, c) : gemma3_layer(load, c));
+        load.prefix = (file.is_gguf ? "blk." : root + a.layers) + to_string(i) + ".";
+        w.layers.push_back(a.load_layer(load, c));
     }
+
     load.prefix = "";
     for (const char* head : {"output", "lm_head", "language_model.lm_head"})
-        if (!c.tied_head && !w.head.w.data && (file.tensors.empty() || file.find(std::string(head) + ".weight")))
-            w.head.w = load.matrix({{head, head, c.vocab_size}}, c.hidden_size);
+        if (!c.tied_head && !w.head.w.data && (random || file.find(std::string(head) + ".weight")))
+            w.head.w = load.matrix({{{head, head}, c.vocab_size}}, c.hidden_size);
     c.tied_head = !w.head.w.data;
     if (c.tied_head) w.head.w = w.embedding;
     m.info.weight_bytes += w.memory.bytes();
-    for (int i = 0; !gpt2 && i < c.head_dim / 2; ++i) {
+
+    for (int i = 0; a.has_rope && i < c.head_dim / 2; ++i) {
         const float power = float(2 * i) / float(c.head_dim);
         m.rope_global.push_back(1.0f / std::pow(c.rope_theta, power) / c.rope_scaling);
         m.rope_local.push_back(1.0f / std::pow(c.rope_local_theta, power));
@@ -3369,9 +3634,10 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
     const Checkpoint file = open_checkpoint(path);
     auto data = std::make_shared<ModelData>();
     data->config = read_config(file);
+    data->architecture = &architecture_of(file);
     if (options.progress) options.progress(0.0f, "tokenizer");
     data->tokenizer.data_ = TokenizerLoader(file).load(data->config.vocab_size);
-    load_weights(*data, file, options, 0);
+    load_weights(*data, file, options, false, 0);
     Model model;
     model.data_ = std::move(data);
     return model;
@@ -3379,14 +3645,14 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
 
 Model Model::random(const Config& config, const LoadOptions& options, std::uint64_t seed) {
     using namespace detail;
-    check_config(config, "");
-    Checkpoint nothing;
-    nothing.format = "random weights";
-    nothing.is_gguf = true;
     auto data = std::make_shared<ModelData>();
     data->config = config;
+    data->architecture = &find_architecture(config.architecture, false, "architecture");
+    check_config(config, *data->architecture, "");
+    Checkpoint nothing;
+    nothing.format = "random weights";
     data->tokenizer.data_ = std::make_shared<TokenizerData>();
-    load_weights(*data, nothing, options, seed);
+    load_weights(*data, nothing, options, true, seed);
     Model model;
     model.data_ = std::move(data);
     return model;
@@ -3415,9 +3681,10 @@ namespace detail {
 //
 //     [slots / 64][layers][num_kv_heads]  of  K [64 / 16][head_dim][16], V [64][head_dim, rounded up to 16]
 //
-// so that a text lies in few pages, huge ones, and takes more as it grows. Position p is in slot p % slots. A global
-// layer has a slot for each position of the context; a local layer only for its window and the tokens that are being
-// added, so its memory and its time stop growing with the context. Values are F16 beside Q8_0 matrices, else F32.
+// so that a text lies in few pages, huge ones, and takes more as it grows. Position p is in slot p % slots: its K[d] is in
+// chunk p % slots / 64, group p % 64 / 16 of it, element 16 * d + p % 16. A global layer has a slot for each position of
+// the context. A local layer has slots only for its window and the tokens that are being added, and rolls over them: so
+// its memory and its time stop growing with the context.
 
 constexpr int kBatch = 256;    // most tokens that go through the layers together
 constexpr int kChunk = kSpan;  // positions per softmax step
@@ -3427,21 +3694,24 @@ inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) {
 inline auto product_of(const Kernels& k, float) { return k.product_f32; }
 inline auto product_of(const Kernels& k, std::uint16_t) { return k.product_f16; }
 
-// K and V of one layer, in values of F16 or F32. All layers of a kind (global, local) share the memory.
+enum class CacheFormat { f16, f32 };
+
+// K and V of one layer. All layers of a kind (global, local) share the memory.
 struct KvCache {
+    CacheFormat format;
     int slots, num_kv_heads, head_dim, pitch;  // pitch: head_dim rounded up to 16
-    std::size_t value_bytes;
-    std::uint64_t begin = 0, stride;  // where the layer's first chunk lies, and from chunk to chunk; bytes
+    std::uint64_t begin = 0, stride;           // where the layer's first chunk lies, and from chunk to chunk; bytes
     Buffer memory;
 
-    KvCache(const Config& c, bool local, int context, DType dtype)
-        : slots(slots_for(c, local, context)), num_kv_heads(c.num_kv_heads), head_dim(c.head_dim),
-          pitch(round_up(head_dim, kGroup)), value_bytes(dtype == DType::q8_0 ? 2 : 4),
+    KvCache(const Config& c, bool local, int context, CacheFormat f)
+        : format(f), slots(slots_for(c, local, context)), num_kv_heads(c.num_kv_heads), head_dim(c.head_dim),
+          pitch(round_up(head_dim, kGroup)),
           stride(std::uint64_t(std::count(c.is_local.begin(), c.is_local.end(), local)) * chunk_bytes()) {}
+    std::size_t value_bytes() const { return format == CacheFormat::f16 ? 2 : 4; }
     static int slots_for(const Config& c, bool local, int context) {
         return round_up(local ? std::min(context, c.sliding_window + kBatch) : context, kChunk);
     }
-    std::size_t bytes_per_slot(int dims) const { return usize(num_kv_heads * dims) * value_bytes; }
+    std::size_t bytes_per_slot(int dims) const { return usize(num_kv_heads * dims) * value_bytes(); }
     std::size_t chunk_bytes() const { return kChunk * bytes_per_slot(head_dim + pitch); }
     std::uint64_t bytes() const { return stride * usize(slots / kChunk); }  // of all layers of this kind
     template <class T> T* keys(int head, int slot) const { return at<T>(head, slot, 0, head_dim); }
@@ -3449,15 +3719,15 @@ struct KvCache {
     template <class T> T* at(int head, int slot, int first, int width) const {
         std::uint8_t* const chunk = memory.as<std::uint8_t>() + begin + stride * usize(slot / kChunk);
         const int value = head * kChunk * (head_dim + pitch) + first + slot % kChunk * width;
-        return static_cast<T*>(static_cast<void*>(chunk + usize(value) * value_bytes));
+        return static_cast<T*>(static_cast<void*>(chunk + usize(value) * value_bytes()));
     }
     // Puts one head's key and value of one position into the cache.
     template <class Value>
     void store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
         const int slot = position % slots;
-        Value row[kMostHeadDim], *group = keys<Value>(head, slot / kGroup * kGroup);
+        Value row[kMostHeadDim], *lane = keys<Value>(head, slot / kGroup * kGroup) + slot % kGroup;
         convert(kernels, key, head_dim, row);
-        for (int i = 0; i < head_dim; ++i) group[i * kGroup + slot % kGroup] = row[i];
+        for (int d = 0; d < head_dim; ++d) lane[d * kGroup] = row[d];
         convert(kernels, value, head_dim, values<Value>(head, slot));
     }
 };
@@ -3482,10 +3752,12 @@ struct alignas(64) QueryTile {
     template <class Value> void attend(const Kernels& kernels, const KvCache& cache, int begin, int end, Laps& laps) {
         const auto product = product_of(kernels, Value());
         alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
-        const int base = begin / kChunk * kChunk, slot = base % cache.slots, group = begin / kGroup * kGroup;
-        product({cache.keys<Value>(head, slot + (group - base)), (end - group - 1) / kGroup + 1, cache.head_dim, kGroup,
-                 usize(cache.head_dim) * kGroup, queries, m, scores[0] + (group - base), kChunk, false});
+        const int base = begin / kChunk * kChunk, slot = base % cache.slots;
+        const int skipped = (begin - base) / kGroup * kGroup, groups = (end - base - skipped - 1) / kGroup + 1;
+        product({cache.keys<Value>(head, slot + skipped), groups, cache.head_dim, kGroup,
+                 usize(cache.head_dim) * kGroup, queries, m, scores[0] + skipped, kChunk, false});
         laps.lap(0);
+
         for (int r = 0; r < m; ++r) {
             // Positions that it does not see have the weight 0.
             const int from = std::clamp(lowest[r], begin, end), to = std::clamp(highest[r] + 1, from, end);
@@ -3496,6 +3768,7 @@ struct alignas(64) QueryTile {
             if (shrink != 1) kernels.scale(shrink, cache.pitch, out + r * cache.pitch);
         }
         laps.lap(1);
+
         product({cache.values<Value>(head, slot + (begin - base)), cache.pitch / kGroup, end - begin,
                  usize(cache.pitch), kGroup, scores[0] + (begin - base), m, out, usize(cache.pitch), true});
         laps.lap(2);
@@ -3509,16 +3782,18 @@ struct Attention {
     const Kernels& kernels;
     const Config& config;
     Buffer memory{};  // QueryTiles, of each thread, or else of each work item
-    const int heads = config.num_kv_heads, group = config.num_heads / heads;  // query heads that share a K/V head
+    const int kv_heads = config.num_kv_heads, sharing = config.num_heads / kv_heads;  // query heads of one K/V head
     const int head_dim = config.head_dim, pitch = round_up(head_dim, kGroup);
 
     // out [tokens, num_heads * head_dim]
     void run(const KvCache& cache, const AttentionInput& in, float* out) {
-        const int tiles = (in.tokens * group - 1) / kTile + 1;
+        // Splits of the positions, so that there are two work items for each thread.
+        const int tiles = (in.tokens * sharing - 1) / kTile + 1;
         const int seen = std::min(in.position, in.window ? in.window : in.position) + in.tokens;
-        const int wanted = (2 * pool.size() - 1) / (heads * tiles) + 1;
+        const int wanted = (2 * pool.size() - 1) / (kv_heads * tiles) + 1;
         const int splits = pool.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
-        const int count = heads * tiles * splits;
+
+        const int count = kv_heads * tiles * splits;
         memory.grow(usize(splits == 1 ? pool.size() : count) * sizeof(QueryTile));
         QueryTile* const parts = memory.as<QueryTile>();
         pool.for_ranges(count, 1, [&](int item, int, int thread) {
@@ -3532,27 +3807,29 @@ struct Attention {
             // Chunks of 64 positions, aligned, this item's share of them.
             const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1;
             const int from = low / kChunk, chunks = (high - 1) / kChunk + 1 - from;
-            const auto attend = cache.value_bytes == 2 ? &QueryTile::attend<std::uint16_t> : &QueryTile::attend<float>;
+            const auto attend =
+                cache.format == CacheFormat::f16 ? &QueryTile::attend<std::uint16_t> : &QueryTile::attend<float>;
             for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c)
                 (tile.*attend)(kernels, cache, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high), laps);
             if (splits == 1) merge(&tile, 1, out);
             laps.lap(3);
         });
         if (splits == 1) return;
-        pool.for_ranges(heads * tiles, 4, [&](int begin, int end, int thread) {
+
+        pool.for_ranges(kv_heads * tiles, 4, [&](int begin, int end, int thread) {
             pool.laps[usize(thread)].start();
             for (int i = begin; i < end; ++i) merge(parts + i * splits, splits, out);
             pool.laps[usize(thread)].lap(3);
         });
     }
-    // A tile's queries, group of each token.
+    // A tile's queries: those of one token that share the K/V head, then the next token's.
     void start(QueryTile& tile, const AttentionInput& in) const {
-        const int m = tile.m = std::min(kTile, in.tokens * group - tile.first);
+        const int m = tile.m = std::min(kTile, in.tokens * sharing - tile.first);
         std::fill_n(tile.out, m * pitch, 0.0f);
         std::fill_n(tile.max, m, -1e30f);
         std::fill_n(tile.sum, m, 0.0f);
         for (int r = 0; r < m; ++r) {
-            const int token = (tile.first + r) / group, h = tile.head * group + (tile.first + r) % group;
+            const int token = (tile.first + r) / sharing, h = tile.head * sharing + (tile.first + r) % sharing;
             tile.highest[r] = in.position + token;
             tile.lowest[r] = in.window ? std::max(0, tile.highest[r] - in.window + 1) : 0;
             const float* q = in.q + usize(token) * in.q_stride + h * head_dim;
@@ -3570,8 +3847,8 @@ struct Attention {
             const auto weight = [&](int s) { return std::exp(parts[s].max[r] - largest); };
             for (int s = 0; s < splits; ++s) largest = std::max(largest, parts[s].max[r]);
             for (int s = 0; s < splits; ++s) sum += weight(s) * parts[s].sum[r];
-            const int query = parts->first + r, row = (query / group * heads + parts->head) * group + query % group;
-            float* to = out + usize(row) * usize(head_dim);
+            const int token = (parts->first + r) / sharing, h = parts->head * sharing + (parts->first + r) % sharing;
+            float* to = out + usize(token * config.num_heads + h) * usize(head_dim);
             std::fill_n(to, head_dim, 0.0f);
             for (int s = 0; s < splits; ++s) kernels.axpy(weight(s) / sum, parts[s].out + r * pitch, head_dim, to);
         }
@@ -3646,9 +3923,12 @@ struct Profiler {
 // A token's way through the layers. x [tokens, hidden_size] is the residual stream: every layer reads it through a
 // norm, and adds to it what attention and the feed-forward network make of that:
 //
-//     x += attention(norm(x))        x += W_down activation(W_up norm(x))        logits = W_head norm(x)
+//     GPT-2      x += out(attention(qkv(norm(x))))               x += down(gelu(up(norm(x))))
+//     Gemma 3    x += norm(out(attention(rope(norm(q, k)), v)))  x += norm(down(gelu(gate(norm(x))) * up(norm(x))))
+//     both       logits = head(norm(x))
 //
-// The two architectures stand below; they share products, attention and cache. To follow a token begin at run_layers.
+// A Sequence is what belongs to a text, a Transformer is what runs it: threads and scratch. To follow a token begin at
+// Transformer::run_layers.
 
 inline int checked_context(const Config& c, int context) {
     if (context < 0 || context > c.context_length)
@@ -3656,6 +3936,30 @@ inline int checked_context(const Config& c, int context) {
              "this model takes 1 to " + to_string(c.context_length) + " positions");
     return context ? context : std::min(c.context_length, 8192);
 }
+
+// A text: its tokens, and what the layers remember of them.
+struct Sequence {
+    int context;
+    std::vector<KvCache> caches;  // [num_layers]
+    std::vector<int> tokens;      // that went through the layers; their number is the position
+    std::vector<int> pending;     // sampled by generate() and shown, but not yet gone through the layers
+    int written = 0;              // one more than the largest position ever stored in the caches
+
+    Sequence(const ModelData& model, int context_length) : context(checked_context(model.config, context_length)) {
+        std::array<KvCache, 2> kinds = kv_caches(model, context);
+        for (KvCache& kind : kinds) kind.memory = Buffer(kind.bytes());
+        for (const bool local : model.config.is_local)
+            kinds[local].begin += caches.emplace_back(kinds[local]).chunk_bytes();
+        tokens.reserve(usize(context));
+    }
+    int position() const { return int(tokens.size()); }
+
+    // The caches of the global and of the local layers, without memory.
+    static std::array<KvCache, 2> kv_caches(const ModelData& model, int context) {
+        const CacheFormat format = model.dtype == DType::f32 ? CacheFormat::f32 : CacheFormat::f16;
+        return {KvCache(model.config, false, context, format), KvCache(model.config, true, context, format)};
+    }
+};
 
 // The widths of x, y, qkv, attended and angles below. Model loading has made sure that they are moderate.
 inline std::array<int, 5> scratch_widths(const Config& c) {
@@ -3676,108 +3980,89 @@ struct Vectors {
 };
 
 struct Transformer {
-    Model owner;  // keeps the weights alive
     const ModelData& model;
     const Config& config;
     const Kernels& kernels;
     ThreadPool pool;
     Profiler profiler{pool};
     Attention attention{pool, kernels, config};
-    int context;
-    std::vector<KvCache> caches;  // [num_layers]
-    std::vector<int> history;     // the tokens held; their number is the position
-    int written = 0;              // one more than the largest position ever stored in the caches
-    std::vector<int> unread;      // sampled by generate() and shown, but not yet gone through the layers
 
-    int batch;            // most tokens that go through the layers together
-    Vectors x, y;         // [batch, hidden_size]: the residual stream; a layer's addition to it
-    Vectors qkv;          // [batch, (num_heads + 2 num_kv_heads) * head_dim]
-    Vectors attended;     // [batch, num_heads * head_dim]
-    Vectors angles;       // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
-    Vectors own;          // [threads, widest]: scratch of each thread's own
-    Vectors logits;       // [up to 12, vocab_size]
-    Activations in, ffn;  // inputs of products
+    int batch;               // most tokens that go through the layers together
+    Vectors x, y;            // [batch, hidden_size]: the residual stream; a layer's addition to it
+    Vectors qkv;             // [batch, (num_heads + 2 num_kv_heads) * head_dim]
+    Vectors attended;        // [batch, num_heads * head_dim]
+    Vectors angles;          // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
+    Vectors thread_scratch;  // [threads, widest]
+    Vectors logits;          // [up to 12, vocab_size]
+    // Inputs of products: norm(x) of qkv, up and head; attended of out; the activation's result of down.
+    Activations normed, mixed, activated;
 
-    // The chunk of tokens that is being processed.
-    const int* tokens = nullptr;
+    // The chunk that is being processed: n tokens of a sequence, from `position` on.
+    Sequence* sequence = nullptr;
     int n = 0, position = 0, layer = -1;
     bool one_by_one = false;  // attention takes one token at a time
 
-    Transformer(const Model& m, int context_length, int threads)
-        : owner(m), model(m.data()), config(model.config), kernels(*model.kernels), pool(checked_threads(threads)),
-          context(checked_context(config, context_length)), batch(std::min(context, kBatch)) {
-        KvCache kinds[] = {{config, false, context, model.dtype}, {config, true, context, model.dtype}};
-        for (KvCache& kind : kinds) kind.memory = Buffer(kind.bytes());
-        for (const bool local : config.is_local) kinds[local].begin += caches.emplace_back(kinds[local]).chunk_bytes();
+    Transformer(const ModelData& m, int context, int threads)
+        : model(m), config(m.config), kernels(*m.kernels), pool(checked_threads(threads)),
+          batch(std::min(context, kBatch)) {
         const auto widths = scratch_widths(config);
         Vectors* const scratch[] = {&x, &y, &qkv, &attended, &angles};
         for (std::size_t i = 0; i < widths.size(); ++i) scratch[i]->resize(batch, widths[i]);
-        own.resize(pool.size(), *std::max_element(widths.begin(), widths.end()));
-        history.reserve(usize(context));
+        thread_scratch.resize(pool.size(), *std::max_element(widths.begin(), widths.end()));
     }
-    int held() const { return int(history.size()); }
 
-    // ---- the architectures
-
-    // GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
-    void gpt2() {
-        const Weights& w = model.weights;
-        embed([&](int t) {
-            kernels.axpy(1.0f, w.positions.data() + usize(position + t) * x.width, config.hidden_size, x[t]);
-        });
+    // Takes n <= batch tokens through all layers: afterwards x holds what they have become, and the sequence holds them.
+    void run_layers(Sequence& s, const int* ids, int count, bool each_alone = false) {
+        sequence = &s;
+        n = count;
+        one_by_one = each_alone;
+        position = s.position();
+        s.written = std::max(s.written, position + n);  // also if an exception ends it half-way
+        embed(ids);
+        if (model.architecture->has_rope) prepare_angles();
         for (layer = 0; layer < config.num_layers; ++layer) {
-            const Layer& l = w.layers[usize(layer)];
-            norm_input("attn_norm", l.attn_norm);
-            multiply("qkv", l.qkv, in, qkv);
-            attend();
-            multiply_add("attn_out", l.out, in, x);
-            norm_input("ffn_norm", l.ffn_norm);
-            multiply_gelu(l.up);
-            multiply_add("down", l.down, ffn, x);
+            const Layer& l = model.weights.layers[usize(layer)];
+
+            normalize("attn_norm", l.attn_norm, l.qkv);
+            project("qkv", l.qkv, normed, qkv);
+            if (model.architecture->has_rope) norm_and_rotate(l);
+            attend(l.out);
+            add_projected("attn_out", l.out, mixed, "post_attn_norm", l.post_attn_norm);
+
+            normalize("ffn_norm", l.ffn_norm, l.up);
+            activate(l.up, l.down);
+            add_projected("down", l.down, activated, "post_ffn_norm", l.post_ffn_norm);
         }
-    }
-    // Gemma 3 (Gemma Team 2025, arXiv:2503.19786): RMSNorm before and after each block, RoPE on normed q and k, five
-    // local layers to a global one, a gated feed-forward network.
-    void gemma3() {
-        const Weights& w = model.weights;
-        embed([&](int t) { kernels.scale(std::sqrt(float(config.hidden_size)), config.hidden_size, x[t]); });
-        prepare_angles();
-        for (layer = 0; layer < config.num_layers; ++layer) {
-            const Layer& l = w.layers[usize(layer)];
-            norm_input("attn_norm", l.attn_norm);
-            multiply("qkv", l.qkv, in, qkv);
-            norm_and_rotate(l);
-            attend();
-            multiply("attn_out", l.out, in, y);
-            add_normed("post_attn_norm", l.post_attn_norm);
-            norm_input("ffn_norm", l.ffn_norm);
-            multiply_gated(l.up);
-            multiply("down", l.down, ffn, y);
-            add_normed("post_ffn_norm", l.post_ffn_norm);
-        }
+        s.tokens.insert(s.tokens.end(), ids, ids + n);
+        s.pending.clear();
     }
 
-    // ---- the steps that they are made of
+    // ---- the steps that it is made of
 
-    // An operation: body(t) for each token of the chunk; a body may take the row of its thread as scratch: body(t, row).
+    // An operation: body(t) for each token of the chunk; a body may take the scratch of its thread: body(t, row).
     template <class Body> void each_token(const Timing& operation, const Body& body) {
         profiler.time({operation}, layer, n, [&] {
             pool.for_ranges(n, (n - 1) / (4 * pool.size()) + 1, [&](int begin, int end, int thread) {
                 for (int t = begin; t < end; ++t)
-                    if constexpr (std::is_invocable_v<Body, int, float*>) body(t, own[thread]);
+                    if constexpr (std::is_invocable_v<Body, int, float*>) body(t, thread_scratch[thread]);
                     else body(t);
             });
         });
     }
-    // x = rows of the embedding, each finished by finish(t)
-    template <class Finish> void embed(const Finish& finish) {
+
+    // x = rows of the embedding, scaled (Gemma) or with the position's vector added (GPT-2)
+    void embed(const int* ids) {
         layer = -1;
         const Matrix& w = model.weights.embedding;
+        const std::vector<float>& positions = model.weights.positions;
+        const int d = config.hidden_size;
         each_token({"embedding", "embedding", usize(n) * w.group_bytes()}, [&](int t) {
-            w.row(tokens[t], x[t]);
-            finish(t);
+            w.row(ids[t], x[t]);
+            if (model.architecture->scales_embedding) kernels.scale(std::sqrt(float(d)), d, x[t]);
+            if (!positions.empty()) kernels.axpy(1.0f, positions.data() + usize(position + t) * usize(d), d, x[t]);
         });
     }
+
     // RMSNorm, or LayerNorm (Ba et al. 2016), which is RMSNorm of what deviates from the mean, and a bias.
     void norm(const Norm& w, const float* from, float* to) const {
         const int d = config.hidden_size;
@@ -3788,60 +4073,60 @@ struct Transformer {
     static Timing norm_timing(const char* name, const Norm& w, int count) {
         return {"norm", name, (w.w.size() + w.b.size()) * sizeof(float), 4 * w.w.size() * usize(count)};
     }
-    // in = norm(x)
-    void norm_input(const char* name, const Norm& w) {
-        in.resize(model.dtype, n, config.hidden_size);
+    // normed = norm(x), as the product that comes next takes it
+    void normalize(const char* name, const Norm& w, const Linear& next) {
+        normed.resize(next.w, n);
         each_token(norm_timing(name, w, n), [&](int t, float* row) {
             norm(w, x[t], row);
-            in.set(kernels, t, 0, row, config.hidden_size);
+            normed.set(kernels, t, 0, row, config.hidden_size);
         });
     }
-    // x += norm(y)
-    void add_normed(const char* name, const Norm& w) {
-        each_token(norm_timing(name, w, n), [&](int t, float* row) {
+
+    // epilogue(t, row, y, count) for y = W from + b, with so many groups together: see multiply. If the epilogue is worth
+    // to be timed, it has a name.
+    template <class Epilogue> void project(const char* name, const Linear& l, const Activations& from, int groups,
+                                           const char* epilogue_name, const Epilogue& epilogue) {
+        const int m = from.tokens();
+        const Timing product{name, name, l.w.bytes(), 2ull * usize(l.w.rows) * usize(l.w.cols) * usize(m)};
+        const auto run = [&] {
+            multiply(pool, kernels, l.w, from, groups, [&](int t, int row, float* values, int count) {
+                if (!l.b.empty()) kernels.axpy(1.0f, l.b.data() + row, count, values);
+                epilogue(t, row, values, count);
+            });
+        };
+        if (!epilogue_name) profiler.time({product}, layer, m, run);
+        else profiler.time({product, {"activation", epilogue_name}}, layer, m, run);
+    }
+    // to = W from + b
+    void project(const char* name, const Linear& l, const Activations& from, Vectors& to) {
+        project(name, l, from, 1, nullptr,
+                [&](int t, int row, float* v, int count) { std::copy_n(v, count, to[t] + row); });
+    }
+    // x += W from + b, or x += norm(W from + b)
+    void add_projected(const char* name, const Linear& l, const Activations& from, const char* norm_name,
+                       const Norm& w) {
+        if (w.w.empty())
+            return project(name, l, from, 1, nullptr,
+                           [&](int t, int row, float* v, int count) { kernels.axpy(1, v, count, x[t] + row); });
+        project(name, l, from, y);
+        each_token(norm_timing(norm_name, w, n), [&](int t, float* row) {
             norm(w, y[t], row);
             kernels.axpy(1.0f, row, config.hidden_size, x[t]);
         });
     }
-    // finish(t, row, y, count) for y = W from + b, see detail::multiply; a step of more than a group is an activation's.
-    template <class Finish>
-    void multiply(const char* name, const Linear& l, const Activations& from, int step, const Finish& finish) {
-        const int tokens_in = from.tokens();
-        const Timing product{name, name, l.w.bytes(), 2ull * usize(l.w.rows) * usize(l.w.cols) * usize(tokens_in)};
-        const auto run = [&] {
-            detail::multiply(pool, kernels, l.w, from, step, [&](int t, int row, float* values, int count) {
-                if (!l.b.empty()) kernels.axpy(1.0f, l.b.data() + row, count, values);
-                finish(t, row, values, count);
-            });
-        };
-        if (step == 1) profiler.time({product}, layer, tokens_in, run);
-        else profiler.time({product, {"activation", "gelu"}}, layer, tokens_in, run);
-    }
-    // to = W from + b
-    void multiply(const char* name, const Linear& l, const Activations& from, Vectors& to) {
-        multiply(name, l, from, 1, [&](int t, int row, float* v, int count) { std::copy_n(v, count, to[t] + row); });
-    }
-    // to += W from + b
-    void multiply_add(const char* name, const Linear& l, const Activations& from, Vectors& to) {
-        multiply(name, l, from, 1,
-                 [&](int t, int row, float* v, int count) { kernels.axpy(1, v, count, to[t] + row); });
-    }
-    // ffn = gelu(W in + b), in steps of whole blocks of 32
-    void multiply_gelu(const Linear& l) {
-        ffn.resize(model.dtype, n, config.intermediate_size);
-        multiply("up", l, in, 2, [&](int t, int row, float* v, int count) {
-            kernels.gelu(v, nullptr, count, v);
-            ffn.set(kernels, t, row, v, count);
+    // activated = activation(W normed + b), or activation(gate) * up, whose rows alternate in W; in whole blocks of 32
+    void activate(const Linear& l, const Linear& next) {
+        const bool gated = model.architecture->is_gated;
+        const auto activation = kernels.*(model.architecture->activation);
+        activated.resize(next.w, n);
+        const int groups = (gated ? 2 * kGateRows : kBlock) / kGroup;
+        project("up", l, normed, groups, "gelu", [&](int t, int row, float* v, int count) {
+            if (gated) count = kGateRows;
+            activation(v, gated ? v + kGateRows : nullptr, count, v);
+            activated.set(kernels, t, gated ? row / 2 : row, v, count);
         });
     }
-    // ffn = gelu(G in) * (U in), in steps of 32 rows of G and of U
-    void multiply_gated(const Linear& l) {
-        ffn.resize(model.dtype, n, config.intermediate_size);
-        multiply("up", l, in, 4, [&](int t, int row, float* v, int) {
-            kernels.gelu(v, v + kBlock, kBlock, v);
-            ffn.set(kernels, t, row / 2, v, kBlock);
-        });
-    }
+
     // RoPE's cosines and sines for the chunk's positions, which all layers share.
     void prepare_angles() {
         each_token({"rope", "angles"}, [&](int t) {
@@ -3857,36 +4142,37 @@ struct Transformer {
             }
         });
     }
-    // RMSNorm, then RoPE, of each query head and of the key heads, which follow in a token's row of qkv.
+    // RMSNorm where there is one, then RoPE, of each query head and of the key heads, which follow in a token's row of qkv.
     void norm_and_rotate(const Layer& l) {
         const int d = config.head_dim;
         each_token({"rope", "norm_rotate"}, [&](int t) {
             const float* cos = angles[t] + (config.is_local[usize(layer)] ? d : 0);
             for (int h = 0; h < config.num_heads + config.num_kv_heads; ++h) {
                 float* head = qkv[t] + h * d;
-                const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
-                kernels.rms_norm(head, w.w.data(), config.norm_eps, d, head);
+                const std::vector<float>& w = (h < config.num_heads ? l.q_norm : l.k_norm).w;
+                if (!w.empty()) kernels.rms_norm(head, w.data(), config.norm_eps, d, head);
                 kernels.rotate(head, cos, cos + d / 2, d / 2);
             }
         });
     }
-    // in = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
-    void attend() {
-        const KvCache& cache = caches[usize(layer)];
+
+    // mixed = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
+    void attend(const Linear& next) {
+        const KvCache& cache = sequence->caches[usize(layer)];
         store_keys_and_values(cache);
         attend_over(cache);
-        const int q = config.num_heads * config.head_dim;
-        in.resize(model.dtype, n, q);
-        each_token({"attention", "pack"}, [&](int t) { in.set(kernels, t, 0, attended[t], q); });
+        mixed.resize(next.w, n);
+        each_token({"attention", "pack"}, [&](int t) { mixed.set(kernels, t, 0, attended[t], next.w.cols); });
     }
     void store_keys_and_values(const KvCache& cache) {
         const int first = position / kGroup, groups = (position + n - 1) / kGroup + 1 - first;
         const auto store = [&](int i) {  // 16 positions of a head, which share their lines of K
             const int g = first + i / config.num_kv_heads, h = i % config.num_kv_heads;
-            const auto put = cache.value_bytes == 2 ? &KvCache::store<std::uint16_t> : &KvCache::store<float>;
             for (int p = std::max(position, g * kGroup); p < std::min(position + n, (g + 1) * kGroup); ++p) {
                 const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
-                (cache.*put)(kernels, h, p, key, key + config.num_kv_heads * config.head_dim);
+                const float* value = key + config.num_kv_heads * config.head_dim;
+                cache.format == CacheFormat::f16 ? cache.store<std::uint16_t>(kernels, h, p, key, value)
+                                                 : cache.store<float>(kernels, h, p, key, value);
             }
         };
         profiler.time({{"attention", "kv_store", 2 * usize(n) * cache.bytes_per_slot(config.head_dim)}}, layer, n,
@@ -3907,77 +4193,73 @@ struct Transformer {
         });
     }
 
-    // ---- from tokens to logits
+    // ---- after the last layer
+
+    // The last norm of a token of the chunk, [hidden_size]; valid until the next call.
+    const float* final_hidden(int t) const {
+        norm(model.weights.final_norm, x[t], thread_scratch[0]);
+        return thread_scratch[0];
+    }
+    // Logits of `count` (at most 12) tokens of the chunk.
+    const float* compute_logits(int first, int count) {
+        const Weights& w = model.weights;
+        layer = -1;
+        logits.resize(count, config.vocab_size);
+        normed.resize(w.head.w, count);
+        profiler.time({norm_timing("final_norm", w.final_norm, count)}, layer, count, [&] {
+            for (int t = 0; t < count; ++t) normed.set(kernels, t, 0, final_hidden(first + t), config.hidden_size);
+        });
+        project("lm_head", w.head, normed, logits);
+        return logits[0];
+    }
+};
+
+// What a Session holds. Its functions are the session's, without the frame that the profiler puts around a step.
+struct SessionData {
+    Model owner;  // keeps the weights alive
+    Sequence sequence;
+    Transformer transformer;
+
+    SessionData(const Model& m, int context, int threads)
+        : owner(m), sequence(m.data(), context), transformer(m.data(), sequence.context, threads) {}
 
     void check(const int* ids, int count) const {
+        const int held = sequence.position(), vocab = owner.config().vocab_size;
         if (count < 1 || !ids) fail("there are no tokens to process", to_string(count), "pass at least one");
-        if (count > context - held())
+        if (count > sequence.context - held)
             fail("the context is too small",
-                 to_string(count) + " tokens after " + to_string(held()) + " do not fit into " + to_string(context),
+                 to_string(count) + " tokens after " + to_string(held) + " do not fit into " +
+                     to_string(sequence.context),
                  "use a larger context or a shorter text");
         for (int i = 0; i < count; ++i)
-            if (ids[i] < 0 || ids[i] >= config.vocab_size)
+            if (ids[i] < 0 || ids[i] >= vocab)
                 fail("a token id is out of range", to_string(ids[i]),
-                     "this model has ids 0 to " + to_string(config.vocab_size - 1));
-    }
-    void run_layers(const int* ids, int count, bool each_alone = false) {
-        tokens = ids;
-        n = count;
-        one_by_one = each_alone;
-        position = held();
-        written = std::max(written, position + count);  // also if an exception ends it half-way
-        config.architecture == Config::Architecture::gpt2 ? gpt2() : gemma3();
-        history.insert(history.end(), ids, ids + count);
-        unread.clear();
+                     "this model has ids 0 to " + to_string(vocab - 1));
     }
     // Takes all tokens through the layers, a batch at a time; after each, body(its first token). False ends it.
     template <class Body> bool run_batches(const int* ids, int count, const Body& body) {
+        check(ids, count);
         bool more = true;
-        for (int first = 0; first < count && more; first += batch) {
-            run_layers(ids + first, std::min(batch, count - first));
+        for (int first = 0; first < count && more; first += transformer.batch) {
+            transformer.run_layers(sequence, ids + first, std::min(transformer.batch, count - first));
             more = body(first);
-            profiler.restart();
+            transformer.profiler.restart();
         }
         return more;
     }
-    // Logits of `count` (at most 12) tokens of the chunk that went through the layers last.
-    const float* compute_logits(int first, int count) {
-        layer = -1;
-        logits.resize(count, config.vocab_size);
-        in.resize(model.dtype, count, config.hidden_size);
-        profiler.time({norm_timing("final_norm", model.weights.final_norm, count)}, layer, count, [&] {
-            for (int t = 0; t < count; ++t) {
-                norm(model.weights.final_norm, x[first + t], own[0]);
-                in.set(kernels, t, 0, own[0], config.hidden_size);
-            }
-        });
-        multiply("lm_head", model.weights.head, in, logits);
-        return logits[0];
-    }
     // Null if on_chunk(tokens done, of all) ends it.
     const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {}) {
-        check(ids, count);
-        const auto go_on = [&](int first) { return !on_chunk || on_chunk(first + n, count); };
-        return run_batches(ids, count, go_on) ? compute_logits(n - 1, 1) : nullptr;
+        const auto go_on = [&](int first) { return !on_chunk || on_chunk(first + transformer.n, count); };
+        return run_batches(ids, count, go_on) ? transformer.compute_logits(transformer.n - 1, 1) : nullptr;
     }
-    void forward_each(const int* ids, int count, const std::function<void(int, const float*)>& on_logits) {
-        check(ids, count);
+    // Hands out the logits after each token, or the hidden states that they would be made of.
+    void forward_each(const int* ids, int count, bool hidden, const std::function<void(int, const float*)>& on_output) {
         run_batches(ids, count, [&](int done) {
-            for (int first = 0, m; first < n; first += m) {
-                m = std::min(kTile, n - first);
-                compute_logits(first, m);
-                for (int t = 0; t < m; ++t) on_logits(done + first + t, logits[t]);
-                profiler.restart();
-            }
-            return true;
-        });
-    }
-    void forward_hidden(const int* ids, int count, const std::function<void(int, const float*)>& on_hidden) {
-        check(ids, count);
-        run_batches(ids, count, [&](int done) {
-            for (int t = 0; t < n; ++t) {
-                norm(model.weights.final_norm, x[t], own[0]);
-                on_hidden(done + t, own[0]);
+            for (int first = 0, m; first < transformer.n; first += m) {
+                m = hidden ? 1 : std::min(kTile, transformer.n - first);
+                const float* out = hidden ? transformer.final_hidden(first) : transformer.compute_logits(first, m);
+                for (int t = 0; t < m; ++t) on_output(done + first + t, out + usize(t) * transformer.logits.width);
+                transformer.profiler.restart();
             }
             return true;
         });
@@ -3987,37 +4269,87 @@ struct Transformer {
     // last bit.
     const float* try_out(const int* ids, int count) {
         check(ids, count);
-        run_layers(ids, count, true);
-        history.resize(history.size() - usize(count - 1));
-        return compute_logits(0, count);
+        transformer.run_layers(sequence, ids, count, true);
+        sequence.tokens.resize(sequence.tokens.size() - usize(count - 1));
+        return transformer.compute_logits(0, count);
     }
     void keep(int id) {
-        history.push_back(id);
-        unread.clear();
+        sequence.tokens.push_back(id);
+        sequence.pending.clear();
     }
-    // A local layer's ring remembers little more than its window; from further back the tokens are processed again.
+    // A local layer's cache rolls over its window and little more; from further back the tokens are processed again.
     void rewind(int to) {
-        if (to < 0 || to > held())
-            fail("cannot rewind to this position", to_string(to), "choose 0 to " + to_string(held()));
-        unread.clear();
+        if (to < 0 || to > sequence.position())
+            fail("cannot rewind to this position", to_string(to), "choose 0 to " + to_string(sequence.position()));
+        sequence.pending.clear();
+        const int written = sequence.written, window = owner.config().sliding_window;
+        const auto& caches = sequence.caches;
         const bool intact = to == 0 || std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
-                                return written <= cache.slots || written - to <= cache.slots - config.sliding_window;
+                                return written <= cache.slots || written - to <= cache.slots - window;
                             });
-        history.resize(usize(to));
+        sequence.tokens.resize(usize(to));
         if (intact) return;
-        const std::vector<int> again = std::exchange(history, {});
-        written = 0;
+        const std::vector<int> again = std::exchange(sequence.tokens, {});
+        sequence.written = 0;
         run_batches(again.data(), to, [](int) { return true; });
     }
 };
 
-// ---- a session in a file: a header, the tokens, what the caches hold of them, and a hash of all that
+}  // namespace detail
+
+Session::Session(const Model& model, int context, int threads)
+    : data_(std::make_shared<detail::SessionData>(model, context, threads)) {}
+detail::SessionData& Session::data() const {
+    if (!data_) detail::fail("there is no session", "a moved-from llm::Session", "use the one it became");
+    return *data_;
+}
+const float* Session::forward(const int* tokens, int n) {
+    data().transformer.profiler.step(n, [&] { data().forward(tokens, n); });
+    return data().transformer.logits[0];
+}
+void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
+    data().transformer.profiler.step(n, [&] { data().forward_each(tokens, n, false, on_logits); });
+}
+void Session::forward_hidden(const int* tokens, int n, const std::function<void(int i, const float*)>& on_hidden) {
+    data().transformer.profiler.step(n, [&] { data().forward_each(tokens, n, true, on_hidden); });
+}
+const std::vector<int>& Session::tokens() const { return data().sequence.tokens; }
+int Session::position() const { return data().sequence.position(); }
+int Session::context() const { return data().sequence.context; }
+int Session::threads() const { return data().transformer.pool.size(); }
+const Model& Session::model() const { return data().owner; }
+void Session::rewind(int position) { data().rewind(position); }
+void Session::on_timing(std::function<void(const Timing&)> report) {
+    data().transformer.profiler.listen(std::move(report));
+}
+
+std::size_t Model::session_bytes(int context) const {
+    using namespace detail;
+    const Config& c = config();
+    const Weights& w = data().weights;
+    context = checked_context(c, context);
+    std::size_t batched = 0;  // of a token in a batch
+    for (const int width : scratch_widths(c)) batched += usize(width) * sizeof(float);
+    for (const Matrix* m : {&w.head.w, &w.layers[0].out.w, &w.layers[0].down.w})
+        batched += Activations::row_bytes(m->format->takes_integers, m->cols);
+    const std::size_t once = usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits; ids
+    std::size_t total = usize(std::min(context, kBatch)) * batched + once;
+    for (const KvCache& cache : Sequence::kv_caches(data(), context)) total += usize(cache.bytes());
+    return total;
+}
+
+namespace detail {
+
+// ==== SAVED SESSIONS =================================================================================================
+//
+// A session in a file: a header, the tokens, what the caches hold of them, and a hash of all that. The caches are saved
+// position by position, not as they lie in memory, so a session goes on in another one with another context.
 
 struct StateHeader {
     char magic[8] = {'l', 'l', 'm', 's', 't', 'a', 't', 'e'};
     std::uint32_t version = 1;
-    std::int32_t held = 0, unread = 0, written = 0;  // as in Transformer
-    std::uint64_t model = 0;                         // fingerprint
+    std::int32_t held = 0, pending = 0, written = 0;  // as in Sequence
+    std::uint64_t model = 0;                          // fingerprint
 };
 static_assert(sizeof(StateHeader) == 32, "it is written as it is");
 
@@ -4032,13 +4364,13 @@ inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) 
     return h;
 }
 
-// Of the model's shape, its norms, and the first rows of its matrices.
+// Of the model's shape, the norms of its layers but k's, and the first rows of its matrices.
 inline std::uint64_t fingerprint(const ModelData& model) {
     const Config& c = model.config;
-    const int architecture = int(c.architecture), dtype = int(model.dtype);
-    const int sizes[] = {architecture,   dtype,      c.vocab_size,     c.num_layers,    c.num_heads,
-                         c.num_kv_heads, c.head_dim, c.sliding_window, c.context_length};
-    std::uint64_t h = hash(0, sizes, sizeof sizes);
+    std::uint64_t h = hash(0, c.architecture.data(), c.architecture.size());
+    const int sizes[] = {int(model.dtype), c.vocab_size, c.num_layers,     c.num_heads,
+                         c.num_kv_heads,   c.head_dim,   c.sliding_window, c.context_length};
+    h = hash(h, sizes, sizeof sizes);
     const Weights& w = model.weights;
     for (const Matrix* m : {&w.embedding, &w.head.w}) h = hash(h, m->data, m->group_bytes());
     for (const Layer& l : w.layers) {
@@ -4049,22 +4381,23 @@ inline std::uint64_t fingerprint(const ModelData& model) {
     return h;
 }
 
-// transfer(memory, bytes) for all that the caches hold of positions before `held`, by groups of 16: of a local layer
-// what its ring would, were the context the model's own. So a state fits into a session of another context.
-template <class Transfer> void each_cached(const Transformer& t, int held, const Transfer& transfer) {
-    for (std::size_t layer = 0; layer < t.caches.size(); ++layer) {
-        const KvCache& cache = t.caches[layer];
-        const int ring = KvCache::slots_for(t.config, t.config.is_local[layer], t.config.context_length);
+// transfer(memory, bytes) for all that the caches hold of positions before `held`, by groups of 16: for local layers, the
+// window that a session with the model's whole context keeps. So a state fits into a session of another context.
+template <class Transfer> void each_cached(const SessionData& s, int held, const Transfer& transfer) {
+    const Config& c = s.owner.config();
+    for (std::size_t layer = 0; layer < s.sequence.caches.size(); ++layer) {
+        const KvCache& cache = s.sequence.caches[layer];
+        const int kept = KvCache::slots_for(c, c.is_local[layer], c.context_length);
         for (int head = 0; head < cache.num_kv_heads; ++head)
-            for (int p = std::max(0, held - ring) / kGroup * kGroup; p < held; p += kGroup) {
-                transfer(cache.keys<void>(head, p % cache.slots), usize(kGroup * cache.head_dim) * cache.value_bytes);
-                transfer(cache.values<void>(head, p % cache.slots), usize(kGroup * cache.pitch) * cache.value_bytes);
+            for (int p = std::max(0, held - kept) / kGroup * kGroup; p < held; p += kGroup) {
+                transfer(cache.keys<void>(head, p % cache.slots), usize(kGroup * cache.head_dim) * cache.value_bytes());
+                transfer(cache.values<void>(head, p % cache.slots), usize(kGroup * cache.pitch) * cache.value_bytes());
             }
     }
 }
 
 // Under another name until it is complete.
-inline void save_state(const Transformer& t, const std::string& path) {
+inline void save_state(const SessionData& s, const std::string& path) {
     const std::string part = path + ".part";
     std::error_code error, ignored;
     errno = 0;
@@ -4075,12 +4408,13 @@ inline void save_state(const Transformer& t, const std::string& path) {
             sum = hash(sum, data, bytes);
             file.write(static_cast<const char*>(data), std::streamsize(bytes));
         };
+        const Sequence& q = s.sequence;
         StateHeader header;
-        header.held = t.held(), header.unread = std::int32_t(t.unread.size()), header.written = t.written;
-        header.model = fingerprint(t.model);
+        header.held = q.position(), header.pending = std::int32_t(q.pending.size()), header.written = q.written;
+        header.model = fingerprint(s.owner.data());
         put(&header, sizeof header);
-        for (const std::vector<int>* ids : {&t.history, &t.unread}) put(ids->data(), ids->size() * sizeof(int));
-        each_cached(t, t.held(), put);
+        for (const std::vector<int>* ids : {&q.tokens, &q.pending}) put(ids->data(), ids->size() * sizeof(int));
+        each_cached(s, header.held, put);
         file.write(reinterpret_cast<const char*>(&sum), sizeof sum);
         if (!file.flush()) error = std::error_code(errno ? errno : EIO, std::generic_category());
     }
@@ -4090,13 +4424,16 @@ inline void save_state(const Transformer& t, const std::string& path) {
     fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left");
 }
 
-// Nothing of t is changed before all is known to be good: by then the whole file is in memory.
-inline void load_state(Transformer& t, const std::string& path) {
+// Nothing of s is changed before all is known to be good: by then the whole file is in memory.
+inline void load_state(SessionData& s, const std::string& path) {
     const File file(path);
+    const Config& config = s.owner.config();
     const auto require = [&](bool good, const std::string& what, const std::string& remedy) {
         if (!good) fail(what, path, remedy);
     };
     const auto intact = [&](bool good) { require(good, "the saved session is damaged", "save it again"); };
+
+    // The header: is it one, of this version and model, and does it fit?
     StateHeader header, expected;
     header.magic[0] = 0;
     if (file.size() >= sizeof header) file.read(0, &header, sizeof header);
@@ -4104,91 +4441,50 @@ inline void load_state(Transformer& t, const std::string& path) {
             "name a file that save() wrote");
     require(header.version == expected.version, "a saved session of version " + to_string(header.version),
             "save it again with this version");
-    require(header.model == fingerprint(t.model), "the session is of another model",
+    require(header.model == fingerprint(s.owner.data()), "the session is of another model",
             "load it with the model and dtype that it was saved from");
-    intact(header.held >= 0 && header.written >= header.held && header.written <= t.config.context_length &&
-           header.unread >= 0 && header.unread <= 1);
-    require(header.held <= t.context, "the saved session is too long: " + to_string(header.held) + " tokens",
-            "use a context that is larger than " + to_string(t.context));
+    intact(header.held >= 0 && header.written >= header.held && header.written <= config.context_length &&
+           header.pending >= 0 && header.pending <= 1);
+    require(header.held <= s.sequence.context, "the saved session is too long: " + to_string(header.held) + " tokens",
+            "use a context that is larger than " + to_string(s.sequence.context));
 
-    std::vector<int> history(usize(header.held)), unread(usize(header.unread));
+    // The rest: its size, its tokens, its sum.
+    std::vector<int> tokens(usize(header.held)), pending(usize(header.pending));
     std::uint64_t sum = hash(0, &header, sizeof header), cached = 0;
-    each_cached(t, header.held, [&](const void*, std::size_t bytes) { cached += bytes; });
-    intact(file.size() == sizeof header + (history.size() + unread.size()) * sizeof(int) + cached + sizeof sum);
+    each_cached(s, header.held, [&](const void*, std::size_t bytes) { cached += bytes; });
+    intact(file.size() == sizeof header + (tokens.size() + pending.size()) * sizeof(int) + cached + sizeof sum);
     const std::string saved = file.read_all(file.size());
     const char *at = saved.data() + sizeof header, *const end = saved.data() + saved.size() - sizeof sum;
     const auto take = [&](void* to, std::size_t bytes) {
         std::copy_n(std::exchange(at, at + bytes), bytes, static_cast<char*>(to));
     };
-    for (std::vector<int>* ids : {&history, &unread}) {
+    for (std::vector<int>* ids : {&tokens, &pending}) {
         sum = hash(sum, at, ids->size() * sizeof(int));
         take(ids->data(), ids->size() * sizeof(int));
-        for (const int id : *ids) intact(id >= 0 && id < t.config.vocab_size);
+        for (const int id : *ids) intact(id >= 0 && id < config.vocab_size);
     }
-    intact(hash(sum, at, usize(end - at)) == detail::load<std::uint64_t>(end));
-    t.rewind(0);
-    each_cached(t, header.held, take);
-    t.history.assign(history.begin(), history.end());
-    t.unread = std::move(unread);
-    t.written = header.written;
+    intact(hash(sum, at, usize(end - at)) == load_as<std::uint64_t>(end));
+
+    s.rewind(0);
+    each_cached(s, header.held, take);
+    s.sequence.tokens.assign(tokens.begin(), tokens.end());
+    s.sequence.pending = std::move(pending);
+    s.sequence.written = header.written;
 }
 
 }  // namespace detail
 
-Session::Session(const Model& model, int context, int threads)
-    : transformer_(std::make_shared<detail::Transformer>(model, context, threads)) {}
-detail::Transformer& Session::transformer() const {
-    if (!transformer_) detail::fail("there is no session", "a moved-from llm::Session", "use the one it became");
-    return *transformer_;
-}
-const float* Session::forward(const int* tokens, int n) {
-    transformer().profiler.step(n, [&] { transformer().forward(tokens, n); });
-    return transformer().logits[0];
-}
-void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
-    transformer().profiler.step(n, [&] { transformer().forward_each(tokens, n, on_logits); });
-}
-void Session::forward_hidden(const int* tokens, int n, const std::function<void(int i, const float*)>& on_hidden) {
-    transformer().profiler.step(n, [&] { transformer().forward_hidden(tokens, n, on_hidden); });
-}
-const std::vector<int>& Session::tokens() const { return transformer().history; }
-int Session::position() const { return transformer().held(); }
-int Session::context() const { return transformer().context; }
-int Session::threads() const { return transformer().pool.size(); }
-const Model& Session::model() const { return transformer().owner; }
-void Session::rewind(int position) { transformer().rewind(position); }
-void Session::save(const std::string& path) const { detail::save_state(transformer(), path); }
-void Session::load(const std::string& path) { detail::load_state(transformer(), path); }
-void Session::on_timing(std::function<void(const Timing&)> report) { transformer().profiler.listen(std::move(report)); }
+void Session::save(const std::string& path) const { detail::save_state(data(), path); }
+void Session::load(const std::string& path) { detail::load_state(data(), path); }
 
-std::size_t Model::session_bytes(int context) const {
-    using namespace detail;
-    const Config& c = config();
-    context = checked_context(c, context);
-    std::size_t floats = 0;  // of a token in a batch
-    for (const int width : scratch_widths(c)) floats += usize(width);
-    const std::size_t inputs = Activations::row_bytes(dtype(), std::max(c.hidden_size, c.num_heads * c.head_dim)) +
-                               Activations::row_bytes(dtype(), c.intermediate_size);
-    std::size_t total = usize(std::min(context, kBatch)) * (floats * sizeof(float) + inputs);
-    total += usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits of a token, ids of all
-    for (const bool local : {false, true}) total += std::size_t(KvCache(c, local, context, dtype()).bytes());
-    return total;
-}
-
-// ==== SAMPLING AND GENERATION ========================================================================================
+// ==== SAMPLING =======================================================================================================
 //
-// From logits to a token, and from a prompt to a text. A token is drawn with the probability softmax(logits / T), from
-// the candidates that the filters leave: the k likeliest, of these the ones that together have probability p (nucleus
-// sampling, arXiv:1904.09751), of these the ones not much less likely than the first (min-p, arXiv:2407.01082).
-// Candidates are sorted, best first; the vocabulary may have 262144 of them, so only as many are as the filters need.
+// From logits to a token. It is drawn with the probability softmax(logits / temperature), from the candidates that the
+// filters leave: the k likeliest, of these the ones that together have probability p (nucleus sampling,
+// arXiv:1904.09751), of these the ones not much less likely than the first (min-p, arXiv:2407.01082). Candidates are
+// sorted, best first; the vocabulary may have 262144 of them, so only as many are sorted as the filters need.
 
 namespace detail {
-
-inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
-    std::vector<int> all;
-    for (const std::vector<int>& part : parts) all.insert(all.end(), part.begin(), part.end());
-    return all;
-}
 
 using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit the lower id is the greater candidate
 
@@ -4220,104 +4516,6 @@ inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
     std::sort(best.begin(), best.end(), better);
     return best;
 }
-
-// Text on its way to the user: held back as long as it may be part of a character or of a stop text.
-struct TextStream {
-    const std::vector<std::string>& stop;
-    const OnText& on_text;
-    bool& stopped;  // by a stop text
-    std::string text{};
-
-    // Returns false when generation is to end.
-    bool add(std::string_view bytes) {
-        text += bytes;
-        std::size_t first = std::string::npos, open = 0;  // open: bytes at the end that may be a stop text's beginning
-        for (const std::string& s : stop) {
-            if (s.empty()) continue;
-            first = std::min(first, text.find(s));
-            for (std::size_t n = std::min(s.size(), text.size()); n > open; --n)
-                if (text.compare(text.size() - n, n, s, 0, n) == 0) open = n;
-        }
-        stopped = first != std::string::npos;
-        if (stopped) text.resize(first);
-        return !stopped && emit(text.size() - open);
-    }
-    // Shows what is ready of the first `bytes`. At the end that is all but an unfinished character.
-    bool emit(std::size_t bytes) {
-        const std::string ready = text.substr(0, utf8_complete_prefix(std::string_view(text).substr(0, bytes)));
-        text.erase(0, ready.size());
-        return ready.empty() || !on_text || on_text(ready);
-    }
-};
-
-// Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
-// follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
-// arXiv:2211.17192). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena 2023).
-// With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c: r is
-// learnt for each length of the copy, c is measured.
-class Lookup {
-  public:
-    Lookup(Transformer& transformer, int most, Stats& stats)
-        : transformer_(transformer), most_(std::min(most, kTile - 1)), stats_(stats) {
-        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
-    }
-    // The logits after `id`.
-    const float* append(int id) {
-        if (next_ < guesses_.size()) {
-            const bool is_right = guesses_[next_++] == id;
-            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
-            if (is_right) {
-                ++stats_.guessed_right;
-                transformer_.keep(id);
-                return logits_ += transformer_.config.vocab_size;
-            }
-        }
-        guess(id);
-        stats_.guessed += int(guesses_.size());
-        const std::vector<int> ids = joined({{id}, guesses_});
-        const auto start = Clock::now();
-        const int n = int(ids.size());
-        transformer_.profiler.step(n, [&] { logits_ = transformer_.try_out(ids.data(), n); });
-        const double seconds = seconds_since(start);
-        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
-        else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
-        return logits_;
-    }
-  private:
-    static constexpr int kLongest = 8;  // tokens of a copy that are compared
-    static double first_rate(int copied) { return copied / (copied + 2.0); }
-
-    void guess(int id) {
-        guesses_.clear();
-        next_ = 0;
-        if (most_ <= 0) return;
-        std::vector<int> text = transformer_.history;
-        text.push_back(id);
-        const std::size_t n = text.size(), most = usize(std::min(most_, transformer_.context - int(n)));
-        std::size_t from = 0;  // what followed the copy
-        copied_ = 0;
-        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
-            std::size_t same = 0;
-            while (same < std::min<std::size_t>(kLongest, end) && text[end - 1 - same] == text[n - 1 - same]) ++same;
-            if (same > usize(copied_)) copied_ = int(same), from = end;
-        }
-        double& rate = rates_[usize(copied_)];
-        for (double all = rate; all > cost_ && guesses_.size() < most; all *= rate) {
-            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
-            guesses_.push_back(at < n ? text[at] : guesses_[at - n]);
-        }
-        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
-    }
-    Transformer& transformer_;
-    int most_;
-    Stats& stats_;
-    std::vector<int> guesses_;
-    std::size_t next_ = 0;                    // of the guesses
-    int copied_ = 0;                          // tokens before them that are the same as before
-    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
-    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
-    const float* logits_ = nullptr;
-};
 
 }  // namespace detail
 
@@ -4375,6 +4573,122 @@ int Sampler::sample(const float* logits, int n) {
     return -c[reach(next_uniform(state_), options_.temperature)].second;
 }
 
+// ==== GENERATION =====================================================================================================
+//
+// From a prompt to a text: the prompt goes through the layers, then tokens are sampled one by one and sent after it. The
+// text comes out in whole characters, and never a part of a stop text.
+
+namespace detail {
+
+inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
+    std::vector<int> all;
+    for (const std::vector<int>& part : parts) all.insert(all.end(), part.begin(), part.end());
+    return all;
+}
+
+// Text on its way to the user: held back as long as it may be part of a character or of a stop text.
+struct TextStream {
+    const std::vector<std::string>& stop;
+    const OnText& on_text;
+    bool& stopped;  // by a stop text
+    std::string text{};
+
+    // Returns false when generation is to end.
+    bool add(std::string_view bytes) {
+        text += bytes;
+        std::size_t first = std::string::npos, open = 0;  // open: bytes at the end that may be a stop text's beginning
+        for (const std::string& s : stop) {
+            if (s.empty()) continue;
+            first = std::min(first, text.find(s));
+            for (std::size_t n = std::min(s.size(), text.size()); n > open; --n)
+                if (text.compare(text.size() - n, n, s, 0, n) == 0) open = n;
+        }
+        stopped = first != std::string::npos;
+        if (stopped) text.resize(first);
+        return !stopped && emit(text.size() - open);
+    }
+    // Shows what is ready of the first `bytes`. At the end that is all but an unfinished character.
+    bool emit(std::size_t bytes) {
+        const std::string ready = text.substr(0, utf8_complete_prefix(std::string_view(text).substr(0, bytes)));
+        text.erase(0, ready.size());
+        return ready.empty() || !on_text || on_text(ready);
+    }
+};
+
+// Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
+// follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
+// arXiv:2211.17192). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena 2023).
+// With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c: r is
+// learnt for each length of the copy, c is measured.
+class Lookup {
+  public:
+    Lookup(SessionData& session, int most, Stats& stats)
+        : session_(session), most_(std::min(most, kTile - 1)), stats_(stats) {
+        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
+    }
+    // The logits after `id`.
+    const float* append(int id) {
+        if (next_ < guesses_.size()) {
+            const bool is_right = guesses_[next_++] == id;
+            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
+            if (is_right) {
+                ++stats_.guessed_right;
+                session_.keep(id);
+                return logits_ += session_.transformer.logits.width;
+            }
+        }
+        guess(id);
+
+        stats_.guessed += int(guesses_.size());
+        const std::vector<int> ids = joined({{id}, guesses_});
+        const auto start = Clock::now();
+        const int n = int(ids.size());
+        session_.transformer.profiler.step(n, [&] { logits_ = session_.try_out(ids.data(), n); });
+        const double seconds = seconds_since(start);
+        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
+        else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
+        return logits_;
+    }
+  private:
+    static constexpr int kLongest = 8;  // tokens of a copy that are compared
+    static double first_rate(int copied) { return copied / (copied + 2.0); }
+
+    void guess(int id) {
+        guesses_.clear();
+        next_ = 0;
+        if (most_ <= 0) return;
+        std::vector<int> text = joined({session_.sequence.tokens, {id}});
+        const std::size_t n = text.size(), most = usize(std::min(most_, session_.sequence.context - int(n)));
+
+        // The longest earlier copy of the text's end, the latest of these.
+        std::size_t from = 0;  // what followed it
+        copied_ = 0;
+        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
+            std::size_t same = 0;
+            while (same < std::min<std::size_t>(kLongest, end) && text[end - 1 - same] == text[n - 1 - same]) ++same;
+            if (same > usize(copied_)) copied_ = int(same), from = end;
+        }
+
+        double& rate = rates_[usize(copied_)];
+        for (double all = rate; all > cost_ && guesses_.size() < most; all *= rate) {
+            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
+            guesses_.push_back(at < n ? text[at] : guesses_[at - n]);
+        }
+        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
+    }
+    SessionData& session_;
+    int most_;
+    Stats& stats_;
+    std::vector<int> guesses_;
+    std::size_t next_ = 0;                    // of the guesses
+    int copied_ = 0;                          // tokens before them that are the same as before
+    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
+    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
+    const float* logits_ = nullptr;
+};
+
+}  // namespace detail
+
 Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
                const OnText& on_text) {
     using namespace detail;
@@ -4383,35 +4697,37 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     if (options.lookup < 0) fail("lookup is out of range", std::to_string(options.lookup), "use 0 to 11");
     const Tokenizer& tokenizer = session.model().tokenizer();
     const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
-    Transformer& transformer = session.transformer();
+    SessionData& data = session.data();
+    Profiler& profiler = data.transformer.profiler;
     Sampler sampler(options.sampling);
 
-    std::vector<int> ids = joined({transformer.unread, prompt});
+    // The prompt.
+    std::vector<int> ids = joined({data.sequence.pending, prompt});
     if (ids.empty() && session.position() > 0) {  // nothing new: the last token is read again
         ids.push_back(session.tokens().back());
         session.rewind(session.position() - 1);
     }
     for (const int id : joined({session.tokens(), ids})) sampler.accept(id);
-
     Stats stats;
     TextStream stream{options.stop, on_text, stats.stopped};
     auto start = Clock::now();
     const int before = session.position(), n = int(ids.size());
     const float* logits = nullptr;
-    transformer.profiler.step(n, [&] { logits = transformer.forward(ids.data(), n, options.on_prompt); });
+    profiler.step(n, [&] { logits = data.forward(ids.data(), n, options.on_prompt); });
     stats.prompt_tokens = session.position() - before;
     stats.prompt_s = seconds_since(start);
 
+    // Token after token.
     start = Clock::now();
-    Lookup lookup(transformer, options.lookup, stats);
+    Lookup lookup(data, options.lookup, stats);
     while (logits && stats.generated != options.max_tokens) {
-        transformer.profiler.restart();
+        profiler.restart();
         int id = 0;
-        transformer.profiler.time({{"sampling", "sample"}}, -1, 1, [&] { id = sampler.sample(logits, vocab); });
+        profiler.time({{"sampling", "sample"}}, -1, 1, [&] { id = sampler.sample(logits, vocab); });
         if (!options.ignore_end && tokenizer.is_end(id)) break;
         sampler.accept(id);
         ++stats.generated;
-        transformer.unread = {id};
+        data.sequence.pending = {id};
         const bool goes_on = stream.add(tokenizer.piece(id)) && session.position() < session.context();
         if (!goes_on || stats.generated == options.max_tokens) break;
         logits = lookup.append(id);
@@ -4428,11 +4744,15 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
     return generate(session, ids, options, on_text);
 }
 
-// Gemma's template, with the system's words in the first turn, is
+// ==== CHAT ===========================================================================================================
+//
+// Turns of a user and a model, in the template that the model was trained with. Gemma's, with the system's words in the
+// first turn, is
 //
 //     <bos><start_of_turn>user\n{system}\n\n{user}<end_of_turn>\n<start_of_turn>model\n{model}<end_of_turn>\n ...
 //
 // What people say is never parsed for such tokens.
+
 Chat::Chat(Session& session, const std::string& system, Template style) : session_(session) {
     using namespace detail;
     const Tokenizer& tokenizer = session.model().tokenizer();
@@ -4449,7 +4769,7 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     between_ = plain_ ? text("\n\n") : joined({{end}, text("\n"), user});
     head_ = joined({tokenizer.encode("", true), user, text(system.empty() ? "" : system + "\n\n")});
 
-    const std::vector<int> held = joined({session.tokens(), session.transformer().unread});
+    const std::vector<int> held = joined({session.tokens(), session.data().sequence.pending});
     auto from = held.begin();
     while (!plain_) {
         auto to = std::search(from, held.end(), user.begin(), user.end());
@@ -4486,7 +4806,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     };
     const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
     if (ended) return stats;
-    std::vector<int> turn = joined({session_.tokens(), session_.transformer().unread});
+    std::vector<int> turn = joined({session_.tokens(), session_.data().sequence.pending});
     turn.erase(turn.begin(), turn.begin() + std::ptrdiff_t(before.size()));
     if (!(plain_ && stats.stopped)) turn = joined({turn, between_});  // a stop text ends it as well
     text_.push_back(std::move(turn));

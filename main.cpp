@@ -512,7 +512,7 @@ std::string describe(const llm::Session& session, const std::string& path) {
     for (const auto& [type, count] : info.tensors) tensors += format("%d %s, ", count, type.c_str());
     const auto mega = [](auto count) { return double(count) / 1e6; };
     return format("model         %s (%s)\n", path.c_str(), info.format.c_str()) +
-           format("architecture  %s\n", c.architecture == llm::Config::Architecture::gpt2 ? "GPT-2" : "Gemma 3") +
+           format("architecture  %s\n", c.architecture == "gpt2" ? "GPT-2" : "Gemma 3") +
            format("parameters    %.2f M\n", mega(info.parameters)) + format("layers        %d", c.num_layers) +
            (local ? format(", %d of them see %d positions", int(local), c.sliding_window) : "") + "\n" +
            format("sizes         hidden %d, feed-forward %d, ", c.hidden_size, c.intermediate_size) +
