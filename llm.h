@@ -1291,11 +1291,8 @@ template <class Weight> struct ProductFloat {  // of F32 or F16
 };
 
 struct Kernels {
-    const char* name;         // as LLM_SIMD takes it
-    bool (*runs_here)();      // whether this processor has the instructions
-    int dot_lanes;            // of its integer dot product, which does 8 operations in each
-    int fma_lanes;            // of its F32 multiply-add, which does 2
-    void (*peak)(int, bool);  // (rounds, floats): 12 independent chains of one or the other, for the bench
+    const char* name;     // as LLM_SIMD takes it
+    bool (*runs_here)();  // whether this processor has the instructions
 
     void (*product_q8)(const ProductQ8&);
     void (*product_f32)(const ProductFloat<float>&);
@@ -1322,24 +1319,11 @@ struct Kernels {
 };
 
 // What every set of kernels calls them, in the order of the table.
-#define LLM_KERNELS \
-    peak, product, product, product, quantize, rms_norm, center, gelu, rotate, softmax, axpy, scale, to_f16
+#define LLM_KERNELS product, product, product, quantize, rms_norm, center, gelu, rotate, softmax, axpy, scale, to_f16
 
 namespace scalar {
 
 inline bool runs_here() { return true; }
-
-inline void peak(int rounds, bool floats) {
-    volatile int seed = 3;  // not known to the compiler: no chain is another's copy
-    std::uint32_t whole[12];
-    float real[12];
-    for (int k = 0; k < 12; ++k) whole[k] = std::uint32_t(seed + k), real[k] = float(seed - k);
-    for (int i = 0; i < rounds; ++i)
-        for (int k = 0; k < 12; ++k)
-            if (floats) real[k] = real[k] * 0.5f + 0.5f;
-            else whole[k] = whole[k] * 3 + 3;
-    seed = int(std::accumulate(whole, whole + 12, 0u)) + int(std::accumulate(real, real + 12, 0.0f));
-}
 
 inline void product(const ProductQ8& p) {
     const WeightBlock* w = p.w;
@@ -1440,7 +1424,7 @@ inline void to_f16(const float* x, int n, std::uint16_t* y) {
     for (int i = 0; i < n; ++i) y[i] = f32_to_f16(std::max(-65504.0f, std::min(x[i], 65504.0f)));
 }
 
-inline constexpr Kernels kernels = {"scalar", runs_here, 1, 1, LLM_KERNELS};
+inline constexpr Kernels kernels = {"scalar", runs_here, LLM_KERNELS};
 
 }  // namespace scalar
 
@@ -1665,22 +1649,6 @@ LLM_OP Floats power_of_2(Ints n) {
 #undef LLM_MM
 #endif
 
-// What a core can do at most: 12 chains, so that neither the latency of the instruction nor loads limit it.
-LLM_TARGET inline void peak(int rounds, bool floats) {
-    Ints whole[12];
-    Floats real[12];
-    LLM_UNROLL for (int k = 0; k < 12; ++k) whole[k] = set(std::int32_t{3}), real[k] = set(0.5f);
-    __asm__ __volatile__("" : "+m"(whole), "+m"(real));  // as if they differed: no chain is another's copy
-    const Ints factor = whole[0];
-    for (int i = 0; i < rounds && !floats; ++i) {
-        LLM_UNROLL for (int k = 0; k < 12; ++k) whole[k] = dot(whole[k], whole[k], factor);
-    }
-    for (int i = 0; i < rounds && floats; ++i) {
-        LLM_UNROLL for (int k = 0; k < 12; ++k) real[k] = fma(real[k], set(0.5f), set(0.5f));
-    }
-    __asm__ __volatile__("" : : "m"(whole), "m"(real));
-}
-
 // ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
 
 LLM_OP void prefetch(const void* p) {
@@ -1904,7 +1872,11 @@ LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
     }
 }
 
-inline constexpr Kernels kernels = {LLM_TEXT(LLM_SET), runs_here, kLanes, kLanes, LLM_KERNELS};
+inline constexpr Kernels kernels = {LLM_TEXT(LLM_SET), runs_here, LLM_KERNELS};
+
+#ifdef LLM_KERNEL_PROBE  // a file that measures what these instructions can do at most: the bench has one
+#include LLM_KERNEL_PROBE
+#endif
 
 }  // namespace detail::LLM_SET
 LLM_END
@@ -3224,6 +3196,28 @@ struct TensorName {
     const char *hf, *gguf;
 };
 
+// All that one architecture does in its own way.
+struct Architecture {
+    const char* name;                             // for people
+    const char* gguf;                             // general.architecture
+    std::array<std::string_view, 2> model_types;  // in config.json
+    // Names in config.json and what leaving one out means there (transformers' defaults; -4: 4 hidden_size), in the order
+    // of kSizes. Null: read_config sets it.
+    std::array<std::pair<const char*, int>, std::size(kSizes)> sizes;
+    void (*read_config)(const Fields&, Config&);  // what is no size; sizes are set
+
+    TensorName embedding, positions, final_norm;  // positions may have no name: there are none
+    const char* layers;                           // what stands before a layer's number in Hugging Face checkpoints
+    Layer (*load_layer)(struct Loader&, const Config&);
+    bool has_layer_norm;  // LayerNorm, or else RMSNorm,
+    float norm_offset;    // whose scale is this much more than what safetensors hold
+
+    bool scales_embedding;  // by sqrt(hidden_size)
+    bool has_rope;
+    bool is_gated;  // activation(gate) * up
+    void (*Kernels::*activation)(const float* x, const float* up, int n, float* y);
+};
+
 // Makes weights of a checkpoint's tensors, or random ones.
 struct Loader {
     // A tensor that becomes part of a matrix, or a vector, and how many rows it gives.
@@ -3235,6 +3229,7 @@ struct Loader {
     // which is [cols, rows] in safetensors.
     enum class Layout { stacked, in_turn, conv1d };
     ModelData& model;
+    const Architecture& architecture;
     const Checkpoint& file;
     const LoadOptions& options;
     const bool random;  // weights are made up, and the file is not looked at
@@ -3255,14 +3250,14 @@ struct Loader {
         return std::move(rows.floats);
     }
 
-    // LayerNorm's scale and bias, or RMSNorm's scale with its offset; a GGUF has the offset already in it.
-    Norm norm(const Part& part, float offset = 0) {
+    // RMSNorm's scale, or LayerNorm's scale and bias.
+    Norm norm(const Part& part) {
         Norm norm{floats(part, ".weight"), {}};
-        if (!random && !file.is_gguf)
-            for (float& w : norm.w) w += offset;
+        if (architecture.has_layer_norm) norm.b = floats(part, ".bias");
+        if (!random && !file.is_gguf)  // a GGUF has the offset already in it
+            for (float& w : norm.w) w += architecture.norm_offset;
         return norm;
     }
-    Norm layer_norm(const Part& part) { return {floats(part, ".weight"), floats(part, ".bias")}; }
 
     Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout = Layout::stacked) {
         const bool in_turn = layout == Layout::in_turn, transposed = layout == Layout::conv1d && !file.is_gguf;
@@ -3314,19 +3309,14 @@ struct Loader {
 
     // Weights of the size that keeps activations as they are in trained models.
     void fill_randomly(const Matrix& m) {
-        const float deviation = 1.0f / std::sqrt(float(m.cols));
+        const float largest = std::sqrt(3.0f / float(m.cols));
         const std::uint64_t seed = random_state += 0x9E3779B97F4A7C15u;
-        pool.for_each(m.groups(), [&](int g) {
-            std::uint64_t state = seed + std::uint64_t(g) * 0xD1342543DE82EF95u;
-            const auto weight = [&] { return deviation * float(4 * next_uniform(state) - 2); };
-            const auto eight = [&] { return next_random(state); };
-            if (!m.format->takes_integers) {
-                std::generate_n(reinterpret_cast<float*>(m.group(g)), m.cols * kGroup, weight);
-                return;
-            }
-            std::generate_n(reinterpret_cast<std::uint64_t*>(m.group(g)), m.group_bytes() / sizeof eight(), eight);
-            for (int b = 0; b < m.blocks(); ++b)  // 74: the deviation of a random i8
-                std::fill_n(reinterpret_cast<WeightBlock*>(m.group(g))[b].scale, kGroup, f32_to_f16(deviation / 74));
+        pool.for_ranges(m.rows, 1, [&](int row, int, int thread) {
+            std::uint64_t state = seed + std::uint64_t(row) * 0xD1342543DE82EF95u;
+            std::vector<float>& x = scratch[usize(thread)].floats;
+            x.resize(usize(m.cols));
+            for (float& weight : x) weight = largest * float(2 * next_uniform(state) - 1);
+            m.pack(row, 1, 0, m.cols, x.data(), nullptr);
         });
     }
 
@@ -3354,23 +3344,6 @@ struct Loader {
 
 // ---- the architectures: one row for each, and what the row refers to right before it
 
-struct Architecture {
-    const char *name, *gguf;                      // for people; general.architecture
-    std::array<std::string_view, 2> model_types;  // in config.json
-    // Names in config.json and what leaving one out means there (transformers' defaults; -4: 4 hidden_size), in the order
-    // of kSizes. Null: read_config sets it.
-    std::array<std::pair<const char*, int>, std::size(kSizes)> sizes;
-    void (*read_config)(const Fields&, Config&);  // what is no size; sizes are set
-    TensorName embedding, positions, final_norm;  // positions may have no name: there are none
-    const char* layers;                           // what stands before a layer's number in Hugging Face checkpoints
-    Layer (*load_layer)(Loader&, const Config&);
-    Norm (*load_norm)(Loader&, const Loader::Part&);
-    bool scales_embedding;  // by sqrt(hidden_size)
-    bool has_rope;
-    bool is_gated;  // activation(gate) * up
-    void (*Kernels::*activation)(const float* x, const float* up, int n, float* y);
-};
-
 // GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
 
 inline void read_gpt2_config(const Fields& f, Config& c) {
@@ -3385,18 +3358,16 @@ inline void read_gpt2_config(const Fields& f, Config& c) {
     f.require("scale_attn_by_inverse_layer_idx", "false");
 }
 
-inline Norm gpt2_norm(Loader& load, const Loader::Part& part) { return load.layer_norm(part); }
-
 inline Layer gpt2_layer(Loader& load, const Config& c) {
     const int d = c.hidden_size, ffn = c.intermediate_size;
     const auto linear = [&](const Loader::Part& part, int cols) {
         return Linear{load.matrix({part}, cols, Loader::Layout::conv1d), load.floats(part, ".bias")};
     };
     Layer l;
-    l.attn_norm = gpt2_norm(load, {{"ln_1", "attn_norm"}, d});
+    l.attn_norm = load.norm({{"ln_1", "attn_norm"}, d});
     l.qkv = linear({{"attn.c_attn", "attn_qkv"}, 3 * d}, d);
     l.out = linear({{"attn.c_proj", "attn_output"}, d}, d);
-    l.ffn_norm = gpt2_norm(load, {{"ln_2", "ffn_norm"}, d});
+    l.ffn_norm = load.norm({{"ln_2", "ffn_norm"}, d});
     l.up = linear({{"mlp.c_fc", "ffn_up"}, ffn}, d);
     l.down = linear({{"mlp.c_proj", "ffn_down"}, d}, ffn);
     return l;
@@ -3434,67 +3405,40 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
         c.rope_scaling = global.real({"factor", "rope.scaling.factor"}, 1);
 }
 
-inline Norm gemma3_norm(Loader& load, const Loader::Part& part) { return load.norm(part, 1); }  // (1 + w) * x / rms(x)
-
 inline Layer gemma3_layer(Loader& load, const Config& c) {
     const int d = c.hidden_size, ffn = c.intermediate_size;
     const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
     Layer l;
-    l.attn_norm = gemma3_norm(load, {{"input_layernorm", "attn_norm"}, d});
+    l.attn_norm = load.norm({{"input_layernorm", "attn_norm"}, d});
     l.qkv.w = load.matrix({{{"self_attn.q_proj", "attn_q"}, q},
                            {{"self_attn.k_proj", "attn_k"}, kv},
                            {{"self_attn.v_proj", "attn_v"}, kv}},
                           d);
-    l.q_norm = gemma3_norm(load, {{"self_attn.q_norm", "attn_q_norm"}, c.head_dim});
-    l.k_norm = gemma3_norm(load, {{"self_attn.k_norm", "attn_k_norm"}, c.head_dim});
+    l.q_norm = load.norm({{"self_attn.q_norm", "attn_q_norm"}, c.head_dim});
+    l.k_norm = load.norm({{"self_attn.k_norm", "attn_k_norm"}, c.head_dim});
     l.out.w = load.matrix({{{"self_attn.o_proj", "attn_output"}, d}}, q);
-    l.post_attn_norm = gemma3_norm(load, {{"post_attention_layernorm", "post_attention_norm"}, d});
-    l.ffn_norm = gemma3_norm(load, {{"pre_feedforward_layernorm", "ffn_norm"}, d});
+    l.post_attn_norm = load.norm({{"post_attention_layernorm", "post_attention_norm"}, d});
+    l.ffn_norm = load.norm({{"pre_feedforward_layernorm", "ffn_norm"}, d});
     l.up.w = load.matrix({{{"mlp.gate_proj", "ffn_gate"}, ffn}, {{"mlp.up_proj", "ffn_up"}, ffn}}, d,
                          Loader::Layout::in_turn);
     l.down.w = load.matrix({{{"mlp.down_proj", "ffn_down"}, d}}, ffn);
-    l.post_ffn_norm = gemma3_norm(load, {{"post_feedforward_layernorm", "post_ffw_norm"}, d});
+    l.post_ffn_norm = load.norm({{"post_feedforward_layernorm", "post_ffw_norm"}, d});
     return l;
 }
 
+// clang-format off
 inline constexpr Architecture kArchitectures[] = {
-    {"GPT-2",
-     "gpt2",
-     {"gpt2"},
-     {{{"n_positions", 1024}, {"n_embd", 768}, {"n_inner", -4}, {"n_layer", 12}, {"n_head", 12}, {}, {}}},
-     read_gpt2_config,
-     {"wte", "token_embd"},
-     {"wpe", "position_embd"},
-     {"ln_f", "output_norm"},
-     "h.",
-     gpt2_layer,
-     gpt2_norm,
-     false,
-     false,
-     false,
-     &Kernels::gelu},
-    {"Gemma 3",
-     "gemma3",
-     {"gemma3", "gemma3_text"},
-     {{{"max_position_embeddings", 131072},
-       {"hidden_size", 2304},
-       {"intermediate_size", 9216},
-       {"num_hidden_layers", 26},
-       {"num_attention_heads", 8},
-       {"num_key_value_heads", 4},
-       {"head_dim", 256}}},
-     read_gemma3_config,
-     {"embed_tokens", "token_embd"},
-     {},
-     {"norm", "output_norm"},
-     "layers.",
-     gemma3_layer,
-     gemma3_norm,
-     true,
-     true,
-     true,
-     &Kernels::gelu},
+    {"GPT-2", "gpt2", {"gpt2"},
+     {{{"n_positions", 1024}, {"n_embd", 768}, {"n_inner", -4}, {"n_layer", 12}, {"n_head", 12}, {}, {}}}, read_gpt2_config,
+     {"wte", "token_embd"}, {"wpe", "position_embd"}, {"ln_f", "output_norm"}, "h.", gpt2_layer, true, 0,
+     false, false, false, &Kernels::gelu},
+    {"Gemma 3", "gemma3", {"gemma3", "gemma3_text"},
+     {{{"max_position_embeddings", 131072}, {"hidden_size", 2304}, {"intermediate_size", 9216}, {"num_hidden_layers", 26},
+       {"num_attention_heads", 8}, {"num_key_value_heads", 4}, {"head_dim", 256}}}, read_gemma3_config,
+     {"embed_tokens", "token_embd"}, {}, {"norm", "output_norm"}, "layers.", gemma3_layer, false, 1,
+     true, true, true, &Kernels::gelu},
 };
+// clang-format on
 
 // The architecture that goes by this name in a GGUF (and in Config), or in config.json.
 inline const Architecture& find_architecture(std::string_view name, bool json, const std::string& where) {
@@ -3587,7 +3531,7 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     m.kernels = &choose_kernels();
     m.info.format = file.format;
     m.info.ignored = int(file.tensors.size());
-    Loader load{m, file, options, random, seed};
+    Loader load{m, a, file, options, random, seed};
 
     double bytes = 0;  // of all tensors in memory
     for (const auto& [name, tensor] : file.tensors) {
@@ -3604,7 +3548,7 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     load.prefix = root;
     w.embedding = load.matrix({{a.embedding, c.vocab_size}}, c.hidden_size);
     if (a.positions.hf) w.positions = load.floats({a.positions, c.context_length}, ".weight", c.hidden_size);
-    w.final_norm = a.load_norm(load, {a.final_norm, c.hidden_size});
+    w.final_norm = load.norm({a.final_norm, c.hidden_size});
     for (int i = 0; i < c.num_layers; ++i) {
         load.prefix = (file.is_gguf ? "blk." : root + a.layers) + to_string(i) + ".";
         w.layers.push_back(a.load_layer(load, c));
