@@ -70,7 +70,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
 		while read -r target text; do printf 'make %-9s %s\n' "$$target" "$$text"; done
 
-$(BUILD)/llm: main.cpp
+$(BUILD)/llm: main.cpp $(wildcard cli/*.h)
 $(BUILD)/test: test.cpp profile_tests.cpp robust_tests.cpp fuzz.cpp | need-doctest
 $(BUILD)/bench: bench.cpp plot.h | want-stb
 $(BUILD)/llm $(BUILD)/test $(BUILD)/bench: llm.h Makefile
