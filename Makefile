@@ -72,7 +72,7 @@ help:  ## list the targets
 
 $(BUILD)/llm: main.cpp $(wildcard cli/*.h)
 $(BUILD)/test: test.cpp profile_tests.cpp robust_tests.cpp fuzz.cpp | need-doctest
-$(BUILD)/bench: bench.cpp plot.h | want-stb
+$(BUILD)/bench: bench.cpp $(wildcard bench/*.h) cli/flags.h | want-stb
 $(BUILD)/llm $(BUILD)/test $(BUILD)/bench: llm.h Makefile
 	@mkdir -p $(BUILD)
 	$(COMPILE) $(firstword $(filter %.cpp,$^)) -o $@

@@ -1,8 +1,7 @@
 // The command lines of build/llm and build/bench. Each program has one table of flags, from which come its parser and its
 // --help: a flag's setter checks the value and puts it where the program's options hold it.
 
-#ifndef LLM_CLI_FLAGS_H
-#define LLM_CLI_FLAGS_H
+#pragma once
 
 #include "../llm.h"
 
@@ -130,4 +129,3 @@ inline void parse(const std::vector<std::string>& args, const std::vector<Flag>&
 }
 
 }  // namespace cli
-#endif  // LLM_CLI_FLAGS_H

@@ -2,8 +2,7 @@
 // step itself last. Steps of one token (generation) and of several (prompts) are kept apart, as different things bound
 // them: memory those, arithmetic these.
 
-#ifndef LLM_CLI_PROFILE_H
-#define LLM_CLI_PROFILE_H
+#pragma once
 
 #include <algorithm>
 #include <cstdint>
@@ -143,4 +142,3 @@ class Profile {
 };
 
 }  // namespace cli
-#endif  // LLM_CLI_PROFILE_H

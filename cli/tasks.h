@@ -1,8 +1,7 @@
 // What build/llm does besides writing text: lists of tokens, the likeliest next ones, a text's perplexity, and what is in
 // a model's file. Each task returns what it has to print.
 
-#ifndef LLM_CLI_TASKS_H
-#define LLM_CLI_TASKS_H
+#pragma once
 
 #include <algorithm>
 #include <cmath>
@@ -113,4 +112,3 @@ inline std::string describe(const llm::Session& session, const std::string& path
 }
 
 }  // namespace cli
-#endif  // LLM_CLI_TASKS_H

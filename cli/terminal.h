@@ -1,8 +1,7 @@
 // What build/llm reads and writes: results go to standard output, all else to standard error. On a terminal there are
 // colours, progress bars and the questions of a conversation; through a pipe the bytes alone.
 
-#ifndef LLM_CLI_TERMINAL_H
-#define LLM_CLI_TERMINAL_H
+#pragma once
 
 #include <unistd.h>
 
@@ -77,4 +76,3 @@ inline std::optional<std::string> read_message(bool ask) {
 }
 
 }  // namespace cli
-#endif  // LLM_CLI_TERMINAL_H
