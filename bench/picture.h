@@ -48,21 +48,9 @@ struct Labels {
     }
 };
 
-inline void draw_roofline(plot::Canvas& c, const Machine& machine, const std::vector<Measurement>& models) {
-    const Roof roof = machine.measured().back().roof;
-    double lowest = roof.f32 / 1e9;
-    std::vector<Phase> phases;
-    for (const Measurement& m : models)
-        for (const bool prompt : {false, true}) phases.emplace_back(m, prompt);
-    const auto rate = [](const Profile::Sums& p) { return p.operations / p.total() / 1e9; };
-    for (const Phase& phase : phases)
-        for (const Profile::Sums& p : phase.all.parts)
-            if (p.operations > 0 && p.bytes > 0) lowest = std::min(lowest, rate(p));
-    const plot::Axis x{0.1, 4000, 96, 880, true},
-        y{std::pow(10, std::floor(std::log10(lowest))), roof.int8 / 1e9 * 3, 560, 130, true};
-    plot::axes(c, "Roofline: each part of a step, decode and prompt", x, y, "operations per byte read", "GOP/s");
-
-    // Below the slopes memory is the limit, below the levels arithmetic.
+// Below the slopes memory is the limit, below the levels arithmetic.
+inline void draw_roofs(plot::Canvas& c, const plot::Axis& x, const plot::Axis& y, const Roof& roof,
+                       const std::vector<Measurement>& models) {
     const auto slope = [&](double bandwidth, bool dashed) {
         const double from = std::max(x.low, y.low * 1e9 / bandwidth), to = std::min(x.high, roof.int8 / bandwidth);
         const auto at = [&](double intensity) { return y(intensity * bandwidth / 1e9); };
@@ -76,20 +64,38 @@ inline void draw_roofline(plot::Canvas& c, const Machine& machine, const std::ve
     for (const Measurement& m : models) slope(m.roof.read, true);
     slope(roof.read, false);
     c.text(x.from + 14, y.to + 24, format("memory %.1f GB/s", roof.read / 1e9), 11, plot::kInk);
-    c.text(x.to - 10, y.from - 50, "discs: decode, squares: prompt; larger: more of the time", 10, plot::kFaint, 1);
-    if (models.size() > 1)
-        c.text(x.to - 10, y.from - 31, "named: " + short_name(models.back()) + ", pale: the others", 10, plot::kFaint,
-               1);
-    c.text(x.to - 10, y.from - 12, "dashed: reading as much data as a model has", 10, plot::kFaint, 1);
+    const auto note = [&](double above, const std::string& text) {
+        c.text(x.to - 10, y.from - above, text, 10, plot::kFaint, 1);
+    };
+    note(50, "discs: decode, squares: prompt; larger: more of the time");
+    if (models.size() > 1) note(31, "named: " + short_name(models.back()) + ", pale: the others");
+    note(12, "dashed: reading as much data as a model has");
     level(roof.int8, format("int8 %.0f GOP/s", roof.int8 / 1e9));
     level(roof.f32, format("f32 %.0f GFLOP/s", roof.f32 / 1e9));
+}
+
+inline void draw_roofline(plot::Canvas& c, const Machine& machine, const std::vector<Measurement>& models) {
+    const Roof roof = machine.measured().back().roof;
+    double lowest = roof.f32 / 1e9;
+    std::vector<Phase> phases;
+    for (const Measurement& m : models)
+        for (const bool prompt : {false, true}) phases.emplace_back(m, prompt);
+    const auto rate = [](const Profile::Sums& p) { return p.operations / p.total() / 1e9; };
+    const auto shown = [](const Profile::Sums& p) { return p.operations > 0 && p.bytes > 0; };
+    for (const Phase& phase : phases)
+        for (const Profile::Sums& p : phase.all.parts)
+            if (shown(p)) lowest = std::min(lowest, rate(p));
+    const plot::Axis x{0.1, 4000, 96, 880, true},
+        y{std::pow(10, std::floor(std::log10(lowest))), roof.int8 / 1e9 * 3, 560, 130, true};
+    plot::axes(c, "Roofline: each part of a step, decode and prompt", x, y, "operations per byte read", "GOP/s");
+    draw_roofs(c, x, y, roof, models);
 
     for (const Phase& phase : phases) {
         const bool named = &phase.m == &models.back();
         Labels labels;
         for (int p = 0; p < kStep; ++p) {
             const Profile::Sums& part = phase.all.parts[p];
-            if (!(part.operations > 0 && part.bytes > 0)) continue;
+            if (!shown(part)) continue;
             const double px = x(part.operations / part.bytes), py = y(rate(part));
             const double r = 4 + 14 * std::sqrt(part.seconds / phase.all.parts[kStep].seconds);
             const auto shape = phase.is_prompt ? &plot::Canvas::square : &plot::Canvas::disc;
