@@ -31,7 +31,7 @@ run: $(BUILD)/llm  ## continue a text: make run MODEL=models/gpt2-tiny PROMPT="T
 	@eval "$(BUILD)/llm -m \"\$$MODEL\" -p \"\$$PROMPT\" $$ARGS"
 
 gemma: $(BUILD)/llm $(GEMMA)  ## the same with Google's Gemma 3 270M: fetches 250 MB once; the Gemma terms apply
-	$(BUILD)/llm -m $(GEMMA) -p "The capital of France is" -n 64 --temp 0
+	$(BUILD)/llm -m $(GEMMA) -p "Once upon a time there was a small dragon who" -n 75 --temp 0 --repeat-penalty 1.15
 
 test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests, or some: make test TESTS=-ts=robust
 	$(BUILD)/test $(TESTS)
