@@ -31,7 +31,7 @@ run: $(BUILD)/llm  ## continue a text: make run MODEL=models/gpt2-tiny PROMPT="T
 	@eval "$(BUILD)/llm -m \"\$$MODEL\" -p \"\$$PROMPT\" $$ARGS"
 
 gemma: $(BUILD)/llm $(GEMMA)  ## the same with Google's Gemma 3 270M: fetches 250 MB once; the Gemma terms apply
-	$(BUILD)/llm -m $(GEMMA) -p "The capital of France is" -n 64 --temp 0
+	$(BUILD)/llm -m $(GEMMA) -p "Once upon a time there was a small dragon who" -n 75 --temp 0 --repeat-penalty 1.15
 
 test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests, or some: make test TESTS=-ts=robust
 	$(BUILD)/test $(TESTS)
@@ -70,9 +70,9 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
 		while read -r target text; do printf 'make %-9s %s\n' "$$target" "$$text"; done
 
-$(BUILD)/llm: main.cpp
+$(BUILD)/llm: main.cpp $(wildcard cli/*.h)
 $(BUILD)/test: test.cpp profile_tests.cpp robust_tests.cpp fuzz.cpp | need-doctest
-$(BUILD)/bench: bench.cpp plot.h | want-stb
+$(BUILD)/bench: bench.cpp $(wildcard bench/*.h) cli/flags.h | want-stb
 $(BUILD)/llm $(BUILD)/test $(BUILD)/bench: llm.h Makefile
 	@mkdir -p $(BUILD)
 	$(COMPILE) $(firstword $(filter %.cpp,$^)) -o $@
