@@ -40,6 +40,10 @@
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
 //     threads, which sleep when it has nothing to do. By default each Session takes all cores: where several sessions
 //     run at once, divide the cores among them.
+//   - The same bits everywhere: for a model file and a dtype, every logit, and every text of a seed, is the same on every
+//     processor, with every set of kernels, compiler, optimization and number of threads, for a prompt in one piece or in
+//     many, token by token or tried out by lookup, after rewinding, saving and loading. Exempt are floats that are not
+//     IEEE's single and double (the x87 of 32-bit x86); -ffast-math and -ffinite-math-only are refused.
 //   - Model files are read, not mapped, and nothing in them is trusted.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
@@ -330,6 +334,10 @@ LLM_END
 #if defined(LLM_IMPLEMENTATION) && !defined(LLM_KERNEL_PASS)
 #ifndef LLM_IMPLEMENTATION_INCLUDED
 #define LLM_IMPLEMENTATION_INCLUDED
+
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "llm.h gives the same bits everywhere, so floats must be IEEE's: compile it without -ffast-math"
+#endif
 
 #pragma push_macro("min")  // <windows.h> has them as macros; they come back at the end
 #pragma push_macro("max")
@@ -3721,7 +3729,7 @@ namespace detail {
 
 constexpr int kBatch = 256;    // most tokens that go through the layers together
 constexpr int kChunk = kSpan;  // positions per softmax step
-constexpr int kPart = 128;     // positions whose result is found on its own
+constexpr int kPart = 256;     // positions whose result is found on its own
 
 inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
 inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
@@ -3814,7 +3822,7 @@ struct alignas(64) QueryTile {
     }
 };
 
-// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 128: what it finds in each is
+// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 256: what it finds in each is
 // found on its own, and then joined in the parts' order. So the result is the same whoever does the parts: one thread
 // after another for a prompt, whose many tiles are work enough, or all threads at once for a single token.
 struct Attention {
