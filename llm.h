@@ -1131,6 +1131,31 @@ class Arena {
     std::size_t used_ = 0, total_ = 0;
 };
 
+#ifdef __linux__
+// How many processors' time the control groups of this process (a container) allow it; 0: there is no limit. Each group up
+// to the root may have one, as "time period" in microseconds: in cpu.max (version 2), or in two files (version 1).
+inline int cpu_quota(const std::string& list = "/proc/self/cgroup", const std::string& root = "/sys/fs/cgroup") {
+    double least = 0;
+    std::ifstream groups(list);
+    for (std::string line; std::getline(groups, line);) {  // "4:cpu,cpuacct:/path", or in version 2 "0::/path"
+        const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+        if (second == line.npos) continue;
+        const std::string controllers = line.substr(first + 1, second - first - 1);
+        if (!controllers.empty() && ("," + controllers + ",").find(",cpu,") == line.npos) continue;
+        for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
+            std::string group = root + (controllers.empty() ? "" : "/" + controllers) + path;
+            std::ifstream both(group + "/cpu.max"), time(group + "/cpu.cfs_quota_us"),
+                period(group + "/cpu.cfs_period_us");
+            double used = 0, of = 0;
+            if ((both >> used >> of || (time >> used && period >> of)) && used > 0 && of > 0)
+                least = least > 0 ? std::min(least, used / of) : used / of;
+            if (path.find('/') == path.npos) break;
+        }
+    }
+    return int(std::min(std::ceil(least), 1e6));
+}
+#endif
+
 // Cores, not hardware threads: two threads of one core share the units and the caches that a product keeps busy.
 inline int physical_cores() {
 #ifdef LLM_NO_THREADS
@@ -1148,7 +1173,8 @@ inline int physical_cores() {
         std::getline(list, siblings);
         cores.insert(siblings);
     }
-    if (!cores.empty()) return int(cores.size());
+    const int quota = cpu_quota(), allowed_cores = int(cores.size());
+    if (!cores.empty()) return quota > 0 ? std::min(quota, allowed_cores) : allowed_cores;
 #endif
     return std::max(1, int(std::thread::hardware_concurrency()));
 #endif
@@ -3386,7 +3412,7 @@ class Fields {
         if (v.is_null() && std::isfinite(fallback)) return fallback;
         if (v.is_null()) refuse(field, "is missing");
         if (!v.is<double>() || !(std::fabs(v.number()) < 1e30))
-            refuse(field, "is " + text_of(v) + ", no number or out of range");
+            refuse(field, "is " + (v.is<double>() ? text_of(v) : shown(text_of(v))) + ", no number or out of range");
         return v.number();
     }
     float real(const Field& field, double fallback) const { return float(number(field, fallback)); }
@@ -3437,7 +3463,8 @@ class Fields {
             name = one;
             return in_gguf ? file_.metadata.count(prefix_ + std::string(one)) > 0 : json(one) != nullptr;
         });
-        const std::string where = file_.path + ": " + (in_gguf ? prefix_ : where_) + std::string(name) + " ";
+        const std::string file = is_gguf() ? file_.path : file_.directory + "/config.json";
+        const std::string where = file + ": " + (in_gguf ? prefix_ : where_) + std::string(name) + " ";
         remedy ? refuse_config(where, problem, remedy) : refuse_config(where, problem);
     }
   private:
@@ -3460,7 +3487,8 @@ class Fields {
     const Checkpoint& file_;
     const Json* json_;
     std::string prefix_, where_;
-    std::shared_ptr<std::unordered_set<std::string>> asked_ = std::make_shared<std::unordered_set<std::string>>();  // keys of a GGUF
+    std::shared_ptr<std::unordered_set<std::string>> asked_ =
+        std::make_shared<std::unordered_set<std::string>>();  // keys of a GGUF
 };
 
 constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
@@ -3699,31 +3727,31 @@ struct Loader {
         return *t;
     }
 
-    // Tensors that were not used: those outside of the text model are counted, one of the model itself would change what
-    // it computes. root: what stands before the text model's names.
-    void count_rest(const std::string& root, const Config& c) {
+    // Counts the tensors that were not used, by kind, if they lie outside of the text model. One of the model itself would
+    // change what it computes.
+    void count_rest(const std::string& root, int num_layers) {
         const std::string layers = file.is_gguf ? "blk." : root + architecture.layers;
         for (const auto& [name, tensor] : file.tensors) {
             if (used.count(&tensor)) continue;
             // Its kind is the first part of its name that is not the root's.
-            const std::size_t common =
-                usize(std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin());
-            const std::size_t begin = common == 0 ? 0 : name.rfind('.', common - 1) + 1;
+            const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
+            const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
             std::string kind = name.substr(begin, name.find('.', begin) - begin);
-            const bool in_layer = name.compare(0, layers.size(), layers) == 0;
-            bool harmless = false;
-            if (file.is_gguf) harmless = kind == "v" || kind == "mm" || name == "output.weight";
-            else if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") ||
-                     ends_with(name, "inv_freq"))
-                kind = "mask buffers", harmless = true;
-            else if (in_layer)
-                harmless = std::atoi(name.c_str() + layers.size()) >= c.num_layers, kind = "layers beyond the last";
-            else
-                harmless = kind != architecture.embedding.hf && kind != architecture.final_norm.hf &&
-                           (!architecture.positions.hf || kind != architecture.positions.hf) && name != "lm_head.bias";
-            if (!harmless)
-                fail("a tensor would change the result and is not used", file.path + ": " + shown(name),
-                     "this variant of the model is not supported: get a checkpoint without it");
+            bool outside =
+                kind == "v" || kind == "mm" || name == "output.weight";  // vision, its projector, a tied head
+            if (!file.is_gguf) {
+                outside = kind != architecture.embedding.hf && kind != architecture.final_norm.hf && kind != "wpe" &&
+                          !ends_with(name, "lm_head.bias");
+                if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) kind = "mask buffers";
+                else if (ends_with(name, "rotary_emb.inv_freq")) kind = "RoPE buffers";
+                else if (name.compare(0, layers.size(), layers) == 0) {
+                    outside = std::atoi(name.c_str() + layers.size()) >= num_layers;
+                    kind = "layers beyond the last";
+                }
+            }
+            if (!outside)
+                fail("a tensor of the model is not used, and would change the result", file.path + ": " + shown(name),
+                     kNotBuilt);
             ++model.info.outside[kind];
         }
     }
@@ -3767,16 +3795,16 @@ inline Layer gpt2_layer(Loader& load, const Config& c) {
 
 // By how much the layers of a kind divide positions.
 inline float rope_scaling_of(const Fields& rope) {
+    const bool gguf = rope.is_gguf();
+    const Field kind = {"rope_type|type", "rope.scaling.type"};
     const Field factor = {"factor", "rope.scaling.factor|rope.scale_linear"};
-    const char* const none = rope.is_gguf() ? "none" : "default";
-    const double scaling = rope.number(factor, 1);
-    const std::string type =
-        rope.choice({"rope_type|type", "rope.scaling.type"}, rope.is_gguf() || scaling != 1 ? "linear" : none,
-                    std::string("linear|") + none);
-    if (!rope.is_gguf() && scaling != 1 && rope.value({"rope_type|type"}).is_null())
+    const float scaling = rope.real(factor, 1);
+    if (!gguf && scaling != 1 && rope.value(kind).is_null())
         rope.refuse(factor, "is given without a rope_type, and tools disagree on what that means",
                     "write \"rope_type\": \"linear\" beside it, or take it out");
-    return type == none || scaling == 0 ? 1 : float(scaling);
+    const std::string type = rope.choice(kind, gguf ? "linear" : "default", gguf ? "linear|none" : "linear|default");
+    if (!gguf && type == "linear" && !rope.json("factor")) rope.refuse(factor, "is missing");
+    return type != "linear" || (gguf && scaling == 0) ? 1 : scaling;
 }
 
 inline void read_gemma3_config(const Fields& f, Config& c) {
@@ -3844,8 +3872,8 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
 // clang-format off
 inline constexpr Architecture kArchitectures[] = {
     {"GPT-2", "gpt2", {"gpt2"},
-     {{{"n_positions|max_position_embeddings", 1024}, {"n_embd|hidden_size", 768}, {"n_inner", -4},
-       {"n_layer|num_hidden_layers", 12}, {"n_head|num_attention_heads", 12}, {}, {}}}, read_gpt2_config,
+     {{{"max_position_embeddings|n_positions", 1024}, {"hidden_size|n_embd", 768}, {"n_inner", -4},
+       {"num_hidden_layers|n_layer", 12}, {"num_attention_heads|n_head", 12}, {}, {}}}, read_gpt2_config,
      {"wte", "token_embd"}, {"wpe", "position_embd"}, {"ln_f", "output_norm"}, "h.", gpt2_layer, true, 0,
      false, false, false, &Kernels::gelu},
     {"Gemma 3", "gemma3", {"gemma3", "gemma3_text"},
@@ -4017,7 +4045,7 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
              : "";
     w.head.w = c.tied_head ? w.embedding : load.matrix({{{"lm_head", "output"}, c.vocab_size}}, c.hidden_size);
     m.info.weight_bytes += w.memory.bytes();
-    if (!random) load.count_rest(root, c);
+    if (!random) load.count_rest(root, c.num_layers);
 
     for (int i = 0; a.has_rope && i < c.head_dim / 2; ++i) {
         const float power = float(2 * i) / float(c.head_dim);
@@ -4122,14 +4150,17 @@ struct KvCache {
         const int value = head * kChunk * (head_dim + pitch) + first + slot % kChunk * width;
         return static_cast<T*>(static_cast<void*>(chunk + usize(value) * value_bytes()));
     }
-    // Puts one head's key and value of one position into the cache.
+    // Puts one head's key and value of one position into the cache; false: they are too large for its format.
     template <class Value>
-    void store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
+    bool store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
         const int slot = position % slots;
         Value row[kMostHeadDim], *lane = keys<Value>(head, slot / kGroup * kGroup) + slot % kGroup;
         convert(kernels, key, head_dim, row);
         for (int d = 0; d < head_dim; ++d) lane[d * kGroup] = row[d];
         convert(kernels, value, head_dim, values<Value>(head, slot));
+        constexpr float kMost = 65520;  // from here on F16 would round to infinity
+        const auto d = usize(head_dim);
+        return sizeof(Value) == 4 || (all_below(key, d, kMost) && all_below(value, d, kMost));
     }
 };
 
@@ -4572,8 +4603,12 @@ struct Transformer {
             for (int p = std::max(position, g * kGroup); p < std::min(position + n, (g + 1) * kGroup); ++p) {
                 const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
                 const float* value = key + config.num_kv_heads * config.head_dim;
-                cache.format == CacheFormat::f16 ? cache.store<std::uint16_t>(kernels, h, p, key, value)
-                                                 : cache.store<float>(kernels, h, p, key, value);
+                const bool good = cache.format == CacheFormat::f16
+                                      ? cache.store<std::uint16_t>(kernels, h, p, key, value)
+                                      : cache.store<float>(kernels, h, p, key, value);
+                if (!good)
+                    fail("keys or values of this text are beyond the KV cache's F16, 65504", "layer " + to_string(layer),
+                         "run the model in F32: --dtype f32, or DType::f32");
             }
         };
         profiler.time({{"attention", "kv_store", 2 * usize(n) * cache.bytes_per_slot(config.head_dim)}}, layer, n,
