@@ -447,10 +447,28 @@ inline bool ends_with(std::string_view text, std::string_view end) {
     return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
 }
 
-// A mark by which a file is known that cannot be used, what it is then, and what to do about it.
+// Calls visit(part) for the parts of "a|b|c", until one returns true.
+template <class Visit> bool any_part(std::string_view text, const Visit& visit) {
+    for (std::size_t end; !text.empty(); text.remove_prefix(std::min(text.size(), end + 1))) {
+        end = std::min(text.find('|'), text.size());
+        if (visit(text.substr(0, end))) return true;
+    }
+    return false;
+}
+
+// What cannot be used: the marks by which it is known, "a|b", what it is, and what to do about it.
 struct Foreign {
-    std::string_view mark;
+    std::string_view marks;
     const char *what, *remedy;
+};
+constexpr char kGetModel[] = "get the model as safetensors or as a GGUF file";
+constexpr char kMerge[] = "merge it into its model (merge_and_unload of PEFT) and save that";
+constexpr char kPickle[] = "a PyTorch checkpoint (a pickle, which may run code when it is loaded)";
+constexpr Foreign kForeignNames[] = {
+    {"adapter_config.json|adapter_model.safetensors", "an adapter (PEFT, LoRA), not a whole model", kMerge},
+    {".bin|.pt|.pth|.ckpt", kPickle, kGetModel},
+    {".onnx", "an ONNX model", kGetModel},
+    {".h5|.msgpack|.tflite", "a model of TensorFlow or Flax", kGetModel},
 };
 
 // A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS).
@@ -479,39 +497,29 @@ class File {
     }
     // Says what a file is that is no model, by its first bytes (? is any byte) or else by its name.
     void refuse_foreign() const {
-        static constexpr const char* kGet = "get the model as safetensors or as a GGUF file";
-        static constexpr const char* kTorch = "a PyTorch checkpoint (a pickle, which may run code when it is loaded)";
         static constexpr Foreign kBeginnings[] = {
             {"version https://git-lfs", "a pointer of Git LFS, not the file itself",
              "run git lfs pull, or download it"},
-            {"<", "a web page, not the file itself",
-             "download it again, from a link to the file (.../resolve/main/...)"},
-            {"PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGet},
-            {"\x80", kTorch, kGet},
-            {"\x08?\x12", "an ONNX model", kGet},
-            {"\x89HDF", "a TensorFlow or Keras model (HDF5)", kGet},
-            {"????TFL3", "a TensorFlow Lite model", kGet},
-            {"lmgg", "a GGML file, older than GGUF", kGet},
-            {"tjgg", "a GGJT file, older than GGUF", kGet},
+            {"<", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
+            {"PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
+            {"\x80", kPickle, kGetModel},
+            {"\x08?\x12", "an ONNX model", kGetModel},
+            {"\x89HDF|????TFL3", "a model of TensorFlow", kGetModel},
+            {"lmgg|tjgg|fmgg", "a GGML file, older than GGUF", kGetModel},
             {"\x1F\x8B", "a gzip archive", "unpack it"},
-        };
-        static constexpr Foreign kEndings[] = {
-            {".bin", kTorch, kGet},
-            {".pt", kTorch, kGet},
-            {".pth", kTorch, kGet},
-            {".onnx", "an ONNX model", kGet},
-            {".msgpack", "a Flax model", kGet},
         };
         if (size_ == 0) fail("an empty file", path_, "download it again");
         std::string start(std::size_t(std::min<std::uint64_t>(size_, 64)), '\0');
         read(0, start.data(), start.size());
         start.erase(0, start.find_first_not_of(" \t\r\n\xEF\xBB\xBF"));  // a text may begin with a byte order mark
-        const auto same = [](char wanted, char c) { return wanted == '?' || wanted == c; };
-        for (const auto& [mark, what, remedy] : kBeginnings)
-            if (start.size() >= mark.size() && std::equal(mark.begin(), mark.end(), start.begin(), same))
-                fail(what, path_, remedy);
-        for (const auto& [mark, what, remedy] : kEndings)
-            if (ends_with(path_, mark)) fail(what, path_, remedy);
+        const auto begins = [&](std::string_view mark) {
+            const auto same = [](char wanted, char c) { return wanted == '?' || wanted == c; };
+            return start.size() >= mark.size() && std::equal(mark.begin(), mark.end(), start.begin(), same);
+        };
+        for (const auto& [marks, what, remedy] : kBeginnings)
+            if (any_part(marks, begins)) fail(what, path_, remedy);
+        for (const auto& [marks, what, remedy] : kForeignNames)
+            if (any_part(marks, [&](auto mark) { return ends_with(path_, mark); })) fail(what, path_, remedy);
     }
     std::string read_text(std::uint64_t limit) const {
         refuse_foreign();
@@ -981,24 +989,11 @@ inline Factors iq4_xs_factors(const std::uint8_t* block, int v) {  // the low 4 
 }
 
 // `other` is in the file but not readable (integers, newer formats): an error only if it is used.
+// clang-format off
 enum class TensorType {
-    f32,
-    f16,
-    bf16,
-    q4_0,
-    q4_1,
-    q5_0,
-    q5_1,
-    q8_0,
-    q2_k,
-    q3_k,
-    q4_k,
-    q5_k,
-    q6_k,
-    iq4_nl,
-    iq4_xs,
-    other
+    f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, other
 };
+// clang-format on
 
 struct TypeTraits {
     const char* name;
@@ -1051,13 +1046,12 @@ inline std::string gguf_type_name(std::uint32_t id) {
 
 // Whether n floats are all of a magnitude below `limit`, which infinity and NaN are not: then no sum has its highest bit.
 inline bool all_below(const float* x, std::size_t n, float limit) {
-    constexpr std::size_t kStep = 16;
     const std::uint32_t to_highest = 0x80000000 - f32_to_bits(limit);
-    std::uint32_t sums = 0, lanes[kStep] = {};
-    for (; n >= kStep; n -= kStep, x += kStep)
-        for (std::size_t i = 0; i < kStep; ++i) lanes[i] |= (f32_to_bits(x[i]) & 0x7FFFFFFF) + to_highest;
-    for (; n > 0; --n) sums |= (f32_to_bits(*x++) & 0x7FFFFFFF) + to_highest;
-    for (const std::uint32_t lane : lanes) sums |= lane;
+    std::uint32_t sums = 0;
+    const auto add = [&](const float* v) { sums |= (f32_to_bits(*v) & 0x7FFFFFFF) + to_highest; };
+    for (; n >= 16; n -= 16, x += 16)
+        for (int i = 0; i < 16; ++i) add(x + i);
+    for (; n > 0; --n) add(x++);
     return sums >> 31 == 0;
 }
 
@@ -1139,15 +1133,15 @@ inline int cpu_quota(const std::string& list = "/proc/self/cgroup", const std::s
     std::ifstream groups(list);
     for (std::string line; std::getline(groups, line);) {  // "4:cpu,cpuacct:/path", or in version 2 "0::/path"
         const std::size_t first = line.find(':'), second = line.find(':', first + 1);
-        if (second == line.npos) continue;
-        const std::string controllers = line.substr(first + 1, second - first - 1);
-        if (!controllers.empty() && ("," + controllers + ",").find(",cpu,") == line.npos) continue;
+        const std::string controllers = line.substr(0, second).substr(std::min(first, second) + 1);
+        if (second == line.npos || (!controllers.empty() && ("," + controllers + ",").find(",cpu,") == line.npos))
+            continue;
         for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
-            std::string group = root + (controllers.empty() ? "" : "/" + controllers) + path;
+            const std::string group = root + (controllers.empty() ? "" : "/cpu") + path;  // a link, if not a directory
             std::ifstream both(group + "/cpu.max"), time(group + "/cpu.cfs_quota_us"),
-                period(group + "/cpu.cfs_period_us");
+                per(group + "/cpu.cfs_period_us");
             double used = 0, of = 0;
-            if ((both >> used >> of || (time >> used && period >> of)) && used > 0 && of > 0)
+            if ((both >> used >> of || (time >> used && per >> of)) && used > 0 && of > 0)
                 least = least > 0 ? std::min(least, used / of) : used / of;
             if (path.find('/') == path.npos) break;
         }
@@ -1173,8 +1167,8 @@ inline int physical_cores() {
         std::getline(list, siblings);
         cores.insert(siblings);
     }
-    const int quota = cpu_quota(), allowed_cores = int(cores.size());
-    if (!cores.empty()) return quota > 0 ? std::min(quota, allowed_cores) : allowed_cores;
+    const std::size_t quota = usize(cpu_quota());
+    if (!cores.empty()) return int(quota ? std::min(quota, cores.size()) : cores.size());
 #endif
     return std::max(1, int(std::thread::hardware_concurrency()));
 #endif
@@ -2550,63 +2544,47 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
 
 // Weights that another tool has packed or taken apart: config.json says so, or names of tensors do.
 inline void refuse_foreign_tensors(const Checkpoint& checkpoint) {
-    static constexpr const char *kGet = "get the model unquantized (F16 or BF16), or as a GGUF file",
-                                *kMerge = "merge them into the model (merge_and_unload of PEFT) and save that",
-                                *kUnmerged = "a checkpoint with adapters (PEFT, LoRA) that were not merged",
-                                *kBitsAndBytes = "weights that were quantized by bitsandbytes";
+    static constexpr char kGet[] = "get the model unquantized (F16 or BF16), or as a GGUF file";
     static constexpr Foreign kForeign[] = {
-        {".base_layer.", kUnmerged, kMerge},
-        {".modules_to_save.", kUnmerged, kMerge},
-        {"lora_", kUnmerged, kMerge},
-        {".g_idx", "weights that were quantized by GPTQ", kGet},
-        {".qweight", "weights that were quantized by AWQ or GPTQ", kGet},
-        {".quant_state.", kBitsAndBytes, kGet},
-        {".absmax", kBitsAndBytes, kGet},
-        {".SCB", kBitsAndBytes, kGet},
-        {".weight_packed", "weights that were packed by compressed-tensors", kGet},
-        {"weight_scale", "weights that were quantized to FP8 or INT8", kGet},
+        {".base_layer.|.modules_to_save.|lora_", "a checkpoint with adapters (PEFT, LoRA) that were not merged",
+         kMerge},
+        {".g_idx|.qweight|.qzeros", "weights that were quantized by GPTQ or AWQ", kGet},
+        {".quant_state.|.absmax|.SCB", "weights that were quantized by bitsandbytes", kGet},
+        {"weight_scale|.weight_packed", "weights that were quantized to FP8 or by compressed-tensors", kGet},
         {".scales", "weights that were quantized by MLX", kGet},
     };
-    for (const Json* config : {&checkpoint.config.root(), &checkpoint.config.root()["text_config"]})
-        for (const char* key : {"quantization_config", "quantization"}) {
-            const Json& q = (*config)[key];
-            if (q.is_null()) continue;
-            const bool bits_and_bytes = q.find("load_in_4bit") || q.find("load_in_8bit");
-            const std::string_view method = q["quant_method"].text();
-            fail("weights that were quantized by " + std::string(!method.empty()  ? method
-                                                                 : bits_and_bytes ? "bitsandbytes"
-                                                                                  : "MLX or another tool"),
-                 checkpoint.directory + "/config.json has " + key, kGet);
-        }
-    for (const auto& [part, what, remedy] : kForeign)
+    const Json& root = checkpoint.config.root();
+    for (const Json* q :
+         {&root["quantization_config"], &root["text_config"]["quantization_config"], &root["quantization"]}) {
+        const std::string method((*q)["quant_method"].text());
+        const char* const other = q->find("load_in_8bit") ? "bitsandbytes" : "MLX or another tool";
+        if (!q->is_null())
+            fail("weights that were quantized by " + (method.empty() ? other : method),
+                 checkpoint.directory + "/config.json has a quantization_config", kGet);
+    }
+    for (const auto& [marks, what, remedy] : kForeign)
         for (const auto& [name, tensor] : checkpoint.tensors)
-            if (name.find(part) != name.npos) fail(what, checkpoint.path + ": " + shown(name), remedy);
+            if (any_part(marks, [&, &text = name](auto mark) { return text.find(mark) != text.npos; }))
+                fail(what, checkpoint.path + ": " + shown(name), remedy);
 }
 
 // Says what a directory without model.safetensors has instead.
 [[noreturn]] inline void refuse_directory(const std::string& path) {
-    static constexpr const char *kGet = "get the model as safetensors", *kName = "name the file itself";
-    static constexpr Foreign kForeign[] = {
-        {".gguf", "a directory with GGUF files", kName},
-        {"adapter_config.json", "a PEFT adapter (LoRA), not a whole model",
-         "merge it into its model (merge_and_unload of PEFT) and save that"},
-        {"safetensors", "no model.safetensors, nor an index of its parts, in this directory", kName},
-        {".bin", "a PyTorch checkpoint (a pickle) instead of model.safetensors", kGet},
-        {".pt", "a PyTorch checkpoint (a pickle) instead of model.safetensors", kGet},
-        {".pth", "a PyTorch checkpoint (a pickle) instead of model.safetensors", kGet},
-        {".onnx", "an ONNX model instead of model.safetensors", kGet},
-        {".h5", "a TensorFlow model instead of model.safetensors", kGet},
-        {".msgpack", "a Flax model instead of model.safetensors", kGet},
-    };
-    for (const auto& [ending, what, remedy] : kForeign) {
-        std::error_code error;
-        std::filesystem::directory_iterator entry(to_path(path), error);
-        for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-            const auto name = entry->path().filename().u8string();
-            if (ends_with(std::string(name.begin(), name.end()), ending))
-                fail(what, path + "/" + std::string(name.begin(), name.end()), remedy);
-        }
+    std::vector<std::string> names;
+    std::error_code error;
+    std::filesystem::directory_iterator entry(to_path(path), error);
+    for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+        const auto name = entry->path().filename().u8string();
+        names.emplace_back(name.begin(), name.end());
     }
+    for (const auto& [marks, what, remedy] : kForeignNames)
+        for (const std::string& name : names)
+            if (any_part(marks, [&](auto mark) { return ends_with(name, mark); }))
+                fail(what, path + "/" + name, remedy);
+    for (const std::string& name : names)
+        if (ends_with(name, ".gguf") || ends_with(name, ".safetensors"))
+            fail("no model.safetensors, nor an index of its parts, in this directory", path,
+                 "name the file that you want, such as " + path + "/" + name);
     fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
 }
 
@@ -2640,14 +2618,12 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     }
     is_single ? read_safetensors(checkpoint, file) : read_shards(checkpoint, file);
     const std::string config = checkpoint.directory + "/config.json";
-    const std::string adapter = checkpoint.directory + "/adapter_model.safetensors";
     const bool described = exists(status_of(config));
     if (described) checkpoint.config = {File(config).read_text(1 << 24), config};
     refuse_foreign_tensors(checkpoint);
     if (!described) fail("the model's description is missing", config, "put config.json beside the weights");
-    if (exists(status_of(adapter)))
-        fail("a PEFT adapter (LoRA) lies beside the model", adapter,
-             "merge it into the model (merge_and_unload of PEFT), or move it away to run the model without it");
+    const std::string adapter = checkpoint.directory + "/adapter_model.safetensors";
+    if (exists(status_of(adapter))) fail("an adapter (PEFT, LoRA) lies beside the model", adapter, kMerge);
     return checkpoint;
 }
 
@@ -3306,15 +3282,6 @@ inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple 
     fail("this configuration cannot be used", where + problem, remedy);
 }
 
-// Calls visit(part) for the parts of "a|b|c", until one returns true.
-template <class Visit> bool any_part(std::string_view text, const Visit& visit) {
-    for (std::size_t end; !text.empty(); text.remove_prefix(std::min(text.size(), end + 1))) {
-        end = std::min(text.find('|'), text.size());
-        if (visit(text.substr(0, end))) return true;
-    }
-    return false;
-}
-
 // A field's name in config.json, and in a GGUF, where the architecture and a dot stand before it. "a|b": b is what older
 // files or other tools call it.
 struct Field {
@@ -3330,30 +3297,21 @@ struct KnownKey {
 };
 constexpr char kIsEmbedding[] = "an embedding model, such as EmbeddingGemma, writes no text: get one that does";
 constexpr char kNotBuilt[] = "this variant of the model is not supported: get a checkpoint without it";
+// clang-format off
 constexpr KnownKey kKnownKeys[] = {
     {{"use_bidirectional_attention"}, "false", kIsEmbedding},
     {{"is_causal", "attention.causal"}, "true", kIsEmbedding},
     {{"", "pooling_type|dense_2_feat_in|dense_2_feat_out|dense_3_feat_in|dense_3_feat_out"}, "0", kIsEmbedding},
-    {{"attention_bias|mlp_bias|add_cross_attention|is_encoder_decoder|scale_attn_by_inverse_layer_idx|enable_moe_block",
-      "use_parallel_residual"},
-     "false",
-     kNotBuilt},
-    {{"attn_logit_softcapping|clip_qkv|alibi|num_experts|num_local_experts|n_routed_experts|num_kv_shared_layers|"
-      "hidden_size_per_layer_input",
-      "attn_logit_softcapping|attention.clamp_kqv|attention.max_alibi_bias|expert_count|expert_used_count|"
-      "attention.shared_kv_layers|rope.scaling.alpha"},
-     "0|false",
-     kNotBuilt},
+    {{"attention_bias|mlp_bias|add_cross_attention|is_encoder_decoder|scale_attn_by_inverse_layer_idx|enable_moe_block|"
+      "attn_logit_softcapping|clip_qkv|alibi|num_experts|num_local_experts|n_routed_experts|num_kv_shared_layers|"
+      "hidden_size_per_layer_input", "use_parallel_residual|attn_logit_softcapping|attention.clamp_kqv|expert_count|"
+      "attention.max_alibi_bias|expert_used_count|attention.shared_kv_layers|rope.scaling.alpha"}, "0|false", kNotBuilt},
     {{"partial_rotary_factor|rotary_pct|attention_multiplier|embedding_multiplier|residual_multiplier|logits_scaling|"
-      "logit_scale|embedding_scale",
-      "embedding_scale|residual_scale|logit_scale|rope.scaling.attn_factor"},
-     "1",
-     kNotBuilt},
+      "logit_scale|embedding_scale", "embedding_scale|residual_scale|logit_scale|rope.scaling.attn_factor"}, "1", kNotBuilt},
     {{"pruned_heads|per_layer_config"}, "{}", kNotBuilt},
-    {{"", "vocab_size|tensor_data_layout|rope.scaling.original_context_length|rope.scaling.finetuned|vision.|mm."},
-     "*",
-     ""},
+    {{"", "vocab_size|tensor_data_layout|rope.scaling.original_context_length|rope.scaling.finetuned|vision.|mm."}, "*", ""},
 };
+// clang-format on
 
 // A value as messages and choices have it.
 inline std::string text_of(double value) {
@@ -3469,20 +3427,18 @@ class Fields {
     }
   private:
     Json to_json(const GgufValue& value) const {
-        return std::visit(
-            [&](const auto& v) -> Json {
-                using T = std::decay_t<decltype(v)>;
-                if constexpr (std::is_same_v<T, std::int64_t>) return {double(v), file_.path};
-                else if constexpr (std::is_same_v<T, bool> || std::is_same_v<T, double> ||
-                                   std::is_same_v<T, std::string_view>)
-                    return {v, file_.path};
-                else {
-                    Json::Array list;
-                    for (const auto& one : v) list.push_back(to_json(typename T::value_type(one)));
-                    return {std::move(list), file_.path};
-                }
-            },
-            value);
+        const auto convert = [&](const auto& v) -> Json {
+            using T = std::decay_t<decltype(v)>;
+            if constexpr (std::is_same_v<T, std::int64_t>) return {double(v), file_.path};
+            else if constexpr (std::is_constructible_v<std::variant<bool, double, std::string_view>, T>)
+                return {v, file_.path};
+            else {
+                Json::Array list;
+                for (const auto& one : v) list.push_back(to_json(typename T::value_type(one)));
+                return {std::move(list), file_.path};
+            }
+        };
+        return std::visit(convert, value);
     }
     const Checkpoint& file_;
     const Json* json_;
@@ -4607,8 +4563,8 @@ struct Transformer {
                                       ? cache.store<std::uint16_t>(kernels, h, p, key, value)
                                       : cache.store<float>(kernels, h, p, key, value);
                 if (!good)
-                    fail("keys or values of this text are beyond the KV cache's F16, 65504", "layer " + to_string(layer),
-                         "run the model in F32: --dtype f32, or DType::f32");
+                    fail("keys or values of this text are beyond the KV cache's F16, 65504",
+                         "layer " + to_string(layer), "run the model in F32: --dtype f32, or DType::f32");
             }
         };
         profiler.time({{"attention", "kv_store", 2 * usize(n) * cache.bytes_per_slot(config.head_dim)}}, layer, n,
