@@ -3487,7 +3487,9 @@ class Fields {
             return false;
         };
         any_part(field.json, [&](std::string_view name) { return check({name}); });
-        any_part(field.gguf, [&](std::string_view name) { return check({"", name}); });
+        any_part(field.gguf, [&](std::string_view name) {  // but those that are applied
+            return asked_->count(prefix_ + std::string(name)) ? false : check({"", name});
+        });
     }
     // When everything that is applied has been asked for.
     void require_known() const {
@@ -4008,6 +4010,15 @@ inline bool same_data(const Tensor& a, const Tensor& b) {
 
 inline const Architecture& architecture_of(const Checkpoint& file) {
     std::string name(file.value("general.architecture", std::string_view()));
+    static constexpr Foreign kForeign[] = {
+        {"clip|mmproj", "a vision projector, not a language model", "name the GGUF of the text model"},
+        {"adapter|controlvector", "an adapter (LoRA), not a whole model", kMerge},
+        {"imatrix|vocab", "a GGUF without a model's weights", "name the GGUF of the model"},
+        {"gemma-embedding|bert|nomic-bert|t5encoder", "a GGUF of another kind", kIsEmbedding},
+    };
+    const std::string_view kind = file.value("general.type", std::string_view());
+    for (const auto& [marks, what, remedy] : kForeign)
+        if (any_part(marks, [&](auto mark) { return name == mark || kind == mark; })) fail(what, file.path, remedy);
     if (!file.is_gguf) {
         const Json& root = file.config.root();
         const Json& outer = root["model_type"];
