@@ -29,8 +29,9 @@
 //
 //   GPT-2 of all sizes (also distilgpt2) and Gemma 3 text models of all sizes (also the text part of a multimodal
 //   checkpoint), from Hugging Face directories (config.json, tokenizer.json or vocab.json + merges.txt, safetensors in
-//   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K
-//   to Q6_K). In memory matrices are Q8_0, or F32 if you ask for it (LoadOptions::dtype).
+//   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3, whole or split; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0,
+//   Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS). In memory matrices are Q8_0, or F32 if you ask for it (LoadOptions::dtype).
+//   What a file says that changes the result is applied, or refused by name.
 //
 // WHAT TO KNOW
 //
@@ -38,8 +39,8 @@
 //     what your callbacks throw come out. The library prints nothing, never exits, and has no mutable globals; no thread
 //     and no memory is left behind.
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
-//     threads, which sleep when it has nothing to do. By default each Session takes all cores: where several sessions
-//     run at once, divide the cores among them.
+//     threads, which sleep when it has nothing to do. By default each Session takes all cores it may use: where several
+//     sessions run at once, divide the cores among them.
 //   - Model files are read, not mapped, and nothing in them is trusted.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
@@ -180,9 +181,8 @@ struct ModelInfo {
     int exact = 0;                       // matrices whose values are the file's own
     int fused = 0;                       // matrices that were joined with others (q+k+v, gate+up)
     int ignored = 0;                     // tensors of the file that were not read
-    std::map<std::string, int>
-        outside;                   // these by kind: "vision_tower", "mask buffers", all that is not the text model's
-    std::size_t weight_bytes = 0;  // memory of all weights
+    std::map<std::string, int> outside;  // these by kind, such as "vision_tower": they are not the text model's
+    std::size_t weight_bytes = 0;        // memory of all weights
 };
 
 // A loaded checkpoint. Immutable after loading: share it between sessions and threads. Copies share the data, which lives
