@@ -365,6 +365,19 @@ TEST_CASE("a head in the file is used where it differs from the embedding") {
     }
 }
 
+TEST_CASE("an index may name a tied head that is not there") {
+    Files files = directory_of(true, true);
+    std::string& index = files["model.safetensors.index.json"];
+    index = replaced(index, "\"weight_map\":{", "\"weight_map\":{\"lm_head.weight\":\"part-0.safetensors\",");
+    const TemporaryDirectory directory;
+    write_files(directory.path, files);
+    CHECK(load(directory.path).config().tied_head);
+
+    index = replaced(index, "lm_head.weight", "lm_head.other");
+    write_files(directory.path, files);
+    CHECK(error_of([&] { load(directory.path); }).find("lm_head.other") != std::string::npos);
+}
+
 // ---- GGUF in parts
 
 struct Parts {
