@@ -93,7 +93,7 @@ std::vector<Flag> make_flags(Options& o) {
 
 std::string usage(const std::vector<Flag>& flags) {
     std::string text =
-        "usage: llm [options] [PROMPT]\n"
+        "usage: llm [options] [--] [PROMPT]\n"
         "Prints the prompt and how a GPT-2 or Gemma 3 model continues it, or does another task. Results go to\n"
         "standard output, all else to standard error. Lists escape control characters and broken UTF-8.\n\n";
     for (const Flag& f : flags)

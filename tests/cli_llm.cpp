@@ -6,6 +6,13 @@
 namespace tests {
 namespace {
 
+TEST_CASE("llm: -- ends the options") {
+    const std::string model = tiny("gpt2-tiny");
+    CHECK(output({"-m", model, "--tokenize", "--", "--help"}) == output({"-m", model, "--tokenize", "-p", "--help"}));
+    CHECK(output({"-m", model, "--tokenize", "--", "--"}) == output({"-m", model, "--tokenize", "-p", "--"}));
+    CHECK(run_llm({"--tokenize", "--", "one", "two"}).status == 1);
+}
+
 TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
     const TemporaryDirectory directory;
     const std::string session = (directory.path / "session").string();
