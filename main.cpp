@@ -435,7 +435,7 @@ int chat(llm::Session& session, Options o, const std::string& first) {
     int status = 0;
     for (auto message = first.empty() ? read_message(ask) : first; message; message = read_message(ask)) {
         if (message->find_first_not_of(" \t\n") == std::string::npos) continue;
-        const int dropped = chat.dropped();
+        const int dropped = chat.dropped_turns();
         try {
             const auto stats = stream(
                 o, "", [&](const auto& options, const auto& on_text) { return chat.say(*message, options, on_text); });
@@ -446,9 +446,9 @@ int chat(llm::Session& session, Options o, const std::string& first) {
             print_error(e.what());
             status = ask ? 0 : 1;
         }
-        if (chat.dropped() > dropped)
+        if (chat.dropped_turns() > dropped)
             std::fprintf(stderr, "llm: the context is full: the oldest turns are forgotten (%d)\n",
-                         chat.dropped() - dropped);
+                         chat.dropped_turns() - dropped);
         ++o.generate.sampling.seed;  // or equal questions would get equal answers
     }
     if (ask) print("\n");
@@ -557,7 +557,7 @@ int run(const std::vector<std::string>& args) {
     if (!writes && !(o.save + o.load_from).empty())
         throw llm::Error("--save and --load are for writing text and for --chat: leave them out");
     const llm::Model model = llm::Model::load(o.model, o.load);
-    std::vector<int> ids = model.tokenizer().encode(prompt);
+    std::vector<int> ids = model.tokenizer().encode(prompt, llm::Special::parsed);
     if (ids.empty() && o.top > 0) ids = {model.tokenizer().bos()};
     if (o.task == Task::tokenize) {
         std::string text;
