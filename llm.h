@@ -2580,17 +2580,11 @@ struct Token {
     bool is_added() const { return kind >= TokenKind::unknown && kind <= TokenKind::user_defined; }
 };
 
-// The special tokens that stand around turns and texts, by whatever name a file calls their kind.
-struct KnownToken {
-    std::string_view spelling;
-    bool is_eos;
-};
-constexpr KnownToken kKnownTokens[] = {{"<start_of_turn>", false}, {"<end_of_turn>", true}, {"<|im_start|>", false},
-                                       {"<|im_end|>", true},       {"<eos>", true},         {"<|endoftext|>", true}};
-inline const KnownToken* find_known(std::string_view spelling) {
-    const auto* known = std::find_if(std::begin(kKnownTokens), std::end(kKnownTokens),
-                                     [&](const KnownToken& t) { return t.spelling == spelling; });
-    return known == std::end(kKnownTokens) ? nullptr : known;
+// Special tokens that begin and end turns and texts, by whatever kind a file gives them.
+constexpr std::string_view kStarts[] = {"<start_of_turn>", "<|im_start|>"};
+constexpr std::string_view kEnds[] = {"<end_of_turn>", "<|im_end|>", "<eos>", "<|endoftext|>"};
+template <class List> bool is_in(const List& list, std::string_view text) {
+    return std::find(std::begin(list), std::end(list), text) != std::end(list);
 }
 
 // Token ids to spellings and back.
@@ -2606,13 +2600,13 @@ struct Vocabulary {
         const bool same = found.size() == a.size() + b.size() && found.substr(0, a.size()) == a;
         return same && found.substr(a.size()) == b ? id : -1;
     }
-    // more: how many may be inserted later.
-    void assign(std::vector<Token> list, std::size_t more, const std::string& where) {
+    void assign(std::vector<Token> list, const std::string& where) {
         tokens = std::move(list);
-        table = HashTable(tokens.size() + more);
+        table = HashTable(tokens.size());
         for (int id = 0; id < size(); ++id) insert(id, where);
     }
     void insert(int id, const std::string& where) {
+        if (table.slots.size() / 2 < tokens.size()) return assign(std::move(tokens), where);
         const std::string& spelling = (*this)[id].spelling;
         const std::uint64_t key = hash(spelling);
         Merge& free = table.slots[table.find(key)];
@@ -2659,9 +2653,7 @@ struct TokenizerData {
     std::string chat_template;
     Vocabulary vocabulary;
     AddedTokens added[2];                // in the text as it is; in the normalized one
-    std::array<int, 256> byte_tokens{};  // the token of each byte; -1: there is none, and the byte is
-    int unknown = -1;                    // this token, or, with -1, left out;
-    bool fuse_unknown = false;           // one for all bytes in a row
+    std::array<int, 256> byte_tokens{};  // the token of each byte; -1: it is left out
     HashTable merges;                    // by pair_key
 
     static std::uint64_t pair_key(int left, int right) {  // no two pairs have the same, as the factor is odd
@@ -2717,15 +2709,11 @@ struct Encoder {
                 const int id = byte_level ? -1 : tokenizer.vocabulary.find(character == " " ? kSpaceMark : character);
                 if (id >= 0) symbols.push_back({id});
                 else
-                    for (const char byte : character) push_byte(std::uint8_t(byte));
+                    for (const char byte : character)
+                        if (const int b = tokenizer.byte_tokens[std::uint8_t(byte)]; b >= 0) symbols.push_back({b});
             }
             merge_symbols();
         }
-    }
-    void push_byte(std::uint8_t byte) {
-        const int known = tokenizer.byte_tokens[byte], id = known < 0 ? tokenizer.unknown : known;
-        const bool again = known < 0 && !symbols.empty() && symbols.back().id == id;
-        if (id >= 0 && !(again && tokenizer.fuse_unknown)) symbols.push_back({id});
     }
     // Merges the row of symbols as far as it goes, and moves it to ids.
     void merge_symbols() {
@@ -2837,8 +2825,7 @@ struct TokenizerLoader : TokenizerData {
             added[token.normalized].list.emplace_back(
                 marks ? replace_all(token.spelling, " ", kSpaceMark) : token.spelling, id);
             if (token.spelling == "<end_of_turn>") ends_turns = std::count(ends.begin(), ends.end(), id) > 0;
-            const KnownToken* known = find_known(token.spelling);
-            if (known && known->is_eos) ends.push_back(id);
+            if (is_in(kEnds, token.spelling)) ends.push_back(id);
         }
         if (!fits)
             fail("the tokenizer does not fit the model",
@@ -2854,19 +2841,15 @@ struct TokenizerLoader : TokenizerData {
     [[noreturn]] void damaged(const std::string& what) const {
         fail("the tokenizer is damaged, " + what, where, "get the file again");
     }
-    // more: how many tokens are to be inserted later.
-    void set_vocabulary(std::vector<Token> tokens, std::size_t more = 0) {
-        vocabulary.assign(std::move(tokens), more, where);
-        bool any = false;
+    void set_vocabulary(std::vector<Token> tokens) {
+        vocabulary.assign(std::move(tokens), where);
         for (std::uint32_t byte = 0; byte < 256; ++byte) {
             std::string spelling;
             const char* const digits = "0123456789ABCDEF";
             if (byte_level) utf8_append(spelling, character_of_byte(byte));
             else spelling = {'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
             const int id = byte_tokens[byte] = vocabulary.find(spelling);
-            any = any || id >= 0;
-            if (id < 0 && !(byte_level && (any || byte < 255)))
-                damaged("byte " + to_string(byte) + " has no token " + shown(spelling));
+            if (id < 0 && !byte_level) damaged("byte " + to_string(byte) + " has no token " + shown(spelling));
             if (!byte_level) vocabulary[id] = {spelling, TokenKind::byte};
         }
     }
@@ -2917,37 +2900,40 @@ struct TokenizerLoader : TokenizerData {
         if (!is_json && !(has("vocab.json") && has("merges.txt")))
             fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
         const JsonDocument config_file = read_if(true, "tokenizer_config.json");
-        const Json &config = config_file.root(), &model_config = file.config.root();
+        const Json &config = config_file.root(), &decoder = config["added_tokens_decoder"];
         refuse(config, {"split_special_tokens"});
         read_template(config);
-        std::string_view kind = (config["tokenizer_class"].is_null() ? model_config : config)["tokenizer_class"].text();
-        if (kind.size() > 4 && kind.substr(kind.size() - 4) == "Fast") kind.remove_suffix(4);
-        const bool as_it_is = is_json && (kind == "PreTrainedTokenizer" || kind == "TokenizersBackend");
+        const JsonDocument map = read_if(decoder.is_null(), "special_tokens_map.json");
+        const JsonDocument older = read_if(decoder.is_null(), "added_tokens.json");
         const JsonDocument document = read_json(is_json ? "tokenizer.json" : "vocab.json");
         const Json &root = document.root(), &model = root["model"];
+
+        std::string_view kind = config["tokenizer_class"].text();
+        if (kind.empty()) kind = file.config.root()["tokenizer_class"].text();
+        if (kind.size() > 4 && kind.substr(kind.size() - 4) == "Fast") kind.remove_suffix(4);
+        const bool as_it_is = is_json && (kind == "PreTrainedTokenizer" || kind == "TokenizersBackend");
         if (is_json) check_rules(root["normalizer"], root["pre_tokenizer"], model);
         if (!as_it_is && !kind.empty() && kind != (byte_level ? "GPT2Tokenizer" : "GemmaTokenizer"))
             unsupported("tokenizer_class " + shown(kind));
         if (!as_it_is) prefix_space = byte_level && config["add_prefix_space"].flag(false);
 
-        const bool legacy = config["added_tokens_decoder"].is_null();
-        const JsonDocument map = read_if(legacy, "special_tokens_map.json"),
-                           more = read_if(legacy, "added_tokens.json");
+        read_vocabulary(is_json ? need(model, "vocab") : root);
+        if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) && as_it_is) refuse(model, {"unk_token"});
+        const Json& own = is_json ? root["added_tokens"] : model;  // none
+        if (as_it_is) add_by_id(own, Json(), Json());
         where = file.directory;
-        std::vector<Added> listed;
-        if (as_it_is) list(root["added_tokens"], listed);
-        list_by_id(config["added_tokens_decoder"], more.root(), is_json ? root["added_tokens"] : Json(), listed);
-        list_by_name(config, map.root(), as_it_is, listed);
-        read_vocabulary(is_json ? need(model, "vocab") : root, listed, rows);
+        add_by_id(decoder.is_null() ? own : Json(), decoder, older.root());
+        add_by_name(config, map.root(), as_it_is, rows);
 
-        if (as_it_is) unknown = vocabulary.find(model["unk_token"].text());
-        fuse_unknown = model["fuse_unk"].flag(false);
-        if (is_json) read_processor(root["post_processor"]);
-        else if (bos >= 0 && config["add_bos_token"].flag(false)) before = {bos};
-        if (!is_json && eos >= 0 && config["add_eos_token"].flag(false)) after = {eos};
-        if (is_json) set_merges(model["merges"].array());
-        else read_merges();
-        read_ends(model_config);
+        if (is_json) {
+            read_processor(root["post_processor"]);
+            set_merges(model["merges"].array());
+        } else {
+            if (bos >= 0 && config["add_bos_token"].flag(false)) before = {bos};
+            if (eos >= 0 && config["add_eos_token"].flag(false)) after = {eos};
+            read_merges();
+        }
+        read_ends(file.config.root());
     }
     // What is done to the text first tells the two kinds of tokenizer apart.
     void check_rules(const Json& normalizer, const Json& splitter, const Json& model) {
@@ -2973,23 +2959,45 @@ struct TokenizerLoader : TokenizerData {
         }
     }
 
-    // - Added tokens, in the order in which transformers adds them: those that the vocabulary lacks get the next ids.
+    // Tokens come in any order. There may be holes between the ids, but no more than there are tokens.
+    void read_vocabulary(const Json& listed) {
+        std::vector<Token> tokens;
+        for (const auto& [spelling, id] : listed.members()) {
+            if (id.whole() >= 2 * listed.members().size() + 1024)
+                damaged("the id of " + shown(spelling) + " is out of range");
+            const auto i = std::size_t(id.whole());
+            if (i >= tokens.size()) tokens.resize(i + 1);
+            if (tokens[i].kind != TokenKind::absent)
+                damaged(shown(tokens[i].spelling) + " and " + shown(spelling) + " have the same id");
+            tokens[i] = {std::string(spelling), TokenKind::normal};
+        }
+        set_vocabulary(std::move(tokens));
+    }
 
-    struct Added {
-        static constexpr std::int64_t kNext = -1, kUsual = -2;  // kUsual: no file names it, but transformers does
-        Token token;
-        std::int64_t id = kNext;  // as the file has it
-    };
-    static constexpr struct {
-        const char *name, *gpt2, *gemma;  // the usual ones
-    } kNamed[] = {{"bos_token", "<|endoftext|>", "<bos>"},
-                  {"eos_token", "<|endoftext|>", "<eos>"},
-                  {"unk_token", "<|endoftext|>", "<unk>"},
-                  {"sep_token", "", ""},
-                  {"pad_token", "", "<pad>"},
-                  {"cls_token", "", ""},
-                  {"mask_token", "", "<mask>"}};
+    // - Added tokens, in the order of transformers, as those that the vocabulary lacks get the next ids.
 
+    // said: the id that the file has for it, or kNone. Of the usual ones, which no file names, the embedding must have a row.
+    static constexpr std::int64_t kNone = -1;
+    void add(const Token& token, std::int64_t said, int rows = INT_MAX) {
+        const int known = vocabulary.find(token.spelling), next = vocabulary.size();
+        const bool in_hole = said >= 0 && said < next && vocabulary[int(said)].kind == TokenKind::absent;
+        const int id = known >= 0 ? known : in_hole ? int(said) : next;
+        if (token.spelling.empty() || (known < 0 && next >= rows)) return;
+        if (said >= 0 && said != id)
+            unsupported("with the id " + to_string(said) + " for " + shown(token.spelling) +
+                        ", to which transformers gives " + to_string(id));
+        if (said < 0 && known >= 0 && vocabulary[id].is_added()) {  // what describes it by its id is kept
+            vocabulary[id].kind = TokenKind::control;
+            return;
+        }
+        if (id == next) vocabulary.tokens.emplace_back();
+        vocabulary[id] = token;
+        if (known < 0) vocabulary.insert(id, where);
+    }
+    static const Json::Object& members_of(const Json& object) {  // none, if it is no object
+        static const Json::Object none;
+        return object.is<Json::Object>() ? object.members() : none;
+    }
     // An object that describes one, or its spelling alone.
     Token added_token(const Json& token, bool special) const {
         special = token["special"].flag(special);
@@ -2998,88 +3006,46 @@ struct TokenizerLoader : TokenizerData {
                 special ? TokenKind::control : TokenKind::user_defined, token["lstrip"].flag(false),
                 token["rstrip"].flag(false), token["normalized"].flag(!special)};
     }
-    void list(const Json& tokens, std::vector<Added>& out) const {
-        for (const Json& token : tokens.list())
-            out.push_back({added_token(token, false), std::int64_t(need(token, "id").whole())});
-    }
-    void list_by_id(const Json& decoder, const Json& more, const Json& own, std::vector<Added>& out) const {
-        std::vector<Added> all;
-        std::map<std::int64_t, Token> tokens;
-        if (!decoder.is_null()) {
-            for (const auto& [key, token] : decoder.members()) {
-                std::int64_t id = 0;
-                const char* const end = key.data() + key.size();
-                if (std::from_chars(key.data(), end, id).ptr != end || id < 0) damaged(shown(key) + " is no id");
-                tokens[id] = added_token(token, false);
-            }
-        } else {
-            for (const auto& [spelling, id] : more.members())
-                tokens[std::int64_t(id.whole())] = {std::string(spelling), TokenKind::user_defined, false, false, true};
-            list(own, all);
-            for (Added& one : all) tokens[one.id] = std::move(one.token);
+    // Of an array whose objects hold their ids; of objects by ids; of ids by spellings.
+    void add_by_id(const Json& own, const Json& decoder, const Json& older) {
+        std::map<std::uint64_t, Token> tokens;
+        for (const auto& [spelling, id] : members_of(older))
+            tokens[id.whole()] = {std::string(spelling), TokenKind::user_defined, false, false, true};
+        for (const Json& token : own.list()) tokens[need(token, "id").whole()] = added_token(token, false);
+        for (const auto& [key, token] : members_of(decoder)) {
+            std::uint64_t id = 0;
+            if (std::from_chars(key.data(), key.data() + key.size(), id).ptr != key.data() + key.size())
+                damaged(shown(key) + " is no id");
+            tokens[id] = added_token(token, false);
         }
-        for (auto& [id, token] : tokens) out.push_back({std::move(token), id});
+        for (const auto& [id, token] : tokens) add(token, std::int64_t(id));
     }
     // bos_token and the like; then tokens of other names and of no name. What `map` says goes before the configuration.
-    void list_by_name(const Json& config, const Json& map, bool as_it_is, std::vector<Added>& out) {
-        for (const auto& [name, gpt2, gemma] : kNamed) {
-            const Json& said = (map.find(name) ? map : config)[name];
-            const bool usual = !map.find(name) && !config.find(name) && !as_it_is;
-            Token token = said.is_null() ? Token{usual ? byte_level ? gpt2 : gemma : "", TokenKind::control}
-                                         : added_token(said, true);
-            names[name] = token.spelling;
-            out.push_back({std::move(token), usual ? Added::kUsual : Added::kNext});
+    void add_by_name(const Json& config, const Json& map, bool as_it_is, int rows) {
+        static constexpr std::string_view kNames[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                                      "pad_token", "cls_token", "mask_token"};
+        static constexpr const char* kUsual[] = {"<bos>", "<eos>", "<unk>", "", "<pad>", "", "<mask>"};
+        for (std::size_t i = 0; i < std::size(kNames); ++i) {
+            const Json* said = (map.find(kNames[i]) ? map : config).find(kNames[i]);
+            const char* usual = said || as_it_is ? "" : !byte_level ? kUsual[i] : i < 3 ? "<|endoftext|>" : "";
+            const Token token = said && !said->is_null() ? added_token(*said, true) : Token{usual, TokenKind::control};
+            add(token, kNone, *usual ? rows : INT_MAX);
+            if (i < 2) (i ? eos : bos) = vocabulary.find(token.spelling);
         }
-        const auto list = [&](const Json& tokens) {
-            for (const Json& token : tokens.list()) out.push_back({added_token(token, true)});
-            return !tokens.list().empty();
-        };
-        const auto list_others = [&](const Json& object, std::string_view ending) {
-            if (!object.is<Json::Object>()) return;
-            for (const auto& [name, token] : object.members())
-                if (names.count(std::string(name)) == 0 && !token.text().empty() && name.size() > ending.size() &&
+        const auto add_members = [&](const Json& object, std::string_view ending) {
+            for (const auto& [name, token] : members_of(object))
+                if (!token.text().empty() && !is_in(kNames, name) && name.size() >= ending.size() &&
                     name.substr(name.size() - ending.size()) == ending)
-                    out.push_back({added_token(token, true)});
+                    add(added_token(token, true), kNone);
         };
-        list_others(config, "_token");
-        list_others(config["extra_special_tokens"], "");
-        list_others(map, "_token");
-        list(config["extra_special_tokens"]) || list(config["additional_special_tokens"]) ||
-            list(map["extra_special_tokens"]) || list(map["additional_special_tokens"]);
-    }
-    // Tokens come in any order. There may be holes between the ids, but no more than there are tokens.
-    void read_vocabulary(const Json& listed, const std::vector<Added>& more, int rows) {
-        const std::size_t count = listed.members().size(), most = 2 * (count + more.size());
-        std::vector<Token> tokens;
-        for (const auto& [spelling, id] : listed.members()) {
-            if (id.whole() >= most) damaged("the id of " + shown(spelling) + " is out of range");
-            const auto i = std::size_t(id.whole());
-            if (i >= tokens.size()) tokens.resize(i + 1);
-            if (tokens[i].kind != TokenKind::absent)
-                damaged(shown(tokens[i].spelling) + " and " + shown(spelling) + " have the same id");
-            tokens[i] = {std::string(spelling), TokenKind::normal};
-        }
-        set_vocabulary(std::move(tokens), more.size());
-
-        int next = int(count);
-        for (const auto& [token, said] : more) {
-            const int known = vocabulary.find(token.spelling), id = known < 0 ? next : known;
-            if (token.spelling.empty() || (known < 0 && said == Added::kUsual && next >= rows)) continue;
-            if (said >= 0 && said != id)
-                unsupported("with the id " + to_string(said) + " for " + shown(token.spelling) +
-                            ", to which transformers gives " + to_string(id));
-            if (said < 0 && known >= 0 && vocabulary[id].is_added()) {
-                vocabulary[id].kind = TokenKind::control;
-                continue;
+        add_members(config, "_token");
+        add_members(config["extra_special_tokens"], "");
+        add_members(map, "_token");
+        for (const Json* source : {&config, &map})
+            for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
+                for (const Json& token : (*source)[name].list()) add(added_token(token, true), kNone);
+                if (!(*source)[name].list().empty()) return;
             }
-            if (id >= vocabulary.size()) vocabulary.tokens.resize(usize(id) + 1);
-            if (known < 0 && vocabulary[id].kind != TokenKind::absent)
-                damaged(shown(vocabulary[id].spelling) + " and " + shown(token.spelling) + " have the same id");
-            vocabulary[id] = token;
-            if (known < 0) vocabulary.insert(id, where);
-            next = std::max(next, id + 1);
-        }
-        bos = vocabulary.find(names["bos_token"]), eos = vocabulary.find(names["eos_token"]);
     }
 
     // - The rest
@@ -3087,30 +3053,33 @@ struct TokenizerLoader : TokenizerData {
     // What is put around a text. Each part of a Sequence adds to what the ones before made.
     void read_processor(const Json& processor) {
         const std::string_view type = processor["type"].text();
-        std::vector<int> front, back;
-        const auto put = [&](std::vector<int>& ids, const Json& id) {
-            if (id.whole() >= std::uint64_t(vocabulary.size())) damaged("a post-processor's token is out of range");
-            ids.push_back(int(id.whole()));
+        std::vector<int> sides[2];
+        std::size_t side = 0;
+        const auto put = [&](std::uint64_t id) {
+            if (id >= std::uint64_t(vocabulary.size())) damaged("texts begin or end with an unknown token");
+            sides[side].push_back(int(id));
         };
         if (type == "Sequence") {
             for (const Json& part : need(processor, "processors").array()) read_processor(part);
         } else if (type == "RobertaProcessing" || type == "BertProcessing") {
-            for (const char* end : {"cls", "sep"}) {
-                if (need(processor, end).array().size() != 2) damaged(std::string(end) + " is no token");
-                put(*end == 'c' ? front : back, processor[end].array()[1]);
+            for (const char* name : {"cls", "sep"}) {
+                if (need(processor, name).array().size() != 2) damaged(std::string(name) + " is no token and id");
+                put(processor[name].array()[1].whole());
+                ++side;
             }
         } else if (type == "TemplateProcessing") {
-            int texts = 0;
             for (const Json& step : need(processor, "single").array()) {
-                const Json& token = processor["special_tokens"][step["SpecialToken"]["id"].text()];
-                if (step.find("Sequence")) ++texts;
-                else
-                    for (const Json& id : need(token, "ids").array()) put(texts ? back : front, id);
+                const std::string_view name = step["SpecialToken"]["id"].text();
+                const Json* ids = processor["special_tokens"][name].find("ids");
+                if (step.find("Sequence") && side++) unsupported("with a template that holds the text twice");
+                if (ids)
+                    for (const Json& id : ids->array()) put(id.whole());
+                else if (!step.find("Sequence")) put(std::uint64_t(vocabulary.find(name)));
             }
-            if (texts != 1) unsupported("with a template that does not hold the text once");
+            if (side == 0) unsupported("with a template that does not hold the text");
         } else if (!processor.is_null() && type != "ByteLevel") unsupported("post-processor " + shown(type));
-        before.insert(before.begin(), front.begin(), front.end());
-        after.insert(after.end(), back.begin(), back.end());
+        before.insert(before.begin(), sides[0].begin(), sides[0].end());
+        after.insert(after.end(), sides[1].begin(), sides[1].end());
     }
     void read_merges() {
         std::istringstream text(read("merges.txt"));
@@ -3161,6 +3130,7 @@ struct TokenizerLoader : TokenizerData {
         const auto& spellings = need<std::vector<std::string_view>>("tokenizer.ggml.tokens");
         byte_level = model == "gpt2" && std::count(spellings.begin(), spellings.end(), kSpaceMark) == 0;
         const auto* pairs = file.find_value<std::vector<std::string_view>>("tokenizer.ggml.merges");
+        if (pairs && pairs->empty()) pairs = nullptr;
         by_rank = !byte_level && !pairs;
         const auto splitter = file.value("tokenizer.ggml.pre", std::string_view("default"));
         if (byte_level && splitter != "gpt-2" && splitter != "gpt2" && splitter != "default")
@@ -3204,7 +3174,8 @@ struct TokenizerLoader : TokenizerData {
             token.spelling = spellings[i];
             // Google's QAT files call the tokens around a turn normal.
             const bool is_end = std::count(ends.begin(), ends.end(), int(i)) || int(i) == bos;
-            if (token.kind == TokenKind::normal && (is_end || find_known(token.spelling)))
+            if (token.kind == TokenKind::normal &&
+                (is_end || is_in(kStarts, token.spelling) || is_in(kEnds, token.spelling)))
                 token.kind = TokenKind::control;
             const bool is_users = token.kind == TokenKind::user_defined;
             if (is_users && !byte_level) token.spelling = replace_all(token.spelling, " ", kSpaceMark);
@@ -3218,8 +3189,7 @@ struct TokenizerLoader : TokenizerData {
         set_vocabulary(std::move(tokens));
     }
     const Checkpoint& file;
-    std::string where;                         // what is being read
-    std::map<std::string, std::string> names;  // spellings of bos_token and the like
+    std::string where;  // what is being read
 };
 
 // ==== MODEL ==========================================================================================================
@@ -4951,27 +4921,18 @@ constexpr TurnTemplate kTurnTemplates[] = {
 // clang-format on
 inline const TurnTemplate& row_of(Chat::Template style) { return kTurnTemplates[int(style) - 1]; }
 
-// Whether a template writes each turn's words and the end of text, and nothing else: it asks for no roles, has no quoted
-// texts of its own, and outside of its braces only white space that Jinja removes (beside a '-', a line's end after {% %}).
+// Whether a template writes each turn's words and the end of text, and nothing else. Jinja removes white space beside a '-'
+// and the end of a line after {% %}.
 inline bool is_dialogpt(std::string_view jinja) {
     const auto holds = [&](std::string_view text) { return jinja.find(text) != jinja.npos; };
-    const auto at = [&](std::size_t i) { return i < jinja.size() ? jinja[i] : '\0'; };
-    if (!holds("eos_token") || holds("role") || holds("loop.") || holds("bos_token")) return false;
-    for (std::size_t close = 0; close < jinja.size();) {
-        const std::size_t open = std::min(jinja.find('{', close), jinja.size());
-        const std::string_view outside = jinja.substr(close, open - close);
-        const bool ends_line =
-            at(close - 2) == '%' && outside.substr(0, 1) == "\n" && (outside.size() == 1 || at(open + 1) == '%');
-        const bool removed = outside.empty() || ends_line || at(close - 3) == '-' || at(open + 2) == '-';
-        if (outside.find_first_not_of(" \n") != outside.npos || !removed) return false;
-
-        close = std::min(jinja.find('}', open), jinja.size() - 1) + 1;
-        if (at(close) == '}') ++close;
-        const std::string inside(jinja.substr(open, close - open));
-        if (replace_all(replace_all(inside, "'content'", ""), "\"content\"", "").find_first_of("'\"") != inside.npos)
-            return false;
-    }
-    return true;
+    if (holds("}} {{") || (!holds("-") && (holds("}} ") || holds("}}\n") || holds("\n ")))) return false;
+    std::string all;
+    for (const char c : jinja)
+        if (c != ' ' && c != '\n' && c != '-') all += c == '"' ? '\'' : c;
+    all = replace_all(replace_all(all, "['content']", ".content"), "}}{{", "+");
+    all = replace_all(replace_all(all, ".strip()", ""), "|trim", "");
+    const std::string loop = "inmessages%}{{", name = all.substr(0, all.find(loop));
+    return name.substr(0, 5) == "{%for" && all == name + loop + name.substr(5) + ".content+eos_token}}{%endfor%}";
 }
 
 inline Chat::Template recognize(std::string_view jinja) {
