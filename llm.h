@@ -4905,21 +4905,22 @@ struct TurnTemplate {
     std::string_view system, after_system;  // before and after the system's words
     bool system_in_turn;                    // of the user, before his words; or else before it
     std::string_view user, model;           // before the user's words; between them and the model's
-    std::string_view end, next;             // after the model's words; and after that. {eos}: the end-of-text token
+    std::string_view end, between;          // after the model's words, and then before the user's next. {eos}: a token
     bool trims;                             // words lose the white space around them
 };
-// In the order of Chat::Template, without automatic.
+// In the order of Chat::Template.
 // clang-format off
 constexpr TurnTemplate kTurnTemplates[] = {
+    {"automatic", {}, "", "", false, "", "", "", "", false},
     {"gemma", {"<start_of_turn>", "<end_of_turn>", "model"}, "", "\n\n", true,
-     "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>", "\n", true},
+     "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>", "\n<start_of_turn>user\n", true},
     {"chatml", {"<|im_start|>", "<|im_end|>", "assistant"}, "<|im_start|>system\n", "<|im_end|>\n", false,
-     "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", "\n", false},
+     "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", "\n<|im_start|>user\n", false},
     {"dialogpt", {}, "", "{eos}", false, "", "{eos}", "{eos}", "", false},
     {"plain", {}, "", "\n\n", false, "", "", "", "\n\n", false},
 };
 // clang-format on
-inline const TurnTemplate& row_of(Chat::Template style) { return kTurnTemplates[int(style) - 1]; }
+inline const TurnTemplate& row_of(Chat::Template style) { return kTurnTemplates[int(style)]; }
 
 // Whether a template writes each turn's words and the end of text, and nothing else. Jinja removes white space beside a '-'
 // and the end of a line after {% %}.
@@ -4957,9 +4958,7 @@ inline std::string usual_system(std::string_view jinja) {
 
 }  // namespace detail
 
-const char* Chat::name(Template style) {
-    return style == Template::automatic ? "automatic" : detail::row_of(style).name;
-}
+const char* Chat::name(Template style) { return detail::row_of(style).name; }
 
 Chat::Chat(Session& session, const std::string& system, Template style) : session_(session), template_(style) {
     using namespace detail;
@@ -4968,22 +4967,24 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     if (tokenizer.vocab_size() == 0) fail("there is no tokenizer", "Chat", "load a model from a file");
     const TokenizerData& data = *tokenizer.data_;
     if (style == Template::automatic) template_ = own.empty() && data.ends_turns ? Template::gemma : recognize(own);
-    const TurnTemplate* row = &row_of(template_);
-    const bool is_token = row->end == "{eos}" ? data.eos >= 0 : row->end.empty() || tokenizer.special_id(row->end) >= 0;
+    const std::string_view end = row_of(template_).end;
+    const bool is_token = end == "{eos}" ? data.eos >= 0 : end.empty() || tokenizer.special_id(end) >= 0;
     if (!is_token && style != Template::automatic)
-        fail("the vocabulary has no turn tokens", std::string("Chat, template ") + row->name, "use the plain template");
-    if (!is_token && row->end == "{eos}") row = &row_of(template_ = Template::plain);
+        fail("the vocabulary has no turn tokens", std::string("Chat, template ") + name(style),
+             "use the plain template");
+    if (!is_token && end == "{eos}") template_ = Template::plain;
+    const TurnTemplate& row = row_of(template_);
+
     // What comes before the user's words.
     head_ = data.before;
     if (head_.empty() && data.bos >= 0 && own.find("bos_token") != own.npos) head_ = {data.bos};
     const std::string words = system.empty() && template_ == Template::chatml ? usual_system(own) : system;
-    const std::vector<int> user = turn({}, row->user);
-    std::vector<int> first = words.empty() ? std::vector<int>() : turn(words, row->after_system);
-    if (!words.empty()) first = joined({turn({}, row->system), first});
-    head_ = row->system_in_turn ? joined({head_, user, first}) : joined({head_, first, user});
-    between_ = turn({}, std::string(row->end).append(row->next).append(row->user));
-
-    trims_ = own.empty() || style != Template::automatic ? row->trims : own.find("trim") != own.npos;
+    const std::vector<int> user = turn({}, row.user);
+    std::vector<int> first;
+    if (!words.empty()) first = joined({turn({}, row.system), turn(words, row.after_system)});
+    head_ = row.system_in_turn ? joined({head_, user, first}) : joined({head_, first, user});
+    between_ = joined({turn({}, row.end), turn({}, row.between)});
+    trims_ = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
 
     // A session's text is cut into turns where the user's begin.
     const std::vector<int> held = joined({session.tokens(), session.data().sequence.pending});
@@ -5020,9 +5021,7 @@ void Chat::add(Role role, std::string_view text) {
     if ((role == Role::user) != asked_.empty())
         detail::fail("two turns of one side in a row", "Chat::add", "let user and model take turns");
     if (role == Role::user) asked_ = turn(text, row.model);
-    else
-        text_.push_back(detail::joined(
-            {std::exchange(asked_, {}), turn(text, std::string(row.end).append(row.next).append(row.user))}));
+    else text_.push_back(detail::joined({std::exchange(asked_, {}), turn(text, row.end), turn({}, row.between)}));
 }
 
 Stats Chat::say(std::string_view words, const GenerateOptions& options, const OnText& on_text) {
@@ -5057,7 +5056,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     // The turn's end, as far as the model has not written it as text.
     const std::vector<int> answered(whole.begin() + std::ptrdiff_t(said.size()), whole.end());
     const bool wrote_end = end_is_text && tokenizer.decode(answered).find(row.end) != std::string::npos;
-    if (wrote_end) whole = joined({whole, turn({}, std::string(row.next).append(row.user))});
+    if (wrote_end) whole = joined({whole, turn({}, row.between)});
     else if (!(row.end.empty() && stats.stopped)) whole = joined({whole, between_});  // a stop text ends it as well
     text_.push_back(std::move(whole));
     return stats;
