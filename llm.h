@@ -2852,6 +2852,7 @@ struct TokenizerLoader : TokenizerData {
             if (id < 0 && !byte_level) damaged("byte " + to_string(byte) + " has no token " + shown(spelling));
             if (!byte_level) vocabulary[id] = {spelling, TokenKind::byte};
         }
+        if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) == 256) damaged("no byte has a token");
     }
     template <class List> void set_merges(const List& list) {
         merges = HashTable(list.size());
@@ -3055,8 +3056,9 @@ struct TokenizerLoader : TokenizerData {
         const std::string_view type = processor["type"].text();
         std::vector<int> sides[2];
         std::size_t side = 0;
-        const auto put = [&](std::uint64_t id) {
-            if (id >= std::uint64_t(vocabulary.size())) damaged("texts begin or end with an unknown token");
+        const auto put = [&](std::uint64_t id, std::string_view name) {
+            if (id >= std::uint64_t(vocabulary.size()))
+                damaged("texts begin or end with an unknown token, " + shown(name));
             sides[side].push_back(int(id));
         };
         if (type == "Sequence") {
@@ -3064,7 +3066,7 @@ struct TokenizerLoader : TokenizerData {
         } else if (type == "RobertaProcessing" || type == "BertProcessing") {
             for (const char* name : {"cls", "sep"}) {
                 if (need(processor, name).array().size() != 2) damaged(std::string(name) + " is no token and id");
-                put(processor[name].array()[1].whole());
+                put(processor[name].array()[1].whole(), name);
                 ++side;
             }
         } else if (type == "TemplateProcessing") {
@@ -3073,8 +3075,8 @@ struct TokenizerLoader : TokenizerData {
                 const Json* ids = processor["special_tokens"][name].find("ids");
                 if (step.find("Sequence") && side++) unsupported("with a template that holds the text twice");
                 if (ids)
-                    for (const Json& id : ids->array()) put(id.whole());
-                else if (!step.find("Sequence")) put(std::uint64_t(vocabulary.find(name)));
+                    for (const Json& id : ids->array()) put(id.whole(), name);
+                else if (!step.find("Sequence")) put(std::uint64_t(vocabulary.find(name)), name);
             }
             if (side == 0) unsupported("with a template that does not hold the text");
         } else if (!processor.is_null() && type != "ByteLevel") unsupported("post-processor " + shown(type));
