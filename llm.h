@@ -3009,10 +3009,10 @@ struct TokenizerLoader : TokenizerData {
 
         read_vocabulary(is_json ? need(model, "vocab") : root);
         if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) && as_it_is) refuse(model, {"unk_token"});
-        const Json& own = is_json ? root["added_tokens"] : model;  // none
-        if (as_it_is) add_by_id(own, Json(), Json());
+        const Json none, &own = is_json ? root["added_tokens"] : none;
+        if (as_it_is) add_by_id(own, none, none);
         where = file.directory;
-        add_by_id(decoder.is_null() ? own : Json(), decoder, older.root());
+        add_by_id(decoder.is_null() ? own : none, decoder, older.root());
         add_by_name(config, map.root(), as_it_is, rows);
 
         if (is_json) {
