@@ -4299,8 +4299,8 @@ struct SessionData {
     }
     // Hands out the logits after each token, or the hidden states that they would be made of.
     void forward_each(const int* ids, int count, bool hidden, const std::function<void(int, const float*)>& on_output) {
-        if (!on_output) misuse("there is no callback", "null", "pass a function");
         check(ids, count);
+        if (!on_output) misuse("there is no callback", "null", "pass a function");
         const int pending = sequence.pending();
         run_batches(ids, count, [&](int done, int) {
             for (int first = std::max(0, pending - done), m; first < transformer.n; first += m) {
