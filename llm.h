@@ -630,6 +630,33 @@ inline std::uint64_t next_random(std::uint64_t& state) {
 }
 inline double next_uniform(std::uint64_t& state) { return double(next_random(state) >> 11) * 0x1p-53; }
 
+// e^x, log x and x^y in double by their series, as C libraries differ in the last bits. Every sum of a product is a fma.
+constexpr double kLn2 = 0x1.62e42fefa3800p-1, kLn2Rest = 0x1.ef35793c76730p-45;  // the first has 11 bits to spare
+
+inline double exponential(double x) {
+    if (!(x > -700)) return 0;
+    x = std::min(x, 700.0);
+    const double n = std::nearbyint(x * 1.4426950408889634);
+    const double r = std::fma(n, -kLn2Rest, std::fma(n, -kLn2, x));  // |r| <= ln(2) / 2
+    double e = 1.0 / 87178291200;                                    // 14!
+    for (const double factorial : {6227020800.0, 479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0,
+                                   120.0, 24.0, 6.0, 2.0, 1.0, 1.0})
+        e = std::fma(e, r, 1 / factorial);
+    return std::ldexp(e, int(n));
+}
+
+inline double logarithm(double x) {
+    int n = 0;
+    double m = std::frexp(x, &n);
+    if (m < 0.70710678) m *= 2, --n;
+    const double z = (m - 1) / (m + 1), square = z * z;  // log m = 2 artanh z
+    double sum = 0;
+    for (int k = 25; k > 0; k -= 2) sum = std::fma(sum, square, 1.0 / k);
+    return std::fma(n, kLn2, std::fma(n, kLn2Rest, 2 * z * sum));
+}
+
+inline double power(double x, double y) { return exponential(y * logarithm(x)); }
+
 // ==== JSON ===========================================================================================================
 //
 // JSON (RFC 8259) describes Hugging Face's models. A document owns its text, and strings are views into it: they are
@@ -808,7 +835,9 @@ struct JsonParser {
             digits(power);
             exponent += sign * power;
         }
-        if (value != 0) value = exponent < 0 ? value / std::pow(10.0, -exponent) : value * std::pow(10.0, exponent);
+        double scale = 1;  // exact up to 10^22, as promised
+        for (double k = std::min(std::fabs(exponent), 400.0); k > 0; --k) scale *= 10;
+        if (value != 0) value = exponent < 0 ? value / scale : value * scale;
         if (!std::isfinite(value)) error("a number is too large");
         return negative ? -value : value;
     }
@@ -1118,14 +1147,14 @@ inline void cpu_relax() {
 #endif
 }
 
-// While in scope, denormal results (below 1e-38) flush to zero on x86, where each may cost as much as a hundred others.
-struct FlushToZero {
+// While in scope, the thread's floats are rounded to nearest and denormals are kept, whatever the host program has set.
+struct IeeeFloats {
 #if defined(__x86_64__)
     const unsigned before = _mm_getcsr();
-    FlushToZero() { _mm_setcsr(before | 0x8000); }
-    ~FlushToZero() { _mm_setcsr(before); }
+    IeeeFloats() { _mm_setcsr(0x1F80); }
+    ~IeeeFloats() { _mm_setcsr(before); }
 #else
-    FlushToZero() {}
+    IeeeFloats() {}
 #endif
 };
 
@@ -1187,7 +1216,7 @@ class ThreadPool {
     // all are done. An exception of a body is thrown here, once no thread is inside any more.
     template <class Body> void for_ranges(int count, int grain, const Body& body) {
         grain = std::max(1, grain);
-        const FlushToZero no_denormals;
+        const IeeeFloats rounding;
         if (size() == 1 || count <= grain) {
             for (int i = 0; i < count; i += grain) body(i, std::min(i + grain, count), 0);
             return;
@@ -1257,7 +1286,7 @@ class ThreadPool {
     }
     void help(int self) {
         constexpr std::chrono::microseconds kSpin{300};  // longer than anything between two regions of a step
-        const FlushToZero no_denormals;
+        const IeeeFloats rounding;
         std::uint64_t gate = 0, done = 0;  // as it was seen last; the last region that this helper was in
         const auto is_new = [&] {
             gate = gate_.load();
@@ -1318,8 +1347,16 @@ class ThreadPool {
 // pointer. Loads are what limits a product of many tokens: a register of weights meets several tokens, and a value of x
 // several registers of weights.
 //
-// The plain loops in `scalar` are the specification of every kernel. Below them one text in terms of a vector type is
-// compiled for AVX2, AVX-512 and NEON. Each of these sets is one `Kernels`, a table of functions.
+// One arithmetic. The kernels are one text in terms of a vector type, and every set of them (plain C++, AVX2, AVX-512,
+// NEON) is that text with its own vectors. The text says which operations happen in which order, so that all sets give
+// the same bits:
+//
+//   - A lane of a product is a row; its sum runs over the columns in order.
+//   - A sum over a row of values runs in 16 lanes, value i in lane i % 16, whatever the vector's width, and then joins
+//     lane i with i + 8, the result's lane i with i + 4, + 2, + 1.
+//   - Every multiply-add that is meant to be rounded once is an explicit fma. No product is added otherwise, or it is
+//     exact, so nothing is left for a compiler to contract.
+//   - exp, sine and cosine are the series below, not the C library's.
 
 constexpr int kGroup = 16;  // rows of a matrix that lie side by side
 constexpr int kTile = 12;   // most tokens per call of a product
@@ -1375,11 +1412,15 @@ struct Kernels {
     void (*center)(const float* x, int n, float* y);
     // y = gelu(x) * up, or gelu(x) where up is null; the tanh form (Hendrycks and Gimpel 2016)
     void (*gelu)(const float* x, const float* up, int n, float* y);
+    // cos and sin [n] of position * frequencies[i]
+    void (*angles)(float position, const float* frequencies, int n, float* cos, float* sin);
     // (x[i], x[i + half]) turns by the angle whose cosine and sine are given  (RoPE, Su et al. 2021)
     void (*rotate)(float* x, const float* cos, const float* sin, int half);
     // A step of an online softmax: max includes x, x = exp(x - max), sum includes x. Returns exp(old max - new max): sum is
     // already scaled by it, scale your other sums too.
     float (*softmax)(float* x, int n, float& max, float& sum);
+    // Joins two online softmaxes with their sums out [n]: the first becomes both.
+    void (*join)(float* out, float& max, float& sum, const float* out2, float max2, float sum2, int n);
     // y += a * x
     void (*axpy)(float a, const float* x, int n, float* y);
     // y *= a
@@ -1389,128 +1430,29 @@ struct Kernels {
 };
 
 // What every set of kernels calls them, in the order of the table.
-#define LLM_KERNELS product, product, product, quantize, rms_norm, center, gelu, rotate, softmax, axpy, scale, to_f16
-
-namespace scalar {
-
-inline bool runs_here() { return true; }
-
-inline void product(const ProductQ8& p) {
-    const WeightBlock* w = p.w;
-    for (int g = 0; g < p.groups; ++g, w += p.blocks) {
-        for (int t = 0; t < p.m; ++t) {
-            float sum[kGroup] = {};
-            for (int b = 0; b < p.blocks; ++b) {
-                const ActivationBlock& a = p.x[b * p.m + t];
-                for (int r = 0; r < kGroup; ++r) {
-                    std::int32_t dot = a.offset;
-                    for (int c = 0; c < kBlock; ++c) dot += w[b].w[c / 4][r][c % 4] * a.q[c];
-                    sum[r] += float(dot) * (f16_to_f32(w[b].scale[r]) * a.scale);
-                }
-            }
-            std::copy_n(sum, kGroup, p.y + usize(t) * p.stride + g * kGroup);
-        }
-    }
-}
-
-inline float to_float(float x) { return x; }
-inline float to_float(std::uint16_t x) { return f16_to_f32(x); }
-
-template <class Weight> void product(const ProductFloat<Weight>& p) {
-    for (int g = 0; g < p.groups; ++g) {
-        for (int t = 0; t < p.m; ++t) {
-            float sum[kGroup] = {}, *out = p.y + usize(t) * p.stride + g * kGroup;
-            if (p.add) std::copy_n(out, kGroup, sum);
-            const Weight* column = p.w + usize(g) * p.next;
-            for (int c = 0; c < p.columns; ++c, column += p.pitch) {
-                const float value = p.x[(c / kSpan * p.m + t) * kSpan + c % kSpan];
-                for (int r = 0; r < kGroup; ++r) sum[r] += to_float(column[r]) * value;
-            }
-            std::copy_n(sum, kGroup, out);
-        }
-    }
-}
-
-inline void quantize(const float* x, int n, ActivationBlock* out, int step) {
-    for (int i = 0; i < n; i += kBlock, out += step) {
-        const int count = std::min(kBlock, n - i);
-        float largest = 0;
-        for (int c = 0; c < count; ++c) largest = std::max(largest, std::fabs(x[i + c]));
-        const float to_int = largest > 0 ? 127.0f / largest : 0.0f;
-        *out = {largest / 127.0f, 0, {}};
-        for (int c = 0; c < count; ++c) {
-            // fmax drops a NaN, and an infinite scale makes every product infinite or NaN, as it should
-            const float q = std::nearbyint(std::fmax(-127.0f, std::fmin(x[i + c] * to_int, 127.0f)));
-            out->q[c] = std::int8_t(q);
-            out->offset -= 128 * out->q[c];
-        }
-    }
-}
-
-inline void rms_norm(const float* x, const float* w, float eps, int n, float* y) {
-    float squares = 0;
-    for (int i = 0; i < n; ++i) squares += x[i] * x[i];
-    const float scale = 1.0f / std::sqrt(squares / float(n) + eps);
-    for (int i = 0; i < n; ++i) y[i] = x[i] * scale * w[i];
-}
-
-inline void center(const float* x, int n, float* y) {
-    const float mean = std::accumulate(x, x + n, 0.0f) / float(n);
-    for (int i = 0; i < n; ++i) y[i] = x[i] - mean;
-}
-
-inline void gelu(const float* x, const float* up, int n, float* y) {
-    for (int i = 0; i < n; ++i) {
-        const float inner = 0.7978845608f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);  // sqrt(2 / pi)
-        y[i] = 0.5f * x[i] * (1.0f + std::tanh(inner)) * (up ? up[i] : 1.0f);
-    }
-}
-
-inline void rotate(float* x, const float* cos, const float* sin, int half) {
-    for (int i = 0; i < half; ++i) {
-        const float a = x[i], b = x[i + half];
-        x[i] = a * cos[i] - b * sin[i];
-        x[i + half] = b * cos[i] + a * sin[i];
-    }
-}
-
-inline float softmax(float* x, int n, float& max, float& sum) {
-    const float before = std::exchange(max, std::max(max, *std::max_element(x, x + n)));
-    const float shrink = std::exp(before - max);
-    sum *= shrink;
-    for (int i = 0; i < n; ++i) sum += x[i] = std::exp(x[i] - max);
-    return shrink;
-}
-
-inline void axpy(float a, const float* x, int n, float* y) {
-    for (int i = 0; i < n; ++i) y[i] += a * x[i];
-}
-
-inline void scale(float a, int n, float* y) {
-    for (int i = 0; i < n; ++i) y[i] *= a;
-}
-
-inline void to_f16(const float* x, int n, std::uint16_t* y) {
-    for (int i = 0; i < n; ++i) y[i] = f32_to_f16(std::max(-65504.0f, std::min(x[i], 65504.0f)));
-}
-
-inline constexpr Kernels kernels = {"scalar", runs_here, LLM_KERNELS};
-
-}  // namespace scalar
+#define LLM_KERNELS \
+    product, product, product, quantize, rms_norm, center, gelu, angles, rotate, softmax, join, axpy, scale, to_f16
 
 // A product of few tokens asks for weights ahead of what it reads: far ahead into the second-level cache, which can
 // wait for more lines at once, and from there into the first.
 constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  // bytes; most tokens that are few
+
+// Where exponents and angles are split into a whole number and a rest: x + kRound - kRound is x rounded to the nearest
+// whole number (ties to even), as floats of this size have no fraction, and the last bits of x + kRound are that number.
+constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 
 }  // namespace detail
 LLM_END
 
 // The sets of kernels, from the worst to the best. Each is the text below this, read in a pass of its own; its block at
 // the beginning of that text says all that it needs: name, compiler target, test at run time, operations.
-#define LLM_KERNELS_AVX2 1
-#define LLM_KERNELS_AVX512 2
-#define LLM_KERNELS_NEON 3
-#define LLM_KERNELS_NEON_DOT 4
+#define LLM_KERNELS_SCALAR 1
+#define LLM_KERNELS_AVX2 2
+#define LLM_KERNELS_AVX512 3
+#define LLM_KERNELS_NEON 4
+#define LLM_KERNELS_NEON_DOT 5
+#define LLM_KERNEL_PASS LLM_KERNELS_SCALAR
+#include "llm.h"
 #if defined(LLM_NO_SIMD) || !defined(__GNUC__)
 #define LLM_KERNEL_SETS &scalar::kernels
 #elif defined(__x86_64__)
@@ -1539,26 +1481,115 @@ LLM_END
 
 // ==== KERNELS, IN VECTORS ============================================================================================
 //
-// Read once per instruction set, each time into a namespace of its own: `Floats` is a vector of kLanes f32, `Ints` of
+// Read once per set of kernels, each time into a namespace of its own: `Floats` is a vector of kLanes f32, `Ints` of
 // as many i32. First what differs between the sets, then the kernels, which differ in nothing.
 //
 // A block like those below is all that a new set needs (and a place in LLM_KERNEL_SETS): its name, the compiler's target,
-// whether the processor at hand has it, how many tokens and vectors a product keeps in registers, the operations.
+// whether the processor at hand has it, how many tokens and vectors a product keeps in registers, the operations. To read
+// them, begin with the first, which is plain C++.
 
 #ifdef LLM_KERNEL_PASS
 
+#ifdef __GNUC__
 #define LLM_OP LLM_TARGET inline __attribute__((always_inline))
-#ifdef __clang__
-#define LLM_UNROLL _Pragma("unroll")
 #else
+#define LLM_OP inline
+#endif
+#if defined(__clang__)
+#define LLM_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
 #define LLM_UNROLL _Pragma("GCC unroll 16")
+#else
+#define LLM_UNROLL
 #endif
 #define LLM_TEXT_OF(name) #name
 #define LLM_TEXT(name) LLM_TEXT_OF(name)
 
 LLM_BEGIN
 
-#if LLM_KERNEL_PASS == LLM_KERNELS_AVX512
+#if LLM_KERNEL_PASS == LLM_KERNELS_SCALAR
+
+#define LLM_SET scalar
+#define LLM_TARGET
+namespace detail::LLM_SET {
+inline bool runs_here() { return true; }
+constexpr int kLanes = 16;
+constexpr int kQ8Tokens = 1, kQ8Vectors = 1, kFloatTokens = 1, kFloatVectors = 1;
+template <class T> struct Lanes { T lane[kLanes]; };
+using Floats = Lanes<float>;
+using Ints = Lanes<std::int32_t>;
+template <class T, class Value> LLM_OP Lanes<T> each(const Value& value) {  // value(i) in lane i
+    Lanes<T> out;
+    for (int i = 0; i < kLanes; ++i) out.lane[i] = T(value(i));
+    return out;
+}
+LLM_OP Floats operator+(const Floats& a, const Floats& b) {
+    return each<float>([&](int i) { return a.lane[i] + b.lane[i]; });
+}
+LLM_OP Floats operator-(const Floats& a, const Floats& b) {
+    return each<float>([&](int i) { return a.lane[i] - b.lane[i]; });
+}
+LLM_OP Floats operator*(const Floats& a, const Floats& b) {
+    return each<float>([&](int i) { return a.lane[i] * b.lane[i]; });
+}
+LLM_OP Floats operator/(const Floats& a, const Floats& b) {
+    return each<float>([&](int i) { return a.lane[i] / b.lane[i]; });
+}
+LLM_OP Floats operator-(const Floats& a) {
+    return each<float>([&](int i) { return -a.lane[i]; });
+}
+LLM_OP Floats set(float x) {
+    return each<float>([&](int) { return x; });
+}
+LLM_OP Floats load(const float* p) {
+    return each<float>([&](int i) { return p[i]; });
+}
+LLM_OP void store(float* p, const Floats& x) { std::copy_n(x.lane, kLanes, p); }
+LLM_OP Floats load(const std::uint16_t* p) {
+    return each<float>([&](int i) { return f16_to_f32(p[i]); });
+}
+LLM_OP void store(std::uint16_t* p, const Floats& x) { std::transform(x.lane, x.lane + kLanes, p, f32_to_f16); }
+LLM_OP Floats fma(const Floats& a, const Floats& b, const Floats& c) {
+    return each<float>([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+}
+// Where one is a NaN, the second: as x86 has it.
+LLM_OP Floats min(const Floats& a, const Floats& b) {
+    return each<float>([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+LLM_OP Floats max(const Floats& a, const Floats& b) {
+    return each<float>([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+LLM_OP float sum(Floats a) {
+    for (int half = kLanes / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) a.lane[i] += a.lane[i + half];
+    return a.lane[0];
+}
+LLM_OP float largest(const Floats& a) { return *std::max_element(a.lane, a.lane + kLanes); }
+LLM_OP Ints whole(const Floats& x) {  // the whole number in x + kRound
+    return each<std::int32_t>([&](int i) { return int(f32_to_bits(x.lane[i]) - f32_to_bits(kRound)); });
+}
+LLM_OP Floats to_floats(const Ints& a) {
+    return each<float>([&](int i) { return a.lane[i]; });
+}
+LLM_OP Floats power_of_2(const Ints& n) {
+    return each<float>([&](int i) { return bits_to_f32(std::uint32_t(n.lane[i] + 127) << 23); });
+}
+LLM_OP void store(std::int8_t* p, const Ints& a) { std::copy_n(a.lane, kLanes, p); }
+LLM_OP Ints set(std::int32_t x) {
+    return each<std::int32_t>([&](int) { return x; });
+}
+LLM_OP Ints load_weights(const std::uint8_t* p) { return load_as<Ints>(p); }
+LLM_OP Ints start_dot(std::int32_t offset) { return set(offset); }
+LLM_OP Ints dot(const Ints& acc, const Ints& w, const Ints& x) {  // u8 times i8, 4 of them to each lane
+    return each<std::int32_t>([&](int i) {
+        const std::uint32_t a = std::uint32_t(w.lane[i]), b = std::uint32_t(x.lane[i]);
+        std::int32_t dot = acc.lane[i];
+        for (int k = 0; k < 32; k += 8) dot += std::int32_t(a >> k & 255) * std::int8_t(b >> k);
+        return dot;
+    });
+}
+
+#elif LLM_KERNEL_PASS == LLM_KERNELS_AVX512
 
 #define LLM_SET avx512
 #define LLM_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
@@ -1573,10 +1604,6 @@ using Ints = __m512i;
 using Halves = __m256i;
 constexpr int kLanes = 16;
 constexpr int kQ8Tokens = 6, kQ8Vectors = 2, kFloatTokens = 12, kFloatVectors = 2;
-LLM_OP Floats load(const float* p, int n) { return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p); }
-LLM_OP void store(float* p, Floats x, int n) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), x); }
-LLM_OP float sum(Floats a) { return _mm512_reduce_add_ps(a); }
-LLM_OP float largest(Floats a) { return _mm512_reduce_max_ps(a); }
 LLM_OP void store(std::int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
 LLM_OP Ints load_weights(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
 LLM_OP Ints start_dot(std::int32_t offset) { return _mm512_set1_epi32(offset); }
@@ -1594,21 +1621,6 @@ using Ints = __m256i;
 using Halves = __m128i;
 constexpr int kLanes = 8;
 constexpr int kQ8Tokens = 4, kQ8Vectors = 1, kFloatTokens = 6, kFloatVectors = 2;
-LLM_OP __m256i first(int n) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-LLM_OP Floats load(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
-LLM_OP void store(float* p, Floats x, int n) { _mm256_maskstore_ps(p, first(n), x); }
-LLM_OP float sum(Floats a) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-LLM_OP float largest(Floats a) {
-    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
-}
 LLM_OP void store(std::int8_t* p, Ints a) {
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
@@ -1650,25 +1662,16 @@ constexpr int kLanes = 4;
 constexpr int kQ8Tokens = 4, kQ8Vectors = 2, kFloatTokens = 6, kFloatVectors = 4;
 LLM_OP Floats set(float x) { return vdupq_n_f32(x); }
 LLM_OP Floats load(const float* p) { return vld1q_f32(p); }
-LLM_OP Floats load(const float* p, int n) {
-    float part[4] = {};
-    std::memcpy(part, p, usize(n) * sizeof(float));
-    return vld1q_f32(part);
-}
 LLM_OP void store(float* p, Floats x) { vst1q_f32(p, x); }
-LLM_OP void store(float* p, Floats x, int n) {
-    float part[4];
-    vst1q_f32(part, x);
-    std::memcpy(p, part, usize(n) * sizeof(float));
-}
 LLM_OP Floats load(const std::uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 LLM_OP void store(std::uint16_t* p, Floats x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
-LLM_OP Floats min(Floats a, Floats b) { return vminnmq_f32(a, b); }
-LLM_OP Floats max(Floats a, Floats b) { return vmaxnmq_f32(a, b); }
-LLM_OP float sum(Floats a) { return vaddvq_f32(a); }
+LLM_OP Floats min(Floats a, Floats b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+LLM_OP Floats max(Floats a, Floats b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+LLM_OP float sum(Floats a) { return vaddv_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a))); }
 LLM_OP float largest(Floats a) { return vmaxvq_f32(a); }
-LLM_OP Ints round(Floats a) { return vcvtnq_s32_f32(a); }
+LLM_OP Ints set(std::int32_t x) { return vdupq_n_s32(x); }
+LLM_OP Ints whole(Floats x) { return vsubq_s32(vreinterpretq_s32_f32(x), vreinterpretq_s32_f32(set(kRound))); }
 LLM_OP Floats to_floats(Ints a) { return vcvtq_f32_s32(a); }
 LLM_OP Floats power_of_2(Ints n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
 LLM_OP void store(std::int8_t* p, Ints a) {
@@ -1678,7 +1681,6 @@ LLM_OP void store(std::int8_t* p, Ints a) {
 }
 LLM_OP Ints load_weights(const std::uint8_t* p) { return vreinterpretq_s32_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(128))); }
 LLM_OP Ints start_dot(std::int32_t) { return vdupq_n_s32(0); }
-LLM_OP Ints set(std::int32_t x) { return vdupq_n_s32(x); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     const int8x16_t a = vreinterpretq_s8_s32(w), b = vreinterpretq_s8_s32(x);
 #if LLM_KERNEL_PASS == LLM_KERNELS_NEON_DOT
@@ -1693,7 +1695,6 @@ LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
 
 #ifdef LLM_MM  // both of x86: the names differ in their beginning only
 LLM_OP Floats set(float x) { return LLM_MM(set1_ps)(x); }
-LLM_OP Ints set(std::int32_t x) { return LLM_MM(set1_epi32)(x); }
 LLM_OP Floats load(const float* p) { return LLM_MM(loadu_ps)(p); }
 LLM_OP void store(float* p, Floats x) { LLM_MM(storeu_ps)(p, x); }
 LLM_OP Floats load(const std::uint16_t* p) {
@@ -1708,23 +1709,41 @@ LLM_OP void store(std::uint16_t* p, Floats x) {
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return LLM_MM(fmadd_ps)(a, b, c); }
 LLM_OP Floats min(Floats a, Floats b) { return LLM_MM(min_ps)(a, b); }
 LLM_OP Floats max(Floats a, Floats b) { return LLM_MM(max_ps)(a, b); }
-LLM_OP Ints round(Floats a) { return LLM_MM(cvtps_epi32)(a); }
+LLM_OP float sum(__m256 a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+LLM_OP float largest(__m256 a) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+#if LLM_KERNEL_PASS == LLM_KERNELS_AVX512
+LLM_OP float sum(Floats a) { return sum(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1))); }
+LLM_OP float largest(Floats a) {
+    return largest(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
+}
+#endif
+LLM_OP Ints set(std::int32_t x) { return LLM_MM(set1_epi32)(x); }
+LLM_OP Ints whole(Floats x) {
+    return LLM_MM(sub_epi32)(reinterpret_cast<Ints>(x), reinterpret_cast<Ints>(set(kRound)));
+}
 LLM_OP Floats to_floats(Ints a) { return LLM_MM(cvtepi32_ps)(a); }
 LLM_OP Floats power_of_2(Ints n) {
-    const Ints bits = LLM_MM(slli_epi32)(LLM_MM(add_epi32)(n, set(127)), 23);
-    Floats power;
-    std::memcpy(&power, &bits, sizeof power);
-    return power;
+    return reinterpret_cast<Floats>(LLM_MM(slli_epi32)(LLM_MM(add_epi32)(n, set(127)), 23));
 }
 #undef LLM_MM
 #endif
 
 // ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
 
-LLM_OP void prefetch(const void* p) {
+LLM_OP void prefetch([[maybe_unused]] const void* p) {
+#ifdef __GNUC__
     __builtin_prefetch(static_cast<const char*>(p) + kPrefetchFar, 0, 2);
     __builtin_prefetch(static_cast<const char*>(p) + kPrefetchNear, 0, 3);
     __asm__ __volatile__("" ::: "memory");  // g++ -O2 would move the prefetches of a block together, far from here
+#endif
 }
 
 template <int M, int V> LLM_TARGET void tile(const ProductQ8& p, int first, int row) {
@@ -1816,31 +1835,53 @@ template <int M, int V, class Product> LLM_TARGET void cover(const Product& p) {
 }
 
 LLM_TARGET inline void product(const ProductQ8& p) {
-    p.m == 1 ? cover<1, kGroup / kLanes>(p) : cover<kQ8Tokens, kQ8Vectors>(p);  // 1: in one stream
+    p.m == 1 ? cover<1, kGroup / kLanes>(p) : cover<kQ8Tokens, kQ8Vectors>(p);  // one token: one stream of weights
 }
 
 template <class Weight> LLM_TARGET void product(const ProductFloat<Weight>& p) {
-    p.m == 1 ? cover<1, 4 * kGroup / kLanes>(p) : cover<kFloatTokens, kFloatVectors>(p);  // 1: four sums
+    p.m == 1 ? cover<1, 4 * kGroup / kLanes>(p)
+             : cover<kFloatTokens, kFloatVectors>(p);  // one token: four sums hide the latency of fma
 }
 
-// ---- along one row: whole vectors, then the rest by a partial load and store
+// ---- along one row: kWide vectors are 16 lanes, value i in lane i % 16
 
-LLM_OP Floats load_some(const float* p, int n) { return n >= kLanes ? load(p) : load(p, n); }
-LLM_OP void store_some(float* p, Floats x, int n) { n >= kLanes ? store(p, x) : store(p, x, n); }
+constexpr int kWide = 16 / kLanes;
+
+// What is beyond the n values that are left reads as `fill`, and is not written.
+LLM_OP Floats load_some(const float* p, int n, float fill = 0) {
+    if (n >= kLanes) return load(p);
+    float part[kLanes];
+    std::fill_n(part, kLanes, fill);
+    if (n > 0) std::copy_n(p, n, part);
+    return load(part);
+}
+LLM_OP void store_some(float* p, Floats x, int n) {
+    if (n >= kLanes) return store(p, x);
+    float part[kLanes];
+    store(part, x);
+    if (n > 0) std::copy_n(part, n, p);
+}
+
+LLM_OP float sum_wide(Floats (&a)[kWide]) {
+    LLM_UNROLL for (int half = kWide / 2; half > 0; half /= 2) {
+        LLM_UNROLL for (int k = 0; k < half; ++k) a[k] = a[k] + a[k + half];
+    }
+    return sum(a[0]);
+}
 
 LLM_TARGET inline void quantize(const float* x, int n, ActivationBlock* out, int step) {
     for (int i = 0; i < n; i += kBlock, out += step) {
         Floats part[kBlock / kLanes], top = set(0.0f);
         LLM_UNROLL for (int k = 0; k < kBlock / kLanes; ++k) {
-            const int left = n - i - k * kLanes;
-            part[k] = left > 0 ? load_some(x + i + k * kLanes, left) : set(0.0f);
+            part[k] = load_some(x + i + k * kLanes, n - i - k * kLanes);
             top = max(max(part[k], -part[k]), top);
         }
         const float largest_x = largest(top);
         const Floats to_int = set(largest_x > 0 ? 127.0f / largest_x : 0.0f);
-        Floats total = set(0.0f);
+        Floats total = set(0.0f);  // of whole numbers: exact in any order
         LLM_UNROLL for (int k = 0; k < kBlock / kLanes; ++k) {
-            const Ints q = round(max(min(part[k] * to_int, set(127.0f)), set(-127.0f)));
+            const Floats rounded = fma(part[k], to_int, set(kRound));
+            const Ints q = whole(max(min(rounded, set(kRound + 127)), set(kRound - 127)));
             store(out->q + k * kLanes, q);
             total = total + to_floats(q);
         }
@@ -1850,30 +1891,38 @@ LLM_TARGET inline void quantize(const float* x, int n, ActivationBlock* out, int
 }
 
 LLM_TARGET inline void rms_norm(const float* x, const float* w, float eps, int n, float* y) {
-    Floats squares = set(0.0f);
-    for (int i = 0; i < n; i += kLanes) {
-        const Floats a = load_some(x + i, n - i);
-        squares = fma(a, a, squares);
+    Floats squares[kWide];
+    LLM_UNROLL for (int k = 0; k < kWide; ++k) squares[k] = set(0.0f);
+    for (int i = 0; i < n; i += 16) {
+        LLM_UNROLL for (int k = 0; k < kWide; ++k) {
+            const Floats a = load_some(x + i + k * kLanes, n - i - k * kLanes);
+            squares[k] = fma(a, a, squares[k]);
+        }
     }
-    const Floats scale = set(1.0f / std::sqrt(sum(squares) / float(n) + eps));
+    const Floats scale = set(1.0f / std::sqrt(sum_wide(squares) / float(n) + eps));
     for (int i = 0; i < n; i += kLanes)
         store_some(y + i, load_some(x + i, n - i) * scale * load_some(w + i, n - i), n - i);
 }
 
 LLM_TARGET inline void center(const float* x, int n, float* y) {
-    Floats total = set(0.0f);
-    for (int i = 0; i < n; i += kLanes) total = total + load_some(x + i, n - i);
-    const Floats mean = set(sum(total) / float(n));
+    Floats total[kWide];
+    LLM_UNROLL for (int k = 0; k < kWide; ++k) total[k] = set(0.0f);
+    for (int i = 0; i < n; i += 16) {
+        LLM_UNROLL for (int k = 0; k < kWide; ++k) total[k] =
+            total[k] + load_some(x + i + k * kLanes, n - i - k * kLanes);
+    }
+    const Floats mean = set(sum_wide(total) / float(n));
     for (int i = 0; i < n; i += kLanes) store_some(y + i, load_some(x + i, n - i) - mean, n - i);
 }
 
 // exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, e^r by its Taylor polynomial of degree 7: within
-// 2 units in the last place. Below -87 the result is 0 or nearly so; it never overflows to infinity.
+// 2 units in the last place. Below -87.3 it stays at e^-87.3, about 1e-38, and above 88 at e^88: it is never 0, infinite
+// or denormal, so the product with 2^n is exact.
 LLM_OP Floats exp(Floats x) {
     x = max(min(x, set(88.0f)), set(-87.3f));
-    const Ints n = round(x * set(1.44269504f));
-    Floats r = fma(to_floats(n), set(-0.693359375f), x);  // ln 2 in two parts, the first of them exact
-    r = fma(to_floats(n), set(2.12194440e-4f), r);
+    const Floats shifted = fma(x, set(1.44269504f), set(kRound)), n = shifted - set(kRound);
+    Floats r = fma(n, set(-0.693359375f), x);  // ln 2 in two parts, the first of them exact
+    r = fma(n, set(2.12194440e-4f), r);
     Floats e = set(1.0f / 5040);
     e = fma(e, r, set(1.0f / 720));
     e = fma(e, r, set(1.0f / 120));
@@ -1882,7 +1931,12 @@ LLM_OP Floats exp(Floats x) {
     e = fma(e, r, set(0.5f));
     e = fma(e, r, set(1.0f));
     e = fma(e, r, set(1.0f));
-    return e * power_of_2(n);
+    return e * power_of_2(whole(shifted));
+}
+LLM_OP float exp(float x) {
+    float lanes[kLanes];
+    store(lanes, exp(set(x)));
+    return lanes[0];
 }
 
 LLM_TARGET inline void gelu(const float* x, const float* up, int n, float* y) {
@@ -1896,32 +1950,67 @@ LLM_TARGET inline void gelu(const float* x, const float* up, int n, float* y) {
     }
 }
 
+// An angle is n half turns and a rest, |r| <= pi / 2: its sine and cosine are those of r, with the other sign if n is odd.
+// Both by their Taylor polynomials, within 1.5e-7 for angles up to 2^20.
+LLM_TARGET inline void angles(float position, const float* frequencies, int n, float* cos, float* sin) {
+    for (int i = 0; i < n; i += kLanes) {
+        const Floats angle = set(position) * load_some(frequencies + i, n - i);
+        const Floats half_turns = fma(angle, set(0.318309886f), set(kRound)) - set(kRound);
+        Floats r = fma(half_turns, set(-3.14159274f), angle);  // pi in three parts
+        r = fma(half_turns, set(8.74227766e-8f), r);
+        r = fma(half_turns, set(3.43024902e-15f), r);
+
+        // 1 or -1: half_turns less the nearest even number is 0, 1 or -1.
+        const Floats even = fma(half_turns, set(0.5f), set(kRound)) - set(kRound);
+        const Floats odd = fma(even, set(-2.0f), half_turns), sign = fma(odd * odd, set(-2.0f), set(1.0f));
+
+        const Floats square = r * r;
+        Floats s = set(1.0f / 6227020800.0f), c = set(-1.0f / 87178291200.0f);
+        for (const float term : {-1.0f / 39916800, 1.0f / 362880, -1.0f / 5040, 1.0f / 120, -1.0f / 6})
+            s = fma(s, square, set(term));
+        for (const float term : {1.0f / 479001600, -1.0f / 3628800, 1.0f / 40320, -1.0f / 720, 1.0f / 24, -0.5f, 1.0f})
+            c = fma(c, square, set(term));
+        s = fma(s * square, r, r);
+        store_some(sin + i, s * sign, n - i);
+        store_some(cos + i, c * sign, n - i);
+    }
+}
+
 LLM_TARGET inline void rotate(float* x, const float* cos, const float* sin, int half) {
     for (int i = 0; i < half; i += kLanes) {
         const int n = half - i;
         const Floats a = load_some(x + i, n), b = load_some(x + i + half, n);
         const Floats c = load_some(cos + i, n), s = load_some(sin + i, n);
-        store_some(x + i, a * c - b * s, n);
-        store_some(x + i + half, b * c + a * s, n);
+        store_some(x + i, fma(a, c, -(b * s)), n);
+        store_some(x + i + half, fma(b, c, a * s), n);
     }
 }
 
 LLM_TARGET inline float softmax(float* x, int n, float& max_x, float& sum_x) {
     const float before = max_x;
-    Floats top = set(before), total = set(0.0f);
-    int i = 0;
-    for (; i + kLanes <= n; i += kLanes) top = max(load(x + i), top);
-    for (; i < n; ++i) top = max(set(x[i]), top);
+    Floats top = set(before), total[kWide];
+    for (int i = 0; i < n; i += kLanes) top = max(load_some(x + i, n - i, before), top);
     max_x = largest(top);
-    for (i = 0; i < n; i += kLanes) {
-        Floats e = exp(load_some(x + i, n - i) - set(max_x));
-        store_some(x + i, e, n - i);
-        if (n - i < kLanes) e = load(x + i, n - i);  // lanes beyond n back to zero
-        total = total + e;
+    LLM_UNROLL for (int k = 0; k < kWide; ++k) total[k] = set(0.0f);
+    for (int i = 0; i < n; i += 16) {
+        LLM_UNROLL for (int k = 0; k < kWide; ++k) {
+            const int left = n - i - k * kLanes;
+            store_some(x + i + k * kLanes, exp(load_some(x + i + k * kLanes, left) - set(max_x)), left);
+            total[k] = total[k] + load_some(x + i + k * kLanes, left);
+        }
     }
-    const float shrink = before == max_x ? 1.0f : std::exp(before - max_x);
-    sum_x = sum_x * shrink + sum(total);
+    const float shrink = exp(before - max_x);
+    sum_x = std::fma(sum_x, shrink, sum_wide(total));
     return shrink;
+}
+
+LLM_TARGET inline void join(float* out, float& max_x, float& sum_x, const float* out2, float max2, float sum2, int n) {
+    const float top = std::max(max_x, max2), shrink = exp(max_x - top), shrink2 = exp(max2 - top);
+    for (int i = 0; i < n; i += kLanes)
+        store_some(out + i, fma(set(shrink2), load_some(out2 + i, n - i), set(shrink) * load_some(out + i, n - i)),
+                   n - i);
+    sum_x = std::fma(shrink2, sum2, shrink * sum_x);
+    max_x = top;
 }
 
 LLM_TARGET inline void axpy(float a, const float* x, int n, float* y) {
@@ -3645,9 +3734,9 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     m.info.weight_bytes += w.memory.bytes();
 
     for (int i = 0; a.has_rope && i < c.head_dim / 2; ++i) {
-        const float power = float(2 * i) / float(c.head_dim);
-        m.rope_global.push_back(1.0f / std::pow(c.rope_theta, power) / c.rope_scaling);
-        m.rope_local.push_back(1.0f / std::pow(c.rope_local_theta, power));
+        const float part = float(2 * i) / float(c.head_dim);
+        m.rope_global.push_back(1.0f / float(power(c.rope_theta, part)) / c.rope_scaling);
+        m.rope_local.push_back(1.0f / float(power(c.rope_local_theta, part)));
     }
     if (options.progress) options.progress(1.0f, "ready");
 }
@@ -3718,6 +3807,7 @@ namespace detail {
 
 constexpr int kBatch = 256;    // most tokens that go through the layers together
 constexpr int kChunk = kSpan;  // positions per softmax step
+constexpr int kPart = 128;     // positions whose result is found on its own
 
 inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
 inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
@@ -3770,16 +3860,21 @@ struct AttentionInput {
     int window;            // 0: all positions
 };
 
-// Up to 12 queries of one K/V head on their way over the positions. Query r sees lowest[r] .. highest[r].
+// What up to 12 queries have found at the positions that they have looked at.
+struct alignas(64) Found {
+    float max[kTile], sum[kTile];     // the largest score; the sum of exp(score - max)
+    float out[kTile * kMostHeadDim];  // [m][head_dim rounded up to 16]: sum of exp(score - max) * v
+};
+
+// Up to 12 queries of one K/V head. Query r sees lowest[r] .. highest[r].
 struct alignas(64) QueryTile {
-    float out[kTile * kMostHeadDim];      // [m][head_dim rounded up to 16]: sum of exp(score - max) * v
     float queries[kTile * kMostHeadDim];  // [head_dim / kSpan][m][kSpan]
-    float max[kTile], sum[kTile];         // the largest score so far; the sum of exp(score - max)
     int lowest[kTile], highest[kTile];
     int head, first, m;  // the K/V head; m queries of it, from `first` on
 
     // One chunk: scores of all queries, their softmax weights, and the weighted values.
-    template <class Value> void attend(const Kernels& kernels, const KvCache& cache, int begin, int end, Laps& laps) {
+    template <class Value>
+    void attend(const Kernels& kernels, const KvCache& cache, int begin, int end, Found& found, Laps& laps) const {
         const auto product = product_of(kernels, Value());
         alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
         const int base = begin / kChunk * kChunk, slot = base % cache.slots;
@@ -3794,70 +3889,70 @@ struct alignas(64) QueryTile {
             std::fill_n(scores[r] + (begin - base), from - begin, 0.0f);
             std::fill_n(scores[r] + (to - base), end - to, 0.0f);
             if (from == to) continue;
-            const float shrink = kernels.softmax(scores[r] + (from - base), to - from, max[r], sum[r]);
-            if (shrink != 1) kernels.scale(shrink, cache.pitch, out + r * cache.pitch);
+            const float shrink = kernels.softmax(scores[r] + (from - base), to - from, found.max[r], found.sum[r]);
+            if (shrink != 1) kernels.scale(shrink, cache.pitch, found.out + r * cache.pitch);
         }
         laps.lap(1);
 
         product({cache.values<Value>(head, slot + (begin - base)), cache.pitch / kGroup, end - begin,
-                 usize(cache.pitch), kGroup, scores[0] + (begin - base), m, out, usize(cache.pitch), true});
+                 usize(cache.pitch), kGroup, scores[0] + (begin - base), m, found.out, usize(cache.pitch), true});
         laps.lap(2);
     }
 };
 
-// All queries of all tokens. A work item is a K/V head, up to 12 of the queries that use it, and a part of the
-// positions they see; only few queries (a single token) make it worth to split the positions.
+// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 128: what it finds in each is
+// found on its own, and then joined in the parts' order. So the result is the same whoever does the parts: one thread
+// after another for a prompt, whose many tiles are work enough, or all threads at once for a single token.
 struct Attention {
     ThreadPool& pool;
     const Kernels& kernels;
     const Config& config;
-    Buffer memory{};  // QueryTiles, of each thread, or else of each work item
+    Buffer tile_memory{}, found_memory{};
     const int kv_heads = config.num_kv_heads, sharing = config.num_heads / kv_heads;  // query heads of one K/V head
     const int head_dim = config.head_dim, pitch = round_up(head_dim, kGroup);
 
     // out [tokens, num_heads * head_dim]
     void run(const KvCache& cache, const AttentionInput& in, float* out) {
-        // Splits of the positions, so that there are two work items for each thread.
-        const int tiles = (in.tokens * sharing - 1) / kTile + 1;
-        const int seen = std::min(in.position, in.window ? in.window : in.position) + in.tokens;
-        const int wanted = (2 * pool.size() - 1) / (kv_heads * tiles) + 1;
-        const int splits = pool.size() == 1 ? 1 : std::max(1, std::min(wanted, seen / kChunk));
+        const int low = in.window ? std::max(0, in.position - in.window + 1) : 0, high = in.position + in.tokens;
+        const int first_part = low / kPart, parts = (high - 1) / kPart + 1 - first_part;
+        const int tiles = (in.tokens * sharing - 1) / kTile + 1, items = kv_heads * tiles;
+        const bool apart = parts > 1 && pool.size() > 1 && items < 2 * pool.size();
 
-        const int count = kv_heads * tiles * splits;
-        memory.grow(usize(splits == 1 ? pool.size() : count) * sizeof(QueryTile));
-        QueryTile* const parts = memory.as<QueryTile>();
-        pool.for_ranges(count, 1, [&](int item, int, int thread) {
+        tile_memory.grow(usize(pool.size()) * sizeof(QueryTile));
+        found_memory.grow(usize(apart ? items * parts : 2 * pool.size()) * sizeof(Found));
+        Found* const found = found_memory.as<Found>();
+        pool.for_ranges(apart ? items * parts : items, 1, [&](int i, int, int thread) {
             Laps& laps = pool.laps[usize(thread)];
             laps.start();
-            const int split = item % splits;
-            QueryTile& tile = parts[splits == 1 ? thread : item];
-            tile.head = item / splits / tiles;
-            tile.first = item / splits % tiles * kTile;
-            start(tile, in);
-            // Chunks of 64 positions, aligned, this item's share of them.
-            const int low = tile.lowest[0], high = tile.highest[tile.m - 1] + 1;
-            const int from = low / kChunk, chunks = (high - 1) / kChunk + 1 - from;
-            const auto attend =
-                cache.format == CacheFormat::f16 ? &QueryTile::attend<std::uint16_t> : &QueryTile::attend<float>;
-            for (int c = from + chunks * split / splits; c < from + chunks * (split + 1) / splits; ++c)
-                (tile.*attend)(kernels, cache, std::max(c * kChunk, low), std::min((c + 1) * kChunk, high), laps);
-            if (splits == 1) merge(&tile, 1, out);
+            QueryTile& tile = tile_memory.as<QueryTile>()[thread];
+            start(tile, in, apart ? i / parts : i, tiles);
+            if (apart) {
+                find(cache, tile, first_part + i % parts, found[i], laps);
+            } else {
+                Found *all = found + 2 * thread, *next = all + 1;
+                find(cache, tile, first_part, *all, laps);
+                for (int part = 1; part < parts; ++part)
+                    if (find(cache, tile, first_part + part, *next, laps)) join(tile.m, *all, *next);
+                finish(tile, *all, out);
+            }
             laps.lap(3);
         });
-        if (splits == 1) return;
+        if (!apart) return;
 
-        pool.for_ranges(kv_heads * tiles, 4, [&](int begin, int end, int thread) {
+        pool.for_ranges(items, 1, [&](int i, int, int thread) {
             pool.laps[usize(thread)].start();
-            for (int i = begin; i < end; ++i) merge(parts + i * splits, splits, out);
+            QueryTile& tile = tile_memory.as<QueryTile>()[thread];
+            start(tile, in, i, tiles);
+            for (int part = 1; part < parts; ++part) join(tile.m, found[i * parts], found[i * parts + part]);
+            finish(tile, found[i * parts], out);
             pool.laps[usize(thread)].lap(3);
         });
     }
     // A tile's queries: those of one token that share the K/V head, then the next token's.
-    void start(QueryTile& tile, const AttentionInput& in) const {
+    void start(QueryTile& tile, const AttentionInput& in, int item, int tiles) const {
+        tile.head = item / tiles;
+        tile.first = item % tiles * kTile;
         const int m = tile.m = std::min(kTile, in.tokens * sharing - tile.first);
-        std::fill_n(tile.out, m * pitch, 0.0f);
-        std::fill_n(tile.max, m, -1e30f);
-        std::fill_n(tile.sum, m, 0.0f);
         for (int r = 0; r < m; ++r) {
             const int token = (tile.first + r) / sharing, h = tile.head * sharing + (tile.first + r) % sharing;
             tile.highest[r] = in.position + token;
@@ -3870,17 +3965,31 @@ struct Attention {
             }
         }
     }
-    // What the parts of the positions gave each query: out = (sum of exp(max - largest max) * part) / (same of the sums).
-    void merge(const QueryTile* parts, int splits, float* out) const {
-        for (int r = 0; r < parts->m; ++r) {
-            float largest = -1e30f, sum = 0;
-            const auto weight = [&](int s) { return std::exp(parts[s].max[r] - largest); };
-            for (int s = 0; s < splits; ++s) largest = std::max(largest, parts[s].max[r]);
-            for (int s = 0; s < splits; ++s) sum += weight(s) * parts[s].sum[r];
-            const int token = (parts->first + r) / sharing, h = parts->head * sharing + (parts->first + r) % sharing;
+    // What a tile finds in one part, chunk by chunk. False: it sees nothing of it.
+    bool find(const KvCache& cache, const QueryTile& tile, int part, Found& found, Laps& laps) const {
+        std::fill_n(found.max, tile.m, -1e30f);
+        std::fill_n(found.sum, tile.m, 0.0f);
+        std::fill_n(found.out, tile.m * pitch, 0.0f);
+        const int low = std::max(part * kPart, tile.lowest[0]);
+        const int high = std::min((part + 1) * kPart, tile.highest[tile.m - 1] + 1);
+        for (int begin = low, end; begin < high; begin = end) {
+            end = std::min(begin / kChunk * kChunk + kChunk, high);
+            cache.format == CacheFormat::f16 ? tile.attend<std::uint16_t>(kernels, cache, begin, end, found, laps)
+                                             : tile.attend<float>(kernels, cache, begin, end, found, laps);
+        }
+        return low < high;
+    }
+    void join(int m, Found& all, const Found& next) const {
+        for (int r = 0; r < m; ++r)
+            kernels.join(all.out + r * pitch, all.max[r], all.sum[r], next.out + r * pitch, next.max[r], next.sum[r],
+                         head_dim);
+    }
+    void finish(const QueryTile& tile, const Found& all, float* out) const {
+        for (int r = 0; r < tile.m; ++r) {
+            const int token = (tile.first + r) / sharing, h = tile.head * sharing + (tile.first + r) % sharing;
             float* to = out + usize(token * config.num_heads + h) * usize(head_dim);
             std::fill_n(to, head_dim, 0.0f);
-            for (int s = 0; s < splits; ++s) kernels.axpy(weight(s) / sum, parts[s].out + r * pitch, head_dim, to);
+            kernels.axpy(1.0f / all.sum[r], all.out + r * pitch, head_dim, to);
         }
     }
 };
@@ -4033,7 +4142,6 @@ struct Transformer {
     // The chunk that is being processed: n tokens of a sequence, from `position` on.
     Sequence* sequence = nullptr;
     int n = 0, position = 0, layer = -1;
-    bool one_by_one = false;  // attention takes one token at a time
 
     Transformer(const ModelData& m, int context, int threads)
         : model(m), config(m.config), kernels(*m.kernels), pool(checked_threads(threads)),
@@ -4046,10 +4154,9 @@ struct Transformer {
 
     // Takes n <= batch tokens, what is pending first, through all layers: afterwards x holds what they have become, and
     // the sequence holds them.
-    void run_layers(Sequence& s, const int* ids, int count, bool each_alone = false) {
+    void run_layers(Sequence& s, const int* ids, int count) {
         sequence = &s;
         n = count;
-        one_by_one = each_alone;
         position = s.processed;
         s.written = std::max(s.written, position + n);  // also if an exception ends it half-way
         embed(ids);
@@ -4169,13 +4276,9 @@ struct Transformer {
     void prepare_angles() {
         each_token({"rope", "angles"}, [&](int t) {
             float* out = angles[t];
+            const int half = config.head_dim / 2;
             for (const std::vector<float>* frequencies : {&model.rope_global, &model.rope_local}) {
-                const std::size_t half = frequencies->size();
-                for (std::size_t i = 0; i < half; ++i) {
-                    const float angle = float(position + t) * (*frequencies)[i];
-                    out[i] = std::cos(angle);
-                    out[half + i] = std::sin(angle);
-                }
+                kernels.angles(float(position + t), frequencies->data(), half, out, out + half);
                 out += 2 * half;
             }
         });
@@ -4226,8 +4329,7 @@ struct Transformer {
                           operations = 2 * pairs * attended.width;
         const Timing qk = {"attention", "qk", bytes, operations}, av = {"attention", "av", bytes, operations};
         profiler.time({qk, {"attention", "softmax"}, av, {"attention", "merge"}}, layer, n, [&] {
-            for (int t = 0, m = one_by_one ? 1 : n; t < n; t += m)
-                attention.run(cache, {qkv[t], qkv.width, m, position + t, window}, attended[t]);
+            attention.run(cache, {qkv[0], qkv.width, n, position, window}, attended[0]);
         });
     }
 
@@ -4245,6 +4347,7 @@ struct Transformer {
         logits.resize(count, config.vocab_size);
         normed.resize(w.head.w, count);
         profiler.time({norm_timing("final_norm", w.final_norm, count)}, layer, count, [&] {
+            const IeeeFloats rounding;
             for (int t = 0; t < count; ++t) normed.set(kernels, t, 0, final_hidden(first + t), config.hidden_size);
         });
         project("lm_head", w.head, normed, logits);
@@ -4314,11 +4417,10 @@ struct SessionData {
             return true;
         });
     }
-    // Logits after the pending token and up to 11 guesses that may follow it: keep() makes the next one good. All is
-    // rounded as if the tokens had come one by one, so the logits are the same to the last bit.
+    // Logits after the pending token and up to 11 guesses that may follow it: keep() makes the next one good.
     const float* try_out(const int* ids, int count) {
         current = nullptr;
-        transformer.run_layers(sequence, ids, count, true);
+        transformer.run_layers(sequence, ids, count);
         sequence.tokens.resize(sequence.tokens.size() - usize(count - 1));
         sequence.processed = sequence.position();
         return transformer.compute_logits(0, count);
@@ -4642,6 +4744,7 @@ void Sampler::accept(int id) {
 
 int Sampler::sample(const float* logits, int n) {
     using namespace detail;
+    const IeeeFloats rounding;
     if (n < 1 || !logits) misuse("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
     std::vector<float> penalized;
     if (options_.repeat_penalty != 1.0f) {
@@ -4660,18 +4763,15 @@ int Sampler::sample(const float* logits, int n) {
 
     // The first candidates whose probabilities at this temperature add up to `share`: the index of their last.
     const auto reach = [&](double share, float temperature) {
-        const auto weight = [&](const Candidate& x) {  // relative to the best's
-            return std::exp((double(x.first) - best) / temperature);
-        };
-        double left = 0;
-        for (const Candidate& x : c) left += weight(x);
-        left *= share;
-        for (std::size_t i = 0; i < c.size(); ++i)
-            if ((left -= weight(c[i])) <= 0) return i;
-        return usize(0);  // rounding left a crumb
+        std::vector<double> weights;  // relative to the best's
+        for (const Candidate& x : c) weights.push_back(exponential((double(x.first) - best) / temperature));
+        const double wanted = share * std::accumulate(weights.begin(), weights.end(), 0.0);
+        std::size_t last = 0;
+        for (double sum = weights[0]; sum < wanted; sum += weights[last]) ++last;
+        return last;
     };
     if (options_.top_p < 1) c.resize(reach(options_.top_p, 1) + 1);
-    const auto likely = [&](const Candidate& x) { return std::exp(x.first - best) >= options_.min_p; };
+    const auto likely = [&](const Candidate& x) { return exponential(double(x.first) - best) >= options_.min_p; };
     c.erase(std::partition_point(c.begin(), c.end(), likely), c.end());
     return -c[reach(next_uniform(state_), options_.temperature)].second;
 }
