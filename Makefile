@@ -11,7 +11,12 @@ MODEL  ?= models/gemma3-tiny
 PROMPT ?= ROMEO:
 GEMMA   = models/gemma-3-270m-q4_k_m.gguf
 FUZZ_SECONDS ?= 60
+TEST_FILES = $(wildcard tests/*.cpp)
+TEST_PARTS = $(wildcard tests/*.h) fuzz/fuzz.cpp
 SANITIZED ?= -O1
+
+# What tests of some files alone run besides: make test FILE="cli_llm readme" TESTS=-tc="llm --profile*"
+PROGRAMS = $(if $(filter cli_llm cli_terminal readme,$(FILE)),$(BUILD)/llm) $(if $(filter cli_bench,$(FILE)),$(BUILD)/bench)
 
 # What `make bench` measures: the model that is named, or else the shapes that bench chooses.
 BENCH_MODEL := $(if $(filter command environment,$(origin MODEL)),-m \"\$$MODEL\")
@@ -31,15 +36,20 @@ run: $(BUILD)/llm  ## continue a text: make run MODEL=models/gpt2-tiny PROMPT="T
 	@eval "$(BUILD)/llm -m \"\$$MODEL\" -p \"\$$PROMPT\" $$ARGS"
 
 gemma: $(BUILD)/llm $(GEMMA)  ## the same with Google's Gemma 3 270M: fetches 250 MB once; the Gemma terms apply
-	$(BUILD)/llm -m $(GEMMA) -p "The capital of France is" -n 64 --temp 0
+	$(BUILD)/llm -m $(GEMMA) -p "Once upon a time there was a small dragon who" -n 75 --temp 0 --repeat-penalty 1.15
 
-test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests, or some: make test TESTS=-ts=robust
+ifndef FILE
+test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests; those of one file: make test FILE=kernels
 	$(BUILD)/test $(TESTS)
+else
+test: $(FILE:%=$(BUILD)/tests/%) $(PROGRAMS)
+	@$(foreach file,$(FILE),echo "tests/$(file).cpp" && $(BUILD)/tests/$(file) $(TESTS) &&) true
+endif
 
 bench: $(BUILD)/bench  ## what bounds speed here, and a picture of it: make bench MODEL=models/gpt2-tiny ARGS="-t 2"
 	@eval "$(BUILD)/bench --report --png $(BUILD)/bench.png $(BENCH_MODEL) $$ARGS"
 
-sanitize: sanitize-address sanitize-thread  ## the tests under the sanitizers (memory, undefined behaviour; threads); takes TESTS, SANITIZED=-O0
+sanitize: sanitize-address sanitize-thread  ## the tests under the sanitizers (memory, undefined behaviour; threads); takes FILE, SANITIZED=-O0
 
 sanitize-address: FLAGS = -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize-thread: FLAGS = -fsanitize=thread
@@ -70,16 +80,25 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
 		while read -r target text; do printf 'make %-9s %s\n' "$$target" "$$text"; done
 
-$(BUILD)/llm: main.cpp
-$(BUILD)/test: test.cpp profile_tests.cpp robust_tests.cpp fuzz.cpp | need-doctest
-$(BUILD)/bench: bench.cpp plot.h | want-stb
+$(BUILD)/llm: main.cpp $(wildcard cli/*.h)
+$(BUILD)/test: test.cpp $(TEST_FILES) $(TEST_PARTS) | need-doctest
+$(BUILD)/bench: bench.cpp $(wildcard bench/*.h) cli/flags.h | want-stb
 $(BUILD)/llm $(BUILD)/test $(BUILD)/bench: llm.h Makefile
 	@mkdir -p $(BUILD)
 	$(COMPILE) $(firstword $(filter %.cpp,$^)) -o $@
 
+# The tests of one file. Their cycle is shortest with little optimization, and doctest's own half compiled once.
+$(BUILD)/tests/%: CXXFLAGS := -Og
+$(BUILD)/tests/%: tests/%.cpp $(BUILD)/tests/doctest.o $(TEST_PARTS) llm.h Makefile
+	$(COMPILE) $< $(BUILD)/tests/doctest.o -o $@
+
+$(BUILD)/tests/doctest.o: tests/doctest.cpp Makefile | need-doctest
+	@mkdir -p $(@D)
+	$(COMPILE) -c $< -o $@
+
 $(BUILD)/fuzz: CXX := clang++
 $(BUILD)/fuzz: CXXFLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
-$(BUILD)/fuzz: fuzz.cpp llm.h Makefile | need-clang
+$(BUILD)/fuzz: fuzz/fuzz.cpp $(TEST_PARTS) llm.h Makefile | need-clang
 	@mkdir -p $(BUILD)
 	$(COMPILE) -DLLM_FUZZER $< -o $@
 

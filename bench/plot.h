@@ -1,7 +1,6 @@
-// What bench.cpp draws with: a canvas with lines, shapes and a small font, axes, and PNG files (stb_image_write).
+// What the report draws with: a canvas with lines, shapes and a small font, axes, and PNG files (stb_image_write).
 
-#ifndef LLM_PLOT_H
-#define LLM_PLOT_H
+#pragma once
 
 #include <algorithm>
 #include <cmath>
@@ -210,4 +209,3 @@ inline void axes(Canvas& c, const std::string& title, const Axis& x, const Axis&
 }
 
 }  // namespace plot
-#endif  // LLM_PLOT_H

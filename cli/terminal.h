@@ -1,0 +1,78 @@
+// What build/llm reads and writes: results go to standard output, all else to standard error. On a terminal there are
+// colours, progress bars and the questions of a conversation; through a pipe the bytes alone.
+
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <string_view>
+
+#include "../llm.h"
+#include "flags.h"
+
+namespace cli {
+
+inline void print(std::string_view text) {
+    if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return;
+    if (errno == EPIPE) std::_Exit(0);  // nobody reads any more
+    throw llm::Error(std::string("cannot write to standard output: ") + std::strerror(errno));
+}
+
+inline bool is_terminal(int descriptor) {
+    const char* const kind = std::getenv("TERM");
+    return isatty(descriptor) != 0 && !(kind && std::strcmp(kind, "dumb") == 0);
+}
+inline bool on_terminal() { return is_terminal(STDERR_FILENO); }
+inline const char* clear_line() { return on_terminal() ? "\r\033[K" : ""; }
+
+// What the user says is green, errors are red: on a terminal, unless NO_COLOR is set (no-color.org).
+inline std::string colored(int descriptor, const char* color, const std::string& text) {
+    const char* const no_color = std::getenv("NO_COLOR");
+    if (text.empty() || !is_terminal(descriptor) || (no_color && *no_color)) return text;
+    return format("\033[%sm", color) + text + "\033[0m";
+}
+inline std::string users(const std::string& text) { return colored(STDOUT_FILENO, "32", text); }
+inline void print_error(const char* message) {
+    std::fprintf(stderr, "%s%s %s\n", clear_line(), colored(STDERR_FILENO, "31", "llm:").c_str(), message);
+}
+
+inline void show_progress(float done, const char* what) {
+    const std::string bar(static_cast<std::size_t>(30 * std::clamp(done, 0.0f, 1.0f)), '#');
+    std::fprintf(stderr, "\r[%-30s] %s\033[K%s", bar.c_str(), what, done >= 1 ? clear_line() : "");
+}
+
+inline std::string read_file(const std::string& path) {
+    std::ifstream file;
+    if (path != "-") file.open(llm::detail::to_path(path), std::ios::binary);
+    std::istream& in = path == "-" ? std::cin : file;
+    std::ostringstream text;
+    if (in.peek() != EOF) text << in.rdbuf();
+    if (in.fail() && !in.eof()) throw llm::Error("cannot read the prompt: " + path + ": " + std::strerror(errno));
+    return text.str();
+}
+
+// Lines up to the first that does not end in a backslash. Nothing at the end of the input.
+inline std::optional<std::string> read_message(bool ask) {
+    std::string message, line;
+    for (bool more = true; more;) {
+        if (ask) print(users(message.empty() ? "> " : ". "));
+        if (!std::getline(std::cin, line)) return message.empty() ? std::nullopt : std::optional(message);
+        if (!line.empty() && line.back() == '\r') line.pop_back();
+        more = !line.empty() && line.back() == '\\';
+        if (more) line.back() = '\n';
+        message += line;
+    }
+    return message;
+}
+
+}  // namespace cli

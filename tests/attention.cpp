@@ -1,0 +1,3 @@
+// ATTENTION.
+
+#include "support.h"

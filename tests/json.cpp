@@ -1,0 +1,3 @@
+// JSON.
+
+#include "support.h"

@@ -1,0 +1,277 @@
+// Each kernel set against `scalar`: the same inputs, and all outputs within rounding, for every size at which a vector
+// or a tile begins or ends. Outputs are followed by a few cells that must stay as they are.
+
+#include "support.h"
+
+namespace tests {
+namespace {
+
+constexpr std::size_t kGuard = 19;
+
+// What the kernels get: numbers of a kind, always the same ones for the same seed.
+struct Input {
+    enum Kind { ordinary, zeros, large, small, spikes };
+    Kind kind;
+    Random random;
+
+    float value() {
+        const float x = random.uniform(-2, 2);
+        switch (kind) {
+            case zeros: return 0;
+            case large: return x * 1e12f;
+            case small: return x * 1e-20f;
+            case spikes: return random.below(7) ? x * 1e-3f : x * 1e3f;
+            default: return x;
+        }
+    }
+    std::vector<float> values(int n) {
+        std::vector<float> x(usize(n));
+        for (float& v : x) v = value();
+        return x;
+    }
+};
+
+std::vector<float> guarded(std::vector<float> x) {
+    x.resize(x.size() + kGuard, 77.0f);
+    return x;
+}
+std::vector<float> guarded(int n) { return guarded(std::vector<float>(usize(n), 55.0f)); }
+
+std::vector<float> as_floats(const std::vector<std::uint16_t>& x) { return {x.begin(), x.end()}; }
+
+void append(std::vector<float>& out, const detail::ActivationBlock& block) {
+    out.push_back(block.scale);
+    out.push_back(static_cast<float>(block.offset));
+    out.insert(out.end(), std::begin(block.q), std::end(block.q));
+}
+
+// Q8_0 products of groups with m tokens. Weights and activations are random bytes, or all at an end of their range.
+std::vector<float> product_q8(const detail::Kernels& k, int groups, int blocks, int m, Input& in) {
+    std::vector<detail::WeightBlock> w(usize(groups * blocks));
+    std::vector<detail::ActivationBlock> x(usize(blocks * m));
+    const bool extreme = in.kind == Input::large;
+    for (detail::WeightBlock& block : w) {
+        for (auto& scale : block.scale) scale = detail::f32_to_f16(in.random.uniform(-0.1f, 0.1f));
+        for (auto& columns : block.w)
+            for (auto& row : columns)
+                for (auto& value : row)
+                    value = static_cast<std::uint8_t>(extreme ? 255 * in.random.below(2) : in.random.below(256));
+    }
+    for (detail::ActivationBlock& block : x) {
+        block.scale = in.kind == Input::zeros ? 0 : in.random.uniform(0, 1);
+        block.offset = 0;
+        for (auto& value : block.q) {
+            value = static_cast<std::int8_t>(extreme ? 254 * in.random.below(2) - 127 : in.random.below(255) - 127);
+            block.offset -= 128 * value;
+        }
+    }
+    const std::size_t stride = usize(groups * detail::kGroup) + 3;
+    std::vector<float> y = guarded(m * static_cast<int>(stride));
+    k.product_q8({w.data(), groups, blocks, x.data(), m, y.data(), stride});
+    return y;
+}
+
+// Groups of n columns; columns and groups lie some floats further apart than they must.
+template <class Weight, class Product>
+std::vector<float> product_float(const Product& product, int n, int m, Input& in) {
+    const int groups = n % 4 + 1, pitch = detail::kGroup + n % 3, next = n * pitch + n % 2;
+    std::vector<Weight> w;
+    for (const float value : in.values(groups * next + detail::kGroup)) {
+        if constexpr (std::is_same_v<Weight, float>) w.push_back(value);
+        else w.push_back(detail::f32_to_f16(std::max(-8.0f, std::min(value, 8.0f))));
+    }
+    const std::vector<float> x = in.values((n / detail::kSpan + 1) * detail::kSpan * m);
+    const int stride = groups * detail::kGroup + 3;
+    std::vector<float> y = guarded(in.values(m * stride));
+    product({w.data(), groups, n, usize(pitch), usize(next), x.data(), m, y.data(), usize(stride), m % 2 == 0});
+    return y;
+}
+
+// All token counts of a product, one after the other.
+template <class OneCount> std::vector<float> all_counts(const OneCount& one) {
+    std::vector<float> all;
+    for (int m = 1; m <= detail::kTile; ++m) {
+        const std::vector<float> y = one(m);
+        all.insert(all.end(), y.begin(), y.end());
+    }
+    return all;
+}
+
+struct KernelTest {
+    const char* name;
+    float tolerance;  // of the largest output
+    std::vector<float> (*run)(const detail::Kernels& k, int n, Input& in);
+};
+
+const KernelTest kKernelTests[] = {
+    {"product_q8", 1e-6f,
+     [](const detail::Kernels& k, int n, Input& in) {
+         return all_counts([&](int m) { return product_q8(k, n % 4 + 1, n % 6 + 1, m, in); });
+     }},
+    {"product_f32", 2e-6f,
+     [](const detail::Kernels& k, int n, Input& in) {
+         return all_counts([&](int m) { return product_float<float>(k.product_f32, n, m, in); });
+     }},
+    {"product_f16", 2e-6f,
+     [](const detail::Kernels& k, int n, Input& in) {
+         return all_counts([&](int m) { return product_float<std::uint16_t>(k.product_f16, n, m, in); });
+     }},
+    {"quantize", 0,
+     [](const detail::Kernels& k, int n, Input& in) {
+         const std::vector<float> x = in.values(n);
+         const int step = n % 3 + 1;
+         std::vector<detail::ActivationBlock> blocks(usize((n / detail::kBlock + 2) * step));
+         for (auto& block : blocks) block = {7, 7, {7}};
+         k.quantize(x.data(), n, blocks.data(), step);
+         std::vector<float> y;
+         for (const auto& block : blocks) append(y, block);
+         return y;
+     }},
+    {"rms_norm", 1e-6f,
+     [](const detail::Kernels& k, int n, Input& in) {
+         const std::vector<float> x = in.values(n), w = in.values(n);
+         std::vector<float> y = guarded(n);
+         k.rms_norm(x.data(), w.data(), 1e-6f, n, y.data());
+         return y;
+     }},
+    {"center", 2e-5f,  // x - mean cancels
+     [](const detail::Kernels& k, int n, Input& in) {
+         const std::vector<float> x = in.values(n);
+         std::vector<float> y = guarded(n);
+         k.center(x.data(), n, y.data());
+         return y;
+     }},
+    {"gelu", 1e-6f,
+     [](const detail::Kernels& k, int n, Input& in) {
+         std::vector<float> y = guarded(in.values(n));
+         k.gelu(y.data(), nullptr, n, y.data());
+         return y;
+     }},
+    {"gelu * up", 1e-6f,
+     [](const detail::Kernels& k, int n, Input& in) {
+         const std::vector<float> x = in.values(n), up = in.values(n);
+         std::vector<float> y = guarded(n);
+         k.gelu(x.data(), up.data(), n, y.data());
+         return y;
+     }},
+    {"rotate", 1e-6f,
+     [](const detail::Kernels& k, int n, Input& in) {
+         std::vector<float> x = guarded(in.values(2 * n)), cos, sin;
+         for (int i = 0; i < n; ++i) {
+             const float angle = in.random.uniform(-3, 3);
+             cos.push_back(std::cos(angle));
+             sin.push_back(std::sin(angle));
+         }
+         k.rotate(x.data(), cos.data(), sin.data(), n);
+         return x;
+     }},
+    {"softmax", 2e-6f,
+     [](const detail::Kernels& k, int n, Input& in) {
+         std::vector<float> x = in.values(n);
+         float max = in.value(), sum = 3;
+         x = guarded(std::move(x));
+         const float shrink = k.softmax(x.data(), n, max, sum);
+         for (const float v : {shrink, max == 0 ? 0 : 1 / max, sum / static_cast<float>(n)}) x.push_back(v);
+         return x;
+     }},
+    {"axpy", 1e-6f,
+     [](const detail::Kernels& k, int n, Input& in) {
+         const std::vector<float> x = in.values(n);
+         std::vector<float> y = guarded(in.values(n));
+         k.axpy(in.random.uniform(-1, 1), x.data(), n, y.data());
+         return y;
+     }},
+    {"scale", 0,
+     [](const detail::Kernels& k, int n, Input& in) {
+         std::vector<float> y = guarded(in.values(n));
+         k.scale(in.random.uniform(-1, 1), n, y.data());
+         return y;
+     }},
+    {"to_f16", 0,
+     [](const detail::Kernels& k, int n, Input& in) {
+         const std::vector<float> x = in.values(n);
+         std::vector<std::uint16_t> y(x.size() + kGuard, 77);
+         k.to_f16(x.data(), n, y.data());
+         return as_floats(y);
+     }},
+};
+
+TEST_CASE("kernels equal the scalar ones") {
+    const int sizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 96, 127, 128, 129, 255, 640};
+    const std::vector kinds = {Input::ordinary, Input::zeros, Input::large, Input::small, Input::spikes};
+    const auto sets = detail::available_kernels();
+    for (const detail::Kernels* set : sets) {
+        for (const KernelTest& test : kKernelTests)
+            for (const int n : sizes)
+                for (const auto kind : thinned(kinds)) {
+                    const std::uint64_t seed = usize(n) * 8 + kind;
+                    Input a{kind, {seed}}, b{kind, {seed}};
+                    const std::vector<float> expected = test.run(detail::scalar::kernels, n, a);
+                    float largest = 0;
+                    for (const float x : expected) largest = std::max(largest, std::fabs(x));
+                    REQUIRE(std::isfinite(largest));
+                    CAPTURE(std::string(set->name));
+                    CAPTURE(std::string(test.name));
+                    CAPTURE(n);
+                    CAPTURE(int{kind});
+                    CHECK(distance(test.run(*set, n, b), expected) <= test.tolerance * largest);
+                }
+    }
+    MESSAGE(sets.size() << " sets of kernels, the best is " << std::string(sets.back()->name));
+}
+
+// A value that is not finite stays visible: a product with it is not finite either.
+TEST_CASE("kernels keep infinity, and nothing breaks at a NaN") {
+    for (const detail::Kernels* set : detail::available_kernels())
+        for (const float bad : {INFINITY, -INFINITY, NAN})
+            for (int at = 0; at < 40; ++at) {
+                CAPTURE(std::string(set->name));
+                std::vector<float> x(40, 1.0f), y(40);
+                x[usize(at)] = bad;
+                detail::ActivationBlock blocks[2];
+                set->quantize(x.data(), 40, blocks, 1);
+                if (!std::isnan(bad)) CHECK(!std::isfinite(blocks[at / 32].scale));
+                CHECK(blocks[1 - at / 32].scale == 1.0f / 127);
+                set->rms_norm(x.data(), x.data(), 1e-6f, 40, y.data());
+                CHECK(!std::isfinite(y[usize(at)]));
+                set->gelu(x.data(), nullptr, 40, y.data());
+                CHECK(y[usize((at + 1) % 40)] == doctest::Approx(0.841192));
+            }
+}
+
+TEST_CASE("all kernel sets give the same logits, for shapes that fill no vector and every number of tokens") {
+    const llm::Config shapes[] = {
+        shape("gpt2", 40, 4, 4, 10, 50),    shape("gpt2", 34, 1, 1, 34, 31),
+        shape("gpt2", 96, 3, 3, 32, 200),   shape("gemma3", 48, 3, 1, 18, 72),
+        shape("gemma3", 65, 4, 2, 64, 129), shape("gemma3", 1, 1, 1, 2, 1),
+        shape("gemma3", 17, 15, 1, 34, 16), shape("gemma3", 128, 5, 5, 16, 47),
+    };
+    std::vector<int> counts = {25, 31, 90};
+    for (int n = 1; n <= 13; ++n) counts.push_back(n);
+    for (const llm::Config& config : shapes)
+        for (const DType dtype : {DType::f32, DType::q8_0}) {
+            llm::LoadOptions options;
+            options.dtype = dtype;
+            options.threads = 2;
+            Logits expected;
+            for (const detail::Kernels* set : detail::available_kernels()) {
+                const Environment forced("LLM_SIMD", set->name);
+                const Model model = Model::random(config, options, 1);
+                Logits got;
+                for (const int n : thinned(counts)) {
+                    Session session(model, 0, 2);
+                    const Logits some = logits_of(session, Random{7}.tokens(n, config.vocab_size));
+                    got.insert(got.end(), some.begin(), some.end());
+                }
+                if (expected.empty()) expected = got;
+                CAPTURE(std::string(set->name));
+                CAPTURE(config.hidden_size);
+                CAPTURE(name_of(dtype));
+                // An activation on the edge between two integers may become either one.
+                CHECK(distance(got, expected) < (dtype == DType::f32 ? 2e-5f : 0.2f));
+            }
+        }
+}
+
+}  // namespace
+}  // namespace tests

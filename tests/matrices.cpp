@@ -1,0 +1,3 @@
+// MATRICES.
+
+#include "support.h"

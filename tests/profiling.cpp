@@ -1,0 +1,179 @@
+// PROFILING: what Session::on_timing reports.
+
+#include "support.h"
+
+namespace tests {
+namespace {
+
+using llm::Timing;
+
+std::vector<int> some_tokens(const Model& model, int n) {
+    std::vector<int> ids;
+    for (int i = 0; i < n; ++i) ids.push_back((i * 37 + 5) % model.config().vocab_size);
+    return ids;
+}
+
+bool is(const char* name, const char* other) { return std::string_view(name) == other; }
+
+bool is_product(const Timing& t) {
+    return is(t.part, "qkv") || is(t.part, "attn_out") || is(t.part, "up") || is(t.part, "down") ||
+           is(t.part, "lm_head");
+}
+
+// Kernels that count the bytes of W that they are handed.
+std::atomic<std::uint64_t> bytes_q8{0}, bytes_f32{0}, bytes_f16{0};
+const detail::Kernels* real_kernels = nullptr;
+
+detail::Kernels counting(const detail::Kernels& base) {
+    real_kernels = &base;
+    detail::Kernels k = base;
+    k.product_q8 = [](const detail::ProductQ8& p) {
+        bytes_q8 += std::uint64_t(p.groups) * std::uint64_t(p.blocks) * sizeof *p.w;
+        real_kernels->product_q8(p);
+    };
+    k.product_f32 = [](const detail::ProductFloat<float>& p) {
+        bytes_f32 += std::uint64_t(p.groups) * std::uint64_t(p.columns) * detail::kGroup * sizeof *p.w;
+        real_kernels->product_f32(p);
+    };
+    k.product_f16 = [](const detail::ProductFloat<std::uint16_t>& p) {
+        bytes_f16 += std::uint64_t(p.groups) * std::uint64_t(p.columns) * detail::kGroup * sizeof *p.w;
+        real_kernels->product_f16(p);
+    };
+    return k;
+}
+
+TEST_CASE("profiling: bytes counted are bytes read") {
+    for (const std::string& name : kTinyModels)
+        for (const DType dtype : {DType::q8_0, DType::f32}) {
+            CAPTURE(name);
+            const Model model = load(tiny(name), dtype);
+            const detail::Kernels kernels = counting(*model.data().kernels);
+            const_cast<detail::ModelData&>(model.data()).kernels = &kernels;
+            Session session(model, 0, 2);
+            const std::vector<int> ids = some_tokens(model, 64);
+            session.forward(ids.data(), 63);  // the 64th sees whole groups of 16 positions, also in a window of 32
+
+            std::uint64_t weights = 0, products = 0, cache = 0, reported_logits = 0;
+            session.on_timing([&](const Timing& t) {
+                if (is_product(t)) weights += t.bytes, products += t.operations;
+                if (is(t.operation, "qk") || is(t.operation, "av")) cache += t.bytes;
+                if (is(t.part, "lm_head")) reported_logits += t.operations;
+            });
+            bytes_q8 = bytes_f32 = bytes_f16 = 0;
+            session.forward(&ids[63], 1);
+            const_cast<detail::ModelData&>(model.data()).kernels = real_kernels;
+
+            const llm::Config& c = model.config();
+            std::uint64_t positions = 0;  // of all layers
+            for (const bool local : c.is_local) positions += local ? std::uint64_t(c.sliding_window) : 64;
+            const std::uint64_t value = dtype == DType::q8_0 ? 2 : 4;
+            CHECK(cache == positions * 2 * std::uint64_t(c.num_kv_heads) * std::uint64_t(c.head_dim) * value);
+            if (dtype == DType::q8_0) {
+                CHECK(bytes_q8 == weights);
+                CHECK(bytes_f16 == cache);
+                CHECK(bytes_f32 == 0);
+            } else {
+                CHECK(bytes_f32 == weights + cache);
+            }
+            // Every matrix is read once. Besides there are norms, biases and positions, and up to 63 bytes between two.
+            const std::uint64_t others = model.info().parameters - products / 2;
+            CHECK(model.info().weight_bytes >= weights);
+            CHECK(model.info().weight_bytes <= weights + 4 * others + 63 * (1 + 4 * std::uint64_t(c.num_layers)));
+            CHECK(reported_logits == 2 * std::uint64_t(c.vocab_size) * std::uint64_t(c.hidden_size));
+        }
+}
+
+TEST_CASE("profiling: the operations of a step add up to it, in the order of the layers") {
+    for (const std::string& name : kTinyModels)
+        for (const int tokens : {1, 40}) {
+            CAPTURE(name);
+            const Model model = load(tiny(name));
+            Session session(model, 0, 2), silent(model, 0, 2);
+            const std::vector<int> ids = some_tokens(model, tokens);
+            double parts = 0, steps = 0;
+            int layer = 0, reports = 0, step_reports = 0;
+            std::map<std::string, int> seen;
+            session.on_timing([&](const Timing& t) {
+                ++reports;
+                CHECK(t.seconds >= 0);
+                CHECK(t.waited >= 0);
+                CHECK(t.waited <= t.seconds);
+                if (is(t.part, "step")) {
+                    steps += t.seconds;
+                    ++step_reports;
+                    layer = 0;
+                    CHECK(t.tokens == tokens);
+                } else {
+                    parts += t.seconds;
+                    ++seen[t.operation];
+                    if (t.layer >= 0) CHECK((t.layer == layer || t.layer == layer + 1));
+                    layer = std::max(layer, t.layer);
+                    CHECK(t.tokens == (is(t.part, "lm_head") || is(t.operation, "final_norm") ? 1 : tokens));
+                }
+            });
+            for (int i = 0; i < 10; ++i) {
+                session.rewind(0);
+                const float* logits = session.forward(ids.data(), tokens);
+                silent.rewind(0);
+                const float* plain = silent.forward(ids.data(), tokens);  // looking on changes nothing
+                CHECK(std::equal(logits, logits + model.config().vocab_size, plain));
+            }
+            CHECK(step_reports == 10);
+            CHECK(parts <= steps);
+            CHECK(parts >= 0.97 * steps);
+            const bool gemma = model.config().architecture == "gemma3";
+            for (const char* operation :
+                 {"attn_norm", "qkv", "kv_store", "qk", "softmax", "av", "attn_out", "ffn_norm", "up", "gelu", "down"})
+                CHECK(seen[operation] == 10 * model.config().num_layers);
+            for (const char* operation : {"norm_rotate", "post_attn_norm", "post_ffn_norm"})
+                CHECK(seen[operation] == (gemma ? 10 * model.config().num_layers : 0));
+            for (const char* operation : {"embedding", "final_norm", "lm_head"}) CHECK(seen[operation] == 10);
+
+            session.on_timing(nullptr);
+            reports = 0;
+            session.rewind(0);
+            session.forward(ids.data(), tokens);
+            CHECK(reports == 0);
+        }
+}
+
+TEST_CASE("profiling: a listener may throw and may leave, and generate reports its sampling") {
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model, 64, 2);
+    const int id = 7;
+    session.on_timing([](const Timing&) { throw llm::Error("enough"); });
+    CHECK_THROWS_AS(session.forward(&id, 1), llm::Error);
+    CHECK(session.position() == 1);  // the step was done
+    int reports = 0;
+    session.on_timing([&](const Timing&) {
+        ++reports;
+        session.on_timing(nullptr);
+    });
+    session.forward(&id, 1);
+    const int first = reports;
+    session.forward(&id, 1);
+    CHECK(reports == first);
+
+    // Of a step that was broken off nothing is reported, not even with the next one.
+    int heads = 0;
+    session.on_timing([&](const Timing& t) { heads += is(t.part, "lm_head"); });
+    CHECK_THROWS_AS(session.forward_each(&id, 1, [](int, const float*) { throw llm::Error("enough"); }), llm::Error);
+    CHECK(heads == 0);
+    session.forward(&id, 1);
+    CHECK(heads == 1);
+
+    int samples = 0, steps = 0;
+    session.on_timing([&](const Timing& t) {
+        samples += is(t.part, "sampling");
+        steps += is(t.part, "step");
+    });
+    llm::GenerateOptions options;
+    options.max_tokens = 5;
+    options.ignore_end = true;
+    llm::generate(session, "a", options, nullptr);
+    CHECK(steps == 5);    // the prompt, and all tokens but the last
+    CHECK(samples == 4);  // each is reported with the step that follows it
+}
+
+}  // namespace
+}  // namespace tests

@@ -1,0 +1,131 @@
+// Sessions in files.
+
+#include "gguf_writer.h"
+#include "support.h"
+
+namespace tests {
+namespace {
+
+TEST_CASE("a saved session goes on where it was, in any context it fits into") {
+    for (const std::string& name : kTinyModels)
+        for (const DType dtype : {DType::f32, DType::q8_0}) {
+            CAPTURE(name + " " + name_of(dtype));
+            const Model model = load(tiny(name), dtype);
+            const int most = model.config().context_length;
+            const TemporaryDirectory directory;
+            const std::string file = (directory.path / "session").string();
+            const std::vector<int> ids = Random{6}.tokens(most, model.config().vocab_size);
+            // Tokens held, how many more came and were taken back, contexts of the writer and the reader
+            struct Case {
+                int held, more, context, readers;
+            };
+            const Case cases[] = {{0, 0, most, most},
+                                  {1, 0, 16, most},
+                                  {15, 0, most, 16},
+                                  {16, 0, most, 17},
+                                  {64, 3, 80, most},
+                                  {100, 0, most, 101},
+                                  {most - 60, 59, most, most - 58},
+                                  {most - 60, 59, most, most},
+                                  {most - 130, 129, most, most - 100},
+                                  {most, 0, most, most}};
+            for (const Case& one : cases) {  // not taken apart: CAPTURE could not see the parts
+                const int held = one.held, more = one.more, context = one.context, readers = one.readers;
+                CAPTURE(held);
+                Session session(model, context);
+                if (held + more > 0) session.forward(ids.data(), held + more);
+                session.rewind(held);
+                session.save(file);
+                Session reader(model, readers);
+                reader.forward(ids.data() + 3, 5);
+                reader.load(file);
+                CHECK(reader.tokens() == session.tokens());
+                for (int to : {held, held - 1, held - 40, held - 200}) {
+                    if (to < 0 || to >= std::min(context, readers)) continue;
+                    session.rewind(to);
+                    reader.rewind(to);
+                    const int n = std::min({3, context - to, readers - to});
+                    CHECK(logits_of(reader, {ids.begin(), ids.begin() + n}, 1) ==
+                          logits_of(session, {ids.begin(), ids.begin() + n}, 1));
+                    session.rewind(to);
+                    reader.rewind(to);
+                }
+            }
+            // A token that was shown and not yet read
+            Session whole(model), first(model), second(model);
+            const std::string expected = generated(whole, "To be", greedy(40));
+            const std::string begun = generated(first, "To be", greedy(17));
+            first.save(file);
+            second.load(file);
+            CHECK(begun + generated(second, "", greedy(23)) == expected);
+        }
+}
+
+TEST_CASE("a saved session that is damaged or of another model is refused, and nothing changes") {
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model), writer(model);
+    generated(writer, "ROMEO:", greedy(45));
+    const TemporaryDirectory directory;
+    const std::string file = (directory.path / "session").string();
+    writer.save(file);
+    const std::string good = read_file(file);
+    const std::string before = generated(session, "JULIET:", greedy(5));
+    const std::vector<int> held = session.tokens();
+    const auto refused = [&](const std::string& bytes) {
+        write_file(file, bytes);
+        const std::string error = error_of([&] { session.load(file); });
+        CHECK(session.tokens() == held);
+        return error;
+    };
+    for (std::size_t i = 0; i < good.size(); i += i < 300 ? 1 : 997) {
+        std::string bad = good;
+        bad[i] = static_cast<char>(bad[i] ^ (1 << i % 8));
+        CAPTURE(i);
+        CHECK(refused(bad).find(file) != std::string::npos);
+        CHECK(refused(good.substr(0, i)).find(file) != std::string::npos);
+    }
+    CHECK(refused(good + "x").find("damaged") != std::string::npos);
+    CHECK(refused("").find("not a saved session") != std::string::npos);
+    // Tokens and counts that are wrong, under a checksum that is right
+    const auto signed_again = [&](std::size_t at, int value) {
+        std::string bytes = good.substr(0, good.size() - 8);
+        std::memcpy(&bytes[at], &value, sizeof value);
+        std::uint64_t sum = detail::hash(0, bytes.data(), 32);
+        const int n = writer.position() + 1;
+        sum = detail::hash(sum, bytes.data() + 32, usize(n - 1) * 4);
+        sum = detail::hash(sum, bytes.data() + 32 + (n - 1) * 4, 4);
+        sum = detail::hash(sum, bytes.data() + 32 + n * 4, bytes.size() - 32 - usize(n) * 4);
+        return bytes + Gguf::raw(sum);
+    };
+    CHECK(signed_again(32, writer.tokens()[0]) == good);
+    for (const int id : {-1, 1024, INT_MAX}) CHECK(refused(signed_again(32, id)).find("damaged") != std::string::npos);
+    for (const std::size_t at : {12u, 16u, 20u})  // held, unread, written
+        for (const int count : {-1, 2, 600, INT_MAX})
+            CHECK(refused(signed_again(at, count)).find(file) != std::string::npos);
+    CHECK(refused(signed_again(8, 2)).find("version 2") != std::string::npos);
+    CHECK(generated(session, "", greedy(20)) == [&] {
+        Session fresh(model);
+        return generated(fresh, "JULIET:", greedy(25)).substr(before.size());
+    }());
+
+    write_file(file, good);
+    const auto load_into = [&](const Model& other, int context) {
+        Session reader(other, context);
+        return error_of([&] { reader.load(file); });
+    };
+    CHECK(load_into(load(tiny("gpt2-tiny")), 0).find("another model") != std::string::npos);
+    CHECK(load_into(load(tiny("gemma3-tiny"), DType::f32), 0).find("another model") != std::string::npos);
+    CHECK(load_into(Model::random(model.config()), 0).find("another model") != std::string::npos);
+    CHECK(load_into(model, 20).find("larger than 20") != std::string::npos);
+    CHECK(load_into(model, writer.position()) == "");
+    CHECK(error_of([&] { session.load("no/such/file"); }).find("no/such/file") != std::string::npos);
+    // What cannot be written leaves nothing behind.
+    const fs::path taken = directory.path / "taken";
+    fs::create_directories(taken / "inside");
+    for (const std::string& target : {taken.string(), (taken / "no" / "session").string()})
+        CHECK(error_of([&] { writer.save(target); }).find(target) != std::string::npos);
+    CHECK(std::distance(fs::directory_iterator(directory.path), fs::directory_iterator()) == 2);
+}
+
+}  // namespace
+}  // namespace tests

@@ -1,0 +1,3 @@
+// ERRORS AND SMALL TOOLS: files, UTF-8, paths.
+
+#include "support.h"
