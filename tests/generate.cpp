@@ -226,7 +226,7 @@ TEST_CASE("tokens tried out together have the logits of tokens one by one, to th
                     const float* logits = tried.try_out(batch.data(), 1 + guesses);
                     REQUIRE(tried.sequence.position() == static_cast<int>(at) + 1);
                     for (int i = 0; i <= right; ++i, ++at, logits += vocab) {
-                        if (i > 0) tried.keep(ids[at]);
+                        if (i > 0) tried.sequence.tokens.push_back(ids[at]), tried.keep();
                         if (!std::equal(logits, logits + vocab, expected[at].data())) FAIL("token " << at);
                     }
                 }
@@ -254,7 +254,7 @@ TEST_CASE("lookup writes the same text, and leaves the same session") {
             CHECK(stats.guessed_right <= stats.generated);
             if (lookup == 0) CHECK(stats.guessed == 0);
             auto state = state_of(session);
-            return std::make_tuple(all, stats.generated, stats.stopped, state.first, state.second);
+            return std::make_tuple(all, stats.generated, stats.end, state.first, state.second);
         };
         std::vector<llm::GenerateOptions> kinds = {greedy(-1), greedy(90), greedy(60, {"\n\n"}), greedy(60, {"the "})};
         for (const int max_tokens : {1, 2, 17, 30, 31, 32, 33}) kinds.push_back(greedy(max_tokens));
