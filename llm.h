@@ -2861,8 +2861,8 @@ struct Encoder {
 }  // namespace detail
 
 std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool parse_special) const {
-    if (vocab_size() == 0) detail::fail("there is no tokenizer", "encode", "load a model from a file");
-    if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
+    if (vocab_size() == 0) detail::misuse("there is no tokenizer", "encode", "load a model from a file");
+    if (text.size() >= INT_MAX) detail::misuse("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
     if (add_bos && data_->add_bos) ids.push_back(data_->bos);
     detail::Encoder encoder{*data_, ids};
@@ -2883,8 +2883,8 @@ std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool par
 
 std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
-        detail::fail("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
-                     "pass ids of this model");
+        detail::misuse("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
+                       "pass ids of this model");
     const auto& [spelling, kind, rank] = data_->vocabulary[id];
     const auto& bytes = data_->byte_tokens;
     const auto byte = std::find(bytes.begin(), bytes.end(), id);

@@ -21,6 +21,7 @@
 #include "tests/sampling.cpp"
 #include "tests/generate.cpp"
 #include "tests/chat.cpp"
+#include "tests/promises.cpp"
 
 #include "tests/hostile_files.cpp"
 #include "tests/damaged_files.cpp"

@@ -112,9 +112,9 @@ TEST_CASE("max_tokens, the context, an end token and the callback end generation
     CHECK(count(0) == 0);
     CHECK(count(1) == 1);
     CHECK(count(7) == 7);
-    CHECK(count(-1) == kScript);  // the last one is read off the full context
+    CHECK(count(-1) == kScript - 1);
     CHECK(session.position() == kScript);
-    CHECK(count(1000) == kScript);
+    CHECK(count(1000) == kScript - 1);
     CHECK(error_of([&] { count(-2); }).find("max_tokens") != std::string::npos);
 
     session.rewind(0);
@@ -162,7 +162,7 @@ TEST_CASE("a session goes on where it was") {
         const int before = whole.position();
         const int n = static_cast<int>(model.tokenizer().encode("\nROMEO:", false).size());
         CHECK(llm::generate(whole, "\nROMEO:", greedy(0), nullptr).prompt_tokens == n + 1);  // and the last one written
-        CHECK(whole.position() == before + n + 1);
+        CHECK(whole.position() == before + n);
     }
 }
 
@@ -246,7 +246,7 @@ TEST_CASE("lookup writes the same text, and leaves the same session") {
             const llm::Stats stats = llm::generate(session, "ROMEO:\nI will not be.\n\nJULIET:\nI will", options,
                                                    [&](std::string_view piece) {
                                                        all += piece;
-                                                       CHECK(session.position() + 1 <= session.context() + 1);
+                                                       CHECK(session.position() <= session.context());
                                                        return ++calls != most_calls;
                                                    });
             guessed += stats.guessed, right += stats.guessed_right;
@@ -271,7 +271,7 @@ TEST_CASE("lookup writes the same text, and leaves the same session") {
             CAPTURE(number);
             ++number;
             const auto expected = write(kind, 0, 0);
-            for (const int lookup : thinned<int>({11, 1, 4, 1000})) CHECK(write(kind, lookup, 0) == expected);
+            for (const int lookup : thinned<int>({11, 1, 4})) CHECK(write(kind, lookup, 0) == expected);
             for (const int calls : thinned<int>({9, 1, 20})) CHECK(write(kind, 11, calls) == write(kind, 0, calls));
         }
     }
@@ -322,8 +322,10 @@ TEST_CASE("a prompt reports its progress, and can be ended") {
 TEST_CASE("options that cannot be are refused") {
     Session session(load(tiny("gemma3-tiny")));
     llm::GenerateOptions options;
-    options.lookup = -1;
-    CHECK(error_of([&] { llm::generate(session, "a", options, nullptr); }).find("lookup") != std::string::npos);
+    for (const int lookup : {-1, 12, 1000}) {
+        options.lookup = lookup;
+        CHECK(error_of([&] { llm::generate(session, "a", options, nullptr); }).find("lookup") != std::string::npos);
+    }
     const Model gpt2 = load(tiny("gpt2-tiny"));
     Session plain(gpt2);
     CHECK(error_of([&] { llm::Chat(plain, "", llm::Chat::Template::gemma); }).find("turn") != std::string::npos);
