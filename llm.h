@@ -34,9 +34,9 @@
 //
 // WHAT TO KNOW
 //
-//   - Every failure is an llm::Error whose text names the file or value and the remedy. Besides, only std::bad_alloc and
-//     what your callbacks throw come out. The library prints nothing, never exits, and has no mutable globals; no thread
-//     and no memory is left behind.
+//   - Every failure is an llm::Error whose text names the file or value and the remedy, and whose kind says what is at
+//     fault. Besides, only std::bad_alloc and what your callbacks throw come out. The library prints nothing, never exits,
+//     and has no mutable globals; no thread and no memory is left behind.
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
 //     threads, which sleep when it has nothing to do. By default each Session takes all cores: where several sessions
 //     run at once, divide the cores among them.
@@ -269,7 +269,8 @@ class Session {
     // Calls hook(layer, position, n, x) after each layer, 0 .. num_layers-1, on the calling thread: x [n, hidden_size] is
     // the residual stream of the tokens from `position` on, to be read or changed. The guesses of GenerateOptions::lookup
     // come by too, and tokens that are read again. Null ends it.
-    void on_layer(std::function<void(int layer, int position, int n, float* x)> hook);
+    using OnLayer = std::function<void(int layer, int position, int n, float* x)>;
+    void on_layer(OnLayer hook);
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
     // the operations' seconds add up to the step's (less what callbacks took). Null ends it. May be called by callbacks.
     void on_timing(std::function<void(const Timing&)> report);
@@ -4084,7 +4085,7 @@ struct Sequence {
     std::vector<int> tokens;      // that are held
     int processed = 0;            // how many of them went through the layers; the others are pending
     int written = 0;              // one more than the largest position ever stored in the caches
-    std::function<void(int layer, int position, int n, float* x)> on_layer{};
+    Session::OnLayer on_layer{};
 
     Sequence(const ModelData& model, int context_length) : context(checked_context(model.config, context_length)) {
         std::array<KvCache, 2> kinds = kv_caches(model, context);
@@ -4502,9 +4503,7 @@ int Session::context() const { return data().sequence.context; }
 int Session::threads() const { return data().transformer.pool.size(); }
 const Model& Session::model() const { return data().owner; }
 void Session::rewind(int position) { detail::InUse(*this)->rewind(position); }
-void Session::on_layer(std::function<void(int layer, int position, int n, float* x)> hook) {
-    detail::InUse(*this)->sequence.on_layer = std::move(hook);
-}
+void Session::on_layer(OnLayer hook) { detail::InUse(*this)->sequence.on_layer = std::move(hook); }
 void Session::on_timing(std::function<void(const Timing&)> report) {
     data().transformer.profiler.listen(std::move(report));
 }
@@ -4721,8 +4720,8 @@ inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
     return best;
 }
 
-inline void check_option(const char* name, double value, double least, double most, const char* remedy) {
-    if (!(value >= least && value <= most)) misuse(std::string(name) + " is out of range", to_string(value), remedy);
+inline void check_option(const char* name, double x, double least, double most, const char* remedy) {
+    if (!(x >= least && x <= most)) misuse(std::string(name) + " is out of range", to_string(x), remedy);
 }
 
 }  // namespace detail
