@@ -54,8 +54,8 @@ struct Heads {
 };
 
 TEST_CASE("attention is the plain softmax, for tokens one by one and together, over all positions and over a window") {
-    const Heads shapes[] = {{1, 1, 2},  {4, 4, 10}, {4, 2, 16},  {6, 1, 33},
-                            {3, 3, 64}, {8, 2, 65}, {15, 1, 34}, {2, 1, 256}};
+    const Heads shapes[] = {{1, 1, 2},  {4, 4, 10}, {4, 2, 16}, {6, 1, 33},
+                            {3, 3, 64}, {8, 2, 65}, {7, 1, 34}, {2, 1, 256}};
     Random random{1};
     for (const Heads& s : shapes)
         for (const DType dtype : {DType::f32, DType::q8_0})
@@ -76,7 +76,7 @@ TEST_CASE("attention is the plain softmax, for tokens one by one and together, o
                     detail::Attention attention{pool, *kernels, c};
                     Filled filled(c, window > 0, c.context_length, dtype);
                     double worst = 0;
-                    for (const int tokens : {1, 1, 3, 12, 61, 1, 25, 200, 1, 60, 1}) {
+                    for (const int tokens : {1, 1, 3, 12, 61, 1, 25, 100, 1}) {
                         const int position = static_cast<int>(filled.keys.size()), width = s.heads * s.head_dim;
                         for (int t = 0; t < tokens; ++t) filled.add(random);
                         const int stride = width + 7;
