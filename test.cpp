@@ -22,6 +22,7 @@
 #include "tests/sampling.cpp"
 #include "tests/generate.cpp"
 #include "tests/chat.cpp"
+#include "tests/variants.cpp"
 #include "tests/promises.cpp"
 
 #include "tests/hostile_files.cpp"
