@@ -1682,60 +1682,40 @@ template <class T, class Value> LLM_OP Lanes<T> each(const Value& value) {  // v
     for (int i = 0; i < kLanes; ++i) out.lane[i] = T(value(i));
     return out;
 }
-LLM_OP Floats operator+(const Floats& a, const Floats& b) {
-    return each<float>([&](int i) { return a.lane[i] + b.lane[i]; });
+template <class Op> LLM_OP Floats both(const Floats& a, const Floats& b, const Op& op) {
+    return each<float>([&](int i) { return op(a.lane[i], b.lane[i]); });
 }
-LLM_OP Floats operator-(const Floats& a, const Floats& b) {
-    return each<float>([&](int i) { return a.lane[i] - b.lane[i]; });
-}
-LLM_OP Floats operator*(const Floats& a, const Floats& b) {
-    return each<float>([&](int i) { return a.lane[i] * b.lane[i]; });
-}
-LLM_OP Floats operator/(const Floats& a, const Floats& b) {
-    return each<float>([&](int i) { return a.lane[i] / b.lane[i]; });
-}
-LLM_OP Floats operator-(const Floats& a) {
-    return each<float>([&](int i) { return -a.lane[i]; });
-}
-LLM_OP Floats set(float x) {
-    return each<float>([&](int) { return x; });
-}
-LLM_OP Floats load(const float* p) {
-    return each<float>([&](int i) { return p[i]; });
-}
+// clang-format off
+LLM_OP Floats operator+(const Floats& a, const Floats& b) { return both(a, b, std::plus<>()); }
+LLM_OP Floats operator-(const Floats& a, const Floats& b) { return both(a, b, std::minus<>()); }
+LLM_OP Floats operator*(const Floats& a, const Floats& b) { return both(a, b, std::multiplies<>()); }
+LLM_OP Floats operator/(const Floats& a, const Floats& b) { return both(a, b, std::divides<>()); }
+LLM_OP Floats operator-(const Floats& a) { return each<float>([&](int i) { return -a.lane[i]; }); }
+LLM_OP Floats set(float x) { return each<float>([&](int) { return x; }); }
+LLM_OP Ints set(std::int32_t x) { return each<std::int32_t>([&](int) { return x; }); }
+LLM_OP Floats load(const float* p) { return each<float>([&](int i) { return p[i]; }); }
+LLM_OP Floats load(const std::uint16_t* p) { return each<float>([&](int i) { return f16_to_f32(p[i]); }); }
 LLM_OP void store(float* p, const Floats& x) { std::copy_n(x.lane, kLanes, p); }
-LLM_OP Floats load(const std::uint16_t* p) {
-    return each<float>([&](int i) { return f16_to_f32(p[i]); });
-}
 LLM_OP void store(std::uint16_t* p, const Floats& x) { std::transform(x.lane, x.lane + kLanes, p, f32_to_f16); }
+LLM_OP void store(std::int8_t* p, const Ints& a) { std::copy_n(a.lane, kLanes, p); }
 LLM_OP Floats fma(const Floats& a, const Floats& b, const Floats& c) {
     return each<float>([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
 }
-// Where one is a NaN, the second: as x86 has it.
-LLM_OP Floats min(const Floats& a, const Floats& b) {
-    return each<float>([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
-}
-LLM_OP Floats max(const Floats& a, const Floats& b) {
-    return each<float>([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
-}
+// Where one is a NaN, both give b, as x86 has it.
+LLM_OP Floats min(const Floats& a, const Floats& b) { return both(a, b, [](float x, float y) { return x < y ? x : y; }); }
+LLM_OP Floats max(const Floats& a, const Floats& b) { return both(a, b, [](float x, float y) { return x > y ? x : y; }); }
+LLM_OP float largest(const Floats& a) { return *std::max_element(a.lane, a.lane + kLanes); }
 LLM_OP float sum(Floats a) {
     for (int half = kLanes / 2; half > 0; half /= 2)
         for (int i = 0; i < half; ++i) a.lane[i] += a.lane[i + half];
     return a.lane[0];
 }
-LLM_OP float largest(const Floats& a) { return *std::max_element(a.lane, a.lane + kLanes); }
 LLM_OP Ints whole(const Floats& x) {  // the whole number in x + kRound
     return each<std::int32_t>([&](int i) { return int(f32_to_bits(x.lane[i]) - f32_to_bits(kRound)); });
 }
-LLM_OP Floats to_floats(const Ints& a) {
-    return each<float>([&](int i) { return a.lane[i]; });
-}
+LLM_OP Floats to_floats(const Ints& a) { return each<float>([&](int i) { return a.lane[i]; }); }
 LLM_OP Floats power_of_2(const Ints& n) {
     return each<float>([&](int i) { return bits_to_f32(std::uint32_t(n.lane[i] + 127) << 23); });
-}
-LLM_OP void store(std::int8_t* p, const Ints& a) { std::copy_n(a.lane, kLanes, p); }
-LLM_OP Ints set(std::int32_t x) {
-    return each<std::int32_t>([&](int) { return x; });
 }
 LLM_OP Ints load_weights(const std::uint8_t* p) { return load_as<Ints>(p); }
 LLM_OP Ints start_dot(std::int32_t offset) { return set(offset); }
@@ -1747,6 +1727,7 @@ LLM_OP Ints dot(const Ints& acc, const Ints& w, const Ints& x) {  // u8 times i8
         return dot;
     });
 }
+// clang-format on
 
 #elif LLM_KERNEL_PASS == LLM_KERNELS_AVX512
 
@@ -5761,7 +5742,7 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     const bool is_token = end == "{eos}" ? data.eos >= 0 : end.empty() || tokenizer.special_id(end) >= 0;
     if (!is_token && style != Template::automatic)
         misuse("the vocabulary has no turn tokens", std::string("Chat, template ") + name(style),
-             "use the plain template");
+               "use the plain template");
     if (!is_token && end == "{eos}") template_ = Template::plain;
     const TurnTemplate& row = row_of(template_);
 
@@ -5841,7 +5822,8 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     const std::vector<int> answered(whole.begin() + std::ptrdiff_t(said.size()), whole.end());
     const bool wrote_end = end_is_text && tokenizer.decode(answered).find(row.end) != std::string::npos;
     if (wrote_end) whole = joined({whole, turn({}, row.between)});
-    else if (!(row.end.empty() && stats.end == End::stop_text)) whole = joined({whole, between_});  // a stop text ends it as well
+    else if (!(row.end.empty() && stats.end == End::stop_text))
+        whole = joined({whole, between_});  // a stop text ends it as well
     text_.push_back(std::move(whole));
     return stats;
 }
