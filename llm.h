@@ -41,6 +41,10 @@
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
 //     threads, which sleep when it has nothing to do. By default each Session takes all cores it may use: where several
 //     sessions run at once, divide the cores among them.
+//   - The same bits everywhere: for a model file and a dtype, every logit, and every text of a seed, is the same on every
+//     processor, with every set of kernels, compiler, optimization and number of threads, for a prompt in one piece or in
+//     many, token by token or tried out by lookup, after rewinding, saving and loading. Exempt are floats that are not
+//     IEEE's single and double (the x87 of 32-bit x86); -ffast-math and -ffinite-math-only are refused.
 //   - Model files are read, not mapped, and nothing in them is trusted.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
@@ -152,24 +156,29 @@ struct Config {
     bool tied_head = true;              // the head is the embedding
 };
 
+// What becomes of special tokens, such as <end_of_turn>, that are spelled out in a text: they stay the text that someone
+// wrote, or become the tokens. Added tokens that a tokenizer does not call special become tokens in any case.
+enum class Special { as_text, parsed };
+
 // Text to token ids and back. Immutable; copies share the data and may be used by several threads. One that no model
-// gave (default-constructed, or of Model::random) has no tokens: encode and piece throw.
+// gave (default-constructed, or of Model::random) has no tokens: encode and piece throw. Where the embedding has more
+// rows than there are tokens, forward takes the ids in between, generate never chooses them, and piece throws.
 class Tokenizer {
   public:
-    // add_bos: begins with the bos token if the model's texts do. parse_special: added tokens in the text, such as
-    // <end_of_turn>, become their ids; without it only those that the tokenizer calls user-defined do.
-    std::vector<int> encode(std::string_view text, bool add_bos = true, bool parse_special = true) const;
+    // add_bos: with what the model's texts begin and end with, which is mostly the bos token or nothing.
+    std::vector<int> encode(std::string_view text, Special = Special::as_text, bool add_bos = true) const;
     std::string decode(const std::vector<int>& ids) const;  // bytes; may end inside a UTF-8 character
     std::string piece(int id) const;                        // the bytes of one token, 0 <= id < vocab_size()
     // These never throw.
     int vocab_size() const;
-    int bos() const;                         // -1: the model has none
-    bool is_end(int id) const;               // end of text or of a turn; any id may be asked for
-    bool has_turns() const;                  // the model was trained to answer in turns: see Chat
-    int find(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
+    int bos() const;                               // -1: the model has none
+    bool is_eos(int id) const;                     // end of text or of a turn; any id may be asked for
+    int special_id(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
+    const std::string& chat_template() const;      // the file's own, in the language Jinja; empty: there is none
   private:
     std::shared_ptr<const detail::TokenizerData> data_;
     friend class Model;
+    friend class Chat;
 };
 
 // What was in the file and what it became, for people to read.
@@ -281,8 +290,9 @@ class Sampler {
 struct GenerateOptions {
     int max_tokens = 256;  // -1: until the context is full
     Sampling sampling;
-    std::vector<std::string> stop;  // generation ends before the first of these texts
-    bool ignore_end = false;        // end-of-text tokens do not stop
+    std::vector<std::string> stop;       // generation ends before the first of these texts
+    bool ignore_end = false;             // end-of-text tokens do not stop
+    Special special = Special::as_text;  // in a prompt that is a text
     // Guess up to this many tokens (at most 11) from what followed earlier in the text, and check them together: the
     // text is the same as without, and comes faster where it repeats itself. 0: off.
     int lookup = 0;
@@ -307,23 +317,33 @@ Stats generate(Session&, std::string_view prompt, const GenerateOptions&, const 
 Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&, const OnText& on_text);
 
 // A conversation: what is said in turn by the user and the model. It stays in the session from turn to turn; when it
-// outgrows the context, its oldest turns are dropped. The session must outlive the Chat.
+// outgrows the context, its oldest turns are dropped. The Chat keeps a reference: the session must outlive it, and stay
+// where it is.
 class Chat {
   public:
-    // gemma is the template of Gemma's instruction-tuned models; plain continues what the user writes (end it by
-    // GenerateOptions::stop); automatic is the one that fits the model.
-    enum class Template { automatic, gemma, plain };
+    // What stands around the words of each turn. automatic: as the model's own chat template has it, if that is of a kind
+    // which is known here, or else plain, which continues what the user writes (end it by GenerateOptions::stop).
+    enum class Template { automatic, gemma, chatml, dialogpt, plain };
+    enum class Role { user, model };
     // A session that holds something goes on from there. `system` is what comes before the first turn.
     explicit Chat(Session&, const std::string& system = {}, Template = Template::automatic);
+    // Appends a turn that was already said; those of the user and the model alternate.
+    void add(Role, std::string_view text);
     // Appends a turn of the user and writes the model's. A turn that options.on_prompt or an exception ends is forgotten.
+    // No special tokens are looked for in what is said.
     Stats say(std::string_view text, const GenerateOptions&, const OnText& on_text);
-    int dropped() const { return dropped_; }  // turns, so far
+    Template used() const { return template_; }  // never automatic
+    static const char* name(Template);           // "gemma"
+    int dropped_turns() const { return dropped_; }
   private:
+    std::vector<int> turn(std::string_view words, std::string_view after) const;
     void make_room(std::size_t wanted);
     Session& session_;
-    bool plain_ = true;
-    std::vector<int> head_, between_, after_;  // tokens before the first turn, between turns, after the user's words
-    std::vector<std::vector<int>> text_;       // what comes before the first turn, and the turns, each with its end
+    Template template_;
+    bool trims_ = false;                  // words lose the white space around them
+    std::vector<int> head_, between_;     // tokens before the words of the first turn, and of the others
+    std::vector<int> asked_;              // a turn of the user that has no answer yet
+    std::vector<std::vector<int>> text_;  // what comes before the first turn, and the turns, each with its end
     int dropped_ = 0;
 };
 
@@ -334,6 +354,10 @@ LLM_END
 #if defined(LLM_IMPLEMENTATION) && !defined(LLM_KERNEL_PASS)
 #ifndef LLM_IMPLEMENTATION_INCLUDED
 #define LLM_IMPLEMENTATION_INCLUDED
+
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "llm.h gives the same bits everywhere, so floats must be IEEE's: compile it without -ffast-math"
+#endif
 
 #pragma push_macro("min")  // <windows.h> has them as macros; they come back at the end
 #pragma push_macro("max")
@@ -2727,7 +2751,8 @@ inline Checkpoint open_checkpoint(const std::string& path) {
 //   Gemma  takes the text whole, spells a space as "▁", and starts from characters. A character that has no token
 //          becomes the tokens of its UTF-8 bytes: "<0xE2><0x9C>...". Nothing is ever unknown.
 //
-// Added tokens (<start_of_turn>, in Gemma also a run of newlines) are found before all that and never cut.
+// Added tokens (<start_of_turn>, in Gemma also a run of newlines) are found before all that and never cut. Some of them
+// are looked for in the text as it is, the others in what is left after its spaces have become "▁".
 //
 // The data: the tokens, with a hash table of their spellings; and what merges into what: a hash table of pairs of ids,
 // or, in a GGUF of Gemma, a rank for each token, where two tokens merge if their joined spelling is one.
@@ -2868,8 +2893,19 @@ enum class TokenKind : std::uint8_t { absent, normal, unknown, control, user_def
 struct Token {
     std::string spelling;
     TokenKind kind = TokenKind::absent;
-    std::uint32_t rank = Merge::kNever;  // GGUF of Gemma: of merging into it
+    bool lstrip = false, rstrip = false, normalized = false;  // added tokens: take the white space before, behind them;
+                                                              // are looked for in the normalized text
+    std::uint32_t rank = Merge::kNever;                       // GGUF of Gemma: of merging into it
+
+    bool is_added() const { return kind >= TokenKind::unknown && kind <= TokenKind::user_defined; }
 };
+
+// Special tokens that begin and end turns and texts, by whatever kind a file gives them.
+constexpr std::string_view kStarts[] = {"<start_of_turn>", "<|im_start|>"};
+constexpr std::string_view kEnds[] = {"<end_of_turn>", "<|im_end|>", "<eos>", "<|endoftext|>"};
+template <class List> bool is_in(const List& list, std::string_view text) {
+    return std::find(std::begin(list), std::end(list), text) != std::end(list);
+}
 
 // Token ids to spellings and back.
 struct Vocabulary {
@@ -2887,13 +2923,15 @@ struct Vocabulary {
     void assign(std::vector<Token> list, const std::string& where) {
         tokens = std::move(list);
         table = HashTable(tokens.size());
-        for (int id = 0; id < size(); ++id) {
-            const std::string& spelling = (*this)[id].spelling;
-            const std::uint64_t key = hash(spelling);
-            Merge& free = table.slots[table.find(key)];
-            if (free.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
-            if (!spelling.empty()) free = {key, id};
-        }
+        for (int id = 0; id < size(); ++id) insert(id, where);
+    }
+    void insert(int id, const std::string& where) {
+        if (table.slots.size() / 2 < tokens.size()) return assign(std::move(tokens), where);
+        const std::string& spelling = (*this)[id].spelling;
+        const std::uint64_t key = hash(spelling);
+        Merge& free = table.slots[table.find(key)];
+        if (free.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
+        if (!spelling.empty()) free = {key, id};
     }
     static std::uint64_t hash(std::string_view text, std::uint64_t h = 0) {
         for (const char c : text) h = (h ^ std::uint8_t(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
@@ -2905,18 +2943,38 @@ struct Vocabulary {
 
 // ---- Text to ids and back
 
+// Added tokens by their spelling, sorted: those that begin alike are neighbours.
+struct AddedTokens {
+    using Entry = std::pair<std::string, int>;
+    std::vector<Entry> list;
+
+    // The longest one that the text begins with; null: there is none.
+    const Entry* at(std::string_view text) const {
+        auto first = list.begin(), last = list.end();
+        const Entry* match = nullptr;
+        for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
+            const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
+            first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
+            last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
+            if (first != last && first->first.size() == n + 1) match = &*first;
+        }
+        return match;
+    }
+};
+
 struct TokenizerData {
-    bool byte_level = true;     // GPT-2's kind; false: Gemma's
-    bool by_rank = false;       // tokens have ranks, and `merges` is empty
-    bool add_bos = false;       // texts begin with bos
-    bool prefix_space = false;  // and with a space
-    bool turns = false;         // <end_of_turn> is an end by the files' own account, or there is a chat template
-    int bos = -1;
-    std::vector<int> ends;  // some may be -1
+    bool byte_level = true;          // GPT-2's kind; false: Gemma's
+    bool by_rank = false;            // tokens have ranks, and `merges` is empty
+    bool prefix_space = false;       // texts begin with a space
+    std::vector<int> before, after;  // and with these tokens, and end with those
+    int bos = -1, eos = -1;
+    std::vector<int> ends;    // of a text or a turn; some may be -1
+    bool ends_turns = false;  // <end_of_turn> is an end by the files' own account
+    std::string chat_template;
     Vocabulary vocabulary;
-    std::vector<std::pair<std::string_view, int>> added;  // tokens, sorted: those that begin alike are neighbours
-    std::array<int, 256> byte_tokens{};                   // the token of each byte
-    HashTable merges;                                     // by pair_key
+    AddedTokens added[2];                // in the text as it is; in the normalized one
+    std::array<int, 256> byte_tokens{};  // the token of each byte; -1: it is left out
+    HashTable merges;                    // by pair_key
 
     static std::uint64_t pair_key(int left, int right) {  // no two pairs have the same, as the factor is odd
         return (std::uint64_t(left) << 32 | std::uint32_t(right)) * 0x9E3779B97F4A7C15u;
@@ -2926,24 +2984,40 @@ struct TokenizerData {
         const int id = vocabulary.find(vocabulary[left].spelling, vocabulary[right].spelling);
         return id < 0 ? Merge() : Merge{0, id, vocabulary[id].rank};
     }
-    // The longest added token that the text begins with, or -1.
-    int added_at(std::string_view text) const {
-        auto first = added.begin(), last = added.end();
-        int match = -1;
-        for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
-            const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
-            first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
-            last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
-            if (first != last && first->first.size() == n + 1) match = first->second;
-        }
-        return match;
-    }
 };
 
-// Encodes texts that hold no added token. Symbols are a linked list, and what merges next comes from a queue: a long
-// text takes little more than linear time.
+// Encodes a text: cuts it at added tokens, and merges what lies between them. Symbols are a linked list, and what merges
+// next comes from a queue: a long text takes little more than linear time.
 struct Encoder {
-    void encode(std::string_view text) {
+    // pass: which of tokenizer.added are looked for; in what is left, the next ones.
+    void encode(std::string_view text, Special special, std::size_t pass = 0) {
+        if (pass == std::size(tokenizer.added)) return encode_words(text);
+        const AddedTokens& added = tokenizer.added[pass];
+        std::string normalized;
+        if (pass == 1 && !added.list.empty() && !tokenizer.byte_level)
+            text = normalized = replace_all(text, " ", kSpaceMark);
+
+        std::size_t begin = 0, end = 0;  // text[begin .. end) holds no such token
+        while (end < text.size()) {
+            const AddedTokens::Entry* match = added.at(text.substr(end));
+            std::size_t next = end + (match ? match->first.size() : 1), length = 0;
+            const Token* token = match ? &tokenizer.vocabulary[match->second] : nullptr;
+            if (token && (special == Special::parsed || token->kind == TokenKind::user_defined)) {
+                std::size_t last = token->lstrip ? begin : end;  // where the text before it ends
+                for (std::size_t i = last; i < end; i += length)
+                    if (class_at(text, i, length) != CharClass::space) last = i + length;
+                encode(text.substr(begin, last - begin), special, pass + 1);
+                ids.push_back(match->second);
+                while (token->rstrip && next < text.size() && class_at(text, next, length) == CharClass::space)
+                    next += length;
+                begin = next;
+            }
+            end = next;
+        }
+        encode(text.substr(begin), special, pass + 1);
+    }
+    // A text without added tokens.
+    void encode_words(std::string_view text) {
         if (text.empty()) return;
         std::string prefixed;
         const bool byte_level = tokenizer.byte_level, has_space = byte_level && text[0] == ' ';
@@ -2955,7 +3029,8 @@ struct Encoder {
                 const int id = byte_level ? -1 : tokenizer.vocabulary.find(character == " " ? kSpaceMark : character);
                 if (id >= 0) symbols.push_back({id});
                 else
-                    for (const char byte : character) symbols.push_back({tokenizer.byte_tokens[std::uint8_t(byte)]});
+                    for (const char byte : character)
+                        if (const int b = tokenizer.byte_tokens[std::uint8_t(byte)]; b >= 0) symbols.push_back({b});
             }
             merge_symbols();
         }
@@ -3005,24 +3080,13 @@ struct Encoder {
 
 }  // namespace detail
 
-std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool parse_special) const {
+std::vector<int> Tokenizer::encode(std::string_view text, Special special, bool add_bos) const {
     if (vocab_size() == 0) detail::fail("there is no tokenizer", "encode", "load a model from a file");
     if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
-    if (add_bos && data_->add_bos) ids.push_back(data_->bos);
-    detail::Encoder encoder{*data_, ids};
-    std::size_t begin = 0, end = 0;  // text[begin .. end) holds no added token
-    while (end < text.size()) {
-        const int added = data_->added_at(text.substr(end));
-        const std::size_t length = added < 0 ? 1 : data_->vocabulary[added].spelling.size();
-        if (added >= 0 && (parse_special || data_->vocabulary[added].kind == detail::TokenKind::user_defined)) {
-            encoder.encode(text.substr(begin, end - begin));
-            ids.push_back(added);
-            begin = end + length;
-        }
-        end += length;
-    }
-    encoder.encode(text.substr(begin));
+    if (add_bos) ids = data_->before;
+    detail::Encoder{*data_, ids}.encode(text, special);
+    if (add_bos) ids.insert(ids.end(), data_->after.begin(), data_->after.end());
     return ids;
 }
 
@@ -3030,12 +3094,12 @@ std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
         detail::fail("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
                      "pass ids of this model");
-    const auto& [spelling, kind, rank] = data_->vocabulary[id];
+    const detail::Token& token = data_->vocabulary[id];
     const auto& bytes = data_->byte_tokens;
     const auto byte = std::find(bytes.begin(), bytes.end(), id);
     if (byte != bytes.end()) return std::string(1, char(byte - bytes.begin()));
-    if (!data_->byte_level) return detail::replace_all(spelling, detail::kSpaceMark, " ");
-    return kind == detail::TokenKind::normal ? detail::bytes_spelled(spelling) : spelling;
+    if (!data_->byte_level) return detail::replace_all(token.spelling, detail::kSpaceMark, " ");
+    return token.kind == detail::TokenKind::normal ? detail::bytes_spelled(token.spelling) : token.spelling;
 }
 
 std::string Tokenizer::decode(const std::vector<int>& ids) const {
@@ -3046,13 +3110,16 @@ std::string Tokenizer::decode(const std::vector<int>& ids) const {
 
 int Tokenizer::vocab_size() const { return data_ ? data_->vocabulary.size() : 0; }
 int Tokenizer::bos() const { return data_ ? data_->bos : -1; }
-bool Tokenizer::is_end(int id) const {
+bool Tokenizer::is_eos(int id) const {
     return id >= 0 && data_ && std::find(data_->ends.begin(), data_->ends.end(), id) != data_->ends.end();
 }
-bool Tokenizer::has_turns() const { return data_ && data_->turns && find("<start_of_turn>") >= 0; }
-int Tokenizer::find(std::string_view piece) const {
-    const int added = data_ ? data_->added_at(piece) : -1;
-    return added >= 0 && data_->vocabulary[added].spelling == piece ? added : -1;
+int Tokenizer::special_id(std::string_view piece) const {
+    const int id = data_ ? data_->vocabulary.find(piece) : -1;
+    return id >= 0 && data_->vocabulary[id].is_added() ? id : -1;
+}
+const std::string& Tokenizer::chat_template() const {
+    static const std::string none;
+    return data_ ? data_->chat_template : none;
 }
 
 // ---- Loading
@@ -3067,25 +3134,25 @@ struct TokenizerLoader : TokenizerData {
     // (Gemma's <image_soft_token>).
     std::shared_ptr<const TokenizerData> load(int rows) {
         if (file.is_gguf) read_metadata();
-        else read_directory();
+        else read_directory(rows);
         bool fits = vocabulary.size() >= rows - std::max(64, rows / 16);
         for (int id = 0; id < vocabulary.size(); ++id) {
-            const auto& [spelling, kind, rank] = vocabulary[id];
-            const bool is_added = kind >= TokenKind::unknown && kind <= TokenKind::user_defined;
-            fits = fits && (is_added || id < rows);
-            if (!is_added) continue;
-            if (spelling.size() > 1000) damaged("too long a token to look for, " + shown(spelling));
-            added.push_back({spelling, id});
-            if (spelling == "<end_of_turn>")
-                turns = file.metadata.count("tokenizer.chat_template") || std::count(ends.begin(), ends.end(), id);
-            if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>") ends.push_back(id);
+            const Token& token = vocabulary[id];
+            fits = fits && (token.is_added() || id < rows);
+            if (!token.is_added()) continue;
+            if (token.spelling.size() > 1000) damaged("too long a token to look for, " + shown(token.spelling));
+            const bool marks = token.normalized && !byte_level;
+            added[token.normalized].list.emplace_back(
+                marks ? replace_all(token.spelling, " ", kSpaceMark) : token.spelling, id);
+            if (token.spelling == "<end_of_turn>") ends_turns = std::count(ends.begin(), ends.end(), id) > 0;
+            if (is_in(kEnds, token.spelling)) ends.push_back(id);
         }
         if (!fits)
             fail("the tokenizer does not fit the model",
                  file.path + ": " + to_string(vocabulary.size()) + " tokens, but " + to_string(rows) +
                      " rows in the embedding",
                  "use the tokenizer that came with the model");
-        std::sort(added.begin(), added.end());
+        for (AddedTokens& tokens : added) std::sort(tokens.list.begin(), tokens.list.end());
         return std::make_shared<TokenizerData>(std::move(*this));
     }
     [[noreturn]] void unsupported(const std::string& what) const {
@@ -3102,9 +3169,10 @@ struct TokenizerLoader : TokenizerData {
             if (byte_level) utf8_append(spelling, character_of_byte(byte));
             else spelling = {'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
             const int id = byte_tokens[byte] = vocabulary.find(spelling);
-            if (id < 0) damaged("byte " + to_string(byte) + " has no token " + shown(spelling));
+            if (id < 0 && !byte_level) damaged("byte " + to_string(byte) + " has no token " + shown(spelling));
             if (!byte_level) vocabulary[id] = {spelling, TokenKind::byte};
         }
+        if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) == 256) damaged("no byte has a token");
     }
     template <class List> void set_merges(const List& list) {
         merges = HashTable(list.size());
@@ -3128,7 +3196,9 @@ struct TokenizerLoader : TokenizerData {
         return {pair.array()[0].string(), pair.array()[1].string()};
     }
 
-    // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt
+    // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt, and files beside them that add to it. As transformers 5
+    //    does it: its GPT2Tokenizer and GemmaTokenizer take only vocabulary, merges and post-processor from a tokenizer.json,
+    //    and tokens from tokenizer_config.json if that lists any; PreTrainedTokenizerFast takes all from tokenizer.json.
 
     bool has(const char* name) const { return exists(status_of(file.directory + "/" + name)); }
     std::string read(const char* name) {
@@ -3139,34 +3209,52 @@ struct TokenizerLoader : TokenizerData {
         std::string text = read(name);
         return JsonDocument(std::move(text), where);
     }
+    JsonDocument read_if(bool wanted, const char* name) {
+        return wanted && has(name) ? read_json(name) : JsonDocument("{}", name);
+    }
     const Json& need(const Json& object, const char* key) const {
         if (!object.find(key)) damaged(std::string(key) + " is missing");
         return object[key];
     }
-    void read_directory() {
-        if (has("tokenizer.json")) read_tokenizer_json(read_json("tokenizer.json").root());
-        else if (has("vocab.json") && has("merges.txt")) read_vocab_and_merges();
-        else fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
-        const auto token_id = [this](const Json& id) {  // or -1
-            const bool known = id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size();
-            return known ? int(id.whole()) : -1;
-        };
-        const auto add_ends = [&](const Json& found) {  // a number or an array of them
-            ends.push_back(token_id(found));
-            for (const Json& id : found.list()) ends.push_back(token_id(id));
-        };
-        const Json& config = file.config.root();
-        add_ends(config["eos_token_id"]);
-        add_ends(config["text_config"]["eos_token_id"]);
-        if (has("generation_config.json")) add_ends(read_json("generation_config.json").root()["eos_token_id"]);
-        if (bos < 0) bos = token_id(config["bos_token_id"]);
-    }
-    void read_tokenizer_json(const Json& root) {
-        const Json& model = root["model"];
-        check_rules(root["normalizer"], root["pre_tokenizer"], model);
-        read_tokens(need(model, "vocab"), root["added_tokens"]);
-        set_merges(model["merges"].array());
-        read_bos(root["post_processor"]);
+    void read_directory(int rows) {
+        const bool is_json = has("tokenizer.json");
+        if (!is_json && !(has("vocab.json") && has("merges.txt")))
+            fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
+        const JsonDocument config_file = read_if(true, "tokenizer_config.json");
+        const Json &config = config_file.root(), &decoder = config["added_tokens_decoder"];
+        refuse(config, {"split_special_tokens"});
+        read_template(config);
+        const JsonDocument map = read_if(decoder.is_null(), "special_tokens_map.json");
+        const JsonDocument older = read_if(decoder.is_null(), "added_tokens.json");
+        const JsonDocument document = read_json(is_json ? "tokenizer.json" : "vocab.json");
+        const Json &root = document.root(), &model = root["model"];
+
+        std::string_view kind = config["tokenizer_class"].text();
+        if (kind.empty()) kind = file.config.root()["tokenizer_class"].text();
+        if (kind.size() > 4 && kind.substr(kind.size() - 4) == "Fast") kind.remove_suffix(4);
+        const bool as_it_is = is_json && (kind == "PreTrainedTokenizer" || kind == "TokenizersBackend");
+        if (is_json) check_rules(root["normalizer"], root["pre_tokenizer"], model);
+        if (!as_it_is && !kind.empty() && kind != (byte_level ? "GPT2Tokenizer" : "GemmaTokenizer"))
+            unsupported("tokenizer_class " + shown(kind));
+        if (!as_it_is) prefix_space = byte_level && config["add_prefix_space"].flag(false);
+
+        read_vocabulary(is_json ? need(model, "vocab") : root);
+        if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) && as_it_is) refuse(model, {"unk_token"});
+        const Json none, &own = is_json ? root["added_tokens"] : none;
+        if (as_it_is) add_by_id(own, none, none);
+        where = file.directory;
+        add_by_id(decoder.is_null() ? own : none, decoder, older.root());
+        add_by_name(config, map.root(), as_it_is, rows);
+
+        if (is_json) {
+            read_processor(root["post_processor"]);
+            set_merges(model["merges"].array());
+        } else {
+            if (bos >= 0 && config["add_bos_token"].flag(false)) before = {bos};
+            if (eos >= 0 && config["add_eos_token"].flag(false)) after = {eos};
+            read_merges();
+        }
+        read_ends(file.config.root());
     }
     // What is done to the text first tells the two kinds of tokenizer apart.
     void check_rules(const Json& normalizer, const Json& splitter, const Json& model) {
@@ -3191,54 +3279,131 @@ struct TokenizerLoader : TokenizerData {
                 unsupported(std::string("with ") + option);
         }
     }
+
     // Tokens come in any order. There may be holes between the ids, but no more than there are tokens.
-    void read_tokens(const Json& listed, const Json& extra) {
-        const std::size_t most = 2 * (listed.members().size() + extra.list().size());
+    void read_vocabulary(const Json& listed) {
         std::vector<Token> tokens;
-        const auto put = [&](const Json& id, std::string_view spelling, TokenKind kind) {
-            if (id.whole() >= most) damaged("the id of " + shown(spelling) + " is out of range");
+        for (const auto& [spelling, id] : listed.members()) {
+            if (id.whole() >= 2 * listed.members().size() + 1024)
+                damaged("the id of " + shown(spelling) + " is out of range");
             const auto i = std::size_t(id.whole());
             if (i >= tokens.size()) tokens.resize(i + 1);
-            if (tokens[i].kind != TokenKind::absent && tokens[i].spelling != spelling)
+            if (tokens[i].kind != TokenKind::absent)
                 damaged(shown(tokens[i].spelling) + " and " + shown(spelling) + " have the same id");
-            tokens[i] = {std::string(spelling), kind};
-        };
-        for (const auto& [spelling, id] : listed.members()) put(id, spelling, TokenKind::normal);
-        for (const Json& token : extra.list()) {
-            const std::string_view spelling = need(token, "content").string();
-            refuse(token, {"single_word", "lstrip", "rstrip"});
-            const bool has_space = spelling.find(' ') != spelling.npos || spelling.find(kSpaceMark) != spelling.npos;
-            if (!byte_level && has_space) refuse(token, {"normalized"});
-            const bool special = token["special"].flag(false);
-            put(need(token, "id"), spelling, special ? TokenKind::control : TokenKind::user_defined);
+            tokens[i] = {std::string(spelling), TokenKind::normal};
         }
         set_vocabulary(std::move(tokens));
     }
-    // A template puts nothing around the text, or bos before it. Without one, tokenizer_config.json decides.
-    void read_bos(const Json& processor) {
-        for (const Json& part : processor["processors"].list())  // of a Sequence
-            if (part["type"].text() == "TemplateProcessing") return read_bos(part);
-        std::string spelling;
-        if (processor["type"].text() == "TemplateProcessing") {
-            const auto& steps = need(processor, "single").array();
-            if (steps.empty() || steps.size() > 2 || !steps[steps.size() - 1].find("Sequence"))
-                unsupported("with a template other than bos and the text");
-            add_bos = steps.size() == 2;
-            spelling = steps[0]["SpecialToken"]["id"].text();
-        } else if (has("tokenizer_config.json")) {
-            const JsonDocument config = read_json("tokenizer_config.json");
-            const Json& token = config.root()["bos_token"];
-            add_bos = config.root()["add_bos_token"].flag(false);
-            spelling = (token.is<std::string_view>() ? token : token["content"]).text();
+
+    // - Added tokens, in the order of transformers, as those that the vocabulary lacks get the next ids.
+
+    // said: the id that the file has for it, or kNone. Of the usual ones, which no file names, the embedding must have a row.
+    static constexpr std::int64_t kNone = -1;
+    void add(const Token& token, std::int64_t said, int rows = INT_MAX) {
+        const int known = vocabulary.find(token.spelling), next = vocabulary.size();
+        const bool in_hole = said >= 0 && said < next && vocabulary[int(said)].kind == TokenKind::absent;
+        const int id = known >= 0 ? known : in_hole ? int(said) : next;
+        if (token.spelling.empty() || (known < 0 && next >= rows)) return;
+        if (said >= 0 && said != id)
+            unsupported("with the id " + to_string(said) + " for " + shown(token.spelling) +
+                        ", to which transformers gives " + to_string(id));
+        if (said < 0 && known >= 0 && vocabulary[id].is_added()) {  // what describes it by its id is kept
+            vocabulary[id].kind = TokenKind::control;
+            return;
         }
-        if (add_bos) bos = vocabulary.find(spelling);
-        if (add_bos && bos < 0) damaged("texts begin with an unknown token, " + shown(spelling));
+        if (id == next) vocabulary.tokens.emplace_back();
+        vocabulary[id] = token;
+        if (known < 0) vocabulary.insert(id, where);
     }
-    void read_vocab_and_merges() {
-        if (has("added_tokens.json")) unsupported("with added_tokens.json and no tokenizer.json");
-        read_tokens(read_json("vocab.json").root(), Json());
-        const int end = vocabulary.find("<|endoftext|>");
-        if (end >= 0) vocabulary[end].kind = TokenKind::control;
+    static const Json::Object& members_of(const Json& object) {  // none, if it is no object
+        static const Json::Object none;
+        return object.is<Json::Object>() ? object.members() : none;
+    }
+    // An object that describes one, or its spelling alone.
+    Token added_token(const Json& token, bool special) const {
+        special = token["special"].flag(special);
+        refuse(token, {"single_word"});
+        return {std::string((token.is<std::string_view>() ? token : need(token, "content")).string()),
+                special ? TokenKind::control : TokenKind::user_defined, token["lstrip"].flag(false),
+                token["rstrip"].flag(false), token["normalized"].flag(!special)};
+    }
+    // Of an array whose objects hold their ids; of objects by ids; of ids by spellings.
+    void add_by_id(const Json& own, const Json& decoder, const Json& older) {
+        std::map<std::uint64_t, Token> tokens;
+        for (const auto& [spelling, id] : members_of(older))
+            tokens[id.whole()] = {std::string(spelling), TokenKind::user_defined, false, false, true};
+        for (const Json& token : own.list()) tokens[need(token, "id").whole()] = added_token(token, false);
+        for (const auto& [key, token] : members_of(decoder)) {
+            std::uint64_t id = 0;
+            if (std::from_chars(key.data(), key.data() + key.size(), id).ptr != key.data() + key.size())
+                damaged(shown(key) + " is no id");
+            tokens[id] = added_token(token, false);
+        }
+        for (const auto& [id, token] : tokens) add(token, std::int64_t(id));
+    }
+    // bos_token and the like; then tokens of other names and of no name. What `map` says goes before the configuration.
+    void add_by_name(const Json& config, const Json& map, bool as_it_is, int rows) {
+        static constexpr std::string_view kNames[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                                      "pad_token", "cls_token", "mask_token"};
+        static constexpr const char* kUsual[] = {"<bos>", "<eos>", "<unk>", "", "<pad>", "", "<mask>"};
+        for (std::size_t i = 0; i < std::size(kNames); ++i) {
+            const Json* said = (map.find(kNames[i]) ? map : config).find(kNames[i]);
+            const char* usual = said || as_it_is ? "" : !byte_level ? kUsual[i] : i < 3 ? "<|endoftext|>" : "";
+            const Token token = said && !said->is_null() ? added_token(*said, true) : Token{usual, TokenKind::control};
+            add(token, kNone, *usual ? rows : INT_MAX);
+            if (i < 2) (i ? eos : bos) = vocabulary.find(token.spelling);
+        }
+        const auto add_members = [&](const Json& object, std::string_view ending) {
+            for (const auto& [name, token] : members_of(object))
+                if (!token.text().empty() && !is_in(kNames, name) && name.size() >= ending.size() &&
+                    name.substr(name.size() - ending.size()) == ending)
+                    add(added_token(token, true), kNone);
+        };
+        add_members(config, "_token");
+        add_members(config["extra_special_tokens"], "");
+        add_members(map, "_token");
+        for (const Json* source : {&config, &map})
+            for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
+                for (const Json& token : (*source)[name].list()) add(added_token(token, true), kNone);
+                if (!(*source)[name].list().empty()) return;
+            }
+    }
+
+    // - The rest
+
+    // What is put around a text. Each part of a Sequence adds to what the ones before made.
+    void read_processor(const Json& processor) {
+        const std::string_view type = processor["type"].text();
+        std::vector<int> sides[2];
+        std::size_t side = 0;
+        const auto put = [&](std::uint64_t id, std::string_view name) {
+            if (id >= std::uint64_t(vocabulary.size()))
+                damaged("texts begin or end with an unknown token, " + shown(name));
+            sides[side].push_back(int(id));
+        };
+        if (type == "Sequence") {
+            for (const Json& part : need(processor, "processors").array()) read_processor(part);
+        } else if (type == "RobertaProcessing" || type == "BertProcessing") {
+            for (const char* name : {"cls", "sep"}) {
+                if (need(processor, name).array().size() != 2) damaged(std::string(name) + " is no token and id");
+                put(processor[name].array()[1].whole(), name);
+                ++side;
+            }
+        } else if (type == "TemplateProcessing") {
+            for (const Json& step : need(processor, "single").array()) {
+                const std::string_view name = step["SpecialToken"]["id"].text();
+                const Json* ids = processor["special_tokens"][name].find("ids");
+                if (step.find("Sequence") && side++) unsupported("with a template that holds the text twice");
+                if (ids)
+                    for (const Json& id : ids->array()) put(id.whole(), name);
+                else if (!step.find("Sequence")) put(std::uint64_t(vocabulary.find(name)), name);
+            }
+            if (side == 0) unsupported("with a template that does not hold the text");
+        } else if (!processor.is_null() && type != "ByteLevel") unsupported("post-processor " + shown(type));
+        before.insert(before.begin(), sides[0].begin(), sides[0].end());
+        after.insert(after.end(), sides[1].begin(), sides[1].end());
+    }
+    void read_merges() {
         std::istringstream text(read("merges.txt"));
         std::vector<std::string> lines;
         for (std::string line; std::getline(text, line);) {
@@ -3246,6 +3411,32 @@ struct TokenizerLoader : TokenizerData {
             if (!line.empty() && line.compare(0, 8, "#version") != 0) lines.push_back(line);
         }
         set_merges(lines);
+    }
+    void read_ends(const Json& config) {
+        const auto token_id = [this](const Json& id) {  // or -1
+            const bool known = id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size();
+            return known ? int(id.whole()) : -1;
+        };
+        const auto add_ends = [&](const Json& found) {  // a number or an array of them
+            ends.push_back(token_id(found));
+            for (const Json& id : found.list()) ends.push_back(token_id(id));
+        };
+        add_ends(config["eos_token_id"]);
+        add_ends(config["text_config"]["eos_token_id"]);
+        if (has("generation_config.json")) add_ends(read_json("generation_config.json").root()["eos_token_id"]);
+        ends.push_back(eos);
+        if (bos < 0) bos = token_id(config["bos_token_id"]);
+    }
+    // A file of its own goes before tokenizer_config.json, which may hold several, by name.
+    void read_template(const Json& config) {
+        const auto take = [this](const Json& found) {
+            chat_template = found.text();
+            for (const Json& one : found.list())
+                if (chat_template.empty() || one["name"].text() == "default") chat_template = one["template"].text();
+        };
+        take(config["chat_template"]);
+        if (has("chat_template.jinja")) chat_template = read("chat_template.jinja");
+        else if (chat_template.empty()) take(read_if(true, "chat_template.json").root()["chat_template"]);
     }
 
     // -- GGUF
@@ -3257,28 +3448,42 @@ struct TokenizerLoader : TokenizerData {
     void read_metadata() {
         const auto model = need<std::string_view>("tokenizer.ggml.model");
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
-        byte_level = model == "gpt2";
-        by_rank = model == "llama";
+        // Without tokenizer.model, converters call Gemma's vocabulary gpt2; no word of GPT-2's is spelled with the mark.
+        const auto& spellings = need<std::vector<std::string_view>>("tokenizer.ggml.tokens");
+        byte_level = model == "gpt2" && std::count(spellings.begin(), spellings.end(), kSpaceMark) == 0;
+        const auto* pairs = file.find_value<std::vector<std::string_view>>("tokenizer.ggml.merges");
+        if (pairs && pairs->empty()) pairs = nullptr;
+        by_rank = !byte_level && !pairs;
         const auto splitter = file.value("tokenizer.ggml.pre", std::string_view("default"));
         if (byte_level && splitter != "gpt-2" && splitter != "gpt2" && splitter != "default")
             unsupported("pre-tokenizer " + shown(splitter));
-        read_listed_tokens();
-        if (byte_level) set_merges(need<std::vector<std::string_view>>("tokenizer.ggml.merges"));
-        prefix_space = file.value("tokenizer.ggml.add_space_prefix", false);
-        add_bos = file.value("tokenizer.ggml.add_bos_token", !byte_level);
-        const auto token_id = [this](const char* key) {  // or -1
+        const auto token_id = [&](const char* key) {  // or -1
             const auto id = file.value(key, std::int64_t{-1});
-            if (id < -1 || id >= vocabulary.size()) damaged(std::string(key) + " is out of range");
+            if (id < -1 || id >= std::int64_t(spellings.size())) damaged(std::string(key) + " is out of range");
             return int(id);
         };
         bos = token_id("tokenizer.ggml.bos_token_id");
-        if (add_bos && bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
-        ends = {token_id("tokenizer.ggml.eos_token_id"), token_id("tokenizer.ggml.eot_token_id")};
+        eos = token_id("tokenizer.ggml.eos_token_id");
+        ends = {eos, token_id("tokenizer.ggml.eot_token_id")};
+        read_listed_tokens(spellings);
+        if (!by_rank) set_merges(pairs ? *pairs : need<std::vector<std::string_view>>("tokenizer.ggml.merges"));
+
+        prefix_space = file.value("tokenizer.ggml.add_space_prefix", false);
+        const auto add = [&](const char* key, bool usual, int id, std::vector<int>& to) {
+            if (!file.value("tokenizer.ggml.add_" + std::string(key), usual)) return;
+            if (id < 0) damaged("tokenizer.ggml." + std::string(key) + "_id is missing");
+            to = {id};
+        };
+        add("bos_token", !byte_level, bos, before);
+        add("eos_token", false, eos, after);
+        const auto* templates = file.find_value<std::vector<std::string_view>>("tokenizer.chat_templates");
+        std::string key = "tokenizer.chat_template";
+        if (templates && !templates->empty() && !file.metadata.count(key)) key.append(".").append(templates->front());
+        chat_template = file.value(key, std::string_view());
     }
     // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
     // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
-    void read_listed_tokens() {
-        const auto& spellings = need<std::vector<std::string_view>>("tokenizer.ggml.tokens");
+    void read_listed_tokens(const std::vector<std::string_view>& spellings) {
         const auto* kinds = file.find_value<std::vector<std::int64_t>>("tokenizer.ggml.token_type");
         if (kinds && kinds->size() != spellings.size()) damaged("not every token has a type");
         const auto* scores = by_rank ? &need<std::vector<double>>("tokenizer.ggml.scores") : nullptr;
@@ -3286,18 +3491,22 @@ struct TokenizerLoader : TokenizerData {
         std::vector<Token> tokens(spellings.size());
         for (std::size_t i = 0; i < spellings.size(); ++i) {
             const std::int64_t number = kinds ? (*kinds)[i] : 1;
-            auto& [spelling, kind, rank] = tokens[i];
-            kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(number) : TokenKind::normal;
-            spelling = spellings[i];
+            Token& token = tokens[i];
+            token.kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(number) : TokenKind::normal;
+            token.spelling = spellings[i];
+            // Google's QAT files call the tokens around a turn normal.
+            const bool is_end = std::count(ends.begin(), ends.end(), int(i)) || int(i) == bos;
+            if (token.kind == TokenKind::normal &&
+                (is_end || is_in(kStarts, token.spelling) || is_in(kEnds, token.spelling)))
+                token.kind = TokenKind::control;
+            const bool is_users = token.kind == TokenKind::user_defined;
+            if (is_users && !byte_level) token.spelling = replace_all(token.spelling, " ", kSpaceMark);
             if (!scores) continue;
             if (!(std::fabs((*scores)[i]) < 1e30)) damaged("a score is not a number");
-            float cost = 0 - float((*scores)[i]);
-            if (kind == TokenKind::user_defined) {
-                spelling = replace_all(spelling, " ", kSpaceMark);
-                cost = -1e30f * float(spelling.size());
-            } else if (kind != TokenKind::normal) continue;
+            if (!is_users && token.kind != TokenKind::normal) continue;
+            const float cost = is_users ? -1e30f * float(token.spelling.size()) : 0 - float((*scores)[i]);
             const std::uint32_t bits = f32_to_bits(cost);
-            rank = bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
+            token.rank = bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
         }
         set_vocabulary(std::move(tokens));
     }
@@ -4174,7 +4383,7 @@ namespace detail {
 
 constexpr int kBatch = 256;    // most tokens that go through the layers together
 constexpr int kChunk = kSpan;  // positions per softmax step
-constexpr int kPart = 128;     // positions whose result is found on its own
+constexpr int kPart = 256;     // positions whose result is found on its own
 
 inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
 inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
@@ -4270,7 +4479,7 @@ struct alignas(64) QueryTile {
     }
 };
 
-// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 128: what it finds in each is
+// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 256: what it finds in each is
 // found on its own, and then joined in the parts' order. So the result is the same whoever does the parts: one thread
 // after another for a prompt, whose many tiles are work enough, or all threads at once for a single token.
 struct Attention {
@@ -5233,7 +5442,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
         profiler.restart();
         int id = 0;
         profiler.time({{"sampling", "sample"}}, -1, 1, [&] { id = sampler.sample(logits, vocab); });
-        if (!options.ignore_end && tokenizer.is_end(id)) break;
+        if (!options.ignore_end && tokenizer.is_eos(id)) break;
         sampler.accept(id);
         ++stats.generated;
         data.sequence.pending = {id};
@@ -5248,7 +5457,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
 
 Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options, const OnText& on_text) {
     const Tokenizer& tokenizer = session.model().tokenizer();
-    std::vector<int> ids = tokenizer.encode(prompt, session.position() == 0);
+    std::vector<int> ids = tokenizer.encode(prompt, options.special, session.position() == 0);
     if (ids.empty() && session.position() == 0 && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
     return generate(session, ids, options, on_text);
 }
@@ -5260,27 +5469,102 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
 //
 //     <bos><start_of_turn>user\n{system}\n\n{user}<end_of_turn>\n<start_of_turn>model\n{model}<end_of_turn>\n ...
 //
-// What people say is never parsed for such tokens.
+// A model's template is a program in the language Jinja. It is not run: the few kinds there are can be told apart by what
+// they hold, and a row of a table says what each of them writes. What people say is never parsed for special tokens.
 
-Chat::Chat(Session& session, const std::string& system, Template style) : session_(session) {
+namespace detail {
+
+struct TurnTemplate {
+    const char* name;
+    std::array<std::string_view, 3> marks;  // what a model's template of this kind holds
+    std::string_view system, after_system;  // before and after the system's words
+    bool system_in_turn;                    // of the user, before his words; or else before it
+    std::string_view user, model;           // before the user's words; between them and the model's
+    std::string_view end, between;          // after the model's words, and then before the user's next. {eos}: a token
+    bool trims;                             // words lose the white space around them
+};
+// In the order of Chat::Template.
+// clang-format off
+constexpr TurnTemplate kTurnTemplates[] = {
+    {"automatic", {}, "", "", false, "", "", "", "", false},
+    {"gemma", {"<start_of_turn>", "<end_of_turn>", "model"}, "", "\n\n", true,
+     "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>", "\n<start_of_turn>user\n", true},
+    {"chatml", {"<|im_start|>", "<|im_end|>", "assistant"}, "<|im_start|>system\n", "<|im_end|>\n", false,
+     "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", "\n<|im_start|>user\n", false},
+    {"dialogpt", {}, "", "{eos}", false, "", "{eos}", "{eos}", "", false},
+    {"plain", {}, "", "\n\n", false, "", "", "", "\n\n", false},
+};
+// clang-format on
+inline const TurnTemplate& row_of(Chat::Template style) { return kTurnTemplates[int(style)]; }
+
+// Whether a template writes each turn's words and the end of text, and nothing else. Jinja removes white space beside a '-'
+// and the end of a line after {% %}.
+inline bool is_dialogpt(std::string_view jinja) {
+    const auto holds = [&](std::string_view text) { return jinja.find(text) != jinja.npos; };
+    if (holds("}} {{") || (!holds("-") && (holds("}} ") || holds("}}\n") || holds("\n ")))) return false;
+    std::string all;
+    for (const char c : jinja)
+        if (c != ' ' && c != '\n' && c != '-') all += c == '"' ? '\'' : c;
+    all = replace_all(replace_all(all, "['content']", ".content"), "}}{{", "+");
+    all = replace_all(replace_all(all, ".strip()", ""), "|trim", "");
+    const std::string loop = "inmessages%}{{", name = all.substr(0, all.find(loop));
+    return name.substr(0, 5) == "{%for" && all == name + loop + name.substr(5) + ".content+eos_token}}{%endfor%}";
+}
+
+inline Chat::Template recognize(std::string_view jinja) {
+    const auto holds = [&](std::string_view mark) { return jinja.find(mark) != jinja.npos; };
+    for (const Chat::Template style : {Chat::Template::gemma, Chat::Template::chatml})
+        if (std::all_of(row_of(style).marks.begin(), row_of(style).marks.end(), holds)) return style;
+    return is_dialogpt(jinja) ? Chat::Template::dialogpt : Chat::Template::plain;
+}
+
+// The system's words that a template of ChatML's kind brings along, for conversations that have none of their own.
+inline std::string usual_system(std::string_view jinja) {
+    const std::string_view begin = "<|im_start|>system";
+    for (std::size_t at = 0; (at = jinja.find(begin, at)) != jinja.npos;) {
+        at += begin.size();
+        const std::string_view words = jinja.substr(at, jinja.find("<|im_end|>", at) - at);
+        const std::size_t skip = words.substr(0, 2) == "\\n" ? 2 : 1;
+        if (words.size() > skip && words.find_first_of("'\"{}") == words.npos)
+            return replace_all(words.substr(skip), "\\n", "\n");
+    }
+    return {};
+}
+
+}  // namespace detail
+
+const char* Chat::name(Template style) { return detail::row_of(style).name; }
+
+Chat::Chat(Session& session, const std::string& system, Template style) : session_(session), template_(style) {
     using namespace detail;
     const Tokenizer& tokenizer = session.model().tokenizer();
-    const int turn = tokenizer.find("<start_of_turn>"), end = tokenizer.find("<end_of_turn>");
-    if (style == Template::gemma && (turn < 0 || end < 0))
-        fail("the vocabulary has no turn tokens", "Chat", "use the plain template");
-    plain_ = style == Template::plain || (style == Template::automatic && !tokenizer.has_turns());
-    const auto text = [&](const std::string& words) { return tokenizer.encode(words, false, false); };
-    std::vector<int> user;  // what his words come after
-    if (!plain_) {
-        user = joined({{turn}, text("user\n")});
-        after_ = joined({{end}, text("\n"), {turn}, text("model\n")});
-    }
-    between_ = plain_ ? text("\n\n") : joined({{end}, text("\n"), user});
-    head_ = joined({tokenizer.encode("", true), user, text(system.empty() ? "" : system + "\n\n")});
+    const std::string& own = tokenizer.chat_template();
+    if (tokenizer.vocab_size() == 0) fail("there is no tokenizer", "Chat", "load a model from a file");
+    const TokenizerData& data = *tokenizer.data_;
+    if (style == Template::automatic) template_ = own.empty() && data.ends_turns ? Template::gemma : recognize(own);
+    const std::string_view end = row_of(template_).end;
+    const bool is_token = end == "{eos}" ? data.eos >= 0 : end.empty() || tokenizer.special_id(end) >= 0;
+    if (!is_token && style != Template::automatic)
+        fail("the vocabulary has no turn tokens", std::string("Chat, template ") + name(style),
+             "use the plain template");
+    if (!is_token && end == "{eos}") template_ = Template::plain;
+    const TurnTemplate& row = row_of(template_);
 
+    // What comes before the user's words.
+    head_ = data.before;
+    if (head_.empty() && data.bos >= 0 && own.find("bos_token") != own.npos) head_ = {data.bos};
+    const std::string words = system.empty() && template_ == Template::chatml ? usual_system(own) : system;
+    const std::vector<int> user = turn({}, row.user);
+    std::vector<int> first;
+    if (!words.empty()) first = joined({turn({}, row.system), turn(words, row.after_system)});
+    head_ = row.system_in_turn ? joined({head_, user, first}) : joined({head_, first, user});
+    between_ = joined({turn({}, row.end), turn({}, row.between)});
+    trims_ = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
+
+    // A session's text is cut into turns where the user's begin.
     const std::vector<int> held = joined({session.tokens(), session.data().sequence.pending});
     auto from = held.begin();
-    while (!plain_) {
+    while (!user.empty()) {
         auto to = std::search(from, held.end(), user.begin(), user.end());
         if (to == held.end()) break;
         to += std::ptrdiff_t(user.size());
@@ -5290,13 +5574,37 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     if (!held.empty()) text_.push_back(joined({{from, held.end()}, between_}));
 }
 
-Stats Chat::say(std::string_view words, const GenerateOptions& options, const OnText& on_text) {
+// Words as they are, and what the template writes after them. Where its tokens are in the vocabulary, they part the two;
+// where they are not, they are text like the words.
+std::vector<int> Chat::turn(std::string_view words, std::string_view after) const {
     using namespace detail;
-    if (!plain_) {
+    const Tokenizer& tokenizer = session_.model().tokenizer();
+    const TokenizerData& data = *tokenizer.data_;
+    if (trims_) {
         words.remove_prefix(std::min(words.find_first_not_of(" \t\r\n"), words.size()));
         words = words.substr(0, words.find_last_not_of(" \t\r\n") + 1);
     }
-    const std::vector<int> said = joined({session_.model().tokenizer().encode(words, false, false), after_});
+    const std::string eos = data.eos < 0 ? "" : data.vocabulary[data.eos].spelling;
+    const std::string behind = replace_all(after, "{eos}", eos);
+    if (!words.empty() && !data.added[0].at(behind) && !data.added[1].at(behind))
+        return tokenizer.encode(std::string(words) + behind, Special::as_text, false);
+    return joined({tokenizer.encode(words, Special::as_text, false), tokenizer.encode(behind, Special::parsed, false)});
+}
+
+void Chat::add(Role role, std::string_view text) {
+    const detail::TurnTemplate& row = detail::row_of(template_);
+    if ((role == Role::user) != asked_.empty())
+        detail::fail("two turns of one side in a row", "Chat::add", "let user and model take turns");
+    if (role == Role::user) asked_ = turn(text, row.model);
+    else text_.push_back(detail::joined({std::exchange(asked_, {}), turn(text, row.end), turn({}, row.between)}));
+}
+
+Stats Chat::say(std::string_view words, const GenerateOptions& options, const OnText& on_text) {
+    using namespace detail;
+    const TurnTemplate& row = row_of(template_);
+    const Tokenizer& tokenizer = session_.model().tokenizer();
+    if (!asked_.empty()) fail("the user's last turn has no answer yet", "Chat::say", "add one of the model");
+    const std::vector<int> said = turn(words, row.model);
     const int context = session_.context(), answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
     if (head_.size() + said.size() >= usize(context))
         fail("the text is too long for the context",
@@ -5313,12 +5621,19 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
         ended = options.on_prompt && !options.on_prompt(done, total);
         return !ended;
     };
+    const bool end_is_text = row.end != "{eos}" && !row.end.empty() && tokenizer.special_id(row.end) < 0;
+    if (end_is_text) asked.stop.emplace_back(row.end);
     const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
     if (ended) return stats;
-    std::vector<int> turn = joined({session_.tokens(), session_.data().sequence.pending});
-    turn.erase(turn.begin(), turn.begin() + std::ptrdiff_t(before.size()));
-    if (!(plain_ && stats.stopped)) turn = joined({turn, between_});  // a stop text ends it as well
-    text_.push_back(std::move(turn));
+    std::vector<int> whole = joined({session_.tokens(), session_.data().sequence.pending});
+    whole.erase(whole.begin(), whole.begin() + std::ptrdiff_t(before.size()));
+
+    // The turn's end, as far as the model has not written it as text.
+    const std::vector<int> answered(whole.begin() + std::ptrdiff_t(said.size()), whole.end());
+    const bool wrote_end = end_is_text && tokenizer.decode(answered).find(row.end) != std::string::npos;
+    if (wrote_end) whole = joined({whole, turn({}, row.between)});
+    else if (!(row.end.empty() && stats.stopped)) whole = joined({whole, between_});  // a stop text ends it as well
+    text_.push_back(std::move(whole));
     return stats;
 }
 

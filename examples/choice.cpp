@@ -25,7 +25,7 @@ int main(int argc, char** argv) {
         const float* logits = session.forward(question.data(), static_cast<int>(question.size()));
         const std::vector<float> after_question(logits, logits + vocab_size);
         for (int a = 3; a < argc; ++a) {
-            const std::vector<int> answer = model.tokenizer().encode(argv[a], false);
+            const std::vector<int> answer = model.tokenizer().encode(argv[a], llm::Special::as_text, false);
             if (answer.empty()) throw llm::Error("an answer is empty");
             double sum = log_probability(after_question.data(), vocab_size, answer[0]);
             session.rewind(static_cast<int>(question.size()));

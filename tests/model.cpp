@@ -56,24 +56,5 @@ TEST_CASE("the head is the model's own where its files say so") {
     CHECK_FALSE(load(test_data() / "layouts/gemma3-v5").config().tied_head);
 }
 
-TEST_CASE("a model that was trained for turns is known by its files") {
-    CHECK(!load(tiny("gemma3-tiny")).tokenizer().has_turns());
-    CHECK(!load(tiny("gpt2-tiny")).tokenizer().has_turns());
-    const TemporaryDirectory directory;
-    Gguf file = as_gguf(tiny("gemma3-tiny"), TensorType::f32);
-    const auto has_turns = [&] {
-        write_file(directory.path / "model.gguf", file.bytes());
-        return load(directory.path / "model.gguf").tokenizer().has_turns();
-    };
-    CHECK(!has_turns());
-    file.set("tokenizer.chat_template", std::string("{{ bos_token }}..."));
-    CHECK(has_turns());
-    const fs::path copy = directory.path / "copy";
-    fs::copy(tiny("gemma3-tiny"), copy);
-    fs::permissions(copy / "config.json", fs::perms::owner_write, fs::perm_options::add);
-    write_file(copy / "generation_config.json", R"({"eos_token_id": [1, 5]})");
-    CHECK(load(copy).tokenizer().has_turns());
-}
-
 }  // namespace
 }  // namespace tests
