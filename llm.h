@@ -35,9 +35,9 @@
 //
 // WHAT TO KNOW
 //
-//   - Every failure is an llm::Error whose text names the file or value and the remedy. Besides, only std::bad_alloc and
-//     what your callbacks throw come out. The library prints nothing, never exits, and has no mutable globals; no thread
-//     and no memory is left behind.
+//   - Every failure is an llm::Error whose text names the file or value and the remedy, and whose kind says what is at
+//     fault. Besides, only std::bad_alloc and what your callbacks throw come out. The library prints nothing, never exits,
+//     and has no mutable globals; no thread and no memory is left behind.
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
 //     threads, which sleep when it has nothing to do. By default each Session takes all cores it may use: where several
 //     sessions run at once, divide the cores among them.
@@ -89,8 +89,8 @@
 #include <string_view>
 #include <vector>
 
-#define LLM_VERSION "0.1.0"
-#define LLM_VERSION_NUMBER 100  // 10000 * major + 100 * minor + patch
+#define LLM_VERSION "0.2.0"
+#define LLM_VERSION_NUMBER 200  // 10000 * major + 100 * minor + patch
 
 #ifdef LLM_STATIC  // what is in an unnamed namespace belongs to its .cpp file alone
 #ifndef LLM_IMPLEMENTATION
@@ -110,6 +110,7 @@
 LLM_BEGIN
 
 namespace detail {  // what the classes below hold; the rooms define it
+struct Checkpoint;
 struct TokenizerData;
 struct ModelData;
 struct SessionData;
@@ -118,7 +119,10 @@ struct SessionData;
 // Every failure of this library. what() reads "what is wrong: which file or value: what to do". Functions that cannot
 // fail say so below; all others may throw it.
 struct Error : std::runtime_error {
-    using std::runtime_error::runtime_error;
+    // What is at fault: a file; a value that was passed, or a call at a wrong time; a text that the context is too small
+    // for; or the system (threads, memory for the program, a disk that cannot be written, the environment).
+    enum class Kind { file, argument, context, system } kind;
+    explicit Error(const std::string& text, Kind k = Kind::argument) : std::runtime_error(text), kind(k) {}
 };
 
 // How matrices are held at run time. Norms and biases are always F32.
@@ -200,16 +204,21 @@ class Model {
   public:
     // path: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file; in UTF-8.
     static Model load(const std::string& path, const LoadOptions& = {});
+    // The same from a GGUF in memory, such as a resource of the program. Nothing points to the bytes afterwards.
+    static Model load_bytes(std::string_view gguf, const LoadOptions& = {});
     // A model of this shape with random weights and no tokenizer, to measure speed without a download.
     static Model random(const Config&, const LoadOptions& = {}, std::uint64_t seed = 0);
     const Config& config() const;  // these references are valid as long as the data
     const Tokenizer& tokenizer() const;
     const ModelInfo& info() const;
     DType dtype() const;
+    // Ids from 0 to below this have both an embedding and a text, so they can be generated; 0: there is no tokenizer.
+    int sampleable() const;
     // Bytes that a Session with this context (0: as in Session) allocates: its KV cache and, for prompts, scratch.
     std::size_t session_bytes(int context) const;
     const detail::ModelData& data() const;  // for the library itself
   private:
+    static Model load(const detail::Checkpoint&, const LoadOptions&);
     std::shared_ptr<const detail::ModelData> data_;
 };
 
@@ -227,9 +236,10 @@ struct Timing {
     double waited = 0;             // of these, until the other threads were done too
 };
 
-// One conversation: KV cache, scratch memory, position, threads. It keeps its Model's data alive. Not to be used by two
-// threads at once, nor by its own callbacks. After an exception the session holds the tokens that position() counts, and
-// can go on. A moved-from Session throws when it is used.
+// A text on its way through a model: KV cache, scratch memory, position, threads. It keeps its Model's data alive. Not to
+// be used by two threads at once. What it calls back may ask it (functions that are const, but save and fork), and gets
+// an Error for all else. After an exception, a callback's own too, it holds the tokens that position() counts, and can go
+// on. A moved-from Session throws when it is used.
 class Session {
   public:
     // context: positions that can be held, at most the model's own; 0: the model's own, at most 8192.
@@ -241,28 +251,54 @@ class Session {
     // Appends n >= 1 tokens and returns the logits after the last one, [vocab_size]; valid until the next call of a
     // function that is not const.
     const float* forward(const int* tokens, int n);
+    const float* forward(const std::vector<int>& tokens);
     // The same, handing out the logits after each token: on_logits(i, logits) for i = 0 .. n-1, [vocab_size], valid
     // during the call.
     void forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits);
     // The same with the hidden states [hidden_size] that the logits would be made of, after the last norm.
     void forward_hidden(const int* tokens, int n, const std::function<void(int i, const float* hidden)>& on_hidden);
-    const std::vector<int>& tokens() const;  // that are held; valid as long as the session, and changed by its calls
-    int position() const;                    // their number
-    int context() const;                     // tokens that can be held
+    // The logits after the last token that is held, as forward returns them. Where they are not there (after generate,
+    // rewind, load, forward_hidden), that token goes through the layers for them.
+    const float* logits();
+    // The tokens that are held, also the last one that generate has shown; valid as long as the session, and changed by
+    // its calls. And their number.
+    const std::vector<int>& tokens() const;
+    int position() const;
+    int context() const;  // tokens that can be held
     int threads() const;
     const Model& model() const;
     void rewind(int position);  // forgets everything from `position` (0 .. position()) on
-    // Writes what the session holds to a file (at once or not at all), and takes it from there: into a session of the
-    // same model and dtype whose context is large enough. What load() refuses leaves the session as it was.
+
+    // An independent session that holds the same, with as many threads and without callbacks. Takes memory for what is
+    // held; the rest of its context takes some when it is used.
+    Session fork() const;
+    // What the session holds as bytes, or in a file (written at once or not at all), and takes it from there: into a
+    // session of the same model and dtype whose context is large enough. What load() refuses leaves the session as it was.
+    std::string save_bytes() const;
+    void load_bytes(std::string_view bytes);
     void save(const std::string& path) const;
     void load(const std::string& path);
+
+    // Calls hook(layer, position, n, x) after each layer, 0 .. num_layers-1, on the calling thread: x [n, hidden_size] is
+    // the residual stream of the tokens from `position` on, to be read or changed. The guesses of GenerateOptions::lookup
+    // come by too, and tokens that are read again. Null ends it.
+    using OnLayer = std::function<void(int layer, int position, int n, float* x)>;
+    void on_layer(OnLayer hook);
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
-    // the operations' seconds add up to the step's (less what on_logits took). Null ends it.
+    // the operations' seconds add up to the step's (less what callbacks took). Null ends it. May be called by callbacks.
     void on_timing(std::function<void(const Timing&)> report);
     detail::SessionData& data() const;  // for the library itself
   private:
     std::shared_ptr<detail::SessionData> data_;  // its own; a unique_ptr cannot destroy what is not known here
 };
+
+// ln p(id) = logits[id] - ln(sum of all exp(logits)), of n logits.
+double log_probability(const float* logits, int n, int id);
+
+// ln p(text | what the session holds): how likely the model finds it. The text is appended, encoded as by generate. A
+// session that holds nothing says nothing about the first token, so that one is not counted.
+double score(Session&, std::string_view text);
+double score(Session&, const std::vector<int>& tokens);
 
 // How the next token is chosen. The filters apply in this order: repeat penalty, top_k, top_p, min_p, temperature.
 struct Sampling {
@@ -287,34 +323,56 @@ class Sampler {
     std::deque<int> recent_;  // the last repeat_last_n ids
 };
 
+// A token that was generated, and what the model thought of it.
+struct TokenInfo {
+    int id = 0;
+    std::string text = {};       // its bytes; may be a part of a character
+    double log_probability = 0;  // natural logarithm, of the model's own logits: before on_logits and filters
+    std::vector<TokenInfo> likeliest = {};  // the best of all tokens at this place, if they are wanted
+};
+
 struct GenerateOptions {
     int max_tokens = 256;  // -1: until the context is full
     Sampling sampling;
     std::vector<std::string> stop;       // generation ends before the first of these texts
     bool ignore_end = false;             // end-of-text tokens do not stop
     Special special = Special::as_text;  // in a prompt that is a text
-    // Guess up to this many tokens (at most 11) from what followed earlier in the text, and check them together: the
+    // Draws instead of a new Sampler(sampling), which would know all that the session holds: this one goes on with its
+    // random numbers and recent tokens from call to call, and is told the prompt and what is generated.
+    Sampler* sampler = nullptr;
+    // Guess up to this many tokens (0 to 11) from what followed earlier in the text, and check them together: the
     // text is the same as without, and comes faster where it repeats itself. 0: off.
     int lookup = 0;
     // Called after each 256 tokens of the prompt and at its end; false ends generation there. Null: not called.
     std::function<bool(int done, int total)> on_prompt;
+    // Called before each draw with the logits of the ids 0 .. n-1 (n is Model::sampleable()), a copy that it may change:
+    // add to favour, -INFINITY forbids. Null: not called.
+    std::function<void(float* logits, int n)> on_logits;
+    // Called with each token, before its text is shown; false ends generation. Null: not called.
+    std::function<bool(const TokenInfo&)> on_token;
+    int likeliest = 0;  // how many TokenInfo::likeliest for it
 };
 
+// Why a text ended: with an end token, which is not appended; before a stop text, whose tokens are; at max_tokens; with a
+// full context; by on_text or on_token; by on_prompt, inside of the prompt.
+enum class End { end_token, stop_text, max_tokens, context, callback, interrupted };
+
 struct Stats {
-    int prompt_tokens = 0, generated = 0;
-    double prompt_s = 0, generate_s = 0;  // seconds
-    bool stopped = false;                 // by a stop text
-    int guessed = 0, guessed_right = 0;   // tokens, by GenerateOptions::lookup
+    int prompt_tokens = 0, generated = 0;  // that were read (after an empty prompt the last one again), and appended
+    double prompt_s = 0, generate_s = 0;   // seconds
+    End end = End::max_tokens;
+    int guessed = 0, guessed_right = 0;  // tokens, by GenerateOptions::lookup
 };
 
 // Gets the text as it comes, in whole UTF-8 characters; false ends generation. Null: nobody is told.
 using OnText = std::function<bool(std::string_view text)>;
 
 // Appends the prompt to the session (encoded with add_bos only at position 0), then samples until an end token, a stop
-// text, max_tokens, the context's end, or on_text returning false. An empty prompt goes on from what is held.
-Stats generate(Session&, std::string_view prompt, const GenerateOptions&, const OnText& on_text);
+// text, max_tokens, the context's end, or a callback returning false. An empty prompt goes on from what is held, also
+// inside a character.
+Stats generate(Session&, std::string_view prompt, const GenerateOptions& = {}, const OnText& on_text = {});
 // The same after a prompt of tokens, which are appended as they are.
-Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&, const OnText& on_text);
+Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions& = {}, const OnText& on_text = {});
 
 // A conversation: what is said in turn by the user and the model. It stays in the session from turn to turn; when it
 // outgrows the context, its oldest turns are dropped. The Chat keeps a reference: the session must outlive it, and stay
@@ -370,6 +428,7 @@ LLM_END
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -391,7 +450,6 @@ LLM_END
 #include <utility>
 #include <variant>
 #ifndef LLM_NO_THREADS
-#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -422,14 +480,21 @@ namespace detail {
 
 // ==== ERRORS AND SMALL TOOLS =========================================================================================
 //
-// Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. A model
+// Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. `fail` is for
+// files, `misuse` for what callers do. A model
 // file comes from the internet, so nothing in it is believed: sizes, offsets and counts are checked before use, and
 // text from it is cleaned before it gets into a message.
 
 using std::to_string;
 
-[[noreturn]] inline void fail(const std::string& what, const std::string& where, const std::string& remedy) {
-    throw Error(what + ": " + where + ": " + remedy);
+using Kind = Error::Kind;
+
+[[noreturn]] inline void fail(const std::string& what, const std::string& where, const std::string& remedy,
+                              Kind kind = Kind::file) {
+    throw Error(what + ": " + where + ": " + remedy, kind);
+}
+[[noreturn]] inline void misuse(const std::string& what, const std::string& where, const std::string& remedy) {
+    fail(what, where, remedy, Kind::argument);
 }
 
 inline bool is_control(char c) { return std::uint8_t(c) < ' ' || c == 127; }
@@ -495,9 +560,11 @@ constexpr Foreign kForeignNames[] = {
     {".h5|.msgpack|.tflite", "a model of TensorFlow or Flax", kGetModel},
 };
 
-// A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS).
+// A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS). Or one
+// in memory, which its owner keeps alive.
 class File {
   public:
+    File(std::string_view bytes, const std::string& name) : path_(name), memory_(bytes.data()), size_(bytes.size()) {}
     explicit File(const std::string& path) : path_(path) {
         std::error_code error;
         const auto status = std::filesystem::status(to_path(path), error);
@@ -516,7 +583,8 @@ class File {
     void read(std::uint64_t offset, void* destination, std::size_t bytes) const {
         if (offset > size_ || bytes > size_ - offset)
             fail("the file ends too early", path_, "it is damaged or incomplete: download it again");
-        if (!read_at(offset, static_cast<char*>(destination), bytes))
+        if (memory_) std::memcpy(destination, memory_ + offset, bytes);
+        else if (!read_at(offset, static_cast<char*>(destination), bytes))
             fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
     }
     // Says what a file is that is no model, by its first bytes (? is any byte) or else by its name.
@@ -558,7 +626,9 @@ class File {
     }
 
 #if defined(__unix__) || defined(__APPLE__)
-    ~File() { ::close(descriptor_); }
+    ~File() {
+        if (descriptor_ >= 0) ::close(descriptor_);
+    }
   private:
     bool open() { return (descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) >= 0; }
     bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
@@ -590,6 +660,7 @@ class File {
     mutable std::ifstream stream_;
 #endif
     std::string path_;
+    const char* memory_ = nullptr;
     std::uint64_t size_ = 0;
 };
 
@@ -1279,7 +1350,7 @@ class ThreadPool {
         } catch (const std::system_error& e) {
             const std::string number = to_string(helpers_.size() + 1);
             fail("cannot start a thread", "thread " + number + " of " + to_string(threads) + " (" + e.what() + ")",
-                 "use fewer threads");
+                 "use fewer threads", Kind::system);
         }
     }
     ~ThreadPool() {
@@ -2168,7 +2239,7 @@ inline const Kernels& choose_kernels() {
         if (std::string_view(set->name) == wanted) return *set;
         names += std::string(names.empty() ? "" : ", ") + set->name;
     }
-    fail("LLM_SIMD names kernels that are not available here", wanted, "choose one of " + names);
+    fail("LLM_SIMD names kernels that are not available here", wanted, "choose one of " + names, Kind::system);
 }
 
 // How matrices lie in memory: one row of the table for each format of weights, and everything else follows from it. What
@@ -2598,9 +2669,10 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
 
 inline void read_gguf(Checkpoint& checkpoint, const File& file) {
     GgufReader reader{file, checkpoint.header};
-    const bool swapped_magic = *reader.take(4) == 'F';
+    const std::string_view magic(reader.take(4), 4);
+    if (magic != "GGUF" && magic != "FUGG") fail("not a GGUF", file.path(), "pass all bytes of a .gguf file");
     const auto version = reader.number<std::uint32_t>();
-    if (swapped_magic || (version & 0xFFFF) == 0)
+    if (magic == "FUGG" || (version & 0xFFFF) == 0)
         fail("a GGUF file for big-endian machines", file.path(), "get the little-endian one");
     if (version != 2 && version != 3)
         fail("GGUF version " + to_string(version), file.path(), "get or make one of version 3");
@@ -2699,6 +2771,13 @@ inline void refuse_foreign_tensors(const Checkpoint& checkpoint) {
             fail("no model.safetensors, nor an index of its parts, in this directory", path,
                  "name the file that you want, such as " + path + "/" + name);
     fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+}
+
+inline Checkpoint open_gguf(std::string_view bytes) {
+    Checkpoint checkpoint;
+    checkpoint.path = "a GGUF in memory";
+    read_gguf(checkpoint, checkpoint.files.emplace_back(bytes, checkpoint.path));
+    return checkpoint;
 }
 
 // A .gguf file, a .safetensors file beside its config.json, or a directory with these.
@@ -3081,8 +3160,8 @@ struct Encoder {
 }  // namespace detail
 
 std::vector<int> Tokenizer::encode(std::string_view text, Special special, bool add_bos) const {
-    if (vocab_size() == 0) detail::fail("there is no tokenizer", "encode", "load a model from a file");
-    if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
+    if (vocab_size() == 0) detail::misuse("there is no tokenizer", "encode", "load a model from a file");
+    if (text.size() >= INT_MAX) detail::misuse("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
     if (add_bos) ids = data_->before;
     detail::Encoder{*data_, ids}.encode(text, special);
@@ -3092,8 +3171,8 @@ std::vector<int> Tokenizer::encode(std::string_view text, Special special, bool 
 
 std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
-        detail::fail("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
-                     "pass ids of this model");
+        detail::misuse("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
+                       "pass ids of this model");
     const detail::Token& token = data_->vocabulary[id];
     const auto& bytes = data_->byte_tokens;
     const auto byte = std::find(bytes.begin(), bytes.end(), id);
@@ -3562,7 +3641,8 @@ struct ModelData {
     DType dtype = DType::q8_0;
     const Kernels* kernels = nullptr;
     Weights weights;
-    std::vector<float> rope_global, rope_local;  // [head_dim / 2]: radians per position; empty: no RoPE
+    std::vector<float> rope_global, rope_local;         // [head_dim / 2]: radians per position; empty: no RoPE
+    mutable std::atomic<std::uint64_t> fingerprint{0};  // 0: nobody has asked yet, see SAVED SESSIONS
 };
 
 constexpr int kGateRows = 32;  // of gate, then as many of up: one step of a product holds both
@@ -3577,7 +3657,8 @@ inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple 
 
 [[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem,
                                        const std::string& remedy = "compare it with a published GPT-2's or Gemma 3's") {
-    fail("this configuration cannot be used", where + problem, remedy);
+    const bool is_callers = where.empty() || where == "architecture";  // Model::random's, no file's
+    fail("this configuration cannot be used", where + problem, remedy, is_callers ? Kind::argument : Kind::file);
 }
 
 // A field's name in config.json, and in a GGUF, where the architecture and a dot stand before it. "a|b": b is what older
@@ -3822,7 +3903,7 @@ struct Rows {
 
 inline int checked_threads(int threads) {
     if (threads < 0 || threads > 1024)
-        fail("the number of threads is out of range", to_string(threads), "use 1 to 1024, or 0 for all cores");
+        misuse("the number of threads is out of range", to_string(threads), "use 1 to 1024, or 0 for all cores");
     return threads ? threads : physical_cores();
 }
 
@@ -4292,7 +4373,8 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     }
     if (bytes > double(SIZE_MAX) * 0.75)
         fail("the model is too large for a program of " + to_string(8 * sizeof(void*)) + " bits",
-             file.path + " takes " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use a program of 64 bits");
+             file.path + " takes " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use a program of 64 bits",
+             Kind::system);
 
     Weights& w = m.weights;
     const std::string root = random ? "" : find_embedding(file, a).first;
@@ -4324,9 +4406,12 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
 }  // namespace detail
 
 Model Model::load(const std::string& path, const LoadOptions& options) {
-    using namespace detail;
     if (options.progress) options.progress(0.0f, "opening");
-    const Checkpoint file = open_checkpoint(path);
+    return load(detail::open_checkpoint(path), options);
+}
+Model Model::load_bytes(std::string_view gguf, const LoadOptions& o) { return load(detail::open_gguf(gguf), o); }
+Model Model::load(const detail::Checkpoint& file, const LoadOptions& options) {
+    using namespace detail;
     auto data = std::make_shared<ModelData>();
     data->config = read_config(file);
     data->architecture = &architecture_of(file);
@@ -4354,13 +4439,14 @@ Model Model::random(const Config& config, const LoadOptions& options, std::uint6
 }
 
 const detail::ModelData& Model::data() const {
-    if (!data_) detail::fail("there is no model", "an llm::Model that nothing was loaded into", "use Model::load");
+    if (!data_) detail::misuse("there is no model", "an llm::Model that nothing was loaded into", "use Model::load");
     return *data_;
 }
 const Config& Model::config() const { return data().config; }
 const Tokenizer& Model::tokenizer() const { return data().tokenizer; }
 const ModelInfo& Model::info() const { return data().info; }
 DType Model::dtype() const { return data().dtype; }
+int Model::sampleable() const { return std::min(config().vocab_size, tokenizer().vocab_size()); }
 
 namespace detail {
 
@@ -4650,18 +4736,20 @@ struct Profiler {
 
 inline int checked_context(const Config& c, int context) {
     if (context < 0 || context > c.context_length)
-        fail("the context size is out of range", to_string(context),
-             "this model takes 1 to " + to_string(c.context_length) + " positions");
+        misuse("the context size is out of range", to_string(context),
+               "this model takes 1 to " + to_string(c.context_length) + " positions");
     return context ? context : std::min(c.context_length, 8192);
 }
 
-// A text: its tokens, and what the layers remember of them.
+// A text: its tokens, and what the layers remember of them. Those at its end may be pending: the one that generate() has
+// shown last, and those that a local layer has forgotten. They go through the layers first in whatever comes next.
 struct Sequence {
     int context;
     std::vector<KvCache> caches;  // [num_layers]
-    std::vector<int> tokens;      // that went through the layers; their number is the position
-    std::vector<int> pending;     // sampled by generate() and shown, but not yet gone through the layers
+    std::vector<int> tokens;      // that are held
+    int processed = 0;            // how many of them went through the layers; the others are pending
     int written = 0;              // one more than the largest position ever stored in the caches
+    Session::OnLayer on_layer{};
 
     Sequence(const ModelData& model, int context_length) : context(checked_context(model.config, context_length)) {
         std::array<KvCache, 2> kinds = kv_caches(model, context);
@@ -4671,6 +4759,7 @@ struct Sequence {
         tokens.reserve(usize(context));
     }
     int position() const { return int(tokens.size()); }
+    int pending() const { return position() - processed; }
 
     // The caches of the global and of the local layers, without memory.
     static std::array<KvCache, 2> kv_caches(const ModelData& model, int context) {
@@ -4728,11 +4817,12 @@ struct Transformer {
         thread_scratch.resize(pool.size(), *std::max_element(widths.begin(), widths.end()));
     }
 
-    // Takes n <= batch tokens through all layers: afterwards x holds what they have become, and the sequence holds them.
+    // Takes n <= batch tokens, what is pending first, through all layers: afterwards x holds what they have become, and
+    // the sequence holds them.
     void run_layers(Sequence& s, const int* ids, int count) {
         sequence = &s;
         n = count;
-        position = s.position();
+        position = s.processed;
         s.written = std::max(s.written, position + n);  // also if an exception ends it half-way
         embed(ids);
         if (model.architecture->has_rope) prepare_angles();
@@ -4748,9 +4838,13 @@ struct Transformer {
             normalize("ffn_norm", l.ffn_norm, l.up);
             activate(l.up, l.down);
             add_projected("down", l.down, activated, "post_ffn_norm", l.post_ffn_norm);
+            if (!s.on_layer) continue;
+            s.on_layer(layer, position, n, x[0]);
+            profiler.restart();
         }
+        s.tokens.resize(usize(position));
         s.tokens.insert(s.tokens.end(), ids, ids + n);
-        s.pending.clear();
+        s.processed = s.position();
     }
 
     // ---- the steps that it is made of
@@ -4940,78 +5034,118 @@ struct SessionData {
     Model owner;  // keeps the weights alive
     Sequence sequence;
     Transformer transformer;
+    const float* current = nullptr;  // the logits after the last token processed; null: they are not there
+    bool busy = false;               // inside of a call
 
     SessionData(const Model& m, int context, int threads)
         : owner(m), sequence(m.data(), context), transformer(m.data(), sequence.context, threads) {}
 
     void check(const int* ids, int count) const {
         const int held = sequence.position(), vocab = owner.config().vocab_size;
-        if (count < 1 || !ids) fail("there are no tokens to process", to_string(count), "pass at least one");
+        if (count < 1 || !ids) misuse("there are no tokens to process", to_string(count), "pass at least one");
         if (count > sequence.context - held)
             fail("the context is too small",
                  to_string(count) + " tokens after " + to_string(held) + " do not fit into " +
                      to_string(sequence.context),
-                 "use a larger context or a shorter text");
+                 "use a larger context or a shorter text", Kind::context);
         for (int i = 0; i < count; ++i)
             if (ids[i] < 0 || ids[i] >= vocab)
-                fail("a token id is out of range", to_string(ids[i]),
-                     "this model has ids 0 to " + to_string(vocab - 1));
+                misuse("a token id is out of range", to_string(ids[i]),
+                       "this model has ids 0 to " + to_string(vocab - 1));
     }
-    // Takes all tokens through the layers, a batch at a time; after each, body(its first token). False ends it.
+    // Takes what is pending and then all ids through the layers, a batch at a time; after each, body(how many of them all
+    // were before it, how many they are). False ends it.
     template <class Body> bool run_batches(const int* ids, int count, const Body& body) {
-        check(ids, count);
+        if (count > 0) check(ids, count);
+        std::vector<int> all(sequence.tokens.begin() + sequence.processed, sequence.tokens.end());
+        all.insert(all.end(), ids, ids + count);
         bool more = true;
-        for (int first = 0; first < count && more; first += transformer.batch) {
-            transformer.run_layers(sequence, ids + first, std::min(transformer.batch, count - first));
-            more = body(first);
+        for (int first = 0, n = int(all.size()); first < n && more; first += transformer.batch) {
+            current = nullptr;
+            transformer.run_layers(sequence, all.data() + first, std::min(transformer.batch, n - first));
+            more = body(first, n);
             transformer.profiler.restart();
         }
         return more;
     }
     // Null if on_chunk(tokens done, of all) ends it.
     const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {}) {
-        const auto go_on = [&](int first) { return !on_chunk || on_chunk(first + transformer.n, count); };
-        return run_batches(ids, count, go_on) ? transformer.compute_logits(transformer.n - 1, 1) : nullptr;
+        const auto go_on = [&](int first, int n) { return !on_chunk || on_chunk(first + transformer.n, n); };
+        const bool whole = run_batches(ids, count, go_on);
+        return current = whole ? transformer.compute_logits(transformer.n - 1, 1) : nullptr;
     }
     // Hands out the logits after each token, or the hidden states that they would be made of.
     void forward_each(const int* ids, int count, bool hidden, const std::function<void(int, const float*)>& on_output) {
-        run_batches(ids, count, [&](int done) {
-            for (int first = 0, m; first < transformer.n; first += m) {
+        check(ids, count);
+        if (!on_output) misuse("there is no callback", "null", "pass a function");
+        const int pending = sequence.pending();
+        run_batches(ids, count, [&](int done, int) {
+            for (int first = std::max(0, pending - done), m; first < transformer.n; first += m) {
                 m = hidden ? 1 : std::min(kTile, transformer.n - first);
                 const float* out = hidden ? transformer.final_hidden(first) : transformer.compute_logits(first, m);
-                for (int t = 0; t < m; ++t) on_output(done + first + t, out + usize(t) * transformer.logits.width);
+                const auto output = [&](int t) { return out + usize(t) * transformer.logits.width; };
+                for (int t = 0; t < m; ++t) on_output(done + first + t - pending, output(t));
+                if (!hidden && first + m == transformer.n) current = output(m - 1);
                 transformer.profiler.restart();
             }
             return true;
         });
     }
-    // Logits after each of up to 12 tokens, of which only the first is held then: the others are guesses, and keep()
-    // makes the next one good.
+    // Logits after the pending token and up to 11 guesses that may follow it: keep() makes the next one good.
     const float* try_out(const int* ids, int count) {
-        check(ids, count);
+        current = nullptr;
         transformer.run_layers(sequence, ids, count);
         sequence.tokens.resize(sequence.tokens.size() - usize(count - 1));
+        sequence.processed = sequence.position();
         return transformer.compute_logits(0, count);
     }
-    void keep(int id) {
-        sequence.tokens.push_back(id);
-        sequence.pending.clear();
+    // The pending token is the guess that was tried out at its place.
+    void keep() { sequence.processed = sequence.position(); }
+    const float* logits() {
+        if (current && sequence.pending() == 0) return current;
+        if (sequence.position() == 0) misuse("there are no logits", "the session holds nothing", "call forward first");
+        reread();
+        return forward(nullptr, 0);
     }
-    // A local layer's cache rolls over its window and little more; from further back the tokens are processed again.
+    // Makes the last token pending, so that there are logits after it soon.
+    void reread() {
+        if (sequence.pending() > 0) return;
+        const int last = sequence.tokens.back();
+        rewind(sequence.position() - 1);
+        sequence.tokens.push_back(last);
+    }
+    // A local layer's cache rolls over its window and little more; from further back, all tokens are pending again.
     void rewind(int to) {
         if (to < 0 || to > sequence.position())
-            fail("cannot rewind to this position", to_string(to), "choose 0 to " + to_string(sequence.position()));
-        sequence.pending.clear();
+            misuse("cannot rewind to this position", to_string(to), "choose 0 to " + to_string(sequence.position()));
+        if (to == sequence.position()) return;
+        current = nullptr;
         const int written = sequence.written, window = owner.config().sliding_window;
         const auto& caches = sequence.caches;
-        const bool intact = to == 0 || std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
-                                return written <= cache.slots || written - to <= cache.slots - window;
-                            });
+        const bool intact = std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
+            return written <= cache.slots || written - to <= cache.slots - window;
+        });
         sequence.tokens.resize(usize(to));
-        if (intact) return;
-        const std::vector<int> again = std::exchange(sequence.tokens, {});
-        sequence.written = 0;
-        run_batches(again.data(), to, [](int) { return true; });
+        sequence.processed = std::min(sequence.processed, to);
+        if (!intact) sequence.processed = sequence.written = 0;
+    }
+};
+
+inline int count_of(const std::vector<int>& ids) { return int(std::min<std::size_t>(ids.size(), INT_MAX)); }
+
+// A session while one of its functions runs. What is called back meanwhile cannot call another one.
+struct InUse {
+    SessionData& data;
+    explicit InUse(const Session& session) : data(session.data()) {
+        if (data.busy) misuse("the session is in use", "a callback calls its own session", "call it afterwards");
+        data.busy = true;
+    }
+    ~InUse() { data.busy = false; }
+    SessionData* operator->() const { return &data; }
+    // Runs body(data), a step of n tokens, and returns the logits after the last one.
+    template <class Body> const float* step(int n, const Body& body) const {
+        data.transformer.profiler.step(n, [&] { body(data); });
+        return data.current;
     }
 };
 
@@ -5020,25 +5154,29 @@ struct SessionData {
 Session::Session(const Model& model, int context, int threads)
     : data_(std::make_shared<detail::SessionData>(model, context, threads)) {}
 detail::SessionData& Session::data() const {
-    if (!data_) detail::fail("there is no session", "a moved-from llm::Session", "use the one it became");
+    if (!data_) detail::misuse("there is no session", "a moved-from llm::Session", "use the one it became");
     return *data_;
 }
-const float* Session::forward(const int* tokens, int n) {
-    data().transformer.profiler.step(n, [&] { data().forward(tokens, n); });
-    return data().transformer.logits[0];
+const float* Session::forward(const int* ids, int n) {
+    return detail::InUse(*this).step(n, [&](auto& data) { data.check(ids, n), data.forward(ids, n); });
 }
-void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
-    data().transformer.profiler.step(n, [&] { data().forward_each(tokens, n, false, on_logits); });
+const float* Session::forward(const std::vector<int>& ids) { return forward(ids.data(), detail::count_of(ids)); }
+void Session::forward_each(const int* ids, int n, const std::function<void(int i, const float* logits)>& on_logits) {
+    detail::InUse(*this).step(n, [&](auto& data) { data.forward_each(ids, n, false, on_logits); });
 }
-void Session::forward_hidden(const int* tokens, int n, const std::function<void(int i, const float*)>& on_hidden) {
-    data().transformer.profiler.step(n, [&] { data().forward_each(tokens, n, true, on_hidden); });
+void Session::forward_hidden(const int* ids, int n, const std::function<void(int i, const float*)>& on_hidden) {
+    detail::InUse(*this).step(n, [&](auto& data) { data.forward_each(ids, n, true, on_hidden); });
+}
+const float* Session::logits() {
+    return detail::InUse(*this).step(1, [](auto& data) { data.logits(); });
 }
 const std::vector<int>& Session::tokens() const { return data().sequence.tokens; }
 int Session::position() const { return data().sequence.position(); }
 int Session::context() const { return data().sequence.context; }
 int Session::threads() const { return data().transformer.pool.size(); }
 const Model& Session::model() const { return data().owner; }
-void Session::rewind(int position) { data().rewind(position); }
+void Session::rewind(int position) { detail::InUse(*this)->rewind(position); }
+void Session::on_layer(OnLayer hook) { detail::InUse(*this)->sequence.on_layer = std::move(hook); }
 void Session::on_timing(std::function<void(const Timing&)> report) {
     data().transformer.profiler.listen(std::move(report));
 }
@@ -5062,94 +5200,105 @@ namespace detail {
 
 // ==== SAVED SESSIONS =================================================================================================
 //
-// A session in a file: a header, the tokens, what the caches hold of them, and a hash of all that. The caches are saved
+// A session as bytes: a header, the tokens, what the caches hold of them, and a hash of all that. The caches are saved
 // position by position, not as they lie in memory, so a session goes on in another one with another context.
 
 struct StateHeader {
     char magic[8] = {'l', 'l', 'm', 's', 't', 'a', 't', 'e'};
-    std::uint32_t version = 1;
-    std::int32_t held = 0, pending = 0, written = 0;  // as in Sequence
-    std::uint64_t model = 0;                          // fingerprint
+    std::uint32_t version = 2;
+    std::int32_t held = 0, processed = 0, written = 0;  // as in Sequence; held: all tokens
+    std::uint64_t model = 0;                            // fingerprint
 };
 static_assert(sizeof(StateHeader) == 32, "it is written as it is");
 
-// Tells apart any two that differ in one word of 8 bytes.
+// Tells apart any two that differ in one word of 8 bytes, at the memory's speed: only one of the four multiplications has
+// to wait for the words before.
 inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) {
-    for (std::size_t i = 0; i < bytes; i += 8) {
-        std::uint64_t word = 0;
-        std::memcpy(&word, static_cast<const char*>(data) + i, std::min<std::size_t>(8, bytes - i));
-        h = (h ^ word) * 0x9E3779B97F4A7C15u;
+    constexpr std::uint64_t kOdd[] = {0x9E3779B97F4A7C15u, 0xBF58476D1CE4E5B9u, 0x94D049BB133111EBu};
+    for (std::size_t i = 0; i < bytes; i += 32) {
+        std::uint64_t words[4] = {};
+        const char* const from = static_cast<const char*>(data) + i;
+        bytes - i < 32 ? std::memcpy(words, from, bytes - i) : std::memcpy(words, from, 32);
+        h = (h ^ (words[0] + words[1] * kOdd[0] + words[2] * kOdd[1] + words[3] * kOdd[2])) * kOdd[0];
         h ^= h >> 32;
     }
     return h;
 }
 
-// Of the model's shape, the norms of its layers but k's, and the first rows of its matrices.
+// Of all that decides what a model says: its configuration and every weight. It is made once.
 inline std::uint64_t fingerprint(const ModelData& model) {
+    if (model.fingerprint) return model.fingerprint;
     const Config& c = model.config;
-    std::uint64_t h = hash(0, c.architecture.data(), c.architecture.size());
-    const int sizes[] = {int(model.dtype), c.vocab_size, c.num_layers,     c.num_heads,
-                         c.num_kv_heads,   c.head_dim,   c.sliding_window, c.context_length};
-    h = hash(h, sizes, sizeof sizes);
+    std::vector<float> numbers = {float(int(model.dtype)), float(c.vocab_size), float(c.sliding_window), c.norm_eps,
+                                  c.attention_scale};
+    for (const Size& size : kSizes) numbers.push_back(float(c.*size.member));  // exact: sizes are at most 2^24
+    numbers.insert(numbers.end(), c.is_local.begin(), c.is_local.end());
+
     const Weights& w = model.weights;
-    for (const Matrix* m : {&w.embedding, &w.head.w}) h = hash(h, m->data, m->group_bytes());
+    std::uint64_t h = 0;
+    const auto add = [&h](const auto&... x) { ((h = hash(h, x.data(), x.size() * sizeof x[0])), ...); };
+    add(c.architecture, numbers, model.rope_global, model.rope_local, w.positions, w.final_norm.w, w.final_norm.b);
+    for (const Matrix* m : {&w.embedding, &w.head.w}) h = hash(h, m->data, m->bytes());
     for (const Layer& l : w.layers) {
-        for (const Linear* m : {&l.qkv, &l.out, &l.up, &l.down}) h = hash(h, m->w.data, m->w.group_bytes());
-        for (const Norm* n : {&l.attn_norm, &l.q_norm, &l.post_attn_norm, &l.ffn_norm, &l.post_ffn_norm})
-            h = hash(h, n->w.data(), n->w.size() * sizeof(float));
+        for (const Linear* m : {&l.qkv, &l.out, &l.up, &l.down}) h = hash(h, m->w.data, m->w.bytes()), add(m->b);
+        for (const Norm* n : {&l.attn_norm, &l.ffn_norm, &l.post_attn_norm, &l.post_ffn_norm, &l.q_norm, &l.k_norm})
+            add(n->w, n->b);
     }
-    return h;
+    return model.fingerprint = h | 1;
 }
 
-// transfer(memory, bytes) for all that the caches hold of positions before `held`, by groups of 16: for local layers, the
+// transfer(memory, bytes) for all that the caches hold of positions before `end`, by groups of 16: for local layers, the
 // window that a session with the model's whole context keeps. So a state fits into a session of another context.
-template <class Transfer> void each_cached(const SessionData& s, int held, const Transfer& transfer) {
+template <class Transfer> void each_cached(const SessionData& s, int end, const Transfer& transfer) {
     const Config& c = s.owner.config();
     for (std::size_t layer = 0; layer < s.sequence.caches.size(); ++layer) {
         const KvCache& cache = s.sequence.caches[layer];
         const int kept = KvCache::slots_for(c, c.is_local[layer], c.context_length);
         for (int head = 0; head < cache.num_kv_heads; ++head)
-            for (int p = std::max(0, held - kept) / kGroup * kGroup; p < held; p += kGroup) {
+            for (int p = std::max(0, end - kept) / kGroup * kGroup; p < end; p += kGroup) {
                 transfer(cache.keys<void>(head, p % cache.slots), usize(kGroup * cache.head_dim) * cache.value_bytes());
                 transfer(cache.values<void>(head, p % cache.slots), usize(kGroup * cache.pitch) * cache.value_bytes());
             }
     }
 }
 
-// Under another name until it is complete.
-inline void save_state(const SessionData& s, const std::string& path) {
+inline std::string save_state(SessionData& s) {
+    const Sequence& q = s.sequence;
+    StateHeader header;
+    header.held = q.position(), header.processed = q.processed, header.written = q.written;
+    header.model = fingerprint(s.owner.data());
+    std::string bytes;
+    const auto put = [&](const void* data, std::size_t n) { bytes.append(static_cast<const char*>(data), n); };
+    put(&header, sizeof header);
+    put(q.tokens.data(), q.tokens.size() * sizeof(int));
+    each_cached(s, q.processed, put);
+    const std::uint64_t sum = hash(0, bytes.data(), bytes.size());
+    put(&sum, sizeof sum);
+    return bytes;
+}
+
+// Writes a file under another name until it is complete.
+inline void write_file(const std::string& path, const std::string& bytes) {
     const std::string part = path + ".part";
     std::error_code error, ignored;
     errno = 0;
     {
         std::ofstream file(to_path(part), std::ios::binary | std::ios::trunc);
-        std::uint64_t sum = 0;
-        const auto put = [&](const void* data, std::size_t bytes) {
-            sum = hash(sum, data, bytes);
-            file.write(static_cast<const char*>(data), std::streamsize(bytes));
-        };
-        const Sequence& q = s.sequence;
-        StateHeader header;
-        header.held = q.position(), header.pending = std::int32_t(q.pending.size()), header.written = q.written;
-        header.model = fingerprint(s.owner.data());
-        put(&header, sizeof header);
-        for (const std::vector<int>* ids : {&q.tokens, &q.pending}) put(ids->data(), ids->size() * sizeof(int));
-        each_cached(s, header.held, put);
-        file.write(reinterpret_cast<const char*>(&sum), sizeof sum);
+        file.write(bytes.data(), std::streamsize(bytes.size()));
         if (!file.flush()) error = std::error_code(errno ? errno : EIO, std::generic_category());
     }
     if (!error) std::filesystem::rename(to_path(part), to_path(path), error);
     if (!error) return;
     std::filesystem::remove(to_path(part), ignored);
-    fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left");
+    fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left",
+         Kind::system);
 }
 
-// Nothing of s is changed before all is known to be good: by then the whole file is in memory.
-inline void load_state(SessionData& s, const std::string& path) {
-    const File file(path);
+// Nothing of s is changed before all is known to be good.
+inline void load_state(SessionData& s, const File& file) {
     const Config& config = s.owner.config();
-    const auto require = [&](bool good, const std::string& what, const std::string& remedy) {
-        if (!good) fail(what, path, remedy);
+    const auto require = [&](bool good, const std::string& what, const std::string& remedy, Kind kind = Kind::file) {
+        if (!good) fail(what, file.path(), remedy, kind);
     };
     const auto intact = [&](bool good) { require(good, "the saved session is damaged", "save it again"); };
 
@@ -5163,39 +5312,46 @@ inline void load_state(SessionData& s, const std::string& path) {
             "save it again with this version");
     require(header.model == fingerprint(s.owner.data()), "the session is of another model",
             "load it with the model and dtype that it was saved from");
-    intact(header.held >= 0 && header.written >= header.held && header.written <= config.context_length &&
-           header.pending >= 0 && header.pending <= 1);
+    intact(header.processed >= 0 && header.processed <= std::min(header.held, header.written) &&
+           header.written <= config.context_length);
     require(header.held <= s.sequence.context, "the saved session is too long: " + to_string(header.held) + " tokens",
-            "use a context that is larger than " + to_string(s.sequence.context));
+            "use a context that is larger than " + to_string(s.sequence.context), Kind::context);
 
-    // The rest: its size, its tokens, its sum.
-    std::vector<int> tokens(usize(header.held)), pending(usize(header.pending));
-    std::uint64_t sum = hash(0, &header, sizeof header), cached = 0;
-    each_cached(s, header.held, [&](const void*, std::size_t bytes) { cached += bytes; });
-    intact(file.size() == sizeof header + (tokens.size() + pending.size()) * sizeof(int) + cached + sizeof sum);
+    // The rest: its size, its sum, its tokens.
+    std::vector<int> tokens(usize(header.held));
+    std::uint64_t cached = 0;
+    each_cached(s, header.processed, [&](const void*, std::size_t bytes) { cached += bytes; });
+    intact(file.size() == sizeof header + tokens.size() * sizeof(int) + cached + sizeof(std::uint64_t));
     const std::string saved = file.read_all(file.size());
-    const char *at = saved.data() + sizeof header, *const end = saved.data() + saved.size() - sizeof sum;
+    const char *at = saved.data() + sizeof header, *const end = saved.data() + saved.size() - sizeof(std::uint64_t);
+    intact(hash(0, saved.data(), saved.size() - sizeof(std::uint64_t)) == load_as<std::uint64_t>(end));
     const auto take = [&](void* to, std::size_t bytes) {
         std::copy_n(std::exchange(at, at + bytes), bytes, static_cast<char*>(to));
     };
-    for (std::vector<int>* ids : {&tokens, &pending}) {
-        sum = hash(sum, at, ids->size() * sizeof(int));
-        take(ids->data(), ids->size() * sizeof(int));
-        for (const int id : *ids) intact(id >= 0 && id < config.vocab_size);
-    }
-    intact(hash(sum, at, usize(end - at)) == load_as<std::uint64_t>(end));
+    take(tokens.data(), tokens.size() * sizeof(int));
+    for (const int id : tokens) intact(id >= 0 && id < config.vocab_size);
 
     s.rewind(0);
-    each_cached(s, header.held, take);
+    each_cached(s, header.processed, take);
     s.sequence.tokens.assign(tokens.begin(), tokens.end());
-    s.sequence.pending = std::move(pending);
+    s.sequence.processed = header.processed;
     s.sequence.written = header.written;
 }
 
 }  // namespace detail
 
-void Session::save(const std::string& path) const { detail::save_state(data(), path); }
-void Session::load(const std::string& path) { detail::load_state(data(), path); }
+std::string Session::save_bytes() const { return save_state(detail::InUse(*this).data); }
+void Session::load_bytes(std::string_view bytes) {
+    load_state(detail::InUse(*this).data, detail::File(bytes, "the session in memory"));
+}
+void Session::save(const std::string& path) const { detail::write_file(path, save_bytes()); }
+void Session::load(const std::string& path) { load_state(detail::InUse(*this).data, detail::File(path)); }
+
+Session Session::fork() const {
+    Session copy(model(), context(), threads());
+    copy.load_bytes(save_bytes());
+    return copy;
+}
 
 // ==== SAMPLING =======================================================================================================
 //
@@ -5237,13 +5393,14 @@ inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
     return best;
 }
 
+inline void check_option(const char* name, double x, double least, double most, const char* remedy) {
+    if (!(x >= least && x <= most)) misuse(std::string(name) + " is out of range", to_string(x), remedy);
+}
+
 }  // namespace detail
 
 Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) {
-    const auto check = [](const char* name, double value, double least, double most, const char* remedy) {
-        if (!(value >= least && value <= most))
-            detail::fail(std::string(name) + " is out of range", std::to_string(value), remedy);
-    };
+    const auto check = detail::check_option;
     check("temperature", options.temperature, 0, 1e6, "use 0 (the likeliest token) or more");
     check("top_p", options.top_p, 0, 1, "use 0 to 1");
     check("min_p", options.min_p, 0, 1, "use 0 to 1");
@@ -5260,7 +5417,7 @@ void Sampler::accept(int id) {
 int Sampler::sample(const float* logits, int n) {
     using namespace detail;
     const IeeeFloats rounding;
-    if (n < 1 || !logits) fail("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
+    if (n < 1 || !logits) misuse("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
     std::vector<float> penalized;
     if (options_.repeat_penalty != 1.0f) {
         penalized.assign(logits, logits + n);
@@ -5291,6 +5448,15 @@ int Sampler::sample(const float* logits, int n) {
     return -c[reach(next_uniform(state_), options_.temperature)].second;
 }
 
+double log_probability(const float* logits, int n, int id) {
+    if (!logits || id < 0 || id >= n)
+        detail::misuse("there is no logit of this token", std::to_string(id), "pass an id of 0 to n - 1");
+    const double best = *std::max_element(logits, logits + n);
+    double sum = 0;
+    for (int i = 0; i < n; ++i) sum += std::exp(logits[i] - best);
+    return logits[id] - best - std::log(sum);
+}
+
 // ==== GENERATION =====================================================================================================
 //
 // From a prompt to a text: the prompt goes through the layers, then tokens are sampled one by one and sent after it. The
@@ -5308,7 +5474,7 @@ inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
 struct TextStream {
     const std::vector<std::string>& stop;
     const OnText& on_text;
-    bool& stopped;  // by a stop text
+    bool stopped = false;  // by a stop text
     std::string text{};
 
     // Returns false when generation is to end.
@@ -5344,18 +5510,19 @@ class Lookup {
         : session_(session), most_(std::min(most, kTile - 1)), stats_(stats) {
         for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
     }
-    // The logits after `id`.
-    const float* append(int id) {
+    // The logits after the pending token.
+    const float* next() {
+        const int id = session_.sequence.tokens.back();
         if (next_ < guesses_.size()) {
             const bool is_right = guesses_[next_++] == id;
             rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
             if (is_right) {
                 ++stats_.guessed_right;
-                session_.keep(id);
+                session_.keep();
                 return logits_ += session_.transformer.logits.width;
             }
         }
-        guess(id);
+        guess();
 
         stats_.guessed += int(guesses_.size());
         const std::vector<int> ids = joined({{id}, guesses_});
@@ -5371,11 +5538,11 @@ class Lookup {
     static constexpr int kLongest = 8;  // tokens of a copy that are compared
     static double first_rate(int copied) { return copied / (copied + 2.0); }
 
-    void guess(int id) {
+    void guess() {
         guesses_.clear();
         next_ = 0;
         if (most_ <= 0) return;
-        std::vector<int> text = joined({session_.sequence.tokens, {id}});
+        const std::vector<int>& text = session_.sequence.tokens;
         const std::size_t n = text.size(), most = usize(std::min(most_, session_.sequence.context - int(n)));
 
         // The longest earlier copy of the text's end, the latest of these.
@@ -5405,51 +5572,85 @@ class Lookup {
     const float* logits_ = nullptr;
 };
 
+// What on_token gets of a token that was drawn after these logits.
+inline TokenInfo describe(const Model& model, const float* logits, int id, int likeliest) {
+    const double zero = log_probability(logits, model.config().vocab_size, id) - logits[id];  // of a logit of 0
+    const auto info = [&](int i) { return TokenInfo{i, model.tokenizer().piece(i), zero + logits[i]}; };
+    TokenInfo token = info(id);
+    const int n = likeliest > 0 ? model.sampleable() : 0;
+    for (const Candidate& c : take_best(logits, n, std::min(likeliest, n))) token.likeliest.push_back(info(-c.second));
+    return token;
+}
+
+// Draws from what on_logits leaves.
+inline int draw(Sampler& sampler, const GenerateOptions& options, const float* logits, int n) {
+    if (!options.on_logits) return sampler.sample(logits, n);
+    std::vector<float> changed(logits, logits + n);
+    options.on_logits(changed.data(), n);
+    const int id = sampler.sample(changed.data(), n);
+    if (!(changed[usize(id)] > -INFINITY)) misuse("no token is left", "on_logits", "leave one above minus infinity");
+    return id;
+}
+
+// The text's last bytes, if they may be the beginning of a character: they were not shown yet.
+inline std::string unfinished_character(const Model& model, const std::vector<int>& tokens) {
+    std::string end;
+    for (std::size_t i = tokens.size() - std::min<std::size_t>(3, tokens.size()); i < tokens.size(); ++i)
+        if (tokens[i] < model.sampleable()) end += model.tokenizer().piece(tokens[i]);
+    return end.substr(utf8_complete_prefix(end));
+}
+
 }  // namespace detail
 
 Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
                const OnText& on_text) {
     using namespace detail;
-    if (options.max_tokens < -1)
-        fail("max_tokens is out of range", std::to_string(options.max_tokens), "use -1 (fill the context) or more");
-    if (options.lookup < 0) fail("lookup is out of range", std::to_string(options.lookup), "use 0 to 11");
-    const Tokenizer& tokenizer = session.model().tokenizer();
-    const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
-    SessionData& data = session.data();
-    Profiler& profiler = data.transformer.profiler;
-    Sampler sampler(options.sampling);
-
-    // The prompt.
-    std::vector<int> ids = joined({data.sequence.pending, prompt});
-    if (ids.empty() && session.position() > 0) {  // nothing new: the last token is read again
-        ids.push_back(session.tokens().back());
-        session.rewind(session.position() - 1);
-    }
-    for (const int id : joined({session.tokens(), ids})) sampler.accept(id);
+    const Model& model = session.model();
+    check_option("max_tokens", options.max_tokens, -1, INT_MAX, "use -1 (fill the context) or more");
+    check_option("lookup", options.lookup, 0, kTile - 1, "use 0 to 11");
+    check_option("likeliest", options.likeliest, 0, INT_MAX, "use 0 or more");
+    if (model.sampleable() == 0) misuse("there is no tokenizer", "generate", "load a model from a file");
+    const InUse use(session);
+    std::vector<int>& tokens = use->sequence.tokens;
+    TextStream stream{options.stop, on_text};
+    Sampler own(options.sampling), &sampler = options.sampler ? *options.sampler : own;
     Stats stats;
-    TextStream stream{options.stop, on_text, stats.stopped};
+
+    // The prompt. Where there is none, the last token is read again.
+    const int held = session.position(), n = count_of(prompt);
+    if (n > 0 || held == 0) use->check(prompt.data(), n);
+    else stream.text = unfinished_character(model, tokens), use->reread();
+    const int before = use->sequence.processed;
     auto start = Clock::now();
-    const int before = session.position(), n = int(ids.size());
     const float* logits = nullptr;
-    profiler.step(n, [&] { logits = data.forward(ids.data(), n, options.on_prompt); });
-    stats.prompt_tokens = session.position() - before;
+    use.step(held - before + n, [&](auto& data) { logits = data.forward(prompt.data(), n, options.on_prompt); });
+    stats.prompt_tokens = use->sequence.processed - before;
     stats.prompt_s = seconds_since(start);
+    for (std::size_t i = options.sampler ? usize(held) : 0; i < tokens.size(); ++i) sampler.accept(tokens[i]);
 
     // Token after token.
     start = Clock::now();
-    Lookup lookup(data, options.lookup, stats);
-    while (logits && stats.generated != options.max_tokens) {
-        profiler.restart();
-        int id = 0;
-        profiler.time({{"sampling", "sample"}}, -1, 1, [&] { id = sampler.sample(logits, vocab); });
-        if (!options.ignore_end && tokenizer.is_eos(id)) break;
-        sampler.accept(id);
-        ++stats.generated;
-        data.sequence.pending = {id};
-        const bool goes_on = stream.add(tokenizer.piece(id)) && session.position() < session.context();
-        if (!goes_on || stats.generated == options.max_tokens) break;
-        logits = lookup.append(id);
-    }
+    Lookup lookup(use.data, options.lookup, stats);
+    const auto write = [&] {
+        for (; stats.generated != options.max_tokens; logits = nullptr) {
+            if (session.position() == session.context()) return End::context;
+            if (!logits) logits = lookup.next();
+            int id = 0;
+            use->transformer.profiler.restart();
+            use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1,
+                                           [&] { id = draw(sampler, options, logits, model.sampleable()); });
+            if (!options.ignore_end && model.tokenizer().is_eos(id)) return End::end_token;
+            sampler.accept(id);
+            tokens.push_back(id);
+            ++stats.generated;
+            const bool goes_on = !options.on_token || options.on_token(describe(model, logits, id, options.likeliest));
+            const bool shown = stream.add(model.tokenizer().piece(id));
+            if (stream.stopped) return End::stop_text;
+            if (!goes_on || !shown) return End::callback;
+        }
+        return End::max_tokens;
+    };
+    stats.end = logits ? write() : End::interrupted;
     stream.emit(std::string::npos);
     stats.generate_s = seconds_since(start);
     return stats;
@@ -5460,6 +5661,21 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
     std::vector<int> ids = tokenizer.encode(prompt, options.special, session.position() == 0);
     if (ids.empty() && session.position() == 0 && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
     return generate(session, ids, options, on_text);
+}
+
+double score(Session& session, const std::vector<int>& ids) {
+    const int n = detail::count_of(ids), vocab = session.model().config().vocab_size;
+    double sum = 0;
+    detail::InUse(session).step(n, [&](auto& data) {
+        if (n > 0 && session.position() > 0) sum = log_probability(data.logits(), vocab, ids[0]);
+        data.forward_each(ids.data(), n, false, [&](int i, const float* logits) {
+            if (i + 1 < n) sum += log_probability(logits, vocab, ids[detail::usize(i) + 1]);
+        });
+    });
+    return sum;
+}
+double score(Session& session, std::string_view text) {
+    return score(session, session.model().tokenizer().encode(text, Special::as_text, session.position() == 0));
 }
 
 // ==== CHAT ===========================================================================================================
@@ -5539,13 +5755,13 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     using namespace detail;
     const Tokenizer& tokenizer = session.model().tokenizer();
     const std::string& own = tokenizer.chat_template();
-    if (tokenizer.vocab_size() == 0) fail("there is no tokenizer", "Chat", "load a model from a file");
+    if (tokenizer.vocab_size() == 0) misuse("there is no tokenizer", "Chat", "load a model from a file");
     const TokenizerData& data = *tokenizer.data_;
     if (style == Template::automatic) template_ = own.empty() && data.ends_turns ? Template::gemma : recognize(own);
     const std::string_view end = row_of(template_).end;
     const bool is_token = end == "{eos}" ? data.eos >= 0 : end.empty() || tokenizer.special_id(end) >= 0;
     if (!is_token && style != Template::automatic)
-        fail("the vocabulary has no turn tokens", std::string("Chat, template ") + name(style),
+        misuse("the vocabulary has no turn tokens", std::string("Chat, template ") + name(style),
              "use the plain template");
     if (!is_token && end == "{eos}") template_ = Template::plain;
     const TurnTemplate& row = row_of(template_);
@@ -5562,7 +5778,7 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     trims_ = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
 
     // A session's text is cut into turns where the user's begin.
-    const std::vector<int> held = joined({session.tokens(), session.data().sequence.pending});
+    const std::vector<int>& held = session.tokens();
     auto from = held.begin();
     while (!user.empty()) {
         auto to = std::search(from, held.end(), user.begin(), user.end());
@@ -5609,30 +5825,24 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     if (head_.size() + said.size() >= usize(context))
         fail("the text is too long for the context",
              std::to_string(said.size()) + " tokens, context of " + std::to_string(context),
-             "shorten it or use a larger context");
+             "shorten it or use a larger context", Kind::context);
     make_room(said.size() + usize(std::min(answer, context / 4)));
 
     const std::vector<int> before = joined(text_), all = joined({before, said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
     session_.rewind(int(known));
-    bool ended = false;
-    GenerateOptions asked = options;
-    asked.on_prompt = [&](int done, int total) {
-        ended = options.on_prompt && !options.on_prompt(done, total);
-        return !ended;
-    };
     const bool end_is_text = row.end != "{eos}" && !row.end.empty() && tokenizer.special_id(row.end) < 0;
+    GenerateOptions asked = options;
     if (end_is_text) asked.stop.emplace_back(row.end);
     const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
-    if (ended) return stats;
-    std::vector<int> whole = joined({session_.tokens(), session_.data().sequence.pending});
-    whole.erase(whole.begin(), whole.begin() + std::ptrdiff_t(before.size()));
+    if (stats.end == End::interrupted) return stats;
+    std::vector<int> whole(held.begin() + std::ptrdiff_t(before.size()), held.end());
 
     // The turn's end, as far as the model has not written it as text.
     const std::vector<int> answered(whole.begin() + std::ptrdiff_t(said.size()), whole.end());
     const bool wrote_end = end_is_text && tokenizer.decode(answered).find(row.end) != std::string::npos;
     if (wrote_end) whole = joined({whole, turn({}, row.between)});
-    else if (!(row.end.empty() && stats.stopped)) whole = joined({whole, between_});  // a stop text ends it as well
+    else if (!(row.end.empty() && stats.end == End::stop_text)) whole = joined({whole, between_});  // a stop text ends it as well
     text_.push_back(std::move(whole));
     return stats;
 }

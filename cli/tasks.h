@@ -37,17 +37,10 @@ inline std::string list_tokens(const llm::Tokenizer& tokenizer, const std::vecto
     return text;
 }
 
-inline double log_sum_exp(const float* x, int n) {
-    double highest = *std::max_element(x, x + n), sum = 0;
-    for (int i = 0; i < n; ++i) sum += std::exp(x[i] - highest);
-    return highest + std::log(sum);
-}
-
 inline std::string list_top(llm::Session& session, const std::vector<int>& prompt, int count) {
     const llm::Tokenizer& tokenizer = session.model().tokenizer();
-    const int vocab = session.model().config().vocab_size, known = std::min(vocab, tokenizer.vocab_size());
-    const float* logits = session.forward(prompt.data(), static_cast<int>(prompt.size()));
-    const double all = log_sum_exp(logits, vocab);
+    const int vocab = session.model().config().vocab_size, known = session.model().sampleable();
+    const float* logits = session.forward(prompt);
     std::vector<std::pair<float, int>> best;
     for (int id = 0; id < known; ++id) best.emplace_back(-logits[id], id);
     const auto end = best.begin() + std::min(count, known);
@@ -55,8 +48,8 @@ inline std::string list_top(llm::Session& session, const std::vector<int>& promp
     std::string text;
     std::for_each(best.begin(), end, [&](const std::pair<float, int>& candidate) {
         const int id = candidate.second;
-        text += format("%d\t%.7g\t%.6g\t%s\n", id, double{logits[id]}, std::exp(logits[id] - all),
-                       escaped(tokenizer.piece(id)).c_str());
+        text += format("%d\t%.7g\t%.6g\t%s\n", id, double{logits[id]},
+                       std::exp(llm::log_probability(logits, vocab, id)), escaped(tokenizer.piece(id)).c_str());
     });
     return text;
 }
@@ -72,14 +65,12 @@ inline std::string perplexity(llm::Session& session, const std::vector<int>& ids
     if (*std::max_element(ids.begin(), ids.end()) >= vocab) throw llm::Error("--perplexity: a token has no embedding");
     double nll = 0;
     for (int end = context, counted = 1; counted < total; end += context / 2) {
-        const int start = end - context, stop = std::min(end, total), read = counted - 1 - start;
+        const int start = end - context, stop = std::min(end, total);
         std::vector<int> window(ids.begin() + start, ids.begin() + stop);
         if (ids[0] == session.model().tokenizer().bos()) window[0] = ids[0];
         session.rewind(0);
-        if (read > 0) session.forward(window.data(), read);
-        session.forward_each(window.data() + read, stop - counted, [&](int i, const float* logits) {
-            nll += log_sum_exp(logits, vocab) - logits[ids.data()[counted + i]];
-        });
+        session.forward(window.data(), counted - start);
+        nll -= llm::score(session, {window.begin() + (counted - start), window.end()});
         counted = stop;
         if (progress) progress(float(counted) / float(total), "perplexity");
     }

@@ -326,5 +326,44 @@ TEST_CASE("llm --profile: tables of steps, layers and operations") {
     CHECK(profile("all").err.find("none of step, layer, trace") != std::string::npos);
 }
 
+TEST_CASE("llm: --logprobs writes a line of JSON for each token, --json one object for all") {
+    const std::vector<std::string> call = {"-m", tiny("gemma3-tiny"), "-q", "-n", "12", "--temp", "0", "ROMEO:"};
+    const auto with = [&](std::vector<std::string> more) {
+        more.insert(more.begin(), call.begin(), call.end());
+        return output(more);
+    };
+    const std::string text = with({"--no-display-prompt"});
+    std::istringstream lines(with({"--logprobs", "2"}));
+    std::string joined;
+    int count = 0;
+    for (std::string line; std::getline(lines, line); ++count) {
+        const JsonDocument document(line, "line");
+        const Json& token = document.root();
+        joined += token["text"].string();
+        CHECK(token["bytes"].array().size() == token["text"].string().size());
+        CHECK(token["logprob"].number() <= 0);
+        REQUIRE(token["likeliest"].array().size() == 2);
+        CHECK(token["likeliest"].array()[0]["id"].number() == token["id"].number());  // at temperature 0
+    }
+    CHECK(count == 12);
+    CHECK(joined + "\n" == text);
+
+    const JsonDocument document(with({"--json"}), "result");
+    const Json& result = document.root();
+    CHECK(result["prompt"].string() == "ROMEO:");
+    CHECK(std::string(result["text"].string()) + "\n" == text);
+    CHECK(result["end"].string() == "max_tokens");
+    CHECK(result["generated"].number() == 12);
+    CHECK(result["prompt_tokens"].number() == 2);
+    CHECK(result["generate_seconds"].number() > 0);
+    CHECK(result["tokens"].array().size() == 12);
+    CHECK(result["tokens"].array()[0]["likeliest"].is_null());
+    const JsonDocument stopped(with({"--json", "--stop", joined.substr(3, 4)}), "result");
+    CHECK(stopped.root()["end"].string() == "stop_text");
+    CHECK(stopped.root()["text"].string() == joined.substr(0, 3));
+    for (const char* task : {"--chat", "--info", "--tokenize"})
+        CHECK(run_llm({"-m", tiny("gemma3-tiny"), "--json", task}).status == 1);
+}
+
 }  // namespace
 }  // namespace tests

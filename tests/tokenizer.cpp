@@ -93,7 +93,8 @@ TEST_CASE("a tokenizer is the same from every kind of file") {
         CAPTURE(one.name);
         const Tokenizer& first = all[one.byte_level ? 0 : 2].tokenizer;
         for (const Text& t : some)
-            if (one.tokenizer.encode(t.text, llm::Special::parsed) != first.encode(t.text, llm::Special::parsed)) FAIL_CHECK("other ids of " << t.text);
+            if (one.tokenizer.encode(t.text, llm::Special::parsed) != first.encode(t.text, llm::Special::parsed))
+                FAIL_CHECK("other ids of " << t.text);
         for (int id = 0; id < first.vocab_size(); ++id)
             if (one.tokenizer.piece(id) != first.piece(id)) FAIL_CHECK("another piece " << id);
         CHECK(one.tokenizer.vocab_size() == first.vocab_size());
