@@ -3675,9 +3675,9 @@ constexpr KnownKey kKnownKeys[] = {
 
 // A value as messages and choices have it.
 inline std::string text_of(double value) {
-    std::ostringstream text;
-    text << value;
-    return text.str();
+    char text[32];  // not a stream: the program's locale may group digits there
+    std::snprintf(text, sizeof text, "%g", value);
+    return text;
 }
 inline std::string text_of(const Json& value) {
     if (value.is<bool>()) return value.boolean() ? "true" : "false";
@@ -4312,7 +4312,8 @@ inline Config read_config(const Checkpoint& file) {
         if (name) c.*size.member = f.integer({name, size.gguf}, 1, size.most, fallback);
     }
     a.read_config(f, c);
-    if (const float scale = f.real({"", "attention.scale"}, 0)) c.attention_scale = scale;
+    const float scale = f.real({"", "attention.scale"}, 0);
+    if (scale != 0) c.attention_scale = scale;
     // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
     const std::uint64_t rows = find_embedding(file, a).second->shape[0];
     c.vocab_size = int(std::min<std::uint64_t>(rows, kMostRows + 1));
