@@ -29,17 +29,22 @@
 //
 //   GPT-2 of all sizes (also distilgpt2) and Gemma 3 text models of all sizes (also the text part of a multimodal
 //   checkpoint), from Hugging Face directories (config.json, tokenizer.json or vocab.json + merges.txt, safetensors in
-//   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K
-//   to Q6_K). In memory matrices are Q8_0, or F32 if you ask for it (LoadOptions::dtype).
+//   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3, whole or split; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0,
+//   Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS). In memory matrices are Q8_0, or F32 if you ask for it (LoadOptions::dtype).
+//   What a file says that changes the result is applied, or refused by name.
 //
 // WHAT TO KNOW
 //
-//   - Every failure is an llm::Error whose text names the file or value and the remedy. Besides, only std::bad_alloc and
-//     what your callbacks throw come out. The library prints nothing, never exits, and has no mutable globals; no thread
-//     and no memory is left behind.
+//   - Every failure is an llm::Error whose text names the file or value and the remedy, and whose kind says what is at
+//     fault. Besides, only std::bad_alloc and what your callbacks throw come out. The library prints nothing, never exits,
+//     and has no mutable globals; no thread and no memory is left behind.
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
-//     threads, which sleep when it has nothing to do. By default each Session takes all cores: where several sessions
-//     run at once, divide the cores among them.
+//     threads, which sleep when it has nothing to do. By default each Session takes all cores it may use: where several
+//     sessions run at once, divide the cores among them.
+//   - The same bits everywhere: for a model file and a dtype, every logit, and every text of a seed, is the same on every
+//     processor, with every set of kernels, compiler, optimization and number of threads, for a prompt in one piece or in
+//     many, token by token or tried out by lookup, after rewinding, saving and loading. Exempt are floats that are not
+//     IEEE's single and double (the x87 of 32-bit x86); -ffast-math and -ffinite-math-only are refused.
 //   - Model files are read, not mapped, and nothing in them is trusted.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
@@ -84,8 +89,8 @@
 #include <string_view>
 #include <vector>
 
-#define LLM_VERSION "0.1.0"
-#define LLM_VERSION_NUMBER 100  // 10000 * major + 100 * minor + patch
+#define LLM_VERSION "0.2.0"
+#define LLM_VERSION_NUMBER 200  // 10000 * major + 100 * minor + patch
 
 #ifdef LLM_STATIC  // what is in an unnamed namespace belongs to its .cpp file alone
 #ifndef LLM_IMPLEMENTATION
@@ -105,6 +110,7 @@
 LLM_BEGIN
 
 namespace detail {  // what the classes below hold; the rooms define it
+struct Checkpoint;
 struct TokenizerData;
 struct ModelData;
 struct SessionData;
@@ -113,7 +119,10 @@ struct SessionData;
 // Every failure of this library. what() reads "what is wrong: which file or value: what to do". Functions that cannot
 // fail say so below; all others may throw it.
 struct Error : std::runtime_error {
-    using std::runtime_error::runtime_error;
+    // What is at fault: a file; a value that was passed, or a call at a wrong time; a text that the context is too small
+    // for; or the system (threads, memory for the program, a disk that cannot be written, the environment).
+    enum class Kind { file, argument, context, system } kind;
+    explicit Error(const std::string& text, Kind k = Kind::argument) : std::runtime_error(text), kind(k) {}
 };
 
 // How matrices are held at run time. Norms and biases are always F32.
@@ -140,13 +149,15 @@ struct Config {
     int num_kv_heads = 0;  // query head h reads K/V head h * num_kv_heads / num_heads
     int head_dim = 0;
     float norm_eps = 1e-5f;
-    float attention_scale = 0;   // q.k is multiplied by it before the softmax
-    float rope_theta = 0;        // base frequency of the global layers (Gemma)
-    float rope_local_theta = 0;  // and of the local ones
-    float rope_scaling = 1;      // global layers divide the position by it (linear scaling)
-    int sliding_window = 0;      // a local layer sees this many positions, its own included
-    std::vector<bool> is_local;  // [num_layers]
-    bool tied_head = true;       // the head is the embedding
+    float attention_scale = 0;          // q.k is multiplied by it before the softmax
+    float rope_theta = 0;               // base frequency of the global layers (Gemma)
+    float rope_local_theta = 0;         // and of the local ones
+    float rope_scaling = 1;             // global layers divide the position by it (linear scaling)
+    float rope_local_scaling = 1;       // and local ones
+    float final_logit_softcapping = 0;  // c: logits become c tanh(logits / c); 0: they stay
+    int sliding_window = 0;             // a local layer sees this many positions, its own included
+    std::vector<bool> is_local;         // [num_layers]
+    bool tied_head = true;              // the head is the embedding
 };
 
 // What becomes of special tokens, such as <end_of_turn>, that are spelled out in a text: they stay the text that someone
@@ -183,6 +194,7 @@ struct ModelInfo {
     int exact = 0;                       // matrices whose values are the file's own
     int fused = 0;                       // matrices that were joined with others (q+k+v, gate+up)
     int ignored = 0;                     // tensors of the file that were not read
+    std::map<std::string, int> outside;  // these by kind, such as "vision_tower": they are not the text model's
     std::size_t weight_bytes = 0;        // memory of all weights
 };
 
@@ -192,16 +204,21 @@ class Model {
   public:
     // path: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file; in UTF-8.
     static Model load(const std::string& path, const LoadOptions& = {});
+    // The same from a GGUF in memory, such as a resource of the program. Nothing points to the bytes afterwards.
+    static Model load_bytes(std::string_view gguf, const LoadOptions& = {});
     // A model of this shape with random weights and no tokenizer, to measure speed without a download.
     static Model random(const Config&, const LoadOptions& = {}, std::uint64_t seed = 0);
     const Config& config() const;  // these references are valid as long as the data
     const Tokenizer& tokenizer() const;
     const ModelInfo& info() const;
     DType dtype() const;
+    // Ids from 0 to below this have both an embedding and a text, so they can be generated; 0: there is no tokenizer.
+    int sampleable() const;
     // Bytes that a Session with this context (0: as in Session) allocates: its KV cache and, for prompts, scratch.
     std::size_t session_bytes(int context) const;
     const detail::ModelData& data() const;  // for the library itself
   private:
+    static Model load(const detail::Checkpoint&, const LoadOptions&);
     std::shared_ptr<const detail::ModelData> data_;
 };
 
@@ -219,9 +236,10 @@ struct Timing {
     double waited = 0;             // of these, until the other threads were done too
 };
 
-// One conversation: KV cache, scratch memory, position, threads. It keeps its Model's data alive. Not to be used by two
-// threads at once, nor by its own callbacks. After an exception the session holds the tokens that position() counts, and
-// can go on. A moved-from Session throws when it is used.
+// A text on its way through a model: KV cache, scratch memory, position, threads. It keeps its Model's data alive. Not to
+// be used by two threads at once. What it calls back may ask it (functions that are const, but save and fork), and gets
+// an Error for all else. After an exception, a callback's own too, it holds the tokens that position() counts, and can go
+// on. A moved-from Session throws when it is used.
 class Session {
   public:
     // context: positions that can be held, at most the model's own; 0: the model's own, at most 8192.
@@ -233,28 +251,54 @@ class Session {
     // Appends n >= 1 tokens and returns the logits after the last one, [vocab_size]; valid until the next call of a
     // function that is not const.
     const float* forward(const int* tokens, int n);
+    const float* forward(const std::vector<int>& tokens);
     // The same, handing out the logits after each token: on_logits(i, logits) for i = 0 .. n-1, [vocab_size], valid
     // during the call.
     void forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits);
     // The same with the hidden states [hidden_size] that the logits would be made of, after the last norm.
     void forward_hidden(const int* tokens, int n, const std::function<void(int i, const float* hidden)>& on_hidden);
-    const std::vector<int>& tokens() const;  // that are held; valid as long as the session, and changed by its calls
-    int position() const;                    // their number
-    int context() const;                     // tokens that can be held
+    // The logits after the last token that is held, as forward returns them. Where they are not there (after generate,
+    // rewind, load, forward_hidden), that token goes through the layers for them.
+    const float* logits();
+    // The tokens that are held, also the last one that generate has shown; valid as long as the session, and changed by
+    // its calls. And their number.
+    const std::vector<int>& tokens() const;
+    int position() const;
+    int context() const;  // tokens that can be held
     int threads() const;
     const Model& model() const;
     void rewind(int position);  // forgets everything from `position` (0 .. position()) on
-    // Writes what the session holds to a file (at once or not at all), and takes it from there: into a session of the
-    // same model and dtype whose context is large enough. What load() refuses leaves the session as it was.
+
+    // An independent session that holds the same, with as many threads and without callbacks. Takes memory for what is
+    // held; the rest of its context takes some when it is used.
+    Session fork() const;
+    // What the session holds as bytes, or in a file (written at once or not at all), and takes it from there: into a
+    // session of the same model and dtype whose context is large enough. What load() refuses leaves the session as it was.
+    std::string save_bytes() const;
+    void load_bytes(std::string_view bytes);
     void save(const std::string& path) const;
     void load(const std::string& path);
+
+    // Calls hook(layer, position, n, x) after each layer, 0 .. num_layers-1, on the calling thread: x [n, hidden_size] is
+    // the residual stream of the tokens from `position` on, to be read or changed. The guesses of GenerateOptions::lookup
+    // come by too, and tokens that are read again. Null ends it.
+    using OnLayer = std::function<void(int layer, int position, int n, float* x)>;
+    void on_layer(OnLayer hook);
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
-    // the operations' seconds add up to the step's (less what on_logits took). Null ends it.
+    // the operations' seconds add up to the step's (less what callbacks took). Null ends it. May be called by callbacks.
     void on_timing(std::function<void(const Timing&)> report);
     detail::SessionData& data() const;  // for the library itself
   private:
     std::shared_ptr<detail::SessionData> data_;  // its own; a unique_ptr cannot destroy what is not known here
 };
+
+// ln p(id) = logits[id] - ln(sum of all exp(logits)), of n logits.
+double log_probability(const float* logits, int n, int id);
+
+// ln p(text | what the session holds): how likely the model finds it. The text is appended, encoded as by generate. A
+// session that holds nothing says nothing about the first token, so that one is not counted.
+double score(Session&, std::string_view text);
+double score(Session&, const std::vector<int>& tokens);
 
 // How the next token is chosen. The filters apply in this order: repeat penalty, top_k, top_p, min_p, temperature.
 struct Sampling {
@@ -279,34 +323,56 @@ class Sampler {
     std::deque<int> recent_;  // the last repeat_last_n ids
 };
 
+// A token that was generated, and what the model thought of it.
+struct TokenInfo {
+    int id = 0;
+    std::string text = {};       // its bytes; may be a part of a character
+    double log_probability = 0;  // natural logarithm, of the model's own logits: before on_logits and filters
+    std::vector<TokenInfo> likeliest = {};  // the best of all tokens at this place, if they are wanted
+};
+
 struct GenerateOptions {
     int max_tokens = 256;  // -1: until the context is full
     Sampling sampling;
     std::vector<std::string> stop;       // generation ends before the first of these texts
     bool ignore_end = false;             // end-of-text tokens do not stop
     Special special = Special::as_text;  // in a prompt that is a text
-    // Guess up to this many tokens (at most 11) from what followed earlier in the text, and check them together: the
+    // Draws instead of a new Sampler(sampling), which would know all that the session holds: this one goes on with its
+    // random numbers and recent tokens from call to call, and is told the prompt and what is generated.
+    Sampler* sampler = nullptr;
+    // Guess up to this many tokens (0 to 11) from what followed earlier in the text, and check them together: the
     // text is the same as without, and comes faster where it repeats itself. 0: off.
     int lookup = 0;
     // Called after each 256 tokens of the prompt and at its end; false ends generation there. Null: not called.
     std::function<bool(int done, int total)> on_prompt;
+    // Called before each draw with the logits of the ids 0 .. n-1 (n is Model::sampleable()), a copy that it may change:
+    // add to favour, -INFINITY forbids. Null: not called.
+    std::function<void(float* logits, int n)> on_logits;
+    // Called with each token, before its text is shown; false ends generation. Null: not called.
+    std::function<bool(const TokenInfo&)> on_token;
+    int likeliest = 0;  // how many TokenInfo::likeliest for it
 };
 
+// Why a text ended: with an end token, which is not appended; before a stop text, whose tokens are; at max_tokens; with a
+// full context; by on_text or on_token; by on_prompt, inside of the prompt.
+enum class End { end_token, stop_text, max_tokens, context, callback, interrupted };
+
 struct Stats {
-    int prompt_tokens = 0, generated = 0;
-    double prompt_s = 0, generate_s = 0;  // seconds
-    bool stopped = false;                 // by a stop text
-    int guessed = 0, guessed_right = 0;   // tokens, by GenerateOptions::lookup
+    int prompt_tokens = 0, generated = 0;  // that were read (after an empty prompt the last one again), and appended
+    double prompt_s = 0, generate_s = 0;   // seconds
+    End end = End::max_tokens;
+    int guessed = 0, guessed_right = 0;  // tokens, by GenerateOptions::lookup
 };
 
 // Gets the text as it comes, in whole UTF-8 characters; false ends generation. Null: nobody is told.
 using OnText = std::function<bool(std::string_view text)>;
 
 // Appends the prompt to the session (encoded with add_bos only at position 0), then samples until an end token, a stop
-// text, max_tokens, the context's end, or on_text returning false. An empty prompt goes on from what is held.
-Stats generate(Session&, std::string_view prompt, const GenerateOptions&, const OnText& on_text);
+// text, max_tokens, the context's end, or a callback returning false. An empty prompt goes on from what is held, also
+// inside a character.
+Stats generate(Session&, std::string_view prompt, const GenerateOptions& = {}, const OnText& on_text = {});
 // The same after a prompt of tokens, which are appended as they are.
-Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions&, const OnText& on_text);
+Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions& = {}, const OnText& on_text = {});
 
 // A conversation: what is said in turn by the user and the model. It stays in the session from turn to turn; when it
 // outgrows the context, its oldest turns are dropped. The Chat keeps a reference: the session must outlive it, and stay
@@ -347,6 +413,10 @@ LLM_END
 #ifndef LLM_IMPLEMENTATION_INCLUDED
 #define LLM_IMPLEMENTATION_INCLUDED
 
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "llm.h gives the same bits everywhere, so floats must be IEEE's: compile it without -ffast-math"
+#endif
+
 #pragma push_macro("min")  // <windows.h> has them as macros; they come back at the end
 #pragma push_macro("max")
 #undef min
@@ -358,11 +428,13 @@ LLM_END
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <climits>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -378,7 +450,6 @@ LLM_END
 #include <utility>
 #include <variant>
 #ifndef LLM_NO_THREADS
-#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -409,14 +480,21 @@ namespace detail {
 
 // ==== ERRORS AND SMALL TOOLS =========================================================================================
 //
-// Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. A model
+// Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. `fail` is for
+// files, `misuse` for what callers do. A model
 // file comes from the internet, so nothing in it is believed: sizes, offsets and counts are checked before use, and
 // text from it is cleaned before it gets into a message.
 
 using std::to_string;
 
-[[noreturn]] inline void fail(const std::string& what, const std::string& where, const std::string& remedy) {
-    throw Error(what + ": " + where + ": " + remedy);
+using Kind = Error::Kind;
+
+[[noreturn]] inline void fail(const std::string& what, const std::string& where, const std::string& remedy,
+                              Kind kind = Kind::file) {
+    throw Error(what + ": " + where + ": " + remedy, kind);
+}
+[[noreturn]] inline void misuse(const std::string& what, const std::string& where, const std::string& remedy) {
+    fail(what, where, remedy, Kind::argument);
 }
 
 inline bool is_control(char c) { return std::uint8_t(c) < ' ' || c == 127; }
@@ -454,9 +532,39 @@ inline std::filesystem::file_status status_of(const std::string& path) {
     return std::filesystem::status(to_path(path), ignored);
 }
 
-// A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS).
+inline bool ends_with(std::string_view text, std::string_view end) {
+    return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+// Calls visit(part) for the parts of "a|b|c", until one returns true.
+template <class Visit> bool any_part(std::string_view text, const Visit& visit) {
+    for (std::size_t end; !text.empty(); text.remove_prefix(std::min(text.size(), end + 1))) {
+        end = std::min(text.find('|'), text.size());
+        if (visit(text.substr(0, end))) return true;
+    }
+    return false;
+}
+
+// What cannot be used: the marks by which it is known, "a|b", what it is, and what to do about it.
+struct Foreign {
+    std::string_view marks;
+    const char *what, *remedy;
+};
+constexpr char kGetModel[] = "get the model as safetensors or as a GGUF file";
+constexpr char kMerge[] = "merge it into its model (merge_and_unload of PEFT) and save that";
+constexpr char kPickle[] = "a PyTorch checkpoint (a pickle, which may run code when it is loaded)";
+constexpr Foreign kForeignNames[] = {
+    {"adapter_config.json|adapter_model.safetensors", "an adapter (PEFT, LoRA), not a whole model", kMerge},
+    {".bin|.pt|.pth|.ckpt", kPickle, kGetModel},
+    {".onnx", "an ONNX model", kGetModel},
+    {".h5|.msgpack|.tflite", "a model of TensorFlow or Flax", kGetModel},
+};
+
+// A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS). Or one
+// in memory, which its owner keeps alive.
 class File {
   public:
+    File(std::string_view bytes, const std::string& name) : path_(name), memory_(bytes.data()), size_(bytes.size()) {}
     explicit File(const std::string& path) : path_(path) {
         std::error_code error;
         const auto status = std::filesystem::status(to_path(path), error);
@@ -475,8 +583,39 @@ class File {
     void read(std::uint64_t offset, void* destination, std::size_t bytes) const {
         if (offset > size_ || bytes > size_ - offset)
             fail("the file ends too early", path_, "it is damaged or incomplete: download it again");
-        if (!read_at(offset, static_cast<char*>(destination), bytes))
+        if (memory_) std::memcpy(destination, memory_ + offset, bytes);
+        else if (!read_at(offset, static_cast<char*>(destination), bytes))
             fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
+    }
+    // Says what a file is that is no model, by its first bytes (? is any byte) or else by its name.
+    void refuse_foreign() const {
+        static constexpr Foreign kBeginnings[] = {
+            {"version https://git-lfs", "a pointer of Git LFS, not the file itself",
+             "run git lfs pull, or download it"},
+            {"<", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
+            {"PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
+            {"\x80", kPickle, kGetModel},
+            {"\x08?\x12", "an ONNX model", kGetModel},
+            {"\x89HDF|????TFL3", "a model of TensorFlow", kGetModel},
+            {"lmgg|tjgg|fmgg", "a GGML file, older than GGUF", kGetModel},
+            {"\x1F\x8B", "a gzip archive", "unpack it"},
+        };
+        if (size_ == 0) fail("an empty file", path_, "download it again");
+        std::string start(std::size_t(std::min<std::uint64_t>(size_, 64)), '\0');
+        read(0, start.data(), start.size());
+        start.erase(0, start.find_first_not_of(" \t\r\n\xEF\xBB\xBF"));  // a text may begin with a byte order mark
+        const auto begins = [&](std::string_view mark) {
+            const auto same = [](char wanted, char c) { return wanted == '?' || wanted == c; };
+            return start.size() >= mark.size() && std::equal(mark.begin(), mark.end(), start.begin(), same);
+        };
+        for (const auto& [marks, what, remedy] : kBeginnings)
+            if (any_part(marks, begins)) fail(what, path_, remedy);
+        for (const auto& [marks, what, remedy] : kForeignNames)
+            if (any_part(marks, [&](auto mark) { return ends_with(path_, mark); })) fail(what, path_, remedy);
+    }
+    std::string read_text(std::uint64_t limit) const {
+        refuse_foreign();
+        return read_all(limit);
     }
     std::string read_all(std::uint64_t limit) const {
         if (size_ > limit)
@@ -487,7 +626,9 @@ class File {
     }
 
 #if defined(__unix__) || defined(__APPLE__)
-    ~File() { ::close(descriptor_); }
+    ~File() {
+        if (descriptor_ >= 0) ::close(descriptor_);
+    }
   private:
     bool open() { return (descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) >= 0; }
     bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
@@ -519,6 +660,7 @@ class File {
     mutable std::ifstream stream_;
 #endif
     std::string path_;
+    const char* memory_ = nullptr;
     std::uint64_t size_ = 0;
 };
 
@@ -810,6 +952,8 @@ class JsonDocument {
 //     Q4_1  32 values: d, minimum m (f16), 16 bytes                     x = d * q + m         Q5_1: a fifth bit apart
 //     Q*_K  256 values: d (and dmin) for all, a small integer scale     x = d * s * (q - offset)    Q3_K, Q6_K
 //           s (and m) for each 16 or 32 of them                         x = d * s * q - dmin * m    Q2_K, Q4_K, Q5_K
+//     IQ4   like Q4_0 (IQ4_NL) and Q*_K (IQ4_XS), but the 4 bits        x = d * s * codebook[q]
+//           choose one of 16 integers, closer to each other near 0
 //
 // All products d * s * q are exact in F32, so every machine and compiler gives the same values.
 //
@@ -926,6 +1070,16 @@ struct NoBits {
     int operator[](int) const { return 0; }
 };
 
+// What the 4 bits of IQ4_NL and IQ4_XS stand for, + 128 as in Q8_0's offset.
+template <int At> struct Codebook : Packed<At, 4, 16> {
+    using Packed<At, 4, 16>::Packed;
+    int operator[](int i) const {
+        static constexpr std::uint8_t kValues[] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                   129, 141, 153, 166, 181, 197, 217, 241};
+        return kValues[Packed<At, 4, 16>::operator[](i)];
+    }
+};
+
 template <int At> struct FifthBits {  // one after another
     FifthBits(const std::uint8_t* block, int v) : bits(load_as<std::uint16_t>(block + At + v / 8)) {}
     int operator[](int i) const { return bits >> i & 1; }
@@ -953,8 +1107,17 @@ inline Factors q45_k_factors(const std::uint8_t* block, int v) {
     return {(halves[0] & 15) | first[0] >> 6 << 4, halves[0] >> 4 | first[4] >> 6 << 4};
 }
 
+inline Factors iq4_xs_factors(const std::uint8_t* block, int v) {  // the low 4 bits in 4 bytes, the upper 2 in 2 bytes
+    const int g = v / 32, low = block[4 + g / 2] >> g % 2 * 4 & 15, high = block[2 + g / 4] >> g % 4 * 2 & 3;
+    return {(low | high << 4) - 32, 0};
+}
+
 // `other` is in the file but not readable (integers, newer formats): an error only if it is used.
-enum class TensorType { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, other };
+// clang-format off
+enum class TensorType {
+    f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, other
+};
+// clang-format on
 
 struct TypeTraits {
     const char* name;
@@ -980,6 +1143,8 @@ inline const TypeTraits& traits(TensorType type) {
         {"Q4_K",  256, 144, 12, packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
         {"Q5_K",  256, 176, 13, packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
         {"Q6_K",  256, 210, 14, packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
+        {"IQ4_NL", 32,  18,  20, packed_to_f32<32, 18, 0, 128, 16, no_factors, Codebook<2>, NoBits>},
+        {"IQ4_XS", 256, 136, 23, packed_to_f32<256, 136, 0, 128, 16, iq4_xs_factors, Codebook<8>, NoBits>},
         {"other", 1,   0,   -1, nullptr},
     };
     // clang-format on
@@ -990,6 +1155,28 @@ template <class Matches> TensorType find_type(const Matches& matches) {
     int t = 0;
     while (t < int(TensorType::other) && !matches(traits(static_cast<TensorType>(t)))) ++t;
     return static_cast<TensorType>(t);
+}
+
+// Every type that a GGUF may name, for messages: GGML's, some of which it has given up again.
+inline std::string gguf_type_name(std::uint32_t id) {
+    static constexpr const char* kNames[] = {
+        "F32",        "F16",        "Q4_0",       "Q4_1",  "Q4_2",     "Q4_3",     "Q5_0",     "Q5_1",    "Q8_0",
+        "Q8_1",       "Q2_K",       "Q3_K",       "Q4_K",  "Q5_K",     "Q6_K",     "Q8_K",     "IQ2_XXS", "IQ2_XS",
+        "IQ3_XXS",    "IQ1_S",      "IQ4_NL",     "IQ3_S", "IQ2_S",    "IQ4_XS",   "I8",       "I16",     "I32",
+        "I64",        "F64",        "IQ1_M",      "BF16",  "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",   "TQ2_0",
+        "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4", "NVFP4",    "Q1_0",     "Q2_0"};
+    return id < std::size(kNames) ? kNames[id] : "type " + to_string(id) + ", perhaps of ik_llama.cpp";
+}
+
+// Whether n floats are all of a magnitude below `limit`, which infinity and NaN are not: then no sum has its highest bit.
+inline bool all_below(const float* x, std::size_t n, float limit) {
+    const std::uint32_t to_highest = 0x80000000 - f32_to_bits(limit);
+    std::uint32_t sums = 0;
+    const auto add = [&](const float* v) { sums |= (f32_to_bits(*v) & 0x7FFFFFFF) + to_highest; };
+    for (; n >= 16; n -= 16, x += 16)
+        for (int i = 0; i < 16; ++i) add(x + i);
+    for (; n > 0; --n) add(x++);
+    return sums >> 31 == 0;
 }
 
 // ==== MEMORY AND THREADS =============================================================================================
@@ -1062,6 +1249,31 @@ class Arena {
     std::size_t used_ = 0, total_ = 0;
 };
 
+#ifdef __linux__
+// How many processors' time the control groups of this process (a container) allow it; 0: there is no limit. Each group up
+// to the root may have one, as "time period" in microseconds: in cpu.max (version 2), or in two files (version 1).
+inline int cpu_quota(const std::string& list = "/proc/self/cgroup", const std::string& root = "/sys/fs/cgroup") {
+    double least = 0;
+    std::ifstream groups(list);
+    for (std::string line; std::getline(groups, line);) {  // "4:cpu,cpuacct:/path", or in version 2 "0::/path"
+        const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+        const std::string controllers = line.substr(0, second).substr(std::min(first, second) + 1);
+        if (second == line.npos || (!controllers.empty() && ("," + controllers + ",").find(",cpu,") == line.npos))
+            continue;
+        for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
+            const std::string group = root + (controllers.empty() ? "" : "/cpu") + path;  // a link, if not a directory
+            std::ifstream both(group + "/cpu.max"), time(group + "/cpu.cfs_quota_us"),
+                per(group + "/cpu.cfs_period_us");
+            double used = 0, of = 0;
+            if ((both >> used >> of || (time >> used && per >> of)) && used > 0 && of > 0)
+                least = least > 0 ? std::min(least, used / of) : used / of;
+            if (path.find('/') == path.npos) break;
+        }
+    }
+    return int(std::min(std::ceil(least), 1e6));
+}
+#endif
+
 // Cores, not hardware threads: two threads of one core share the units and the caches that a product keeps busy.
 inline int physical_cores() {
 #ifdef LLM_NO_THREADS
@@ -1079,7 +1291,8 @@ inline int physical_cores() {
         std::getline(list, siblings);
         cores.insert(siblings);
     }
-    if (!cores.empty()) return int(cores.size());
+    const std::size_t quota = usize(cpu_quota());
+    if (!cores.empty()) return int(quota ? std::min(quota, cores.size()) : cores.size());
 #endif
     return std::max(1, int(std::thread::hardware_concurrency()));
 #endif
@@ -1137,7 +1350,7 @@ class ThreadPool {
         } catch (const std::system_error& e) {
             const std::string number = to_string(helpers_.size() + 1);
             fail("cannot start a thread", "thread " + number + " of " + to_string(threads) + " (" + e.what() + ")",
-                 "use fewer threads");
+                 "use fewer threads", Kind::system);
         }
     }
     ~ThreadPool() {
@@ -2026,7 +2239,7 @@ inline const Kernels& choose_kernels() {
         if (std::string_view(set->name) == wanted) return *set;
         names += std::string(names.empty() ? "" : ", ") + set->name;
     }
-    fail("LLM_SIMD names kernels that are not available here", wanted, "choose one of " + names);
+    fail("LLM_SIMD names kernels that are not available here", wanted, "choose one of " + names, Kind::system);
 }
 
 // How matrices lie in memory: one row of the table for each format of weights, and everything else follows from it. What
@@ -2217,6 +2430,7 @@ template <class Epilogue> void multiply(ThreadPool& pool, const Kernels& k, cons
 struct Tensor {
     std::string name;
     TensorType type = TensorType::other;
+    std::string type_name;  // as the file calls it
     std::vector<std::uint64_t> shape;
     const File* file = nullptr;
     std::uint64_t offset = 0;  // in the file
@@ -2307,7 +2521,8 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
     tensor.file = &file;
     const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
     check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
-    tensor.type = find_type([&](const TypeTraits& t) { return t.block == 1 && dtype->string() == t.name; });
+    tensor.type_name = dtype->string();
+    tensor.type = find_type([&](const TypeTraits& t) { return t.block == 1 && tensor.type_name == t.name; });
     for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
     const std::uint64_t end = range->array()[1].whole(), size = bytes_of(tensor);
     tensor.offset = range->array()[0].whole();
@@ -2320,8 +2535,10 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
 inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
     std::uint64_t length = 0;
     if (file.size() >= sizeof length) file.read(0, &length, sizeof length);
-    if (length < 2 || length > 100000000 || length > file.size() - sizeof length)
-        damaged("no safetensors header (perhaps a Git LFS pointer instead of the file)", file);
+    if (length < 2 || length > 100000000 || length > file.size() - sizeof length) {
+        file.refuse_foreign();
+        damaged("no safetensors header", file);
+    }
     std::string text(std::size_t(length), '\0');
     file.read(sizeof length, text.data(), text.size());
     const JsonDocument header(std::move(text), "the header of " + file.path());
@@ -2339,7 +2556,7 @@ inline bool is_plain_file_name(std::string_view name) {
 }
 
 inline void read_shards(Checkpoint& checkpoint, const File& index) {
-    const JsonDocument document(index.read_all(100000000), index.path());
+    const JsonDocument document(index.read_text(100000000), index.path());
     const Json* map = document.root().find("weight_map");
     if (!map) damaged("there is no weight_map", index);
     std::unordered_map<std::string_view, const File*> shards;
@@ -2357,6 +2574,7 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
             read_safetensors(checkpoint, *file);
         }
         const Tensor* tensor = checkpoint.find(std::string(name));
+        if (!tensor && ends_with(name, "lm_head.weight")) continue;  // a tied head, which some tools list all the same
         if (!tensor || tensor->file != file)
             fail("tensor " + shown(name) + " is not in its shard", path,
                  "the shards are of different models or damaged: download them again");
@@ -2441,6 +2659,7 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
         check(tensor.shape[k] > 0, tensor, "has an impossible shape");
     }
     const auto id = reader.number<std::uint32_t>();
+    tensor.type_name = gguf_type_name(id);
     tensor.type = find_type([&](const TypeTraits& t) { return std::uint32_t(t.gguf_id) == id; });
     tensor.bytes = bytes_of(tensor);
     tensor.offset = reader.number<std::uint64_t>();
@@ -2450,9 +2669,10 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
 
 inline void read_gguf(Checkpoint& checkpoint, const File& file) {
     GgufReader reader{file, checkpoint.header};
-    const bool swapped_magic = *reader.take(4) == 'F';
+    const std::string_view magic(reader.take(4), 4);
+    if (magic != "GGUF" && magic != "FUGG") fail("not a GGUF", file.path(), "pass all bytes of a .gguf file");
     const auto version = reader.number<std::uint32_t>();
-    if (swapped_magic || (version & 0xFFFF) == 0)
+    if (magic == "FUGG" || (version & 0xFFFF) == 0)
         fail("a GGUF file for big-endian machines", file.path(), "get the little-endian one");
     if (version != 2 && version != 3)
         fail("GGUF version " + to_string(version), file.path(), "get or make one of version 3");
@@ -2464,8 +2684,6 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
         const std::string key(reader.string());
         if (!checkpoint.metadata.emplace(key, reader.value()).second) damaged("two values of " + shown(key), file);
     }
-    if (checkpoint.value("split.count", std::int64_t{1}) > 1)
-        fail("this is one part of a model", file.path(), "join the parts with llama-gguf-split --merge");
     const auto alignment = std::uint64_t(checkpoint.value("general.alignment", std::int64_t{32}));
     if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
         damaged("an impossible general.alignment", file);
@@ -2474,7 +2692,93 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
     add_tensors(checkpoint, std::move(tensors), file, (reader.position + alignment - 1) / alignment * alignment);
 }
 
+// The other parts of a GGUF that was split into NAME-00001-of-00003.gguf and so on; the first has the metadata.
+inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
+    const auto number = [&](const char* key) { return checkpoint.value(key, std::int64_t{0}); };
+    const std::int64_t count = number("split.count"), named = number("split.no"), all = number("split.tensors.count");
+    if (count <= 1) return;
+    const std::string remedy = "put all " + to_string(count) + " parts into one directory, under their own names";
+    const auto name_end = [&](std::int64_t part) {
+        char end[64];
+        std::snprintf(end, sizeof end, "-%05lld-of-%05lld.gguf", static_cast<long long>(part + 1),
+                      static_cast<long long>(count));
+        return std::string(end);
+    };
+    if (count > 1000 || named < 0 || named >= count || !ends_with(path, name_end(named)))
+        fail("a part of a model has another's name", path + " does not end with " + name_end(named), remedy);
+
+    auto metadata = std::move(checkpoint.metadata);
+    for (std::int64_t part = 0; part < count; ++part) {
+        if (part == named) continue;
+        const std::string other = path.substr(0, path.size() - name_end(0).size()) + name_end(part);
+        if (!exists(status_of(other))) fail("a part of the model is missing", other, remedy);
+        checkpoint.metadata.clear();
+        read_gguf(checkpoint, checkpoint.files.emplace_back(other));
+        if (number("split.count") != count || number("split.no") != part)
+            fail("this is not part " + to_string(part + 1) + " of " + to_string(count), other, remedy);
+        if (part == 0) metadata = std::move(checkpoint.metadata);
+    }
+    checkpoint.metadata = std::move(metadata);
+    if (std::int64_t(checkpoint.tensors.size()) != all)
+        fail("the parts do not hold " + to_string(all) + " tensors", path,
+             "they are of different models: download them again");
+    checkpoint.format += ", " + to_string(count) + " parts";
+}
+
 // ---- both ----
+
+// Weights that another tool has packed or taken apart: config.json says so, or names of tensors do.
+inline void refuse_foreign_tensors(const Checkpoint& checkpoint) {
+    static constexpr char kGet[] = "get the model unquantized (F16 or BF16), or as a GGUF file";
+    static constexpr Foreign kForeign[] = {
+        {".base_layer.|.modules_to_save.|lora_", "a checkpoint with adapters (PEFT, LoRA) that were not merged",
+         kMerge},
+        {".g_idx|.qweight|.qzeros", "weights that were quantized by GPTQ or AWQ", kGet},
+        {".quant_state.|.absmax|.SCB", "weights that were quantized by bitsandbytes", kGet},
+        {"weight_scale|.weight_packed", "weights that were quantized to FP8 or by compressed-tensors", kGet},
+        {".scales", "weights that were quantized by MLX", kGet},
+    };
+    const Json& root = checkpoint.config.root();
+    for (const Json* q :
+         {&root["quantization_config"], &root["text_config"]["quantization_config"], &root["quantization"]}) {
+        const std::string method((*q)["quant_method"].text());
+        const char* const other = q->find("load_in_8bit") ? "bitsandbytes" : "MLX or another tool";
+        if (!q->is_null())
+            fail("weights that were quantized by " + (method.empty() ? other : method),
+                 checkpoint.directory + "/config.json has a quantization_config", kGet);
+    }
+    for (const auto& [marks, what, remedy] : kForeign)
+        for (const auto& [name, tensor] : checkpoint.tensors)
+            if (any_part(marks, [&, &text = name](auto mark) { return text.find(mark) != text.npos; }))
+                fail(what, checkpoint.path + ": " + shown(name), remedy);
+}
+
+// Says what a directory without model.safetensors has instead.
+[[noreturn]] inline void refuse_directory(const std::string& path) {
+    std::vector<std::string> names;
+    std::error_code error;
+    std::filesystem::directory_iterator entry(to_path(path), error);
+    for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+        const auto name = entry->path().filename().u8string();
+        names.emplace_back(name.begin(), name.end());
+    }
+    for (const auto& [marks, what, remedy] : kForeignNames)
+        for (const std::string& name : names)
+            if (any_part(marks, [&](auto mark) { return ends_with(name, mark); }))
+                fail(what, path + "/" + name, remedy);
+    for (const std::string& name : names)
+        if (ends_with(name, ".gguf") || ends_with(name, ".safetensors"))
+            fail("no model.safetensors, nor an index of its parts, in this directory", path,
+                 "name the file that you want, such as " + path + "/" + name);
+    fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+}
+
+inline Checkpoint open_gguf(std::string_view bytes) {
+    Checkpoint checkpoint;
+    checkpoint.path = "a GGUF in memory";
+    read_gguf(checkpoint, checkpoint.files.emplace_back(bytes, checkpoint.path));
+    return checkpoint;
+}
 
 // A .gguf file, a .safetensors file beside its config.json, or a directory with these.
 inline Checkpoint open_checkpoint(const std::string& path) {
@@ -2485,8 +2789,7 @@ inline Checkpoint open_checkpoint(const std::string& path) {
         checkpoint.directory = path;
         weights += "/model.safetensors";
         if (!exists(status_of(weights))) weights += ".index.json";
-        if (!exists(status_of(weights)))
-            fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+        if (!exists(status_of(weights))) refuse_directory(path);
     } else {
         const auto parent = to_path(path).parent_path().u8string();
         checkpoint.directory = parent.empty() ? "." : std::string(parent.begin(), parent.end());
@@ -2496,16 +2799,23 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     file.read(0, magic.data(), magic.size());
     if (magic == "GGUF" || magic == "FUGG") {
         read_gguf(checkpoint, file);
+        read_other_parts(checkpoint, path);
+        refuse_foreign_tensors(checkpoint);
         return checkpoint;
     }
     const bool is_single = to_path(weights).extension() == ".safetensors";
-    if (!is_single && weights == path)
+    if (!is_single && weights == path) {
+        file.refuse_foreign();
         fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
-    const std::string config = checkpoint.directory + "/config.json";
-    if (!exists(status_of(config)))
-        fail("the model's description is missing", config, "put config.json beside the weights");
-    checkpoint.config = {File(config).read_all(1 << 24), config};
+    }
     is_single ? read_safetensors(checkpoint, file) : read_shards(checkpoint, file);
+    const std::string config = checkpoint.directory + "/config.json";
+    const bool described = exists(status_of(config));
+    if (described) checkpoint.config = {File(config).read_text(1 << 24), config};
+    refuse_foreign_tensors(checkpoint);
+    if (!described) fail("the model's description is missing", config, "put config.json beside the weights");
+    const std::string adapter = checkpoint.directory + "/adapter_model.safetensors";
+    if (exists(status_of(adapter))) fail("an adapter (PEFT, LoRA) lies beside the model", adapter, kMerge);
     return checkpoint;
 }
 
@@ -2850,8 +3160,8 @@ struct Encoder {
 }  // namespace detail
 
 std::vector<int> Tokenizer::encode(std::string_view text, Special special, bool add_bos) const {
-    if (vocab_size() == 0) detail::fail("there is no tokenizer", "encode", "load a model from a file");
-    if (text.size() >= INT_MAX) detail::fail("the text is too long", "encode", "pass it in parts");
+    if (vocab_size() == 0) detail::misuse("there is no tokenizer", "encode", "load a model from a file");
+    if (text.size() >= INT_MAX) detail::misuse("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
     if (add_bos) ids = data_->before;
     detail::Encoder{*data_, ids}.encode(text, special);
@@ -2861,8 +3171,8 @@ std::vector<int> Tokenizer::encode(std::string_view text, Special special, bool 
 
 std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
-        detail::fail("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
-                     "pass ids of this model");
+        detail::misuse("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
+                       "pass ids of this model");
     const detail::Token& token = data_->vocabulary[id];
     const auto& bytes = data_->byte_tokens;
     const auto byte = std::find(bytes.begin(), bytes.end(), id);
@@ -2972,7 +3282,7 @@ struct TokenizerLoader : TokenizerData {
     bool has(const char* name) const { return exists(status_of(file.directory + "/" + name)); }
     std::string read(const char* name) {
         where = file.directory + "/" + name;
-        return File(where).read_all(std::uint64_t{1} << 30);
+        return File(where).read_text(std::uint64_t{1} << 30);
     }
     JsonDocument read_json(const char* name) {
         std::string text = read(name);
@@ -3331,7 +3641,8 @@ struct ModelData {
     DType dtype = DType::q8_0;
     const Kernels* kernels = nullptr;
     Weights weights;
-    std::vector<float> rope_global, rope_local;  // [head_dim / 2]: radians per position; empty: no RoPE
+    std::vector<float> rope_global, rope_local;         // [head_dim / 2]: radians per position; empty: no RoPE
+    mutable std::atomic<std::uint64_t> fingerprint{0};  // 0: nobody has asked yet, see SAVED SESSIONS
 };
 
 constexpr int kGateRows = 32;  // of gate, then as many of up: one step of a product holds both
@@ -3340,17 +3651,61 @@ static_assert(kGateRows % kBlock == 0 && kGateRows % kGroup == 0, "whole blocks 
 inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // ---- config: Hugging Face's config.json, or a GGUF's metadata
+//
+// What a file says that changes the result is applied or refused, never passed over. read_config and the architectures'
+// own functions ask for what is applied; kKnownKeys says what else may be there.
 
-[[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem) {
-    fail("this configuration cannot be used", where + problem, "compare it with a published GPT-2's or Gemma 3's");
+[[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem,
+                                       const std::string& remedy = "compare it with a published GPT-2's or Gemma 3's") {
+    const bool is_callers = where.empty() || where == "architecture";  // Model::random's, no file's
+    fail("this configuration cannot be used", where + problem, remedy, is_callers ? Kind::argument : Kind::file);
 }
 
-// A field's name in config.json, and in a GGUF, where the architecture and a dot stand before it.
+// A field's name in config.json, and in a GGUF, where the architecture and a dot stand before it. "a|b": b is what older
+// files or other tools call it.
 struct Field {
-    const char *json, *gguf = "";
+    std::string_view json, gguf = {};
 };
 
-// The fields of either format. A checkpoint has JSON or GGUF metadata, so each getter tries both.
+// Fields that are not applied: if they are there they must have one of these values, "a|b", with which the result is
+// what is computed here. "*": they change nothing.
+struct KnownKey {
+    Field field;
+    std::string_view values;
+    const char* remedy;
+};
+constexpr char kIsEmbedding[] = "an embedding model, such as EmbeddingGemma, writes no text: get one that does";
+constexpr char kNotBuilt[] = "this variant of the model is not supported: get a checkpoint without it";
+// clang-format off
+constexpr KnownKey kKnownKeys[] = {
+    {{"use_bidirectional_attention"}, "false", kIsEmbedding},
+    {{"is_causal", "attention.causal"}, "true", kIsEmbedding},
+    {{"", "pooling_type|dense_2_feat_in|dense_2_feat_out|dense_3_feat_in|dense_3_feat_out"}, "0", kIsEmbedding},
+    {{"attention_bias|mlp_bias|add_cross_attention|is_encoder_decoder|scale_attn_by_inverse_layer_idx|enable_moe_block|"
+      "attn_logit_softcapping|clip_qkv|alibi|num_experts|num_local_experts|n_routed_experts|num_kv_shared_layers|"
+      "hidden_size_per_layer_input", "use_parallel_residual|attn_logit_softcapping|attention.clamp_kqv|expert_count|"
+      "attention.max_alibi_bias|expert_used_count|attention.shared_kv_layers|rope.scaling.alpha"}, "0|false", kNotBuilt},
+    {{"partial_rotary_factor|rotary_pct|attention_multiplier|embedding_multiplier|residual_multiplier|logits_scaling|"
+      "logit_scale|embedding_scale", "embedding_scale|residual_scale|logit_scale|rope.scaling.attn_factor"}, "1", kNotBuilt},
+    {{"pruned_heads|per_layer_config"}, "{}", kNotBuilt},
+    {{"", "vocab_size|tensor_data_layout|rope.scaling.original_context_length|rope.scaling.finetuned|vision.|mm."}, "*", ""},
+};
+// clang-format on
+
+// A value as messages and choices have it.
+inline std::string text_of(double value) {
+    std::ostringstream text;
+    text << value;
+    return text.str();
+}
+inline std::string text_of(const Json& value) {
+    if (value.is<bool>()) return value.boolean() ? "true" : "false";
+    if (value.is<Json::Array>()) return "a list";
+    if (value.is<Json::Object>()) return value.members().empty() ? "{}" : "an object";
+    return value.is<double>() ? text_of(value.number()) : std::string(value.text());
+}
+
+// The fields of either format: each getter looks in config.json and in a GGUF's metadata.
 class Fields {
   public:
     // architecture: what a GGUF's keys begin with.
@@ -3358,63 +3713,119 @@ class Fields {
         : file_(file), json_(&file.config.root()), prefix_(architecture + ".") {
         if (const Json* text = json("text_config")) json_ = text;  // of a multimodal model
     }
-    // The fields of rope_scaling or of a part of rope_parameters; null: there are none.
-    Fields(const Fields& outer, const Json* rope) : Fields(outer) {
-        json_ = rope;
-        where_ = "rope_scaling or rope_parameters: ";
+    // The fields of an object in config.json; null: there is none.
+    Fields(const Fields& outer, const Json* object, const char* where) : Fields(outer) {
+        json_ = object, where_ = where;
     }
     bool is_gguf() const { return file_.is_gguf; }
+    bool says_null(std::string_view name) const { return json_ && json_->find(name) && !json(name); }
 
     const Json* json(std::string_view name) const {
         const Json* v = json_ ? json_->find(name) : nullptr;
         return v && !v->is_null() ? v : nullptr;
     }
+    // The first of a field's names that is there; null: none.
+    Json value(const Field& field) const {
+        Json found;
+        any_part(field.json, [&](std::string_view name) {
+            if (const Json* v = json(name)) found = *v;
+            return !found.is_null();
+        });
+        any_part(field.gguf, [&](std::string_view name) {
+            const auto it = file_.metadata.find(prefix_ + std::string(name));
+            if (it == file_.metadata.end()) return false;
+            asked_->insert(it->first);
+            if (found.is_null()) found = to_json(it->second);
+            return false;  // its other names are known as well
+        });
+        return found;
+    }
     double number(const Field& field, double fallback) const {
-        double value = fallback;
-        if (const Json* v = json(field.json)) value = v->number();
-        const GgufValue* v = gguf(field);
-        if (const auto* whole = std::get_if<std::int64_t>(v)) value = double(*whole);
-        else if (const auto* real = std::get_if<double>(v)) value = *real;
-        else if (v) refuse(field, "is no number");
-        if (!(std::fabs(value) < 1e30)) refuse(field, "is missing or out of range");
-        return value;
+        Json v = value(field);
+        const Json::Array list = v.list();  // one for each layer
+        if (!list.empty()) v = list[0];
+        for (const Json& one : list)
+            if (text_of(one) != text_of(v)) refuse(field, "differs from layer to layer", kNotBuilt);
+        if (v.is_null() && std::isfinite(fallback)) return fallback;
+        if (v.is_null()) refuse(field, "is missing");
+        if (!v.is<double>() || !(std::fabs(v.number()) < 1e30))
+            refuse(field, "is " + (v.is<double>() ? text_of(v) : shown(text_of(v))) + ", no number or out of range");
+        return v.number();
     }
     float real(const Field& field, double fallback) const { return float(number(field, fallback)); }
 
-    // 1 to `most`. A fallback of 0 means that there is none.
-    int integer(const Field& field, int most, int fallback) const {
-        const double value = number(field, fallback ? fallback : HUGE_VAL);
-        if (value >= 1 && value <= most && value == std::floor(value)) return int(value);
-        std::ostringstream problem;
-        problem << "is " << value << ", not a whole number from 1 to " << most;
-        refuse(field, problem.str());
+    // `least` to `most`. A fallback of -1 means that there is none.
+    int integer(const Field& field, int least, int most, int fallback) const {
+        const double n = number(field, fallback < 0 ? HUGE_VAL : fallback);
+        if (n >= least && n <= most && n == std::floor(n)) return int(n);
+        refuse(field, "is " + text_of(n) + ", not a whole number from " + to_string(least) + " to " + to_string(most));
     }
-    // A text (or true or false) that must be one of these.
-    std::string choice(const Field& field, std::string_view fallback,
-                       const std::vector<std::string_view>& choices) const {
-        std::string_view value = fallback;
-        if (const Json* v = json(field.json)) value = v->is<bool>() ? v->boolean() ? "true" : "false" : v->string();
-        if (const auto* v = std::get_if<std::string_view>(gguf(field))) value = *v;
-        std::string wanted;
-        for (const std::string_view choice : choices) {
-            if (value == choice) return std::string(value);
-            wanted.append(wanted.empty() ? "" : " or ").append(choice);
+    // Refuses what is none of the choices, "a|b".
+    std::string choice(const Field& field, const char* fallback, std::string_view choices,
+                       const char* remedy = kNotBuilt) const {
+        const Json v = value(field);
+        const std::string text = v.is_null() ? fallback : text_of(v);
+        if (any_part(choices, [&](std::string_view one) { return text == one; })) return text;
+        std::string wanted(choices);
+        for (std::size_t i; (i = wanted.find('|')) != wanted.npos;) wanted.replace(i, 1, " or ");
+        refuse(field, "is " + shown(text) + ", not " + wanted, remedy);
+    }
+    // The same for each of its names for itself.
+    void require(const Field& field, std::string_view choices, const char* remedy = kNotBuilt) const {
+        const auto check = [&](const Field& one) {
+            if (!value(one).is_null()) choice(one, "", choices, remedy);
+            return false;
+        };
+        any_part(field.json, [&](std::string_view name) { return check({name}); });
+        any_part(field.gguf, [&](std::string_view name) {  // but those that are applied
+            return asked_->count(prefix_ + std::string(name)) ? false : check({"", name});
+        });
+    }
+    // When everything that is applied has been asked for.
+    void require_known() const {
+        for (const KnownKey& key : kKnownKeys)
+            if (key.values != "*") require(key.field, key.values, key.remedy);
+        for (const auto& [name, value] : file_.metadata) {
+            const std::string_view key = std::string_view(name).substr(std::min(name.size(), prefix_.size()));
+            if (name.compare(0, prefix_.size(), prefix_) != 0 || asked_->count(name)) continue;
+            const bool harmless =
+                any_part(kKnownKeys[std::size(kKnownKeys) - 1].field.gguf, [&](std::string_view known) {
+                    return key == known || (known.back() == '.' && key.substr(0, known.size()) == known);
+                });
+            if (!harmless) refuse({"", key}, "is not known", kNotBuilt);
         }
-        refuse(field, "is " + shown(value) + ", not " + wanted);
     }
-    void require(const char* name, std::string_view wanted) const { choice({name}, wanted, {wanted}); }
-    [[noreturn]] void refuse(const Field& field, const std::string& problem) const {
-        const std::string name = is_gguf() && *field.gguf ? prefix_ + field.gguf : where_ + field.json;
-        refuse_config(file_.path + ": ", name + " " + problem);
+    [[noreturn]] void refuse(const Field& field, const std::string& problem, const char* remedy = nullptr) const {
+        const bool in_gguf = is_gguf() && !field.gguf.empty();
+        std::string_view name = in_gguf ? field.gguf : field.json;
+        any_part(name, [&](std::string_view one) {
+            name = one;
+            return in_gguf ? file_.metadata.count(prefix_ + std::string(one)) > 0 : json(one) != nullptr;
+        });
+        const std::string file = is_gguf() ? file_.path : file_.directory + "/config.json";
+        const std::string where = file + ": " + (in_gguf ? prefix_ : where_) + std::string(name) + " ";
+        remedy ? refuse_config(where, problem, remedy) : refuse_config(where, problem);
     }
   private:
-    const GgufValue* gguf(const Field& field) const {
-        const auto it = file_.metadata.find(prefix_ + field.gguf);
-        return it == file_.metadata.end() ? nullptr : &it->second;
+    Json to_json(const GgufValue& value) const {
+        const auto convert = [&](const auto& v) -> Json {
+            using T = std::decay_t<decltype(v)>;
+            if constexpr (std::is_same_v<T, std::int64_t>) return {double(v), file_.path};
+            else if constexpr (std::is_constructible_v<std::variant<bool, double, std::string_view>, T>)
+                return {v, file_.path};
+            else {
+                Json::Array list;
+                for (const auto& one : v) list.push_back(to_json(typename T::value_type(one)));
+                return {std::move(list), file_.path};
+            }
+        };
+        return std::visit(convert, value);
     }
     const Checkpoint& file_;
     const Json* json_;
     std::string prefix_, where_;
+    std::shared_ptr<std::unordered_set<std::string>> asked_ =
+        std::make_shared<std::unordered_set<std::string>>();  // keys of a GGUF
 };
 
 constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
@@ -3435,13 +3846,16 @@ constexpr Size kSizes[] = {
     {&Config::intermediate_size, "intermediate_size", kMostWidth, "feed_forward_length", true},
     {&Config::num_layers, "num_layers", 1000, "block_count"},
     {&Config::num_heads, "num_heads", 4096, "attention.head_count"},
-    {&Config::num_kv_heads, "num_kv_heads", 4096, "attention.head_count_kv"},
+    {&Config::num_kv_heads, "num_kv_heads", 4096, "attention.head_count_kv", true},
     {&Config::head_dim, "head_dim", kMostHeadDim, "attention.key_length", true},
 };
 
-// Which layers see only a window: `layer_types`, or all but every sixth (or whatever the pattern's length is).
+// Which layers see only a window: `layer_types`, or a list of true and false, or all but every sixth (or whatever the
+// pattern's length is).
 inline std::vector<bool> local_layers(const Fields& f, int layers) {
     std::vector<bool> local;
+    const Field name = {"sliding_window_pattern", "attention.sliding_window_pattern"};
+    const Json pattern = f.value(name);
     if (const Json* types = f.json("layer_types")) {
         for (const Json& type : types->array()) {
             local.push_back(type.string() == "sliding_attention");
@@ -3450,9 +3864,11 @@ inline std::vector<bool> local_layers(const Fields& f, int layers) {
         }
         return local;
     }
-    const char* name = f.json("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern";
-    const int pattern = f.integer({name, "attention.sliding_window_pattern"}, 1000, 6);
-    for (int i = 1; i <= layers; ++i) local.push_back(i % pattern != 0);
+    for (const Json& one : pattern.list()) local.push_back(text_of(one) != "false" && text_of(one) != "0");
+    if (pattern.is<Json::Array>()) return local;
+    const int every = f.integer(name, f.is_gguf() ? 0 : 1, kMostRows, 6);
+    for (int i = 1; i <= layers; ++i) local.push_back(every == 0 || i % every != 0);
+    f.require({"_sliding_window_pattern"}, to_string(every), "write layer_types, which says it for each layer");
     return local;
 }
 
@@ -3463,21 +3879,31 @@ struct Rows {
     std::vector<std::uint8_t> raw;
     std::vector<float> floats;
 
-    void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true) {
+    // limit: what values must be below; Q8_0 blocks that stay as they are have finite scales.
+    void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true, float limit = INFINITY) {
         const TypeTraits& type = traits(t.type);
         const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
         const std::uint64_t cols = t.elements() / t.shape[0];
         raw.resize(usize(count * cols / block * bytes));
         t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
-        if (!convert) return;
-        floats.resize(usize(count * cols));
-        type.to_f32(raw.data(), floats.data(), std::int64_t(count * cols / block));
+        bool good = true;
+        for (std::size_t i = 0; !convert && i < raw.size(); i += usize(bytes)) good &= (raw[i + 1] & 0x7C) != 0x7C;
+        if (convert) {
+            floats.resize(usize(count * cols));
+            type.to_f32(raw.data(), floats.data(), std::int64_t(count * cols / block));
+            good = all_below(floats.data(), floats.size(), limit);
+        }
+        if (good) return;
+        if (convert && all_below(floats.data(), floats.size(), INFINITY))
+            fail("a weight is too large for Q8_0", t.file->path() + ": " + shown(t.name),
+                 "use --dtype f32 (DType::f32)");
+        damaged("a weight of " + shown(t.name) + " is infinite or no number", *t.file);
     }
 };
 
 inline int checked_threads(int threads) {
     if (threads < 0 || threads > 1024)
-        fail("the number of threads is out of range", to_string(threads), "use 1 to 1024, or 0 for all cores");
+        misuse("the number of threads is out of range", to_string(threads), "use 1 to 1024, or 0 for all cores");
     return threads ? threads : physical_cores();
 }
 
@@ -3528,6 +3954,7 @@ struct Loader {
     double bytes_done = 0, bytes_total = 1;
     ThreadPool pool{checked_threads(options.threads)};
     std::vector<Rows> scratch = std::vector<Rows>(usize(pool.size()));
+    std::unordered_set<const Tensor*> used = {};
 
     std::vector<float> floats(const Part& part, const char* suffix, int cols = 1) {
         const std::size_t n = usize(part.rows) * usize(cols);
@@ -3580,12 +4007,13 @@ struct Loader {
     // Row r of the tensor becomes row first + r / 32 * stride + r % 32, or if it is transposed column r.
     void fill(const Matrix& m, const Tensor& t, bool transposed, int first, int stride) {
         const bool as_it_is = options.dtype == DType::q8_0 && t.type == TensorType::q8_0;
+        const float limit = options.dtype == DType::q8_0 ? 127 * 65504.0f : INFINITY;
         const int rows = int(t.shape[0]);
         pool.for_ranges((rows - 1) / kGateRows + 1, 2, [&](int begin, int end, int thread) {
             Rows& in = scratch[usize(thread)];
             for (int i = begin; i < end; ++i) {
                 const int n = std::min(kGateRows, rows - i * kGateRows);
-                in.read(t, usize(i) * kGateRows, usize(n), !as_it_is);
+                in.read(t, usize(i) * kGateRows, usize(n), !as_it_is, limit);
                 if (!transposed)
                     m.pack(first + i * stride, n, 0, m.cols, as_it_is ? nullptr : in.floats.data(), in.raw.data());
                 for (int r = 0; transposed && r < m.rows; ++r) {
@@ -3610,14 +4038,18 @@ struct Loader {
         });
     }
 
+    std::string name_of(const TensorName& part, const char* suffix) const {
+        return prefix + (file.is_gguf ? part.gguf : part.hf) + suffix;
+    }
+    bool has(const TensorName& part) const { return file.find(name_of(part, ".weight")) != nullptr; }
     const Tensor& find_tensor(const TensorName& part, const char* suffix, const std::vector<int>& shape) {
-        const std::string name = prefix + (file.is_gguf ? part.gguf : part.hf) + suffix;
+        const std::string name = name_of(part, suffix);
         const std::string where = file.path + ": " + name;
         const Tensor* t = file.find(name);
         if (!t) fail("a tensor is missing", where, "the checkpoint is incomplete or of another model");
         if (t->type == TensorType::other)
-            fail("a tensor has a type that cannot be read", where,
-                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K");
+            fail("a tensor has a type that cannot be read, " + shown(t->type_name), where,
+                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS");
         const auto text = [](const auto& sizes) {
             std::string out;
             for (const auto n : sizes) out += (out.empty() ? "[" : ", ") + to_string(n);
@@ -3627,12 +4059,45 @@ struct Loader {
             fail("a tensor has the wrong shape", where + " is " + text(t->shape) + ", not " + text(shape),
                  "the configuration and the weights are of different models");
         --model.info.ignored;
+        used.insert(t);
         bytes_done += double(t->bytes);
         return *t;
+    }
+
+    // Counts the tensors that were not used, by kind, if they lie outside of the text model. One of the model itself would
+    // change what it computes.
+    void count_rest(const std::string& root, int num_layers) {
+        const std::string layers = file.is_gguf ? "blk." : root + architecture.layers;
+        for (const auto& [name, tensor] : file.tensors) {
+            if (used.count(&tensor)) continue;
+            // Its kind is the first part of its name that is not the root's.
+            const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
+            const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
+            std::string kind = name.substr(begin, name.find('.', begin) - begin);
+            bool outside =
+                kind == "v" || kind == "mm" || name == "output.weight";  // vision, its projector, a tied head
+            if (!file.is_gguf) {
+                outside = kind != architecture.embedding.hf && kind != architecture.final_norm.hf && kind != "wpe" &&
+                          !ends_with(name, "lm_head.bias");
+                if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) kind = "mask buffers";
+                else if (ends_with(name, "rotary_emb.inv_freq")) kind = "RoPE buffers";
+                else if (name.compare(0, layers.size(), layers) == 0) {
+                    outside = std::atoi(name.c_str() + layers.size()) >= num_layers;
+                    kind = "layers beyond the last";
+                }
+            }
+            if (!outside)
+                fail("a tensor of the model is not used, and would change the result", file.path + ": " + shown(name),
+                     kNotBuilt);
+            ++model.info.outside[kind];
+        }
     }
 };
 
 // ---- the architectures: one row for each, and what the row refers to right before it
+
+// The names of gelu in its tanh form; a GGUF's plain "gelu" is that, too.
+constexpr std::string_view kTanhGelu = "gelu_new|gelu_fast|gelu_pytorch_tanh|gelu_python_tanh|gelu_accurate";
 
 // GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
 
@@ -3641,11 +4106,10 @@ inline void read_gpt2_config(const Fields& f, Config& c) {
     c.head_dim = c.hidden_size / c.num_heads;
     if (c.hidden_size % c.num_heads) f.refuse({"n_embd", "embedding_length"}, "is no multiple of the number of heads");
     c.norm_eps = f.real({"layer_norm_epsilon", "attention.layer_norm_epsilon"}, 1e-5);
-    c.attention_scale = 1.0f / std::sqrt(float(c.head_dim));
+    const bool scaled = f.choice({"scale_attn_weights"}, "true", "true|false") == "true";
+    c.attention_scale = scaled ? 1.0f / std::sqrt(float(c.head_dim)) : 1.0f;
     c.is_local.assign(usize(c.num_layers), false);
-    f.choice({"activation_function"}, "gelu_new", {"gelu_new", "gelu_pytorch_tanh"});
-    f.require("scale_attn_weights", "true");
-    f.require("scale_attn_by_inverse_layer_idx", "false");
+    f.choice({"activation_function|hidden_act", "hidden_activation"}, "gelu_new", kTanhGelu);
 }
 
 inline Layer gpt2_layer(Loader& load, const Config& c) {
@@ -3666,10 +4130,30 @@ inline Layer gpt2_layer(Loader& load, const Config& c) {
 // Gemma 3 (Gemma Team 2025, arXiv:2503.19786): RMSNorm before and after each block, RoPE on normed q and k, five local
 // layers to a global one, a gated feed-forward network.
 
+// By how much the layers of a kind divide positions.
+inline float rope_scaling_of(const Fields& rope) {
+    const bool gguf = rope.is_gguf();
+    const Field kind = {"rope_type|type", "rope.scaling.type"};
+    const Field factor = {"factor", "rope.scaling.factor|rope.scale_linear"};
+    const float scaling = rope.real(factor, 1);
+    if (!gguf && scaling != 1 && rope.value(kind).is_null())
+        rope.refuse(factor, "is given without a rope_type, and tools disagree on what that means",
+                    "write \"rope_type\": \"linear\" beside it, or take it out");
+    const std::string type = rope.choice(kind, gguf ? "linear" : "default", gguf ? "linear|none" : "linear|default");
+    if (!gguf && type == "linear" && !rope.json("factor")) rope.refuse(factor, "is missing");
+    return type != "linear" || (gguf && scaling == 0) ? 1 : scaling;
+}
+
 inline void read_gemma3_config(const Fields& f, Config& c) {
     c.norm_eps = f.real({"rms_norm_eps", "attention.layer_norm_rms_epsilon"}, 1e-6);
-    c.sliding_window = f.integer({"sliding_window", "attention.sliding_window"}, kMostRows, f.is_gguf() ? 1024 : 4096);
     c.is_local = local_layers(f, c.num_layers);
+    const Field window = {"sliding_window", "attention.sliding_window"};
+    c.sliding_window = f.integer(window, 0, kMostRows, f.is_gguf() || f.says_null("sliding_window") ? 0 : 4096);
+    const bool any_local = std::count(c.is_local.begin(), c.is_local.end(), true) > 0;
+    if (c.sliding_window == 0 && f.is_gguf()) c.is_local.assign(usize(c.num_layers), false);
+    else if (c.sliding_window == 0 && any_local)
+        f.refuse(window, "is null or 0, but there are layers with a window",
+                 "write layer_types that are all full_attention, or a window");
 
     // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
     const int usual = !f.is_gguf() ? 256 : c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
@@ -3677,22 +4161,26 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
     if (!(scalar > 0)) f.refuse({"query_pre_attn_scalar"}, "is not positive");
     c.attention_scale = float(1 / std::sqrt(scalar));
 
-    f.require("hidden_activation", "gelu_pytorch_tanh");
-    f.require("attention_bias", "false");
-    f.require("use_bidirectional_attention", "false");
-    for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
-        if (f.json(name)) f.refuse({name}, "is set, which Gemma 3 has no use for");
+    f.choice({"hidden_activation|hidden_act", "hidden_activation"}, "gelu_pytorch_tanh", kTanhGelu);
+    c.final_logit_softcapping = f.real({"final_logit_softcapping", "final_logit_softcapping"}, 0);
 
     // RoPE is in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) all in rope_parameters.
-    const Json* both = f.json("rope_parameters");
-    const Fields global(f, both ? both->find("full_attention") : f.json("rope_scaling"));
-    const Fields local(f, both ? both->find("sliding_attention") : nullptr);
-    c.rope_theta = global.real({"rope_theta", "rope.freq_base"}, f.real({"rope_theta"}, 1e6));
-    c.rope_local_theta = local.real({"rope_theta", "rope.freq_base_swa"}, f.real({"rope_local_base_freq"}, 1e4));
-    const char* none = f.is_gguf() ? "none" : "default";
-    const Field type = {global.json("type") ? "type" : "rope_type", "rope.scaling.type"};
-    if (global.choice(type, none, {"linear", none}) == "linear")
-        c.rope_scaling = global.real({"factor", "rope.scaling.factor"}, 1);
+    const Fields both(f, f.json("rope_parameters"), "rope_parameters.");
+    const Fields global(f, both.json("full_attention"), "rope_parameters.full_attention.");
+    const Fields local(f, both.json("sliding_attention"), "rope_parameters.sliding_attention.");
+    const Fields scaling(f, f.json("rope_scaling"), "rope_scaling.");
+    c.rope_theta = global.real({"rope_theta", "rope.freq_base|rope.global.freq_base"}, f.real({"rope_theta"}, 1e6));
+    c.rope_theta = scaling.real({"rope_theta"}, c.rope_theta);
+    c.rope_local_theta =
+        local.real({"rope_theta", "rope.freq_base_swa|rope.local.freq_base"}, f.real({"rope_local_base_freq"}, 1e4));
+    c.rope_scaling = rope_scaling_of(f.is_gguf() || f.json("rope_scaling") ? scaling : global);
+    if (!f.is_gguf()) c.rope_local_scaling = rope_scaling_of(local);
+    const char* const nest = "write it into rope_parameters, into full_attention and sliding_attention there";
+    both.require({"rope_type|type"}, "default", nest);
+    both.require({"rope_theta"}, text_of(c.rope_theta), nest);
+    for (const char* kind : {"full_attention", "sliding_attention"})
+        if (scaling.json(kind)) scaling.refuse({kind}, "stands for one kind of layer", nest);
+    for (const Fields* part : {&both, &global, &local, &scaling}) part->require({"partial_rotary_factor"}, "1");
 }
 
 inline Layer gemma3_layer(Loader& load, const Config& c) {
@@ -3700,10 +4188,12 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
     const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
     Layer l;
     l.attn_norm = load.norm({{"input_layernorm", "attn_norm"}, d});
-    l.qkv.w = load.matrix({{{"self_attn.q_proj", "attn_q"}, q},
-                           {{"self_attn.k_proj", "attn_k"}, kv},
-                           {{"self_attn.v_proj", "attn_v"}, kv}},
-                          d);
+    const Loader::Part fused = {{"self_attn.qkv_proj", "attn_qkv"}, q + 2 * kv};
+    l.qkv.w = load.has(fused.name) ? load.matrix({fused}, d)
+                                   : load.matrix({{{"self_attn.q_proj", "attn_q"}, q},
+                                                  {{"self_attn.k_proj", "attn_k"}, kv},
+                                                  {{"self_attn.v_proj", "attn_v"}, kv}},
+                                                 d);
     l.q_norm = load.norm({{"self_attn.q_norm", "attn_q_norm"}, c.head_dim});
     l.k_norm = load.norm({{"self_attn.k_norm", "attn_k_norm"}, c.head_dim});
     l.out.w = load.matrix({{{"self_attn.o_proj", "attn_output"}, d}}, q);
@@ -3719,7 +4209,8 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
 // clang-format off
 inline constexpr Architecture kArchitectures[] = {
     {"GPT-2", "gpt2", {"gpt2"},
-     {{{"n_positions", 1024}, {"n_embd", 768}, {"n_inner", -4}, {"n_layer", 12}, {"n_head", 12}, {}, {}}}, read_gpt2_config,
+     {{{"max_position_embeddings|n_positions", 1024}, {"hidden_size|n_embd", 768}, {"n_inner", -4},
+       {"num_hidden_layers|n_layer", 12}, {"num_attention_heads|n_head", 12}, {}, {}}}, read_gpt2_config,
      {"wte", "token_embd"}, {"wpe", "position_embd"}, {"ln_f", "output_norm"}, "h.", gpt2_layer, true, 0,
      false, false, false, &Kernels::gelu},
     {"Gemma 3", "gemma3", {"gemma3", "gemma3_text"},
@@ -3763,22 +4254,61 @@ inline void check_config(const Config& c, const Architecture& a, const std::stri
                 "hidden_size is not num_heads x head_dim, as it is in GPT-2");
     if (!a.has_rope) return;
     require(c.head_dim % 2 == 0, "head_dim is odd");
-    require(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0, "rope: a number is not positive");
+    require(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0 && c.rope_local_scaling > 0,
+            "rope: a number is not positive");
+    require(c.final_logit_softcapping >= 0, "final_logit_softcapping is negative");
 }
 
-// The embedding, and what stands before all names of a Hugging Face checkpoint's tensors: the embedding's name tells.
+// A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer.").
+inline const Tensor* find_wrapped(const Checkpoint& file, const std::string& name) {
+    const Tensor* found = file.find(name);
+    for (const auto& [other, tensor] : file.tensors) {
+        if (file.is_gguf || !ends_with(other, "." + name)) continue;
+        if (found)
+            fail("two tensors could be " + name, file.path + ": " + shown(found->name) + " and " + shown(other),
+                 "leave only the text model in the checkpoint");
+        found = &tensor;
+    }
+    return found;
+}
+
+// The embedding, and what stands before all names of the text model's tensors: the embedding's name tells.
 inline std::pair<std::string, const Tensor*> find_embedding(const Checkpoint& file, const Architecture& a) {
     const std::string name = std::string(file.is_gguf ? a.embedding.gguf : a.embedding.hf) + ".weight";
-    for (const char* root :
-         {"transformer.", "model.", "language_model.model.", "model.language_model.", "language_model.", ""}) {
-        const Tensor* t = file.find(root + name);
-        if (t && t->shape.size() == 2) return {root, t};
+    const Tensor* t = find_wrapped(file, name);
+    if (!t || t->shape.size() != 2)
+        fail("the embedding is missing", file.path + ": " + name, "the checkpoint is incomplete or of another model");
+    return {t->name.substr(0, t->name.size() - name.size()), t};
+}
+
+inline const Tensor* find_head(const Checkpoint& file) {
+    return find_wrapped(file, file.is_gguf ? "output.weight" : "lm_head.weight");
+}
+
+// Whether two tensors hold the same bytes.
+inline bool same_data(const Tensor& a, const Tensor& b) {
+    if (a.type_name != b.type_name || a.shape != b.shape || a.bytes != b.bytes) return false;
+    std::vector<char> x(1 << 18), y(x.size());
+    for (std::uint64_t at = 0, n; at < a.bytes; at += n) {
+        n = std::min<std::uint64_t>(x.size(), a.bytes - at);
+        a.file->read(a.offset + at, x.data(), usize(n));
+        b.file->read(b.offset + at, y.data(), usize(n));
+        if (std::memcmp(x.data(), y.data(), usize(n)) != 0) return false;
     }
-    fail("the embedding is missing", file.path, "the checkpoint is incomplete or of another model");
+    return true;
 }
 
 inline const Architecture& architecture_of(const Checkpoint& file) {
     std::string name(file.value("general.architecture", std::string_view()));
+    static constexpr Foreign kForeign[] = {
+        {"clip|mmproj", "a vision projector, not a language model", "name the GGUF of the text model"},
+        {"adapter|controlvector", "an adapter (LoRA), not a whole model", kMerge},
+        {"imatrix|vocab", "a GGUF without a model's weights", "name the GGUF of the model"},
+        {"gemma-embedding|bert|nomic-bert|t5encoder", "a GGUF of another kind", kIsEmbedding},
+    };
+    const std::string_view kind = file.value("general.type", std::string_view());
+    for (const auto& [marks, what, remedy] : kForeign)
+        if (any_part(marks, [&](auto mark) { return name == mark || kind == mark; })) fail(what, file.path, remedy);
     if (!file.is_gguf) {
         const Json& root = file.config.root();
         const Json& outer = root["model_type"];
@@ -3796,19 +4326,30 @@ inline Config read_config(const Checkpoint& file) {
     for (std::size_t i = 0; i < std::size(kSizes); ++i) {
         const auto& [name, usual] = a.sizes[i];
         const Size& size = kSizes[i];
-        const int fallback = file.is_gguf && !size.optional ? 0 : usual < 0 ? -usual * c.hidden_size : usual;
-        if (name) c.*size.member = f.integer({name, size.gguf}, size.most, fallback);
+        int fallback = file.is_gguf && !size.optional ? -1 : usual < 0 ? -usual * c.hidden_size : usual;
+        if (file.is_gguf && size.member == &Config::num_kv_heads) fallback = c.num_heads;
+        if (name) c.*size.member = f.integer({name, size.gguf}, 1, size.most, fallback);
     }
     a.read_config(f, c);
+    if (const float scale = f.real({"", "attention.scale"}, 0)) c.attention_scale = scale;
     // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
     const std::uint64_t rows = find_embedding(file, a).second->shape[0];
     c.vocab_size = int(std::min<std::uint64_t>(rows, kMostRows + 1));
-    const Json* tied = f.json("tie_word_embeddings");
-    if (!tied) tied = file.config.root().find("tie_word_embeddings");
-    c.tied_head = !file.is_gguf && (!tied || tied->is_null() || tied->boolean());
+    const Tensor* head = find_head(file);
+    c.tied_head = !head || same_data(*head, *find_embedding(file, a).second);
+    if (!head && !file.config.root()["tie_word_embeddings"].flag(true))
+        fail("a tensor is missing", file.path + ": lm_head.weight",
+             "as tie_word_embeddings is false, it must be there");
     check_config(c, a, file.path + ": ");
-    if (f.integer({"", "attention.value_length"}, kMostHeadDim, c.head_dim) != c.head_dim)
-        f.refuse({"", "attention.value_length"}, "differs from key_length");
+
+    f.require({"head_dim|v_head_dim",
+               "attention.key_length|attention.value_length|attention.key_length_swa|"
+               "attention.value_length_swa|rope.dimension_count|rope.dimension_count_swa"},
+              to_string(c.head_dim));
+    f.require({"num_key_value_heads", "attention.head_count_kv"}, to_string(c.num_kv_heads));
+    f.require({"rms_norm_eps|layer_norm_epsilon|layer_norm_eps|norm_eps"}, text_of(c.norm_eps));
+    f.require_known();
+    Fields(f, &file.config.root(), "").require_known();  // of a multimodal model, around text_config
     return c;
 }
 
@@ -3825,13 +4366,14 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
 
     double bytes = 0;  // of all tensors in memory
     for (const auto& [name, tensor] : file.tensors) {
-        ++m.info.tensors[traits(tensor.type).name];
+        ++m.info.tensors[tensor.type_name];
         load.bytes_total += double(tensor.bytes);
         bytes += double(tensor.elements()) * (m.dtype == DType::f32 ? 4.0 : 34.0 / 32.0);
     }
     if (bytes > double(SIZE_MAX) * 0.75)
         fail("the model is too large for a program of " + to_string(8 * sizeof(void*)) + " bits",
-             file.path + " takes " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use a program of 64 bits");
+             file.path + " takes " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use a program of 64 bits",
+             Kind::system);
 
     Weights& w = m.weights;
     const std::string root = random ? "" : find_embedding(file, a).first;
@@ -3844,18 +4386,18 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
         w.layers.push_back(a.load_layer(load, c));
     }
 
-    load.prefix = "";
-    for (const char* head : {"output", "lm_head", "language_model.lm_head"})
-        if (!c.tied_head && !w.head.w.data && (random || file.find(std::string(head) + ".weight")))
-            w.head.w = load.matrix({{{head, head}, c.vocab_size}}, c.hidden_size);
-    c.tied_head = !w.head.w.data;
-    if (c.tied_head) w.head.w = w.embedding;
+    const Tensor* head = random ? nullptr : find_head(file);
+    load.prefix =
+        head ? head->name.substr(0, head->name.size() - std::strlen(file.is_gguf ? "output.weight" : "lm_head.weight"))
+             : "";
+    w.head.w = c.tied_head ? w.embedding : load.matrix({{{"lm_head", "output"}, c.vocab_size}}, c.hidden_size);
     m.info.weight_bytes += w.memory.bytes();
+    if (!random) load.count_rest(root, c.num_layers);
 
     for (int i = 0; a.has_rope && i < c.head_dim / 2; ++i) {
         const float part = float(2 * i) / float(c.head_dim);
         m.rope_global.push_back(1.0f / float(power(c.rope_theta, part)) / c.rope_scaling);
-        m.rope_local.push_back(1.0f / float(power(c.rope_local_theta, part)));
+        m.rope_local.push_back(1.0f / float(power(c.rope_local_theta, part)) / c.rope_local_scaling);
     }
     if (options.progress) options.progress(1.0f, "ready");
 }
@@ -3863,9 +4405,12 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
 }  // namespace detail
 
 Model Model::load(const std::string& path, const LoadOptions& options) {
-    using namespace detail;
     if (options.progress) options.progress(0.0f, "opening");
-    const Checkpoint file = open_checkpoint(path);
+    return load(detail::open_checkpoint(path), options);
+}
+Model Model::load_bytes(std::string_view gguf, const LoadOptions& o) { return load(detail::open_gguf(gguf), o); }
+Model Model::load(const detail::Checkpoint& file, const LoadOptions& options) {
+    using namespace detail;
     auto data = std::make_shared<ModelData>();
     data->config = read_config(file);
     data->architecture = &architecture_of(file);
@@ -3893,13 +4438,14 @@ Model Model::random(const Config& config, const LoadOptions& options, std::uint6
 }
 
 const detail::ModelData& Model::data() const {
-    if (!data_) detail::fail("there is no model", "an llm::Model that nothing was loaded into", "use Model::load");
+    if (!data_) detail::misuse("there is no model", "an llm::Model that nothing was loaded into", "use Model::load");
     return *data_;
 }
 const Config& Model::config() const { return data().config; }
 const Tokenizer& Model::tokenizer() const { return data().tokenizer; }
 const ModelInfo& Model::info() const { return data().info; }
 DType Model::dtype() const { return data().dtype; }
+int Model::sampleable() const { return std::min(config().vocab_size, tokenizer().vocab_size()); }
 
 namespace detail {
 
@@ -3922,7 +4468,7 @@ namespace detail {
 
 constexpr int kBatch = 256;    // most tokens that go through the layers together
 constexpr int kChunk = kSpan;  // positions per softmax step
-constexpr int kPart = 128;     // positions whose result is found on its own
+constexpr int kPart = 256;     // positions whose result is found on its own
 
 inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
 inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
@@ -3956,14 +4502,17 @@ struct KvCache {
         const int value = head * kChunk * (head_dim + pitch) + first + slot % kChunk * width;
         return static_cast<T*>(static_cast<void*>(chunk + usize(value) * value_bytes()));
     }
-    // Puts one head's key and value of one position into the cache.
+    // Puts one head's key and value of one position into the cache; false: they are too large for its format.
     template <class Value>
-    void store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
+    bool store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
         const int slot = position % slots;
         Value row[kMostHeadDim], *lane = keys<Value>(head, slot / kGroup * kGroup) + slot % kGroup;
         convert(kernels, key, head_dim, row);
         for (int d = 0; d < head_dim; ++d) lane[d * kGroup] = row[d];
         convert(kernels, value, head_dim, values<Value>(head, slot));
+        constexpr float kMost = 65520;  // from here on F16 would round to infinity
+        const auto d = usize(head_dim);
+        return sizeof(Value) == 4 || (all_below(key, d, kMost) && all_below(value, d, kMost));
     }
 };
 
@@ -4015,7 +4564,7 @@ struct alignas(64) QueryTile {
     }
 };
 
-// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 128: what it finds in each is
+// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 256: what it finds in each is
 // found on its own, and then joined in the parts' order. So the result is the same whoever does the parts: one thread
 // after another for a prompt, whose many tiles are work enough, or all threads at once for a single token.
 struct Attention {
@@ -4186,18 +4735,20 @@ struct Profiler {
 
 inline int checked_context(const Config& c, int context) {
     if (context < 0 || context > c.context_length)
-        fail("the context size is out of range", to_string(context),
-             "this model takes 1 to " + to_string(c.context_length) + " positions");
+        misuse("the context size is out of range", to_string(context),
+               "this model takes 1 to " + to_string(c.context_length) + " positions");
     return context ? context : std::min(c.context_length, 8192);
 }
 
-// A text: its tokens, and what the layers remember of them.
+// A text: its tokens, and what the layers remember of them. Those at its end may be pending: the one that generate() has
+// shown last, and those that a local layer has forgotten. They go through the layers first in whatever comes next.
 struct Sequence {
     int context;
     std::vector<KvCache> caches;  // [num_layers]
-    std::vector<int> tokens;      // that went through the layers; their number is the position
-    std::vector<int> pending;     // sampled by generate() and shown, but not yet gone through the layers
+    std::vector<int> tokens;      // that are held
+    int processed = 0;            // how many of them went through the layers; the others are pending
     int written = 0;              // one more than the largest position ever stored in the caches
+    Session::OnLayer on_layer{};
 
     Sequence(const ModelData& model, int context_length) : context(checked_context(model.config, context_length)) {
         std::array<KvCache, 2> kinds = kv_caches(model, context);
@@ -4207,6 +4758,7 @@ struct Sequence {
         tokens.reserve(usize(context));
     }
     int position() const { return int(tokens.size()); }
+    int pending() const { return position() - processed; }
 
     // The caches of the global and of the local layers, without memory.
     static std::array<KvCache, 2> kv_caches(const ModelData& model, int context) {
@@ -4264,11 +4816,12 @@ struct Transformer {
         thread_scratch.resize(pool.size(), *std::max_element(widths.begin(), widths.end()));
     }
 
-    // Takes n <= batch tokens through all layers: afterwards x holds what they have become, and the sequence holds them.
+    // Takes n <= batch tokens, what is pending first, through all layers: afterwards x holds what they have become, and
+    // the sequence holds them.
     void run_layers(Sequence& s, const int* ids, int count) {
         sequence = &s;
         n = count;
-        position = s.position();
+        position = s.processed;
         s.written = std::max(s.written, position + n);  // also if an exception ends it half-way
         embed(ids);
         if (model.architecture->has_rope) prepare_angles();
@@ -4284,9 +4837,13 @@ struct Transformer {
             normalize("ffn_norm", l.ffn_norm, l.up);
             activate(l.up, l.down);
             add_projected("down", l.down, activated, "post_ffn_norm", l.post_ffn_norm);
+            if (!s.on_layer) continue;
+            s.on_layer(layer, position, n, x[0]);
+            profiler.restart();
         }
+        s.tokens.resize(usize(position));
         s.tokens.insert(s.tokens.end(), ids, ids + n);
-        s.pending.clear();
+        s.processed = s.position();
     }
 
     // ---- the steps that it is made of
@@ -4419,8 +4976,12 @@ struct Transformer {
             for (int p = std::max(position, g * kGroup); p < std::min(position + n, (g + 1) * kGroup); ++p) {
                 const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
                 const float* value = key + config.num_kv_heads * config.head_dim;
-                cache.format == CacheFormat::f16 ? cache.store<std::uint16_t>(kernels, h, p, key, value)
-                                                 : cache.store<float>(kernels, h, p, key, value);
+                const bool good = cache.format == CacheFormat::f16
+                                      ? cache.store<std::uint16_t>(kernels, h, p, key, value)
+                                      : cache.store<float>(kernels, h, p, key, value);
+                if (!good)
+                    fail("keys or values of this text are beyond the KV cache's F16, 65504",
+                         "layer " + to_string(layer), "run the model in F32: --dtype f32, or DType::f32");
             }
         };
         profiler.time({{"attention", "kv_store", 2 * usize(n) * cache.bytes_per_slot(config.head_dim)}}, layer, n,
@@ -4457,7 +5018,12 @@ struct Transformer {
             const IeeeFloats rounding;
             for (int t = 0; t < count; ++t) normed.set(kernels, t, 0, final_hidden(first + t), config.hidden_size);
         });
-        project("lm_head", w.head, normed, logits);
+        const float cap = config.final_logit_softcapping;
+        project("lm_head", w.head, normed, 1, nullptr, [&](int t, int row, float* v, int rows) {
+            for (int i = 0; cap > 0 && i < rows; ++i)  // tanh(z) = 1 - 2 / (1 + e^2z)
+                v[i] = cap * float(1 - 2 / (1 + exponential(2 * double(v[i] / cap))));
+            std::copy_n(v, rows, logits[t] + row);
+        });
         return logits[0];
     }
 };
@@ -4467,78 +5033,118 @@ struct SessionData {
     Model owner;  // keeps the weights alive
     Sequence sequence;
     Transformer transformer;
+    const float* current = nullptr;  // the logits after the last token processed; null: they are not there
+    bool busy = false;               // inside of a call
 
     SessionData(const Model& m, int context, int threads)
         : owner(m), sequence(m.data(), context), transformer(m.data(), sequence.context, threads) {}
 
     void check(const int* ids, int count) const {
         const int held = sequence.position(), vocab = owner.config().vocab_size;
-        if (count < 1 || !ids) fail("there are no tokens to process", to_string(count), "pass at least one");
+        if (count < 1 || !ids) misuse("there are no tokens to process", to_string(count), "pass at least one");
         if (count > sequence.context - held)
             fail("the context is too small",
                  to_string(count) + " tokens after " + to_string(held) + " do not fit into " +
                      to_string(sequence.context),
-                 "use a larger context or a shorter text");
+                 "use a larger context or a shorter text", Kind::context);
         for (int i = 0; i < count; ++i)
             if (ids[i] < 0 || ids[i] >= vocab)
-                fail("a token id is out of range", to_string(ids[i]),
-                     "this model has ids 0 to " + to_string(vocab - 1));
+                misuse("a token id is out of range", to_string(ids[i]),
+                       "this model has ids 0 to " + to_string(vocab - 1));
     }
-    // Takes all tokens through the layers, a batch at a time; after each, body(its first token). False ends it.
+    // Takes what is pending and then all ids through the layers, a batch at a time; after each, body(how many of them all
+    // were before it, how many they are). False ends it.
     template <class Body> bool run_batches(const int* ids, int count, const Body& body) {
-        check(ids, count);
+        if (count > 0) check(ids, count);
+        std::vector<int> all(sequence.tokens.begin() + sequence.processed, sequence.tokens.end());
+        all.insert(all.end(), ids, ids + count);
         bool more = true;
-        for (int first = 0; first < count && more; first += transformer.batch) {
-            transformer.run_layers(sequence, ids + first, std::min(transformer.batch, count - first));
-            more = body(first);
+        for (int first = 0, n = int(all.size()); first < n && more; first += transformer.batch) {
+            current = nullptr;
+            transformer.run_layers(sequence, all.data() + first, std::min(transformer.batch, n - first));
+            more = body(first, n);
             transformer.profiler.restart();
         }
         return more;
     }
     // Null if on_chunk(tokens done, of all) ends it.
     const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {}) {
-        const auto go_on = [&](int first) { return !on_chunk || on_chunk(first + transformer.n, count); };
-        return run_batches(ids, count, go_on) ? transformer.compute_logits(transformer.n - 1, 1) : nullptr;
+        const auto go_on = [&](int first, int n) { return !on_chunk || on_chunk(first + transformer.n, n); };
+        const bool whole = run_batches(ids, count, go_on);
+        return current = whole ? transformer.compute_logits(transformer.n - 1, 1) : nullptr;
     }
     // Hands out the logits after each token, or the hidden states that they would be made of.
     void forward_each(const int* ids, int count, bool hidden, const std::function<void(int, const float*)>& on_output) {
-        run_batches(ids, count, [&](int done) {
-            for (int first = 0, m; first < transformer.n; first += m) {
+        check(ids, count);
+        if (!on_output) misuse("there is no callback", "null", "pass a function");
+        const int pending = sequence.pending();
+        run_batches(ids, count, [&](int done, int) {
+            for (int first = std::max(0, pending - done), m; first < transformer.n; first += m) {
                 m = hidden ? 1 : std::min(kTile, transformer.n - first);
                 const float* out = hidden ? transformer.final_hidden(first) : transformer.compute_logits(first, m);
-                for (int t = 0; t < m; ++t) on_output(done + first + t, out + usize(t) * transformer.logits.width);
+                const auto output = [&](int t) { return out + usize(t) * transformer.logits.width; };
+                for (int t = 0; t < m; ++t) on_output(done + first + t - pending, output(t));
+                if (!hidden && first + m == transformer.n) current = output(m - 1);
                 transformer.profiler.restart();
             }
             return true;
         });
     }
-    // Logits after each of up to 12 tokens, of which only the first is held then: the others are guesses, and keep()
-    // makes the next one good.
+    // Logits after the pending token and up to 11 guesses that may follow it: keep() makes the next one good.
     const float* try_out(const int* ids, int count) {
-        check(ids, count);
+        current = nullptr;
         transformer.run_layers(sequence, ids, count);
         sequence.tokens.resize(sequence.tokens.size() - usize(count - 1));
+        sequence.processed = sequence.position();
         return transformer.compute_logits(0, count);
     }
-    void keep(int id) {
-        sequence.tokens.push_back(id);
-        sequence.pending.clear();
+    // The pending token is the guess that was tried out at its place.
+    void keep() { sequence.processed = sequence.position(); }
+    const float* logits() {
+        if (current && sequence.pending() == 0) return current;
+        if (sequence.position() == 0) misuse("there are no logits", "the session holds nothing", "call forward first");
+        reread();
+        return forward(nullptr, 0);
     }
-    // A local layer's cache rolls over its window and little more; from further back the tokens are processed again.
+    // Makes the last token pending, so that there are logits after it soon.
+    void reread() {
+        if (sequence.pending() > 0) return;
+        const int last = sequence.tokens.back();
+        rewind(sequence.position() - 1);
+        sequence.tokens.push_back(last);
+    }
+    // A local layer's cache rolls over its window and little more; from further back, all tokens are pending again.
     void rewind(int to) {
         if (to < 0 || to > sequence.position())
-            fail("cannot rewind to this position", to_string(to), "choose 0 to " + to_string(sequence.position()));
-        sequence.pending.clear();
+            misuse("cannot rewind to this position", to_string(to), "choose 0 to " + to_string(sequence.position()));
+        if (to == sequence.position()) return;
+        current = nullptr;
         const int written = sequence.written, window = owner.config().sliding_window;
         const auto& caches = sequence.caches;
-        const bool intact = to == 0 || std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
-                                return written <= cache.slots || written - to <= cache.slots - window;
-                            });
+        const bool intact = std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
+            return written <= cache.slots || written - to <= cache.slots - window;
+        });
         sequence.tokens.resize(usize(to));
-        if (intact) return;
-        const std::vector<int> again = std::exchange(sequence.tokens, {});
-        sequence.written = 0;
-        run_batches(again.data(), to, [](int) { return true; });
+        sequence.processed = std::min(sequence.processed, to);
+        if (!intact) sequence.processed = sequence.written = 0;
+    }
+};
+
+inline int count_of(const std::vector<int>& ids) { return int(std::min<std::size_t>(ids.size(), INT_MAX)); }
+
+// A session while one of its functions runs. What is called back meanwhile cannot call another one.
+struct InUse {
+    SessionData& data;
+    explicit InUse(const Session& session) : data(session.data()) {
+        if (data.busy) misuse("the session is in use", "a callback calls its own session", "call it afterwards");
+        data.busy = true;
+    }
+    ~InUse() { data.busy = false; }
+    SessionData* operator->() const { return &data; }
+    // Runs body(data), a step of n tokens, and returns the logits after the last one.
+    template <class Body> const float* step(int n, const Body& body) const {
+        data.transformer.profiler.step(n, [&] { body(data); });
+        return data.current;
     }
 };
 
@@ -4547,25 +5153,29 @@ struct SessionData {
 Session::Session(const Model& model, int context, int threads)
     : data_(std::make_shared<detail::SessionData>(model, context, threads)) {}
 detail::SessionData& Session::data() const {
-    if (!data_) detail::fail("there is no session", "a moved-from llm::Session", "use the one it became");
+    if (!data_) detail::misuse("there is no session", "a moved-from llm::Session", "use the one it became");
     return *data_;
 }
-const float* Session::forward(const int* tokens, int n) {
-    data().transformer.profiler.step(n, [&] { data().forward(tokens, n); });
-    return data().transformer.logits[0];
+const float* Session::forward(const int* ids, int n) {
+    return detail::InUse(*this).step(n, [&](auto& data) { data.check(ids, n), data.forward(ids, n); });
 }
-void Session::forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits) {
-    data().transformer.profiler.step(n, [&] { data().forward_each(tokens, n, false, on_logits); });
+const float* Session::forward(const std::vector<int>& ids) { return forward(ids.data(), detail::count_of(ids)); }
+void Session::forward_each(const int* ids, int n, const std::function<void(int i, const float* logits)>& on_logits) {
+    detail::InUse(*this).step(n, [&](auto& data) { data.forward_each(ids, n, false, on_logits); });
 }
-void Session::forward_hidden(const int* tokens, int n, const std::function<void(int i, const float*)>& on_hidden) {
-    data().transformer.profiler.step(n, [&] { data().forward_each(tokens, n, true, on_hidden); });
+void Session::forward_hidden(const int* ids, int n, const std::function<void(int i, const float*)>& on_hidden) {
+    detail::InUse(*this).step(n, [&](auto& data) { data.forward_each(ids, n, true, on_hidden); });
+}
+const float* Session::logits() {
+    return detail::InUse(*this).step(1, [](auto& data) { data.logits(); });
 }
 const std::vector<int>& Session::tokens() const { return data().sequence.tokens; }
 int Session::position() const { return data().sequence.position(); }
 int Session::context() const { return data().sequence.context; }
 int Session::threads() const { return data().transformer.pool.size(); }
 const Model& Session::model() const { return data().owner; }
-void Session::rewind(int position) { data().rewind(position); }
+void Session::rewind(int position) { detail::InUse(*this)->rewind(position); }
+void Session::on_layer(OnLayer hook) { detail::InUse(*this)->sequence.on_layer = std::move(hook); }
 void Session::on_timing(std::function<void(const Timing&)> report) {
     data().transformer.profiler.listen(std::move(report));
 }
@@ -4589,94 +5199,105 @@ namespace detail {
 
 // ==== SAVED SESSIONS =================================================================================================
 //
-// A session in a file: a header, the tokens, what the caches hold of them, and a hash of all that. The caches are saved
+// A session as bytes: a header, the tokens, what the caches hold of them, and a hash of all that. The caches are saved
 // position by position, not as they lie in memory, so a session goes on in another one with another context.
 
 struct StateHeader {
     char magic[8] = {'l', 'l', 'm', 's', 't', 'a', 't', 'e'};
-    std::uint32_t version = 1;
-    std::int32_t held = 0, pending = 0, written = 0;  // as in Sequence
-    std::uint64_t model = 0;                          // fingerprint
+    std::uint32_t version = 2;
+    std::int32_t held = 0, processed = 0, written = 0;  // as in Sequence; held: all tokens
+    std::uint64_t model = 0;                            // fingerprint
 };
 static_assert(sizeof(StateHeader) == 32, "it is written as it is");
 
-// Tells apart any two that differ in one word of 8 bytes.
+// Tells apart any two that differ in one word of 8 bytes, at the memory's speed: only one of the four multiplications has
+// to wait for the words before.
 inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) {
-    for (std::size_t i = 0; i < bytes; i += 8) {
-        std::uint64_t word = 0;
-        std::memcpy(&word, static_cast<const char*>(data) + i, std::min<std::size_t>(8, bytes - i));
-        h = (h ^ word) * 0x9E3779B97F4A7C15u;
+    constexpr std::uint64_t kOdd[] = {0x9E3779B97F4A7C15u, 0xBF58476D1CE4E5B9u, 0x94D049BB133111EBu};
+    for (std::size_t i = 0; i < bytes; i += 32) {
+        std::uint64_t words[4] = {};
+        const char* const from = static_cast<const char*>(data) + i;
+        bytes - i < 32 ? std::memcpy(words, from, bytes - i) : std::memcpy(words, from, 32);
+        h = (h ^ (words[0] + words[1] * kOdd[0] + words[2] * kOdd[1] + words[3] * kOdd[2])) * kOdd[0];
         h ^= h >> 32;
     }
     return h;
 }
 
-// Of the model's shape, the norms of its layers but k's, and the first rows of its matrices.
+// Of all that decides what a model says: its configuration and every weight. It is made once.
 inline std::uint64_t fingerprint(const ModelData& model) {
+    if (model.fingerprint) return model.fingerprint;
     const Config& c = model.config;
-    std::uint64_t h = hash(0, c.architecture.data(), c.architecture.size());
-    const int sizes[] = {int(model.dtype), c.vocab_size, c.num_layers,     c.num_heads,
-                         c.num_kv_heads,   c.head_dim,   c.sliding_window, c.context_length};
-    h = hash(h, sizes, sizeof sizes);
+    std::vector<float> numbers = {float(int(model.dtype)), float(c.vocab_size), float(c.sliding_window), c.norm_eps,
+                                  c.attention_scale};
+    for (const Size& size : kSizes) numbers.push_back(float(c.*size.member));  // exact: sizes are at most 2^24
+    numbers.insert(numbers.end(), c.is_local.begin(), c.is_local.end());
+
     const Weights& w = model.weights;
-    for (const Matrix* m : {&w.embedding, &w.head.w}) h = hash(h, m->data, m->group_bytes());
+    std::uint64_t h = 0;
+    const auto add = [&h](const auto&... x) { ((h = hash(h, x.data(), x.size() * sizeof x[0])), ...); };
+    add(c.architecture, numbers, model.rope_global, model.rope_local, w.positions, w.final_norm.w, w.final_norm.b);
+    for (const Matrix* m : {&w.embedding, &w.head.w}) h = hash(h, m->data, m->bytes());
     for (const Layer& l : w.layers) {
-        for (const Linear* m : {&l.qkv, &l.out, &l.up, &l.down}) h = hash(h, m->w.data, m->w.group_bytes());
-        for (const Norm* n : {&l.attn_norm, &l.q_norm, &l.post_attn_norm, &l.ffn_norm, &l.post_ffn_norm})
-            h = hash(h, n->w.data(), n->w.size() * sizeof(float));
+        for (const Linear* m : {&l.qkv, &l.out, &l.up, &l.down}) h = hash(h, m->w.data, m->w.bytes()), add(m->b);
+        for (const Norm* n : {&l.attn_norm, &l.ffn_norm, &l.post_attn_norm, &l.post_ffn_norm, &l.q_norm, &l.k_norm})
+            add(n->w, n->b);
     }
-    return h;
+    return model.fingerprint = h | 1;
 }
 
-// transfer(memory, bytes) for all that the caches hold of positions before `held`, by groups of 16: for local layers, the
+// transfer(memory, bytes) for all that the caches hold of positions before `end`, by groups of 16: for local layers, the
 // window that a session with the model's whole context keeps. So a state fits into a session of another context.
-template <class Transfer> void each_cached(const SessionData& s, int held, const Transfer& transfer) {
+template <class Transfer> void each_cached(const SessionData& s, int end, const Transfer& transfer) {
     const Config& c = s.owner.config();
     for (std::size_t layer = 0; layer < s.sequence.caches.size(); ++layer) {
         const KvCache& cache = s.sequence.caches[layer];
         const int kept = KvCache::slots_for(c, c.is_local[layer], c.context_length);
         for (int head = 0; head < cache.num_kv_heads; ++head)
-            for (int p = std::max(0, held - kept) / kGroup * kGroup; p < held; p += kGroup) {
+            for (int p = std::max(0, end - kept) / kGroup * kGroup; p < end; p += kGroup) {
                 transfer(cache.keys<void>(head, p % cache.slots), usize(kGroup * cache.head_dim) * cache.value_bytes());
                 transfer(cache.values<void>(head, p % cache.slots), usize(kGroup * cache.pitch) * cache.value_bytes());
             }
     }
 }
 
-// Under another name until it is complete.
-inline void save_state(const SessionData& s, const std::string& path) {
+inline std::string save_state(SessionData& s) {
+    const Sequence& q = s.sequence;
+    StateHeader header;
+    header.held = q.position(), header.processed = q.processed, header.written = q.written;
+    header.model = fingerprint(s.owner.data());
+    std::string bytes;
+    const auto put = [&](const void* data, std::size_t n) { bytes.append(static_cast<const char*>(data), n); };
+    put(&header, sizeof header);
+    put(q.tokens.data(), q.tokens.size() * sizeof(int));
+    each_cached(s, q.processed, put);
+    const std::uint64_t sum = hash(0, bytes.data(), bytes.size());
+    put(&sum, sizeof sum);
+    return bytes;
+}
+
+// Writes a file under another name until it is complete.
+inline void write_file(const std::string& path, const std::string& bytes) {
     const std::string part = path + ".part";
     std::error_code error, ignored;
     errno = 0;
     {
         std::ofstream file(to_path(part), std::ios::binary | std::ios::trunc);
-        std::uint64_t sum = 0;
-        const auto put = [&](const void* data, std::size_t bytes) {
-            sum = hash(sum, data, bytes);
-            file.write(static_cast<const char*>(data), std::streamsize(bytes));
-        };
-        const Sequence& q = s.sequence;
-        StateHeader header;
-        header.held = q.position(), header.pending = std::int32_t(q.pending.size()), header.written = q.written;
-        header.model = fingerprint(s.owner.data());
-        put(&header, sizeof header);
-        for (const std::vector<int>* ids : {&q.tokens, &q.pending}) put(ids->data(), ids->size() * sizeof(int));
-        each_cached(s, header.held, put);
-        file.write(reinterpret_cast<const char*>(&sum), sizeof sum);
+        file.write(bytes.data(), std::streamsize(bytes.size()));
         if (!file.flush()) error = std::error_code(errno ? errno : EIO, std::generic_category());
     }
     if (!error) std::filesystem::rename(to_path(part), to_path(path), error);
     if (!error) return;
     std::filesystem::remove(to_path(part), ignored);
-    fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left");
+    fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left",
+         Kind::system);
 }
 
-// Nothing of s is changed before all is known to be good: by then the whole file is in memory.
-inline void load_state(SessionData& s, const std::string& path) {
-    const File file(path);
+// Nothing of s is changed before all is known to be good.
+inline void load_state(SessionData& s, const File& file) {
     const Config& config = s.owner.config();
-    const auto require = [&](bool good, const std::string& what, const std::string& remedy) {
-        if (!good) fail(what, path, remedy);
+    const auto require = [&](bool good, const std::string& what, const std::string& remedy, Kind kind = Kind::file) {
+        if (!good) fail(what, file.path(), remedy, kind);
     };
     const auto intact = [&](bool good) { require(good, "the saved session is damaged", "save it again"); };
 
@@ -4690,39 +5311,46 @@ inline void load_state(SessionData& s, const std::string& path) {
             "save it again with this version");
     require(header.model == fingerprint(s.owner.data()), "the session is of another model",
             "load it with the model and dtype that it was saved from");
-    intact(header.held >= 0 && header.written >= header.held && header.written <= config.context_length &&
-           header.pending >= 0 && header.pending <= 1);
+    intact(header.processed >= 0 && header.processed <= std::min(header.held, header.written) &&
+           header.written <= config.context_length);
     require(header.held <= s.sequence.context, "the saved session is too long: " + to_string(header.held) + " tokens",
-            "use a context that is larger than " + to_string(s.sequence.context));
+            "use a context that is larger than " + to_string(s.sequence.context), Kind::context);
 
-    // The rest: its size, its tokens, its sum.
-    std::vector<int> tokens(usize(header.held)), pending(usize(header.pending));
-    std::uint64_t sum = hash(0, &header, sizeof header), cached = 0;
-    each_cached(s, header.held, [&](const void*, std::size_t bytes) { cached += bytes; });
-    intact(file.size() == sizeof header + (tokens.size() + pending.size()) * sizeof(int) + cached + sizeof sum);
+    // The rest: its size, its sum, its tokens.
+    std::vector<int> tokens(usize(header.held));
+    std::uint64_t cached = 0;
+    each_cached(s, header.processed, [&](const void*, std::size_t bytes) { cached += bytes; });
+    intact(file.size() == sizeof header + tokens.size() * sizeof(int) + cached + sizeof(std::uint64_t));
     const std::string saved = file.read_all(file.size());
-    const char *at = saved.data() + sizeof header, *const end = saved.data() + saved.size() - sizeof sum;
+    const char *at = saved.data() + sizeof header, *const end = saved.data() + saved.size() - sizeof(std::uint64_t);
+    intact(hash(0, saved.data(), saved.size() - sizeof(std::uint64_t)) == load_as<std::uint64_t>(end));
     const auto take = [&](void* to, std::size_t bytes) {
         std::copy_n(std::exchange(at, at + bytes), bytes, static_cast<char*>(to));
     };
-    for (std::vector<int>* ids : {&tokens, &pending}) {
-        sum = hash(sum, at, ids->size() * sizeof(int));
-        take(ids->data(), ids->size() * sizeof(int));
-        for (const int id : *ids) intact(id >= 0 && id < config.vocab_size);
-    }
-    intact(hash(sum, at, usize(end - at)) == load_as<std::uint64_t>(end));
+    take(tokens.data(), tokens.size() * sizeof(int));
+    for (const int id : tokens) intact(id >= 0 && id < config.vocab_size);
 
     s.rewind(0);
-    each_cached(s, header.held, take);
+    each_cached(s, header.processed, take);
     s.sequence.tokens.assign(tokens.begin(), tokens.end());
-    s.sequence.pending = std::move(pending);
+    s.sequence.processed = header.processed;
     s.sequence.written = header.written;
 }
 
 }  // namespace detail
 
-void Session::save(const std::string& path) const { detail::save_state(data(), path); }
-void Session::load(const std::string& path) { detail::load_state(data(), path); }
+std::string Session::save_bytes() const { return save_state(detail::InUse(*this).data); }
+void Session::load_bytes(std::string_view bytes) {
+    load_state(detail::InUse(*this).data, detail::File(bytes, "the session in memory"));
+}
+void Session::save(const std::string& path) const { detail::write_file(path, save_bytes()); }
+void Session::load(const std::string& path) { load_state(detail::InUse(*this).data, detail::File(path)); }
+
+Session Session::fork() const {
+    Session copy(model(), context(), threads());
+    copy.load_bytes(save_bytes());
+    return copy;
+}
 
 // ==== SAMPLING =======================================================================================================
 //
@@ -4764,13 +5392,14 @@ inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
     return best;
 }
 
+inline void check_option(const char* name, double x, double least, double most, const char* remedy) {
+    if (!(x >= least && x <= most)) misuse(std::string(name) + " is out of range", to_string(x), remedy);
+}
+
 }  // namespace detail
 
 Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) {
-    const auto check = [](const char* name, double value, double least, double most, const char* remedy) {
-        if (!(value >= least && value <= most))
-            detail::fail(std::string(name) + " is out of range", std::to_string(value), remedy);
-    };
+    const auto check = detail::check_option;
     check("temperature", options.temperature, 0, 1e6, "use 0 (the likeliest token) or more");
     check("top_p", options.top_p, 0, 1, "use 0 to 1");
     check("min_p", options.min_p, 0, 1, "use 0 to 1");
@@ -4787,7 +5416,7 @@ void Sampler::accept(int id) {
 int Sampler::sample(const float* logits, int n) {
     using namespace detail;
     const IeeeFloats rounding;
-    if (n < 1 || !logits) fail("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
+    if (n < 1 || !logits) misuse("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
     std::vector<float> penalized;
     if (options_.repeat_penalty != 1.0f) {
         penalized.assign(logits, logits + n);
@@ -4818,6 +5447,15 @@ int Sampler::sample(const float* logits, int n) {
     return -c[reach(next_uniform(state_), options_.temperature)].second;
 }
 
+double log_probability(const float* logits, int n, int id) {
+    if (!logits || id < 0 || id >= n)
+        detail::misuse("there is no logit of this token", std::to_string(id), "pass an id of 0 to n - 1");
+    const double best = *std::max_element(logits, logits + n);
+    double sum = 0;
+    for (int i = 0; i < n; ++i) sum += std::exp(logits[i] - best);
+    return logits[id] - best - std::log(sum);
+}
+
 // ==== GENERATION =====================================================================================================
 //
 // From a prompt to a text: the prompt goes through the layers, then tokens are sampled one by one and sent after it. The
@@ -4835,7 +5473,7 @@ inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
 struct TextStream {
     const std::vector<std::string>& stop;
     const OnText& on_text;
-    bool& stopped;  // by a stop text
+    bool stopped = false;  // by a stop text
     std::string text{};
 
     // Returns false when generation is to end.
@@ -4871,18 +5509,19 @@ class Lookup {
         : session_(session), most_(std::min(most, kTile - 1)), stats_(stats) {
         for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
     }
-    // The logits after `id`.
-    const float* append(int id) {
+    // The logits after the pending token.
+    const float* next() {
+        const int id = session_.sequence.tokens.back();
         if (next_ < guesses_.size()) {
             const bool is_right = guesses_[next_++] == id;
             rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
             if (is_right) {
                 ++stats_.guessed_right;
-                session_.keep(id);
+                session_.keep();
                 return logits_ += session_.transformer.logits.width;
             }
         }
-        guess(id);
+        guess();
 
         stats_.guessed += int(guesses_.size());
         const std::vector<int> ids = joined({{id}, guesses_});
@@ -4898,11 +5537,11 @@ class Lookup {
     static constexpr int kLongest = 8;  // tokens of a copy that are compared
     static double first_rate(int copied) { return copied / (copied + 2.0); }
 
-    void guess(int id) {
+    void guess() {
         guesses_.clear();
         next_ = 0;
         if (most_ <= 0) return;
-        std::vector<int> text = joined({session_.sequence.tokens, {id}});
+        const std::vector<int>& text = session_.sequence.tokens;
         const std::size_t n = text.size(), most = usize(std::min(most_, session_.sequence.context - int(n)));
 
         // The longest earlier copy of the text's end, the latest of these.
@@ -4932,51 +5571,85 @@ class Lookup {
     const float* logits_ = nullptr;
 };
 
+// What on_token gets of a token that was drawn after these logits.
+inline TokenInfo describe(const Model& model, const float* logits, int id, int likeliest) {
+    const double zero = log_probability(logits, model.config().vocab_size, id) - logits[id];  // of a logit of 0
+    const auto info = [&](int i) { return TokenInfo{i, model.tokenizer().piece(i), zero + logits[i]}; };
+    TokenInfo token = info(id);
+    const int n = likeliest > 0 ? model.sampleable() : 0;
+    for (const Candidate& c : take_best(logits, n, std::min(likeliest, n))) token.likeliest.push_back(info(-c.second));
+    return token;
+}
+
+// Draws from what on_logits leaves.
+inline int draw(Sampler& sampler, const GenerateOptions& options, const float* logits, int n) {
+    if (!options.on_logits) return sampler.sample(logits, n);
+    std::vector<float> changed(logits, logits + n);
+    options.on_logits(changed.data(), n);
+    const int id = sampler.sample(changed.data(), n);
+    if (!(changed[usize(id)] > -INFINITY)) misuse("no token is left", "on_logits", "leave one above minus infinity");
+    return id;
+}
+
+// The text's last bytes, if they may be the beginning of a character: they were not shown yet.
+inline std::string unfinished_character(const Model& model, const std::vector<int>& tokens) {
+    std::string end;
+    for (std::size_t i = tokens.size() - std::min<std::size_t>(3, tokens.size()); i < tokens.size(); ++i)
+        if (tokens[i] < model.sampleable()) end += model.tokenizer().piece(tokens[i]);
+    return end.substr(utf8_complete_prefix(end));
+}
+
 }  // namespace detail
 
 Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
                const OnText& on_text) {
     using namespace detail;
-    if (options.max_tokens < -1)
-        fail("max_tokens is out of range", std::to_string(options.max_tokens), "use -1 (fill the context) or more");
-    if (options.lookup < 0) fail("lookup is out of range", std::to_string(options.lookup), "use 0 to 11");
-    const Tokenizer& tokenizer = session.model().tokenizer();
-    const int vocab = std::min(session.model().config().vocab_size, tokenizer.vocab_size());
-    SessionData& data = session.data();
-    Profiler& profiler = data.transformer.profiler;
-    Sampler sampler(options.sampling);
-
-    // The prompt.
-    std::vector<int> ids = joined({data.sequence.pending, prompt});
-    if (ids.empty() && session.position() > 0) {  // nothing new: the last token is read again
-        ids.push_back(session.tokens().back());
-        session.rewind(session.position() - 1);
-    }
-    for (const int id : joined({session.tokens(), ids})) sampler.accept(id);
+    const Model& model = session.model();
+    check_option("max_tokens", options.max_tokens, -1, INT_MAX, "use -1 (fill the context) or more");
+    check_option("lookup", options.lookup, 0, kTile - 1, "use 0 to 11");
+    check_option("likeliest", options.likeliest, 0, INT_MAX, "use 0 or more");
+    if (model.sampleable() == 0) misuse("there is no tokenizer", "generate", "load a model from a file");
+    const InUse use(session);
+    std::vector<int>& tokens = use->sequence.tokens;
+    TextStream stream{options.stop, on_text};
+    Sampler own(options.sampling), &sampler = options.sampler ? *options.sampler : own;
     Stats stats;
-    TextStream stream{options.stop, on_text, stats.stopped};
+
+    // The prompt. Where there is none, the last token is read again.
+    const int held = session.position(), n = count_of(prompt);
+    if (n > 0 || held == 0) use->check(prompt.data(), n);
+    else stream.text = unfinished_character(model, tokens), use->reread();
+    const int before = use->sequence.processed;
     auto start = Clock::now();
-    const int before = session.position(), n = int(ids.size());
     const float* logits = nullptr;
-    profiler.step(n, [&] { logits = data.forward(ids.data(), n, options.on_prompt); });
-    stats.prompt_tokens = session.position() - before;
+    use.step(held - before + n, [&](auto& data) { logits = data.forward(prompt.data(), n, options.on_prompt); });
+    stats.prompt_tokens = use->sequence.processed - before;
     stats.prompt_s = seconds_since(start);
+    for (std::size_t i = options.sampler ? usize(held) : 0; i < tokens.size(); ++i) sampler.accept(tokens[i]);
 
     // Token after token.
     start = Clock::now();
-    Lookup lookup(data, options.lookup, stats);
-    while (logits && stats.generated != options.max_tokens) {
-        profiler.restart();
-        int id = 0;
-        profiler.time({{"sampling", "sample"}}, -1, 1, [&] { id = sampler.sample(logits, vocab); });
-        if (!options.ignore_end && tokenizer.is_eos(id)) break;
-        sampler.accept(id);
-        ++stats.generated;
-        data.sequence.pending = {id};
-        const bool goes_on = stream.add(tokenizer.piece(id)) && session.position() < session.context();
-        if (!goes_on || stats.generated == options.max_tokens) break;
-        logits = lookup.append(id);
-    }
+    Lookup lookup(use.data, options.lookup, stats);
+    const auto write = [&] {
+        for (; stats.generated != options.max_tokens; logits = nullptr) {
+            if (session.position() == session.context()) return End::context;
+            if (!logits) logits = lookup.next();
+            int id = 0;
+            use->transformer.profiler.restart();
+            use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1,
+                                           [&] { id = draw(sampler, options, logits, model.sampleable()); });
+            if (!options.ignore_end && model.tokenizer().is_eos(id)) return End::end_token;
+            sampler.accept(id);
+            tokens.push_back(id);
+            ++stats.generated;
+            const bool goes_on = !options.on_token || options.on_token(describe(model, logits, id, options.likeliest));
+            const bool shown = stream.add(model.tokenizer().piece(id));
+            if (stream.stopped) return End::stop_text;
+            if (!goes_on || !shown) return End::callback;
+        }
+        return End::max_tokens;
+    };
+    stats.end = logits ? write() : End::interrupted;
     stream.emit(std::string::npos);
     stats.generate_s = seconds_since(start);
     return stats;
@@ -4987,6 +5660,21 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
     std::vector<int> ids = tokenizer.encode(prompt, options.special, session.position() == 0);
     if (ids.empty() && session.position() == 0 && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
     return generate(session, ids, options, on_text);
+}
+
+double score(Session& session, const std::vector<int>& ids) {
+    const int n = detail::count_of(ids), vocab = session.model().config().vocab_size;
+    double sum = 0;
+    detail::InUse(session).step(n, [&](auto& data) {
+        if (n > 0 && session.position() > 0) sum = log_probability(data.logits(), vocab, ids[0]);
+        data.forward_each(ids.data(), n, false, [&](int i, const float* logits) {
+            if (i + 1 < n) sum += log_probability(logits, vocab, ids[detail::usize(i) + 1]);
+        });
+    });
+    return sum;
+}
+double score(Session& session, std::string_view text) {
+    return score(session, session.model().tokenizer().encode(text, Special::as_text, session.position() == 0));
 }
 
 // ==== CHAT ===========================================================================================================
@@ -5066,13 +5754,13 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     using namespace detail;
     const Tokenizer& tokenizer = session.model().tokenizer();
     const std::string& own = tokenizer.chat_template();
-    if (tokenizer.vocab_size() == 0) fail("there is no tokenizer", "Chat", "load a model from a file");
+    if (tokenizer.vocab_size() == 0) misuse("there is no tokenizer", "Chat", "load a model from a file");
     const TokenizerData& data = *tokenizer.data_;
     if (style == Template::automatic) template_ = own.empty() && data.ends_turns ? Template::gemma : recognize(own);
     const std::string_view end = row_of(template_).end;
     const bool is_token = end == "{eos}" ? data.eos >= 0 : end.empty() || tokenizer.special_id(end) >= 0;
     if (!is_token && style != Template::automatic)
-        fail("the vocabulary has no turn tokens", std::string("Chat, template ") + name(style),
+        misuse("the vocabulary has no turn tokens", std::string("Chat, template ") + name(style),
              "use the plain template");
     if (!is_token && end == "{eos}") template_ = Template::plain;
     const TurnTemplate& row = row_of(template_);
@@ -5089,7 +5777,7 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     trims_ = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
 
     // A session's text is cut into turns where the user's begin.
-    const std::vector<int> held = joined({session.tokens(), session.data().sequence.pending});
+    const std::vector<int>& held = session.tokens();
     auto from = held.begin();
     while (!user.empty()) {
         auto to = std::search(from, held.end(), user.begin(), user.end());
@@ -5136,30 +5824,24 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     if (head_.size() + said.size() >= usize(context))
         fail("the text is too long for the context",
              std::to_string(said.size()) + " tokens, context of " + std::to_string(context),
-             "shorten it or use a larger context");
+             "shorten it or use a larger context", Kind::context);
     make_room(said.size() + usize(std::min(answer, context / 4)));
 
     const std::vector<int> before = joined(text_), all = joined({before, said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
     session_.rewind(int(known));
-    bool ended = false;
-    GenerateOptions asked = options;
-    asked.on_prompt = [&](int done, int total) {
-        ended = options.on_prompt && !options.on_prompt(done, total);
-        return !ended;
-    };
     const bool end_is_text = row.end != "{eos}" && !row.end.empty() && tokenizer.special_id(row.end) < 0;
+    GenerateOptions asked = options;
     if (end_is_text) asked.stop.emplace_back(row.end);
     const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
-    if (ended) return stats;
-    std::vector<int> whole = joined({session_.tokens(), session_.data().sequence.pending});
-    whole.erase(whole.begin(), whole.begin() + std::ptrdiff_t(before.size()));
+    if (stats.end == End::interrupted) return stats;
+    std::vector<int> whole(held.begin() + std::ptrdiff_t(before.size()), held.end());
 
     // The turn's end, as far as the model has not written it as text.
     const std::vector<int> answered(whole.begin() + std::ptrdiff_t(said.size()), whole.end());
     const bool wrote_end = end_is_text && tokenizer.decode(answered).find(row.end) != std::string::npos;
     if (wrote_end) whole = joined({whole, turn({}, row.between)});
-    else if (!(row.end.empty() && stats.stopped)) whole = joined({whole, between_});  // a stop text ends it as well
+    else if (!(row.end.empty() && stats.end == End::stop_text)) whole = joined({whole, between_});  // a stop text ends it as well
     text_.push_back(std::move(whole));
     return stats;
 }

@@ -13,6 +13,7 @@
 #include <random>
 
 #include "cli/flags.h"
+#include "cli/json.h"
 #include "cli/profile.h"
 #include "cli/tasks.h"
 #include "cli/terminal.h"
@@ -30,7 +31,8 @@ struct Options {
     std::optional<int> n_predict;
     int context = 0, top = 0;  // top > 0: list that many
     long long seed = 0;
-    bool echo = true, quiet = false;
+    bool echo = true, quiet = false, json = false;
+    std::optional<int> logprobs;  // how many alternatives of each token
     std::string system, save, load_from;
     llm::Chat::Template chat_template = llm::Chat::Template::automatic;
     ProfileOptions profile;
@@ -78,6 +80,9 @@ std::vector<Flag> make_flags(Options& o) {
         {"", "--no-special", "", "<end_of_turn> and the like in the prompt are text, not tokens",
          turn(o.generate.special, llm::Special::as_text)},
         {"", "--no-display-prompt", "", "print the continuation alone", turn(o.echo, false)},
+        {"", "--logprobs", "N", "each token as a line of JSON, with its N likeliest alternatives",
+         number(o.logprobs, 0, INT_MAX)},
+        {"", "--json", "", "the result as one JSON object: text, tokens, timings, why it ended", turn(o.json, true)},
         {"", "--save", "PATH", "write the session to a file at the end", text(o.save)},
         {"", "--load", "PATH", "go on from a saved session of the same model", text(o.load_from)},
         {"", "--chat", "", "task: a conversation, each line a turn; \\ at its end continues it",
@@ -98,7 +103,7 @@ std::vector<Flag> make_flags(Options& o) {
 
 std::string usage(const std::vector<Flag>& flags) {
     std::string text =
-        "usage: llm [options] [PROMPT]\n"
+        "usage: llm [options] [--] [PROMPT]\n"
         "Prints the prompt and how a GPT-2 or Gemma 3 model continues it, or does another task. Results go to\n"
         "standard output, all else to standard error. Lists escape control characters and broken UTF-8.\n\n";
     for (const Flag& f : flags)
@@ -144,7 +149,7 @@ template <class Write> llm::Stats stream(const Options& o, const std::string& ec
         print(text);
         return !interrupted;
     });
-    print(interrupted ? clear_line() + std::string("\n") : "\n");
+    if (!(o.json || o.logprobs)) print(interrupted ? clear_line() + std::string("\n") : "\n");
     return stats;
 }
 
@@ -158,10 +163,26 @@ void report(const llm::Stats& stats, const llm::Session& session, const Options&
                  session.position() == session.context() ? "; the context is full" : "");
 }
 
-int generate(llm::Session& session, const Options& o, const std::string& prompt) {
-    const auto stats = stream(o, o.echo ? users(prompt) : "", [&](const auto& options, const auto& on_text) {
-        return llm::generate(session, prompt, options, on_text);
+int generate(llm::Session& session, Options o, const std::string& prompt) {
+    const bool as_json = o.json || o.logprobs;
+    std::string text, tokens;
+    o.generate.likeliest = o.logprobs.value_or(0);
+    if (as_json)
+        o.generate.on_token = [&](const llm::TokenInfo& token) {
+            if (o.json) tokens += (tokens.empty() ? "" : ",") + json_of(token);
+            else print(json_of(token) + "\n");
+            return !interrupted;
+        };
+    const std::string echo = o.echo && !as_json ? users(prompt) : "";
+    const auto stats = stream(o, echo, [&](const auto& options, const auto& on_text) {
+        return llm::generate(session, prompt, options, [&](std::string_view piece) {
+            text += piece;
+            return as_json ? !interrupted : on_text(piece);
+        });
     });
+    if (o.json)
+        print("{\"prompt\":" + json_string(prompt) + ",\"text\":" + json_string(text) + "," +
+              json_of(stats, interrupted) + format(",\"seed\":%lld,\"tokens\":[", o.seed) + tokens + "]}\n");
     report(stats, session, o);
     return interrupted ? 130 : 0;
 }
@@ -173,6 +194,8 @@ int chat(llm::Session& session, Options o, const std::string& first) {
         std::fprintf(stderr,
                      "llm: the model's chat template is of no known kind, so turns are plain text: "
                      "--chat-template chooses another\n");
+    llm::Sampler sampler(o.generate.sampling);  // goes on, or equal questions would get equal answers
+    o.generate.sampler = &sampler;
     const bool ask = is_terminal(STDIN_FILENO) && is_terminal(STDOUT_FILENO);
     llm::Stats total;
     int status = 0;
@@ -192,7 +215,6 @@ int chat(llm::Session& session, Options o, const std::string& first) {
         if (chat.dropped_turns() > dropped)
             std::fprintf(stderr, "llm: the context is full: the oldest turns are forgotten (%d)\n",
                          chat.dropped_turns() - dropped);
-        ++o.generate.sampling.seed;  // or equal questions would get equal answers
     }
     if (ask) print("\n");
     report(total, session, o);
@@ -224,6 +246,8 @@ int run(const std::vector<std::string>& args) {
     const bool writes = o.task == Task::chat || (o.task == Task::generate && o.top == 0);
     if (!writes && !(o.save + o.load_from).empty())
         throw llm::Error("--save and --load are for writing text and for --chat: leave them out");
+    if ((o.json || o.logprobs) && (!writes || o.task == Task::chat))
+        throw llm::Error("--json and --logprobs are for writing text: leave them out");
     const llm::Model model = llm::Model::load(o.model, o.load);
     std::vector<int> ids = model.tokenizer().encode(prompt, o.generate.special);
     const int bos = model.tokenizer().bos();

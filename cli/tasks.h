@@ -37,17 +37,10 @@ inline std::string list_tokens(const llm::Tokenizer& tokenizer, const std::vecto
     return text;
 }
 
-inline double log_sum_exp(const float* x, int n) {
-    double highest = *std::max_element(x, x + n), sum = 0;
-    for (int i = 0; i < n; ++i) sum += std::exp(x[i] - highest);
-    return highest + std::log(sum);
-}
-
 inline std::string list_top(llm::Session& session, const std::vector<int>& prompt, int count) {
     const llm::Tokenizer& tokenizer = session.model().tokenizer();
-    const int vocab = session.model().config().vocab_size, known = std::min(vocab, tokenizer.vocab_size());
-    const float* logits = session.forward(prompt.data(), static_cast<int>(prompt.size()));
-    const double all = log_sum_exp(logits, vocab);
+    const int vocab = session.model().config().vocab_size, known = session.model().sampleable();
+    const float* logits = session.forward(prompt);
     std::vector<std::pair<float, int>> best;
     for (int id = 0; id < known; ++id) best.emplace_back(-logits[id], id);
     const auto end = best.begin() + std::min(count, known);
@@ -55,8 +48,8 @@ inline std::string list_top(llm::Session& session, const std::vector<int>& promp
     std::string text;
     std::for_each(best.begin(), end, [&](const std::pair<float, int>& candidate) {
         const int id = candidate.second;
-        text += format("%d\t%.7g\t%.6g\t%s\n", id, double{logits[id]}, std::exp(logits[id] - all),
-                       escaped(tokenizer.piece(id)).c_str());
+        text += format("%d\t%.7g\t%.6g\t%s\n", id, double{logits[id]},
+                       std::exp(llm::log_probability(logits, vocab, id)), escaped(tokenizer.piece(id)).c_str());
     });
     return text;
 }
@@ -72,14 +65,12 @@ inline std::string perplexity(llm::Session& session, const std::vector<int>& ids
     if (*std::max_element(ids.begin(), ids.end()) >= vocab) throw llm::Error("--perplexity: a token has no embedding");
     double nll = 0;
     for (int end = context, counted = 1; counted < total; end += context / 2) {
-        const int start = end - context, stop = std::min(end, total), read = counted - 1 - start;
+        const int start = end - context, stop = std::min(end, total);
         std::vector<int> window(ids.begin() + start, ids.begin() + stop);
         if (ids[0] == session.model().tokenizer().bos()) window[0] = ids[0];
         session.rewind(0);
-        if (read > 0) session.forward(window.data(), read);
-        session.forward_each(window.data() + read, stop - counted, [&](int i, const float* logits) {
-            nll += log_sum_exp(logits, vocab) - logits[ids.data()[counted + i]];
-        });
+        session.forward(window.data(), counted - start);
+        nll -= llm::score(session, {window.begin() + (counted - start), window.end()});
         counted = stop;
         if (progress) progress(float(counted) / float(total), "perplexity");
     }
@@ -93,8 +84,9 @@ inline std::string describe(const llm::Session& session, const std::string& path
     const llm::Config& c = model.config();
     const llm::ModelInfo& info = model.info();
     const auto local = std::count(c.is_local.begin(), c.is_local.end(), true);
-    std::string tensors;
+    std::string tensors, outside;
     for (const auto& [type, count] : info.tensors) tensors += format("%d %s, ", count, type.c_str());
+    for (const auto& [kind, count] : info.outside) outside += format("; %d of %s", count, kind.c_str());
     const auto mega = [](auto count) { return double(count) / 1e6; };
     return format("model         %s (%s)\n", path.c_str(), info.format.c_str()) +
            format("architecture  %s\n", c.architecture == "gpt2" ? "GPT-2" : "Gemma 3") +
@@ -104,7 +96,7 @@ inline std::string describe(const llm::Session& session, const std::string& path
            format("heads %d of %d, KV heads %d\n", c.num_heads, c.head_dim, c.num_kv_heads) +
            format("vocabulary    %d tokens, head %s\n", c.vocab_size, c.tied_head ? "tied" : "untied") +
            format("context       %d positions of %d\n", session.context(), c.context_length) +
-           format("tensors       %s%d ignored\n", tensors.c_str(), info.ignored) +
+           format("tensors       %s%d ignored%s\n", tensors.c_str(), info.ignored, outside.c_str()) +
            format("matrices      %s: ", model.dtype() == llm::DType::f32 ? "f32" : "q8_0") +
            format("%d quantized, %d exact, %d fused\n", info.quantized, info.exact, info.fused) +
            format("memory        %.1f MB weights, ", mega(info.weight_bytes)) +

@@ -6,6 +6,13 @@
 namespace tests {
 namespace {
 
+TEST_CASE("llm: -- ends the options") {
+    const std::string model = tiny("gpt2-tiny");
+    CHECK(output({"-m", model, "--tokenize", "--", "--help"}) == output({"-m", model, "--tokenize", "-p", "--help"}));
+    CHECK(output({"-m", model, "--tokenize", "--", "--"}) == output({"-m", model, "--tokenize", "-p", "--"}));
+    CHECK(run_llm({"--tokenize", "--", "one", "two"}).status == 1);
+}
+
 TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
     const TemporaryDirectory directory;
     const std::string session = (directory.path / "session").string();
@@ -317,6 +324,45 @@ TEST_CASE("llm --profile: tables of steps, layers and operations") {
         CHECK(trace.err.find(name) != std::string::npos);
     CHECK(profile("trace:6").err.find("there is no layer 6: choose 0 to 5") != std::string::npos);
     CHECK(profile("all").err.find("none of step, layer, trace") != std::string::npos);
+}
+
+TEST_CASE("llm: --logprobs writes a line of JSON for each token, --json one object for all") {
+    const std::vector<std::string> call = {"-m", tiny("gemma3-tiny"), "-q", "-n", "12", "--temp", "0", "ROMEO:"};
+    const auto with = [&](std::vector<std::string> more) {
+        more.insert(more.begin(), call.begin(), call.end());
+        return output(more);
+    };
+    const std::string text = with({"--no-display-prompt"});
+    std::istringstream lines(with({"--logprobs", "2"}));
+    std::string joined;
+    int count = 0;
+    for (std::string line; std::getline(lines, line); ++count) {
+        const JsonDocument document(line, "line");
+        const Json& token = document.root();
+        joined += token["text"].string();
+        CHECK(token["bytes"].array().size() == token["text"].string().size());
+        CHECK(token["logprob"].number() <= 0);
+        REQUIRE(token["likeliest"].array().size() == 2);
+        CHECK(token["likeliest"].array()[0]["id"].number() == token["id"].number());  // at temperature 0
+    }
+    CHECK(count == 12);
+    CHECK(joined + "\n" == text);
+
+    const JsonDocument document(with({"--json"}), "result");
+    const Json& result = document.root();
+    CHECK(result["prompt"].string() == "ROMEO:");
+    CHECK(std::string(result["text"].string()) + "\n" == text);
+    CHECK(result["end"].string() == "max_tokens");
+    CHECK(result["generated"].number() == 12);
+    CHECK(result["prompt_tokens"].number() == 2);
+    CHECK(result["generate_seconds"].number() > 0);
+    CHECK(result["tokens"].array().size() == 12);
+    CHECK(result["tokens"].array()[0]["likeliest"].is_null());
+    const JsonDocument stopped(with({"--json", "--stop", joined.substr(3, 4)}), "result");
+    CHECK(stopped.root()["end"].string() == "stop_text");
+    CHECK(stopped.root()["text"].string() == joined.substr(0, 3));
+    for (const char* task : {"--chat", "--info", "--tokenize"})
+        CHECK(run_llm({"-m", tiny("gemma3-tiny"), "--json", task}).status == 1);
 }
 
 }  // namespace

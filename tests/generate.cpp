@@ -112,9 +112,9 @@ TEST_CASE("max_tokens, the context, an end token and the callback end generation
     CHECK(count(0) == 0);
     CHECK(count(1) == 1);
     CHECK(count(7) == 7);
-    CHECK(count(-1) == kScript);  // the last one is read off the full context
+    CHECK(count(-1) == kScript - 1);
     CHECK(session.position() == kScript);
-    CHECK(count(1000) == kScript);
+    CHECK(count(1000) == kScript - 1);
     CHECK(error_of([&] { count(-2); }).find("max_tokens") != std::string::npos);
 
     session.rewind(0);
@@ -162,7 +162,7 @@ TEST_CASE("a session goes on where it was") {
         const int before = whole.position();
         const int n = static_cast<int>(model.tokenizer().encode("\nROMEO:", llm::Special::as_text, false).size());
         CHECK(llm::generate(whole, "\nROMEO:", greedy(0), nullptr).prompt_tokens == n + 1);  // and the last one written
-        CHECK(whole.position() == before + n + 1);
+        CHECK(whole.position() == before + n);
     }
 }
 
@@ -226,7 +226,7 @@ TEST_CASE("tokens tried out together have the logits of tokens one by one, to th
                     const float* logits = tried.try_out(batch.data(), 1 + guesses);
                     REQUIRE(tried.sequence.position() == static_cast<int>(at) + 1);
                     for (int i = 0; i <= right; ++i, ++at, logits += vocab) {
-                        if (i > 0) tried.keep(ids[at]);
+                        if (i > 0) tried.sequence.tokens.push_back(ids[at]), tried.keep();
                         if (!std::equal(logits, logits + vocab, expected[at].data())) FAIL("token " << at);
                     }
                 }
@@ -246,7 +246,7 @@ TEST_CASE("lookup writes the same text, and leaves the same session") {
             const llm::Stats stats = llm::generate(session, "ROMEO:\nI will not be.\n\nJULIET:\nI will", options,
                                                    [&](std::string_view piece) {
                                                        all += piece;
-                                                       CHECK(session.position() + 1 <= session.context() + 1);
+                                                       CHECK(session.position() <= session.context());
                                                        return ++calls != most_calls;
                                                    });
             guessed += stats.guessed, right += stats.guessed_right;
@@ -254,7 +254,7 @@ TEST_CASE("lookup writes the same text, and leaves the same session") {
             CHECK(stats.guessed_right <= stats.generated);
             if (lookup == 0) CHECK(stats.guessed == 0);
             auto state = state_of(session);
-            return std::make_tuple(all, stats.generated, stats.stopped, state.first, state.second);
+            return std::make_tuple(all, stats.generated, stats.end, state.first, state.second);
         };
         std::vector<llm::GenerateOptions> kinds = {greedy(-1), greedy(90), greedy(60, {"\n\n"}), greedy(60, {"the "})};
         for (const int max_tokens : {1, 2, 17, 30, 31, 32, 33}) kinds.push_back(greedy(max_tokens));
@@ -271,7 +271,7 @@ TEST_CASE("lookup writes the same text, and leaves the same session") {
             CAPTURE(number);
             ++number;
             const auto expected = write(kind, 0, 0);
-            for (const int lookup : thinned<int>({11, 1, 4, 1000})) CHECK(write(kind, lookup, 0) == expected);
+            for (const int lookup : thinned<int>({11, 1, 4})) CHECK(write(kind, lookup, 0) == expected);
             for (const int calls : thinned<int>({9, 1, 20})) CHECK(write(kind, 11, calls) == write(kind, 0, calls));
         }
     }
@@ -322,8 +322,10 @@ TEST_CASE("a prompt reports its progress, and can be ended") {
 TEST_CASE("options that cannot be are refused") {
     Session session(load(tiny("gemma3-tiny")));
     llm::GenerateOptions options;
-    options.lookup = -1;
-    CHECK(error_of([&] { llm::generate(session, "a", options, nullptr); }).find("lookup") != std::string::npos);
+    for (const int lookup : {-1, 12, 1000}) {
+        options.lookup = lookup;
+        CHECK(error_of([&] { llm::generate(session, "a", options, nullptr); }).find("lookup") != std::string::npos);
+    }
     const Model gpt2 = load(tiny("gpt2-tiny"));
     Session plain(gpt2);
     CHECK(error_of([&] { llm::Chat(plain, "", llm::Chat::Template::gemma); }).find("turn") != std::string::npos);
