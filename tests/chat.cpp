@@ -58,6 +58,86 @@ TEST_CASE("a chat with the real vocabulary is the reference's") {
     CHECK(llm::Chat(session).used() == llm::Chat::Template::plain);  // a base model
 }
 
+// gemma3-tiny with a chat template in a file of this name.
+Model with_template(const fs::path& directory, const std::string& file, const std::string& content) {
+    fs::remove_all(directory / "model");
+    fs::copy(tiny("gemma3-tiny"), directory / "model");
+    fs::remove(directory / "model/tokenizer_config.json");
+    write_file(directory / "model" / file, content);
+    return load(directory / "model");
+}
+
+// What a session holds after two turns that were said and one that is.
+std::string conversation(const Model& model, const std::string& system, llm::Chat::Template& used) {
+    Session session(model);
+    llm::Chat chat(session, system);
+    used = chat.used();
+    chat.add(llm::Chat::Role::user, " one ");
+    chat.add(llm::Chat::Role::model, "two.");
+    chat.say("three <eos>", greedy(0), nullptr);
+    return held_text(session);
+}
+
+TEST_CASE("a chat is in the template of the model's files") {
+    using Template = llm::Chat::Template;
+    const std::string gemma = "{{ '<start_of_turn>' + role }} model {{ content | trim }} {{ '<end_of_turn>' }}",
+                      chatml = "{{ '<|im_start|>' + role }} assistant {{ content }} {{ '<|im_end|>' }}",
+                      helpful = "'<|im_start|>system\\nYou help.<|im_end|>\\n'" + chatml,
+                      dialogpt = "{%- for m in messages -%}\n  {{ m[\"content\"] + eos_token }}\n{%- endfor -%}",
+                      quoted = "\"" + detail::replace_all(chatml, "'", "\\u0027") + "\"";
+    const std::string in_gemma =
+        "<bos><start_of_turn>user\nBe.\n\none<end_of_turn>\n<start_of_turn>model\ntwo.<end_of_turn>\n"
+        "<start_of_turn>user\nthree <eos><end_of_turn>\n<start_of_turn>model\n";
+    const std::string in_chatml =
+        "<bos><|im_start|>system\nBe.<|im_end|>\n<|im_start|>user\n one "
+        "<|im_end|>\n<|im_start|>assistant\ntwo.<|im_end|>\n"
+        "<|im_start|>user\nthree <eos><|im_end|>\n<|im_start|>assistant\n";
+    struct {
+        const char* file;
+        std::string content;
+        Template used;
+        std::string text;
+    } const cases[] = {
+        {"chat_template.jinja", gemma, Template::gemma, in_gemma},
+        {"chat_template.jinja", chatml, Template::chatml, in_chatml},
+        {"chat_template.json", "{\"chat_template\":" + quoted + "}", Template::chatml, in_chatml},
+        {"tokenizer_config.json", "{\"chat_template\":" + quoted + "}", Template::chatml, in_chatml},
+        {"tokenizer_config.json",
+         "{\"chat_template\":[{\"name\":\"tools\",\"template\":\"x\"},{\"name\":\"default\",\"template\":" + quoted +
+             "}]}",
+         Template::chatml, in_chatml},
+        {"chat_template.jinja", dialogpt, Template::dialogpt, "<bos>Be.<eos> one <eos>two.<eos>three <eos><eos>"},
+        {"chat_template.jinja", "{{ '[INST]' + content }}", Template::plain, "<bos>Be.\n\n one two.\n\nthree <eos>"},
+        {"chat_template.jinja", "{% for m in messages %}{{ m.content }} {{ eos_token }}{% endfor %}", Template::plain,
+         "<bos>Be.\n\n one two.\n\nthree <eos>"},
+        {"generation_config.json", "{\"eos_token_id\":[1,5]}", Template::gemma, in_gemma},
+        {"generation_config.json", "{\"eos_token_id\":1}", Template::plain, "<bos>Be.\n\n one two.\n\nthree <eos>"}};
+    const TemporaryDirectory directory;
+    Template used = Template::automatic;
+    for (const auto& one : cases) {
+        CAPTURE(one.file);
+        CAPTURE(one.content);
+        const Model model = with_template(directory.path, one.file, one.content);
+        CHECK(conversation(model, "Be.", used) == one.text);
+        CHECK(used == one.used);
+    }
+    const Model model = with_template(directory.path, "chat_template.jinja", helpful);
+    CHECK(model.tokenizer().chat_template() == helpful);
+    CHECK(conversation(model, "", used).rfind("<bos><|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\n", 0) ==
+          0);
+    CHECK(std::string(llm::Chat::name(used)) == "chatml");
+}
+
+TEST_CASE("turns are added one after the other") {
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model);
+    llm::Chat chat(session);
+    CHECK(error_of([&] { chat.add(llm::Chat::Role::model, "x"); }).find("take turns") != std::string::npos);
+    chat.add(llm::Chat::Role::user, "x");
+    CHECK(error_of([&] { chat.add(llm::Chat::Role::user, "x"); }).find("take turns") != std::string::npos);
+    CHECK(error_of([&] { chat.say("x", greedy(1), nullptr); }).find("answer") != std::string::npos);
+}
+
 TEST_CASE("a chat drops its oldest turns whole when the context is full") {
     for (const auto style : {llm::Chat::Template::gemma, llm::Chat::Template::plain}) {
         const bool plain = style == llm::Chat::Template::plain;

@@ -53,6 +53,21 @@ struct NamedTokenizer {
     Tokenizer tokenizer;
 };
 
+// gpt2-tiny's as vocab.json and merges.txt, as GPT-2 was published
+void write_vocab_and_merges(const fs::path& directory) {
+    const JsonDocument whole = read_json(tiny("gpt2-tiny/tokenizer.json"));
+    std::string vocab = "{\"<|endoftext|>\": 767", merges = "#version: 0.2\n";
+    const auto quoted = [](std::string_view s) {
+        return '"' + detail::replace_all(detail::replace_all(s, "\\", "\\\\"), "\"", "\\\"") + '"';
+    };
+    for (const auto& [spelling, id] : whole.root().find("model")->find("vocab")->members())
+        vocab += ", " + quoted(spelling) + ": " + std::to_string(id.whole());
+    for (const Json& merge : whole.root().find("model")->find("merges")->array())
+        merges += std::string(merge.array()[0].string()) + " " + std::string(merge.array()[1].string()) + "\n";
+    write_file(directory / "vocab.json", vocab + "}");
+    write_file(directory / "merges.txt", merges);
+}
+
 const std::vector<NamedTokenizer>& tiny_tokenizers() {
     static const std::vector<NamedTokenizer> all = [] {
         std::vector<NamedTokenizer> list;
@@ -65,18 +80,7 @@ const std::vector<NamedTokenizer>& tiny_tokenizers() {
             list.push_back({name + " as GGUF", byte_level, load(gguf).tokenizer()});
         }
         list.push_back({"GGUF of llama.cpp", false, load(test_data() / "layouts/gemma3-q8_0.gguf").tokenizer()});
-        // vocab.json and merges.txt, as GPT-2 was published
-        const JsonDocument whole = read_json(tiny("gpt2-tiny/tokenizer.json"));
-        std::string vocab = "{\"<|endoftext|>\": 767", merges = "#version: 0.2\n";
-        const auto quoted = [](std::string_view s) {
-            return '"' + detail::replace_all(detail::replace_all(s, "\\", "\\\\"), "\"", "\\\"") + '"';
-        };
-        for (const auto& [spelling, id] : whole.root().find("model")->find("vocab")->members())
-            vocab += ", " + quoted(spelling) + ": " + std::to_string(id.whole());
-        for (const Json& merge : whole.root().find("model")->find("merges")->array())
-            merges += std::string(merge.array()[0].string()) + " " + std::string(merge.array()[1].string()) + "\n";
-        write_file(directory.path / "vocab.json", vocab + "}");
-        write_file(directory.path / "merges.txt", merges);
+        write_vocab_and_merges(directory.path);
         for (const char* file : {"config.json", "model.safetensors"})
             fs::copy(tiny("gpt2-tiny") + "/" + file, directory.path / file);
         list.push_back({"vocab.json and merges.txt", true, load(directory.path).tokenizer()});
@@ -205,6 +209,111 @@ TEST_CASE("special tokens are parsed on request, and begin a text where the mode
     CHECK(gemma.special_id("<eo") == -1);
     CHECK(gemma.special_id("the") == -1);  // a token, but not an added one
     CHECK(gemma.special_id("") == -1);
+}
+
+// A tokenizer without a model, of what is in a directory.
+std::shared_ptr<const detail::TokenizerData> read_tokenizer(const fs::path& directory, int rows) {
+    detail::Checkpoint file;
+    file.path = file.directory = directory.string();
+    return detail::TokenizerLoader(file).load(rows);
+}
+
+TEST_CASE("a tokenizer's files say together what transformers makes of them") {
+    const JsonDocument document = read_json(test_data() / "tokenizers.json");
+    const Json& texts = document.root()["texts"];
+    for (const Json& one : document.root()["cases"].array()) {
+        const std::string name(one["name"].string()), model(one["model"].string()), error(one["error"].text());
+        CAPTURE(name);
+        const int rows = model == "gpt2-tiny" ? 768 : 1024;
+        const TemporaryDirectory directory;
+        std::string whole = read_file(tiny(model) + "/tokenizer.json");
+        for (const Json& edit : one["replaced"].array())
+            whole = replaced(whole, std::string(edit.array()[0].string()), std::string(edit.array()[1].string()));
+        if (one["json"].boolean()) write_file(directory.path / "tokenizer.json", whole);
+        else write_vocab_and_merges(directory.path);
+        for (const auto& [file, content] : one["files"].members())
+            write_file(directory.path / std::string(file), std::string(content.string()));
+        if (!error.empty()) {
+            CHECK(error_of([&] { read_tokenizer(directory.path, rows); }).find(error) != std::string::npos);
+            continue;
+        }
+        const auto tokenizer = read_tokenizer(directory.path, rows);
+        for (std::size_t i = 0; i < texts.array().size(); ++i) {
+            CAPTURE(texts.array()[i].string());
+            std::vector<int> ids = tokenizer->before;
+            detail::Encoder{*tokenizer, ids}.encode(texts.array()[i].string(), llm::Special::parsed);
+            ids.insert(ids.end(), tokenizer->after.begin(), tokenizer->after.end());
+            CHECK(ids == ints(one["ids"].array()[i]));
+        }
+    }
+}
+
+TEST_CASE("a byte that has no token is left out, as in the reference") {
+    const TemporaryDirectory directory;
+    write_file(
+        directory.path / "tokenizer.json",
+        R"({"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},"model":{"type":"BPE","merges":["a b"],)"
+        R"("vocab":{"a":0,"b":1,"ab":2}}})");
+    const auto read = [&] { return read_tokenizer(directory.path, 3); };
+    std::vector<int> ids;
+    detail::Encoder{*read(), ids}.encode("aqb qb", llm::Special::as_text);
+    CHECK(ids == std::vector<int>{2, 1});
+    write_file(directory.path / "tokenizer.json",
+               R"({"pre_tokenizer":{"type":"ByteLevel"},"model":{"type":"BPE","merges":[],"vocab":{"zz":0}}})");
+    CHECK_ERROR(read(), "no byte");
+}
+
+TEST_CASE("a GGUF's own keys: bos, eos, a space before, turn tokens of any type, Gemma's vocabulary by another name") {
+    const TemporaryDirectory directory;
+    const Gguf original = as_gguf(tiny("gemma3-tiny"), TensorType::f16);
+    const auto tokenizer = [&](const Gguf& file) {
+        write_file(directory.path / "model.gguf", file.bytes());
+        return load(directory.path / "model.gguf").tokenizer();
+    };
+    const auto parsed = [](const Tokenizer& t, const char* text) { return t.encode(text, llm::Special::parsed); };
+    const std::vector<int> turn = {2, 4, 419, 278, 959, 380, 5, 959};
+    const char* const text = "<start_of_turn>user\nhi<end_of_turn>\n";
+    CHECK(parsed(tokenizer(original), text) == turn);
+
+    Gguf file = original;
+    file.set("tokenizer.ggml.add_bos_token", false);
+    file.set("tokenizer.ggml.add_eos_token", true);
+    file.set("tokenizer.ggml.add_space_prefix", true);
+    CHECK(parsed(tokenizer(file), "hi").back() == 1);
+    CHECK(tokenizer(file).decode(tokenizer(file).encode("hi")) == " hi<eos>");
+}
+
+TEST_CASE("Gemma's vocabulary under the name gpt2, as converters write it without tokenizer.model") {
+    const JsonDocument whole = read_json(tiny("gemma3-tiny") + "/tokenizer.json");
+    const Json& model = whole.root()["model"];
+    detail::Checkpoint file;
+    file.is_gguf = true;
+    std::vector<std::string> pairs;
+    for (const Json& merge : model["merges"].array())
+        pairs.push_back(std::string(merge.array()[0].string()) + " " + std::string(merge.array()[1].string()));
+    std::vector<std::string_view> tokens(1024);
+    std::vector<std::int64_t> types(1024, 1);  // all normal, those around a turn too
+    for (const auto& [spelling, id] : model["vocab"].members()) tokens[std::size_t(id.whole())] = spelling;
+    std::fill(types.begin(), types.begin() + 4, 3);
+    file.metadata["tokenizer.ggml.model"] = std::string_view("gpt2");
+    file.metadata["tokenizer.ggml.pre"] = std::string_view("gemma");
+    file.metadata["tokenizer.ggml.tokens"] = tokens;
+    file.metadata["tokenizer.ggml.token_type"] = types;
+    file.metadata["tokenizer.ggml.bos_token_id"] = std::int64_t{2};
+    file.metadata["tokenizer.ggml.merges"] = std::vector<std::string_view>(pairs.begin(), pairs.end());
+    file.metadata["tokenizer.chat_templates"] = std::vector<std::string_view>{"short", "long"};
+    file.metadata["tokenizer.chat_template.short"] = std::string_view("{{ it }}");
+    const auto tokenizer = detail::TokenizerLoader(file).load(1024);
+    const Tokenizer original = load(tiny("gemma3-tiny")).tokenizer();
+    CHECK(tokenizer->before == std::vector<int>{2});
+    CHECK(tokenizer->chat_template == "{{ it }}");
+    CHECK(std::count(tokenizer->ends.begin(), tokenizer->ends.end(), 5) == 1);
+    for (const Text& one : texts("gemma3")) {
+        const std::string text = "<start_of_turn>" + one.text + "<end_of_turn>";
+        std::vector<int> ids;
+        detail::Encoder{*tokenizer, ids}.encode(text, llm::Special::parsed);
+        if (ids != original.encode(text, llm::Special::parsed, false)) FAIL_CHECK("other ids of " << text);
+    }
 }
 
 TEST_CASE("an id that is no token is refused") {
