@@ -29,8 +29,9 @@
 //
 //   GPT-2 of all sizes (also distilgpt2) and Gemma 3 text models of all sizes (also the text part of a multimodal
 //   checkpoint), from Hugging Face directories (config.json, tokenizer.json or vocab.json + merges.txt, safetensors in
-//   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K
-//   to Q6_K). In memory matrices are Q8_0, or F32 if you ask for it (LoadOptions::dtype).
+//   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3, whole or split; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0,
+//   Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS). In memory matrices are Q8_0, or F32 if you ask for it (LoadOptions::dtype).
+//   What a file says that changes the result is applied, or refused by name.
 //
 // WHAT TO KNOW
 //
@@ -38,8 +39,12 @@
 //     fault. Besides, only std::bad_alloc and what your callbacks throw come out. The library prints nothing, never exits,
 //     and has no mutable globals; no thread and no memory is left behind.
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
-//     threads, which sleep when it has nothing to do. By default each Session takes all cores: where several sessions
-//     run at once, divide the cores among them.
+//     threads, which sleep when it has nothing to do. By default each Session takes all cores it may use: where several
+//     sessions run at once, divide the cores among them.
+//   - The same bits everywhere: for a model file and a dtype, every logit, and every text of a seed, is the same on every
+//     processor, with every set of kernels, compiler, optimization and number of threads, for a prompt in one piece or in
+//     many, token by token or tried out by lookup, after rewinding, saving and loading. Exempt are floats that are not
+//     IEEE's single and double (the x87 of 32-bit x86); -ffast-math and -ffinite-math-only are refused.
 //   - Model files are read, not mapped, and nothing in them is trusted.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
@@ -144,33 +149,40 @@ struct Config {
     int num_kv_heads = 0;  // query head h reads K/V head h * num_kv_heads / num_heads
     int head_dim = 0;
     float norm_eps = 1e-5f;
-    float attention_scale = 0;   // q.k is multiplied by it before the softmax
-    float rope_theta = 0;        // base frequency of the global layers (Gemma)
-    float rope_local_theta = 0;  // and of the local ones
-    float rope_scaling = 1;      // global layers divide the position by it (linear scaling)
-    int sliding_window = 0;      // a local layer sees this many positions, its own included
-    std::vector<bool> is_local;  // [num_layers]
-    bool tied_head = true;       // the head is the embedding
+    float attention_scale = 0;          // q.k is multiplied by it before the softmax
+    float rope_theta = 0;               // base frequency of the global layers (Gemma)
+    float rope_local_theta = 0;         // and of the local ones
+    float rope_scaling = 1;             // global layers divide the position by it (linear scaling)
+    float rope_local_scaling = 1;       // and local ones
+    float final_logit_softcapping = 0;  // c: logits become c tanh(logits / c); 0: they stay
+    int sliding_window = 0;             // a local layer sees this many positions, its own included
+    std::vector<bool> is_local;         // [num_layers]
+    bool tied_head = true;              // the head is the embedding
 };
 
+// What becomes of special tokens, such as <end_of_turn>, that are spelled out in a text: they stay the text that someone
+// wrote, or become the tokens. Added tokens that a tokenizer does not call special become tokens in any case.
+enum class Special { as_text, parsed };
+
 // Text to token ids and back. Immutable; copies share the data and may be used by several threads. One that no model
-// gave (default-constructed, or of Model::random) has no tokens: encode and piece throw.
+// gave (default-constructed, or of Model::random) has no tokens: encode and piece throw. Where the embedding has more
+// rows than there are tokens, forward takes the ids in between, generate never chooses them, and piece throws.
 class Tokenizer {
   public:
-    // add_bos: begins with the bos token if the model's texts do. parse_special: added tokens in the text, such as
-    // <end_of_turn>, become their ids; without it only those that the tokenizer calls user-defined do.
-    std::vector<int> encode(std::string_view text, bool add_bos = true, bool parse_special = true) const;
+    // add_bos: with what the model's texts begin and end with, which is mostly the bos token or nothing.
+    std::vector<int> encode(std::string_view text, Special = Special::as_text, bool add_bos = true) const;
     std::string decode(const std::vector<int>& ids) const;  // bytes; may end inside a UTF-8 character
     std::string piece(int id) const;                        // the bytes of one token, 0 <= id < vocab_size()
     // These never throw.
     int vocab_size() const;
-    int bos() const;                         // -1: the model has none
-    bool is_end(int id) const;               // end of text or of a turn; any id may be asked for
-    bool has_turns() const;                  // the model was trained to answer in turns: see Chat
-    int find(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
+    int bos() const;                               // -1: the model has none
+    bool is_eos(int id) const;                     // end of text or of a turn; any id may be asked for
+    int special_id(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
+    const std::string& chat_template() const;      // the file's own, in the language Jinja; empty: there is none
   private:
     std::shared_ptr<const detail::TokenizerData> data_;
     friend class Model;
+    friend class Chat;
 };
 
 // What was in the file and what it became, for people to read.
@@ -182,6 +194,7 @@ struct ModelInfo {
     int exact = 0;                       // matrices whose values are the file's own
     int fused = 0;                       // matrices that were joined with others (q+k+v, gate+up)
     int ignored = 0;                     // tensors of the file that were not read
+    std::map<std::string, int> outside;  // these by kind, such as "vision_tower": they are not the text model's
     std::size_t weight_bytes = 0;        // memory of all weights
 };
 
@@ -321,8 +334,9 @@ struct TokenInfo {
 struct GenerateOptions {
     int max_tokens = 256;  // -1: until the context is full
     Sampling sampling;
-    std::vector<std::string> stop;  // generation ends before the first of these texts
-    bool ignore_end = false;        // end-of-text tokens do not stop
+    std::vector<std::string> stop;       // generation ends before the first of these texts
+    bool ignore_end = false;             // end-of-text tokens do not stop
+    Special special = Special::as_text;  // in a prompt that is a text
     // Draws instead of a new Sampler(sampling), which would know all that the session holds: this one goes on with its
     // random numbers and recent tokens from call to call, and is told the prompt and what is generated.
     Sampler* sampler = nullptr;
@@ -361,23 +375,33 @@ Stats generate(Session&, std::string_view prompt, const GenerateOptions& = {}, c
 Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions& = {}, const OnText& on_text = {});
 
 // A conversation: what is said in turn by the user and the model. It stays in the session from turn to turn; when it
-// outgrows the context, its oldest turns are dropped. The session must outlive the Chat.
+// outgrows the context, its oldest turns are dropped. The Chat keeps a reference: the session must outlive it, and stay
+// where it is.
 class Chat {
   public:
-    // gemma is the template of Gemma's instruction-tuned models; plain continues what the user writes (end it by
-    // GenerateOptions::stop); automatic is the one that fits the model.
-    enum class Template { automatic, gemma, plain };
+    // What stands around the words of each turn. automatic: as the model's own chat template has it, if that is of a kind
+    // which is known here, or else plain, which continues what the user writes (end it by GenerateOptions::stop).
+    enum class Template { automatic, gemma, chatml, dialogpt, plain };
+    enum class Role { user, model };
     // A session that holds something goes on from there. `system` is what comes before the first turn.
     explicit Chat(Session&, const std::string& system = {}, Template = Template::automatic);
+    // Appends a turn that was already said; those of the user and the model alternate.
+    void add(Role, std::string_view text);
     // Appends a turn of the user and writes the model's. A turn that options.on_prompt or an exception ends is forgotten.
+    // No special tokens are looked for in what is said.
     Stats say(std::string_view text, const GenerateOptions&, const OnText& on_text);
-    int dropped() const { return dropped_; }  // turns, so far
+    Template used() const { return template_; }  // never automatic
+    static const char* name(Template);           // "gemma"
+    int dropped_turns() const { return dropped_; }
   private:
+    std::vector<int> turn(std::string_view words, std::string_view after) const;
     void make_room(std::size_t wanted);
     Session& session_;
-    bool plain_ = true;
-    std::vector<int> head_, between_, after_;  // tokens before the first turn, between turns, after the user's words
-    std::vector<std::vector<int>> text_;       // what comes before the first turn, and the turns, each with its end
+    Template template_;
+    bool trims_ = false;                  // words lose the white space around them
+    std::vector<int> head_, between_;     // tokens before the words of the first turn, and of the others
+    std::vector<int> asked_;              // a turn of the user that has no answer yet
+    std::vector<std::vector<int>> text_;  // what comes before the first turn, and the turns, each with its end
     int dropped_ = 0;
 };
 
@@ -388,6 +412,10 @@ LLM_END
 #if defined(LLM_IMPLEMENTATION) && !defined(LLM_KERNEL_PASS)
 #ifndef LLM_IMPLEMENTATION_INCLUDED
 #define LLM_IMPLEMENTATION_INCLUDED
+
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "llm.h gives the same bits everywhere, so floats must be IEEE's: compile it without -ffast-math"
+#endif
 
 #pragma push_macro("min")  // <windows.h> has them as macros; they come back at the end
 #pragma push_macro("max")
@@ -406,6 +434,7 @@ LLM_END
 #include <chrono>
 #include <climits>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -503,6 +532,34 @@ inline std::filesystem::file_status status_of(const std::string& path) {
     return std::filesystem::status(to_path(path), ignored);
 }
 
+inline bool ends_with(std::string_view text, std::string_view end) {
+    return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+// Calls visit(part) for the parts of "a|b|c", until one returns true.
+template <class Visit> bool any_part(std::string_view text, const Visit& visit) {
+    for (std::size_t end; !text.empty(); text.remove_prefix(std::min(text.size(), end + 1))) {
+        end = std::min(text.find('|'), text.size());
+        if (visit(text.substr(0, end))) return true;
+    }
+    return false;
+}
+
+// What cannot be used: the marks by which it is known, "a|b", what it is, and what to do about it.
+struct Foreign {
+    std::string_view marks;
+    const char *what, *remedy;
+};
+constexpr char kGetModel[] = "get the model as safetensors or as a GGUF file";
+constexpr char kMerge[] = "merge it into its model (merge_and_unload of PEFT) and save that";
+constexpr char kPickle[] = "a PyTorch checkpoint (a pickle, which may run code when it is loaded)";
+constexpr Foreign kForeignNames[] = {
+    {"adapter_config.json|adapter_model.safetensors", "an adapter (PEFT, LoRA), not a whole model", kMerge},
+    {".bin|.pt|.pth|.ckpt", kPickle, kGetModel},
+    {".onnx", "an ONNX model", kGetModel},
+    {".h5|.msgpack|.tflite", "a model of TensorFlow or Flax", kGetModel},
+};
+
 // A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS). Or one
 // in memory, which its owner keeps alive.
 class File {
@@ -529,6 +586,36 @@ class File {
         if (memory_) std::memcpy(destination, memory_ + offset, bytes);
         else if (!read_at(offset, static_cast<char*>(destination), bytes))
             fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
+    }
+    // Says what a file is that is no model, by its first bytes (? is any byte) or else by its name.
+    void refuse_foreign() const {
+        static constexpr Foreign kBeginnings[] = {
+            {"version https://git-lfs", "a pointer of Git LFS, not the file itself",
+             "run git lfs pull, or download it"},
+            {"<", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
+            {"PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
+            {"\x80", kPickle, kGetModel},
+            {"\x08?\x12", "an ONNX model", kGetModel},
+            {"\x89HDF|????TFL3", "a model of TensorFlow", kGetModel},
+            {"lmgg|tjgg|fmgg", "a GGML file, older than GGUF", kGetModel},
+            {"\x1F\x8B", "a gzip archive", "unpack it"},
+        };
+        if (size_ == 0) fail("an empty file", path_, "download it again");
+        std::string start(std::size_t(std::min<std::uint64_t>(size_, 64)), '\0');
+        read(0, start.data(), start.size());
+        start.erase(0, start.find_first_not_of(" \t\r\n\xEF\xBB\xBF"));  // a text may begin with a byte order mark
+        const auto begins = [&](std::string_view mark) {
+            const auto same = [](char wanted, char c) { return wanted == '?' || wanted == c; };
+            return start.size() >= mark.size() && std::equal(mark.begin(), mark.end(), start.begin(), same);
+        };
+        for (const auto& [marks, what, remedy] : kBeginnings)
+            if (any_part(marks, begins)) fail(what, path_, remedy);
+        for (const auto& [marks, what, remedy] : kForeignNames)
+            if (any_part(marks, [&](auto mark) { return ends_with(path_, mark); })) fail(what, path_, remedy);
+    }
+    std::string read_text(std::uint64_t limit) const {
+        refuse_foreign();
+        return read_all(limit);
     }
     std::string read_all(std::uint64_t limit) const {
         if (size_ > limit)
@@ -865,6 +952,8 @@ class JsonDocument {
 //     Q4_1  32 values: d, minimum m (f16), 16 bytes                     x = d * q + m         Q5_1: a fifth bit apart
 //     Q*_K  256 values: d (and dmin) for all, a small integer scale     x = d * s * (q - offset)    Q3_K, Q6_K
 //           s (and m) for each 16 or 32 of them                         x = d * s * q - dmin * m    Q2_K, Q4_K, Q5_K
+//     IQ4   like Q4_0 (IQ4_NL) and Q*_K (IQ4_XS), but the 4 bits        x = d * s * codebook[q]
+//           choose one of 16 integers, closer to each other near 0
 //
 // All products d * s * q are exact in F32, so every machine and compiler gives the same values.
 //
@@ -981,6 +1070,16 @@ struct NoBits {
     int operator[](int) const { return 0; }
 };
 
+// What the 4 bits of IQ4_NL and IQ4_XS stand for, + 128 as in Q8_0's offset.
+template <int At> struct Codebook : Packed<At, 4, 16> {
+    using Packed<At, 4, 16>::Packed;
+    int operator[](int i) const {
+        static constexpr std::uint8_t kValues[] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                                   129, 141, 153, 166, 181, 197, 217, 241};
+        return kValues[Packed<At, 4, 16>::operator[](i)];
+    }
+};
+
 template <int At> struct FifthBits {  // one after another
     FifthBits(const std::uint8_t* block, int v) : bits(load_as<std::uint16_t>(block + At + v / 8)) {}
     int operator[](int i) const { return bits >> i & 1; }
@@ -1008,8 +1107,17 @@ inline Factors q45_k_factors(const std::uint8_t* block, int v) {
     return {(halves[0] & 15) | first[0] >> 6 << 4, halves[0] >> 4 | first[4] >> 6 << 4};
 }
 
+inline Factors iq4_xs_factors(const std::uint8_t* block, int v) {  // the low 4 bits in 4 bytes, the upper 2 in 2 bytes
+    const int g = v / 32, low = block[4 + g / 2] >> g % 2 * 4 & 15, high = block[2 + g / 4] >> g % 4 * 2 & 3;
+    return {(low | high << 4) - 32, 0};
+}
+
 // `other` is in the file but not readable (integers, newer formats): an error only if it is used.
-enum class TensorType { f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, other };
+// clang-format off
+enum class TensorType {
+    f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, other
+};
+// clang-format on
 
 struct TypeTraits {
     const char* name;
@@ -1035,6 +1143,8 @@ inline const TypeTraits& traits(TensorType type) {
         {"Q4_K",  256, 144, 12, packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
         {"Q5_K",  256, 176, 13, packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
         {"Q6_K",  256, 210, 14, packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
+        {"IQ4_NL", 32,  18,  20, packed_to_f32<32, 18, 0, 128, 16, no_factors, Codebook<2>, NoBits>},
+        {"IQ4_XS", 256, 136, 23, packed_to_f32<256, 136, 0, 128, 16, iq4_xs_factors, Codebook<8>, NoBits>},
         {"other", 1,   0,   -1, nullptr},
     };
     // clang-format on
@@ -1045,6 +1155,28 @@ template <class Matches> TensorType find_type(const Matches& matches) {
     int t = 0;
     while (t < int(TensorType::other) && !matches(traits(static_cast<TensorType>(t)))) ++t;
     return static_cast<TensorType>(t);
+}
+
+// Every type that a GGUF may name, for messages: GGML's, some of which it has given up again.
+inline std::string gguf_type_name(std::uint32_t id) {
+    static constexpr const char* kNames[] = {
+        "F32",        "F16",        "Q4_0",       "Q4_1",  "Q4_2",     "Q4_3",     "Q5_0",     "Q5_1",    "Q8_0",
+        "Q8_1",       "Q2_K",       "Q3_K",       "Q4_K",  "Q5_K",     "Q6_K",     "Q8_K",     "IQ2_XXS", "IQ2_XS",
+        "IQ3_XXS",    "IQ1_S",      "IQ4_NL",     "IQ3_S", "IQ2_S",    "IQ4_XS",   "I8",       "I16",     "I32",
+        "I64",        "F64",        "IQ1_M",      "BF16",  "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",   "TQ2_0",
+        "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4", "NVFP4",    "Q1_0",     "Q2_0"};
+    return id < std::size(kNames) ? kNames[id] : "type " + to_string(id) + ", perhaps of ik_llama.cpp";
+}
+
+// Whether n floats are all of a magnitude below `limit`, which infinity and NaN are not: then no sum has its highest bit.
+inline bool all_below(const float* x, std::size_t n, float limit) {
+    const std::uint32_t to_highest = 0x80000000 - f32_to_bits(limit);
+    std::uint32_t sums = 0;
+    const auto add = [&](const float* v) { sums |= (f32_to_bits(*v) & 0x7FFFFFFF) + to_highest; };
+    for (; n >= 16; n -= 16, x += 16)
+        for (int i = 0; i < 16; ++i) add(x + i);
+    for (; n > 0; --n) add(x++);
+    return sums >> 31 == 0;
 }
 
 // ==== MEMORY AND THREADS =============================================================================================
@@ -1117,6 +1249,31 @@ class Arena {
     std::size_t used_ = 0, total_ = 0;
 };
 
+#ifdef __linux__
+// How many processors' time the control groups of this process (a container) allow it; 0: there is no limit. Each group up
+// to the root may have one, as "time period" in microseconds: in cpu.max (version 2), or in two files (version 1).
+inline int cpu_quota(const std::string& list = "/proc/self/cgroup", const std::string& root = "/sys/fs/cgroup") {
+    double least = 0;
+    std::ifstream groups(list);
+    for (std::string line; std::getline(groups, line);) {  // "4:cpu,cpuacct:/path", or in version 2 "0::/path"
+        const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+        const std::string controllers = line.substr(0, second).substr(std::min(first, second) + 1);
+        if (second == line.npos || (!controllers.empty() && ("," + controllers + ",").find(",cpu,") == line.npos))
+            continue;
+        for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
+            const std::string group = root + (controllers.empty() ? "" : "/cpu") + path;  // a link, if not a directory
+            std::ifstream both(group + "/cpu.max"), time(group + "/cpu.cfs_quota_us"),
+                per(group + "/cpu.cfs_period_us");
+            double used = 0, of = 0;
+            if ((both >> used >> of || (time >> used && per >> of)) && used > 0 && of > 0)
+                least = least > 0 ? std::min(least, used / of) : used / of;
+            if (path.find('/') == path.npos) break;
+        }
+    }
+    return int(std::min(std::ceil(least), 1e6));
+}
+#endif
+
 // Cores, not hardware threads: two threads of one core share the units and the caches that a product keeps busy.
 inline int physical_cores() {
 #ifdef LLM_NO_THREADS
@@ -1134,7 +1291,8 @@ inline int physical_cores() {
         std::getline(list, siblings);
         cores.insert(siblings);
     }
-    if (!cores.empty()) return int(cores.size());
+    const std::size_t quota = usize(cpu_quota());
+    if (!cores.empty()) return int(quota ? std::min(quota, cores.size()) : cores.size());
 #endif
     return std::max(1, int(std::thread::hardware_concurrency()));
 #endif
@@ -2272,6 +2430,7 @@ template <class Epilogue> void multiply(ThreadPool& pool, const Kernels& k, cons
 struct Tensor {
     std::string name;
     TensorType type = TensorType::other;
+    std::string type_name;  // as the file calls it
     std::vector<std::uint64_t> shape;
     const File* file = nullptr;
     std::uint64_t offset = 0;  // in the file
@@ -2362,7 +2521,8 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
     tensor.file = &file;
     const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
     check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
-    tensor.type = find_type([&](const TypeTraits& t) { return t.block == 1 && dtype->string() == t.name; });
+    tensor.type_name = dtype->string();
+    tensor.type = find_type([&](const TypeTraits& t) { return t.block == 1 && tensor.type_name == t.name; });
     for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
     const std::uint64_t end = range->array()[1].whole(), size = bytes_of(tensor);
     tensor.offset = range->array()[0].whole();
@@ -2375,8 +2535,10 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
 inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
     std::uint64_t length = 0;
     if (file.size() >= sizeof length) file.read(0, &length, sizeof length);
-    if (length < 2 || length > 100000000 || length > file.size() - sizeof length)
-        damaged("no safetensors header (perhaps a Git LFS pointer instead of the file)", file);
+    if (length < 2 || length > 100000000 || length > file.size() - sizeof length) {
+        file.refuse_foreign();
+        damaged("no safetensors header", file);
+    }
     std::string text(std::size_t(length), '\0');
     file.read(sizeof length, text.data(), text.size());
     const JsonDocument header(std::move(text), "the header of " + file.path());
@@ -2394,7 +2556,7 @@ inline bool is_plain_file_name(std::string_view name) {
 }
 
 inline void read_shards(Checkpoint& checkpoint, const File& index) {
-    const JsonDocument document(index.read_all(100000000), index.path());
+    const JsonDocument document(index.read_text(100000000), index.path());
     const Json* map = document.root().find("weight_map");
     if (!map) damaged("there is no weight_map", index);
     std::unordered_map<std::string_view, const File*> shards;
@@ -2412,6 +2574,7 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
             read_safetensors(checkpoint, *file);
         }
         const Tensor* tensor = checkpoint.find(std::string(name));
+        if (!tensor && ends_with(name, "lm_head.weight")) continue;  // a tied head, which some tools list all the same
         if (!tensor || tensor->file != file)
             fail("tensor " + shown(name) + " is not in its shard", path,
                  "the shards are of different models or damaged: download them again");
@@ -2496,6 +2659,7 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
         check(tensor.shape[k] > 0, tensor, "has an impossible shape");
     }
     const auto id = reader.number<std::uint32_t>();
+    tensor.type_name = gguf_type_name(id);
     tensor.type = find_type([&](const TypeTraits& t) { return std::uint32_t(t.gguf_id) == id; });
     tensor.bytes = bytes_of(tensor);
     tensor.offset = reader.number<std::uint64_t>();
@@ -2520,8 +2684,6 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
         const std::string key(reader.string());
         if (!checkpoint.metadata.emplace(key, reader.value()).second) damaged("two values of " + shown(key), file);
     }
-    if (checkpoint.value("split.count", std::int64_t{1}) > 1)
-        fail("this is one part of a model", file.path(), "join the parts with llama-gguf-split --merge");
     const auto alignment = std::uint64_t(checkpoint.value("general.alignment", std::int64_t{32}));
     if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
         damaged("an impossible general.alignment", file);
@@ -2530,7 +2692,86 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
     add_tensors(checkpoint, std::move(tensors), file, (reader.position + alignment - 1) / alignment * alignment);
 }
 
+// The other parts of a GGUF that was split into NAME-00001-of-00003.gguf and so on; the first has the metadata.
+inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
+    const auto number = [&](const char* key) { return checkpoint.value(key, std::int64_t{0}); };
+    const std::int64_t count = number("split.count"), named = number("split.no"), all = number("split.tensors.count");
+    if (count <= 1) return;
+    const std::string remedy = "put all " + to_string(count) + " parts into one directory, under their own names";
+    const auto name_end = [&](std::int64_t part) {
+        char end[64];
+        std::snprintf(end, sizeof end, "-%05lld-of-%05lld.gguf", static_cast<long long>(part + 1),
+                      static_cast<long long>(count));
+        return std::string(end);
+    };
+    if (count > 1000 || named < 0 || named >= count || !ends_with(path, name_end(named)))
+        fail("a part of a model has another's name", path + " does not end with " + name_end(named), remedy);
+
+    auto metadata = std::move(checkpoint.metadata);
+    for (std::int64_t part = 0; part < count; ++part) {
+        if (part == named) continue;
+        const std::string other = path.substr(0, path.size() - name_end(0).size()) + name_end(part);
+        if (!exists(status_of(other))) fail("a part of the model is missing", other, remedy);
+        checkpoint.metadata.clear();
+        read_gguf(checkpoint, checkpoint.files.emplace_back(other));
+        if (number("split.count") != count || number("split.no") != part)
+            fail("this is not part " + to_string(part + 1) + " of " + to_string(count), other, remedy);
+        if (part == 0) metadata = std::move(checkpoint.metadata);
+    }
+    checkpoint.metadata = std::move(metadata);
+    if (std::int64_t(checkpoint.tensors.size()) != all)
+        fail("the parts do not hold " + to_string(all) + " tensors", path,
+             "they are of different models: download them again");
+    checkpoint.format += ", " + to_string(count) + " parts";
+}
+
 // ---- both ----
+
+// Weights that another tool has packed or taken apart: config.json says so, or names of tensors do.
+inline void refuse_foreign_tensors(const Checkpoint& checkpoint) {
+    static constexpr char kGet[] = "get the model unquantized (F16 or BF16), or as a GGUF file";
+    static constexpr Foreign kForeign[] = {
+        {".base_layer.|.modules_to_save.|lora_", "a checkpoint with adapters (PEFT, LoRA) that were not merged",
+         kMerge},
+        {".g_idx|.qweight|.qzeros", "weights that were quantized by GPTQ or AWQ", kGet},
+        {".quant_state.|.absmax|.SCB", "weights that were quantized by bitsandbytes", kGet},
+        {"weight_scale|.weight_packed", "weights that were quantized to FP8 or by compressed-tensors", kGet},
+        {".scales", "weights that were quantized by MLX", kGet},
+    };
+    const Json& root = checkpoint.config.root();
+    for (const Json* q :
+         {&root["quantization_config"], &root["text_config"]["quantization_config"], &root["quantization"]}) {
+        const std::string method((*q)["quant_method"].text());
+        const char* const other = q->find("load_in_8bit") ? "bitsandbytes" : "MLX or another tool";
+        if (!q->is_null())
+            fail("weights that were quantized by " + (method.empty() ? other : method),
+                 checkpoint.directory + "/config.json has a quantization_config", kGet);
+    }
+    for (const auto& [marks, what, remedy] : kForeign)
+        for (const auto& [name, tensor] : checkpoint.tensors)
+            if (any_part(marks, [&, &text = name](auto mark) { return text.find(mark) != text.npos; }))
+                fail(what, checkpoint.path + ": " + shown(name), remedy);
+}
+
+// Says what a directory without model.safetensors has instead.
+[[noreturn]] inline void refuse_directory(const std::string& path) {
+    std::vector<std::string> names;
+    std::error_code error;
+    std::filesystem::directory_iterator entry(to_path(path), error);
+    for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+        const auto name = entry->path().filename().u8string();
+        names.emplace_back(name.begin(), name.end());
+    }
+    for (const auto& [marks, what, remedy] : kForeignNames)
+        for (const std::string& name : names)
+            if (any_part(marks, [&](auto mark) { return ends_with(name, mark); }))
+                fail(what, path + "/" + name, remedy);
+    for (const std::string& name : names)
+        if (ends_with(name, ".gguf") || ends_with(name, ".safetensors"))
+            fail("no model.safetensors, nor an index of its parts, in this directory", path,
+                 "name the file that you want, such as " + path + "/" + name);
+    fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+}
 
 inline Checkpoint open_gguf(std::string_view bytes) {
     Checkpoint checkpoint;
@@ -2548,8 +2789,7 @@ inline Checkpoint open_checkpoint(const std::string& path) {
         checkpoint.directory = path;
         weights += "/model.safetensors";
         if (!exists(status_of(weights))) weights += ".index.json";
-        if (!exists(status_of(weights)))
-            fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+        if (!exists(status_of(weights))) refuse_directory(path);
     } else {
         const auto parent = to_path(path).parent_path().u8string();
         checkpoint.directory = parent.empty() ? "." : std::string(parent.begin(), parent.end());
@@ -2559,16 +2799,23 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     file.read(0, magic.data(), magic.size());
     if (magic == "GGUF" || magic == "FUGG") {
         read_gguf(checkpoint, file);
+        read_other_parts(checkpoint, path);
+        refuse_foreign_tensors(checkpoint);
         return checkpoint;
     }
     const bool is_single = to_path(weights).extension() == ".safetensors";
-    if (!is_single && weights == path)
+    if (!is_single && weights == path) {
+        file.refuse_foreign();
         fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
-    const std::string config = checkpoint.directory + "/config.json";
-    if (!exists(status_of(config)))
-        fail("the model's description is missing", config, "put config.json beside the weights");
-    checkpoint.config = {File(config).read_all(1 << 24), config};
+    }
     is_single ? read_safetensors(checkpoint, file) : read_shards(checkpoint, file);
+    const std::string config = checkpoint.directory + "/config.json";
+    const bool described = exists(status_of(config));
+    if (described) checkpoint.config = {File(config).read_text(1 << 24), config};
+    refuse_foreign_tensors(checkpoint);
+    if (!described) fail("the model's description is missing", config, "put config.json beside the weights");
+    const std::string adapter = checkpoint.directory + "/adapter_model.safetensors";
+    if (exists(status_of(adapter))) fail("an adapter (PEFT, LoRA) lies beside the model", adapter, kMerge);
     return checkpoint;
 }
 
@@ -2583,7 +2830,8 @@ inline Checkpoint open_checkpoint(const std::string& path) {
 //   Gemma  takes the text whole, spells a space as "▁", and starts from characters. A character that has no token
 //          becomes the tokens of its UTF-8 bytes: "<0xE2><0x9C>...". Nothing is ever unknown.
 //
-// Added tokens (<start_of_turn>, in Gemma also a run of newlines) are found before all that and never cut.
+// Added tokens (<start_of_turn>, in Gemma also a run of newlines) are found before all that and never cut. Some of them
+// are looked for in the text as it is, the others in what is left after its spaces have become "▁".
 //
 // The data: the tokens, with a hash table of their spellings; and what merges into what: a hash table of pairs of ids,
 // or, in a GGUF of Gemma, a rank for each token, where two tokens merge if their joined spelling is one.
@@ -2724,8 +2972,19 @@ enum class TokenKind : std::uint8_t { absent, normal, unknown, control, user_def
 struct Token {
     std::string spelling;
     TokenKind kind = TokenKind::absent;
-    std::uint32_t rank = Merge::kNever;  // GGUF of Gemma: of merging into it
+    bool lstrip = false, rstrip = false, normalized = false;  // added tokens: take the white space before, behind them;
+                                                              // are looked for in the normalized text
+    std::uint32_t rank = Merge::kNever;                       // GGUF of Gemma: of merging into it
+
+    bool is_added() const { return kind >= TokenKind::unknown && kind <= TokenKind::user_defined; }
 };
+
+// Special tokens that begin and end turns and texts, by whatever kind a file gives them.
+constexpr std::string_view kStarts[] = {"<start_of_turn>", "<|im_start|>"};
+constexpr std::string_view kEnds[] = {"<end_of_turn>", "<|im_end|>", "<eos>", "<|endoftext|>"};
+template <class List> bool is_in(const List& list, std::string_view text) {
+    return std::find(std::begin(list), std::end(list), text) != std::end(list);
+}
 
 // Token ids to spellings and back.
 struct Vocabulary {
@@ -2743,13 +3002,15 @@ struct Vocabulary {
     void assign(std::vector<Token> list, const std::string& where) {
         tokens = std::move(list);
         table = HashTable(tokens.size());
-        for (int id = 0; id < size(); ++id) {
-            const std::string& spelling = (*this)[id].spelling;
-            const std::uint64_t key = hash(spelling);
-            Merge& free = table.slots[table.find(key)];
-            if (free.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
-            if (!spelling.empty()) free = {key, id};
-        }
+        for (int id = 0; id < size(); ++id) insert(id, where);
+    }
+    void insert(int id, const std::string& where) {
+        if (table.slots.size() / 2 < tokens.size()) return assign(std::move(tokens), where);
+        const std::string& spelling = (*this)[id].spelling;
+        const std::uint64_t key = hash(spelling);
+        Merge& free = table.slots[table.find(key)];
+        if (free.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
+        if (!spelling.empty()) free = {key, id};
     }
     static std::uint64_t hash(std::string_view text, std::uint64_t h = 0) {
         for (const char c : text) h = (h ^ std::uint8_t(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
@@ -2761,18 +3022,38 @@ struct Vocabulary {
 
 // ---- Text to ids and back
 
+// Added tokens by their spelling, sorted: those that begin alike are neighbours.
+struct AddedTokens {
+    using Entry = std::pair<std::string, int>;
+    std::vector<Entry> list;
+
+    // The longest one that the text begins with; null: there is none.
+    const Entry* at(std::string_view text) const {
+        auto first = list.begin(), last = list.end();
+        const Entry* match = nullptr;
+        for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
+            const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
+            first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
+            last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
+            if (first != last && first->first.size() == n + 1) match = &*first;
+        }
+        return match;
+    }
+};
+
 struct TokenizerData {
-    bool byte_level = true;     // GPT-2's kind; false: Gemma's
-    bool by_rank = false;       // tokens have ranks, and `merges` is empty
-    bool add_bos = false;       // texts begin with bos
-    bool prefix_space = false;  // and with a space
-    bool turns = false;         // <end_of_turn> is an end by the files' own account, or there is a chat template
-    int bos = -1;
-    std::vector<int> ends;  // some may be -1
+    bool byte_level = true;          // GPT-2's kind; false: Gemma's
+    bool by_rank = false;            // tokens have ranks, and `merges` is empty
+    bool prefix_space = false;       // texts begin with a space
+    std::vector<int> before, after;  // and with these tokens, and end with those
+    int bos = -1, eos = -1;
+    std::vector<int> ends;    // of a text or a turn; some may be -1
+    bool ends_turns = false;  // <end_of_turn> is an end by the files' own account
+    std::string chat_template;
     Vocabulary vocabulary;
-    std::vector<std::pair<std::string_view, int>> added;  // tokens, sorted: those that begin alike are neighbours
-    std::array<int, 256> byte_tokens{};                   // the token of each byte
-    HashTable merges;                                     // by pair_key
+    AddedTokens added[2];                // in the text as it is; in the normalized one
+    std::array<int, 256> byte_tokens{};  // the token of each byte; -1: it is left out
+    HashTable merges;                    // by pair_key
 
     static std::uint64_t pair_key(int left, int right) {  // no two pairs have the same, as the factor is odd
         return (std::uint64_t(left) << 32 | std::uint32_t(right)) * 0x9E3779B97F4A7C15u;
@@ -2782,24 +3063,40 @@ struct TokenizerData {
         const int id = vocabulary.find(vocabulary[left].spelling, vocabulary[right].spelling);
         return id < 0 ? Merge() : Merge{0, id, vocabulary[id].rank};
     }
-    // The longest added token that the text begins with, or -1.
-    int added_at(std::string_view text) const {
-        auto first = added.begin(), last = added.end();
-        int match = -1;
-        for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
-            const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
-            first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
-            last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
-            if (first != last && first->first.size() == n + 1) match = first->second;
-        }
-        return match;
-    }
 };
 
-// Encodes texts that hold no added token. Symbols are a linked list, and what merges next comes from a queue: a long
-// text takes little more than linear time.
+// Encodes a text: cuts it at added tokens, and merges what lies between them. Symbols are a linked list, and what merges
+// next comes from a queue: a long text takes little more than linear time.
 struct Encoder {
-    void encode(std::string_view text) {
+    // pass: which of tokenizer.added are looked for; in what is left, the next ones.
+    void encode(std::string_view text, Special special, std::size_t pass = 0) {
+        if (pass == std::size(tokenizer.added)) return encode_words(text);
+        const AddedTokens& added = tokenizer.added[pass];
+        std::string normalized;
+        if (pass == 1 && !added.list.empty() && !tokenizer.byte_level)
+            text = normalized = replace_all(text, " ", kSpaceMark);
+
+        std::size_t begin = 0, end = 0;  // text[begin .. end) holds no such token
+        while (end < text.size()) {
+            const AddedTokens::Entry* match = added.at(text.substr(end));
+            std::size_t next = end + (match ? match->first.size() : 1), length = 0;
+            const Token* token = match ? &tokenizer.vocabulary[match->second] : nullptr;
+            if (token && (special == Special::parsed || token->kind == TokenKind::user_defined)) {
+                std::size_t last = token->lstrip ? begin : end;  // where the text before it ends
+                for (std::size_t i = last; i < end; i += length)
+                    if (class_at(text, i, length) != CharClass::space) last = i + length;
+                encode(text.substr(begin, last - begin), special, pass + 1);
+                ids.push_back(match->second);
+                while (token->rstrip && next < text.size() && class_at(text, next, length) == CharClass::space)
+                    next += length;
+                begin = next;
+            }
+            end = next;
+        }
+        encode(text.substr(begin), special, pass + 1);
+    }
+    // A text without added tokens.
+    void encode_words(std::string_view text) {
         if (text.empty()) return;
         std::string prefixed;
         const bool byte_level = tokenizer.byte_level, has_space = byte_level && text[0] == ' ';
@@ -2811,7 +3108,8 @@ struct Encoder {
                 const int id = byte_level ? -1 : tokenizer.vocabulary.find(character == " " ? kSpaceMark : character);
                 if (id >= 0) symbols.push_back({id});
                 else
-                    for (const char byte : character) symbols.push_back({tokenizer.byte_tokens[std::uint8_t(byte)]});
+                    for (const char byte : character)
+                        if (const int b = tokenizer.byte_tokens[std::uint8_t(byte)]; b >= 0) symbols.push_back({b});
             }
             merge_symbols();
         }
@@ -2861,24 +3159,13 @@ struct Encoder {
 
 }  // namespace detail
 
-std::vector<int> Tokenizer::encode(std::string_view text, bool add_bos, bool parse_special) const {
+std::vector<int> Tokenizer::encode(std::string_view text, Special special, bool add_bos) const {
     if (vocab_size() == 0) detail::misuse("there is no tokenizer", "encode", "load a model from a file");
     if (text.size() >= INT_MAX) detail::misuse("the text is too long", "encode", "pass it in parts");
     std::vector<int> ids;
-    if (add_bos && data_->add_bos) ids.push_back(data_->bos);
-    detail::Encoder encoder{*data_, ids};
-    std::size_t begin = 0, end = 0;  // text[begin .. end) holds no added token
-    while (end < text.size()) {
-        const int added = data_->added_at(text.substr(end));
-        const std::size_t length = added < 0 ? 1 : data_->vocabulary[added].spelling.size();
-        if (added >= 0 && (parse_special || data_->vocabulary[added].kind == detail::TokenKind::user_defined)) {
-            encoder.encode(text.substr(begin, end - begin));
-            ids.push_back(added);
-            begin = end + length;
-        }
-        end += length;
-    }
-    encoder.encode(text.substr(begin));
+    if (add_bos) ids = data_->before;
+    detail::Encoder{*data_, ids}.encode(text, special);
+    if (add_bos) ids.insert(ids.end(), data_->after.begin(), data_->after.end());
     return ids;
 }
 
@@ -2886,12 +3173,12 @@ std::string Tokenizer::piece(int id) const {
     if (id < 0 || id >= vocab_size())
         detail::misuse("there is no token " + std::to_string(id), "of " + std::to_string(vocab_size()) + " tokens",
                        "pass ids of this model");
-    const auto& [spelling, kind, rank] = data_->vocabulary[id];
+    const detail::Token& token = data_->vocabulary[id];
     const auto& bytes = data_->byte_tokens;
     const auto byte = std::find(bytes.begin(), bytes.end(), id);
     if (byte != bytes.end()) return std::string(1, char(byte - bytes.begin()));
-    if (!data_->byte_level) return detail::replace_all(spelling, detail::kSpaceMark, " ");
-    return kind == detail::TokenKind::normal ? detail::bytes_spelled(spelling) : spelling;
+    if (!data_->byte_level) return detail::replace_all(token.spelling, detail::kSpaceMark, " ");
+    return token.kind == detail::TokenKind::normal ? detail::bytes_spelled(token.spelling) : token.spelling;
 }
 
 std::string Tokenizer::decode(const std::vector<int>& ids) const {
@@ -2902,13 +3189,16 @@ std::string Tokenizer::decode(const std::vector<int>& ids) const {
 
 int Tokenizer::vocab_size() const { return data_ ? data_->vocabulary.size() : 0; }
 int Tokenizer::bos() const { return data_ ? data_->bos : -1; }
-bool Tokenizer::is_end(int id) const {
+bool Tokenizer::is_eos(int id) const {
     return id >= 0 && data_ && std::find(data_->ends.begin(), data_->ends.end(), id) != data_->ends.end();
 }
-bool Tokenizer::has_turns() const { return data_ && data_->turns && find("<start_of_turn>") >= 0; }
-int Tokenizer::find(std::string_view piece) const {
-    const int added = data_ ? data_->added_at(piece) : -1;
-    return added >= 0 && data_->vocabulary[added].spelling == piece ? added : -1;
+int Tokenizer::special_id(std::string_view piece) const {
+    const int id = data_ ? data_->vocabulary.find(piece) : -1;
+    return id >= 0 && data_->vocabulary[id].is_added() ? id : -1;
+}
+const std::string& Tokenizer::chat_template() const {
+    static const std::string none;
+    return data_ ? data_->chat_template : none;
 }
 
 // ---- Loading
@@ -2923,25 +3213,25 @@ struct TokenizerLoader : TokenizerData {
     // (Gemma's <image_soft_token>).
     std::shared_ptr<const TokenizerData> load(int rows) {
         if (file.is_gguf) read_metadata();
-        else read_directory();
+        else read_directory(rows);
         bool fits = vocabulary.size() >= rows - std::max(64, rows / 16);
         for (int id = 0; id < vocabulary.size(); ++id) {
-            const auto& [spelling, kind, rank] = vocabulary[id];
-            const bool is_added = kind >= TokenKind::unknown && kind <= TokenKind::user_defined;
-            fits = fits && (is_added || id < rows);
-            if (!is_added) continue;
-            if (spelling.size() > 1000) damaged("too long a token to look for, " + shown(spelling));
-            added.push_back({spelling, id});
-            if (spelling == "<end_of_turn>")
-                turns = file.metadata.count("tokenizer.chat_template") || std::count(ends.begin(), ends.end(), id);
-            if (spelling == "<end_of_turn>" || spelling == "<eos>" || spelling == "<|endoftext|>") ends.push_back(id);
+            const Token& token = vocabulary[id];
+            fits = fits && (token.is_added() || id < rows);
+            if (!token.is_added()) continue;
+            if (token.spelling.size() > 1000) damaged("too long a token to look for, " + shown(token.spelling));
+            const bool marks = token.normalized && !byte_level;
+            added[token.normalized].list.emplace_back(
+                marks ? replace_all(token.spelling, " ", kSpaceMark) : token.spelling, id);
+            if (token.spelling == "<end_of_turn>") ends_turns = std::count(ends.begin(), ends.end(), id) > 0;
+            if (is_in(kEnds, token.spelling)) ends.push_back(id);
         }
         if (!fits)
             fail("the tokenizer does not fit the model",
                  file.path + ": " + to_string(vocabulary.size()) + " tokens, but " + to_string(rows) +
                      " rows in the embedding",
                  "use the tokenizer that came with the model");
-        std::sort(added.begin(), added.end());
+        for (AddedTokens& tokens : added) std::sort(tokens.list.begin(), tokens.list.end());
         return std::make_shared<TokenizerData>(std::move(*this));
     }
     [[noreturn]] void unsupported(const std::string& what) const {
@@ -2958,9 +3248,10 @@ struct TokenizerLoader : TokenizerData {
             if (byte_level) utf8_append(spelling, character_of_byte(byte));
             else spelling = {'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
             const int id = byte_tokens[byte] = vocabulary.find(spelling);
-            if (id < 0) damaged("byte " + to_string(byte) + " has no token " + shown(spelling));
+            if (id < 0 && !byte_level) damaged("byte " + to_string(byte) + " has no token " + shown(spelling));
             if (!byte_level) vocabulary[id] = {spelling, TokenKind::byte};
         }
+        if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) == 256) damaged("no byte has a token");
     }
     template <class List> void set_merges(const List& list) {
         merges = HashTable(list.size());
@@ -2984,45 +3275,65 @@ struct TokenizerLoader : TokenizerData {
         return {pair.array()[0].string(), pair.array()[1].string()};
     }
 
-    // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt
+    // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt, and files beside them that add to it. As transformers 5
+    //    does it: its GPT2Tokenizer and GemmaTokenizer take only vocabulary, merges and post-processor from a tokenizer.json,
+    //    and tokens from tokenizer_config.json if that lists any; PreTrainedTokenizerFast takes all from tokenizer.json.
 
     bool has(const char* name) const { return exists(status_of(file.directory + "/" + name)); }
     std::string read(const char* name) {
         where = file.directory + "/" + name;
-        return File(where).read_all(std::uint64_t{1} << 30);
+        return File(where).read_text(std::uint64_t{1} << 30);
     }
     JsonDocument read_json(const char* name) {
         std::string text = read(name);
         return JsonDocument(std::move(text), where);
     }
+    JsonDocument read_if(bool wanted, const char* name) {
+        return wanted && has(name) ? read_json(name) : JsonDocument("{}", name);
+    }
     const Json& need(const Json& object, const char* key) const {
         if (!object.find(key)) damaged(std::string(key) + " is missing");
         return object[key];
     }
-    void read_directory() {
-        if (has("tokenizer.json")) read_tokenizer_json(read_json("tokenizer.json").root());
-        else if (has("vocab.json") && has("merges.txt")) read_vocab_and_merges();
-        else fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
-        const auto token_id = [this](const Json& id) {  // or -1
-            const bool known = id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size();
-            return known ? int(id.whole()) : -1;
-        };
-        const auto add_ends = [&](const Json& found) {  // a number or an array of them
-            ends.push_back(token_id(found));
-            for (const Json& id : found.list()) ends.push_back(token_id(id));
-        };
-        const Json& config = file.config.root();
-        add_ends(config["eos_token_id"]);
-        add_ends(config["text_config"]["eos_token_id"]);
-        if (has("generation_config.json")) add_ends(read_json("generation_config.json").root()["eos_token_id"]);
-        if (bos < 0) bos = token_id(config["bos_token_id"]);
-    }
-    void read_tokenizer_json(const Json& root) {
-        const Json& model = root["model"];
-        check_rules(root["normalizer"], root["pre_tokenizer"], model);
-        read_tokens(need(model, "vocab"), root["added_tokens"]);
-        set_merges(model["merges"].array());
-        read_bos(root["post_processor"]);
+    void read_directory(int rows) {
+        const bool is_json = has("tokenizer.json");
+        if (!is_json && !(has("vocab.json") && has("merges.txt")))
+            fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
+        const JsonDocument config_file = read_if(true, "tokenizer_config.json");
+        const Json &config = config_file.root(), &decoder = config["added_tokens_decoder"];
+        refuse(config, {"split_special_tokens"});
+        read_template(config);
+        const JsonDocument map = read_if(decoder.is_null(), "special_tokens_map.json");
+        const JsonDocument older = read_if(decoder.is_null(), "added_tokens.json");
+        const JsonDocument document = read_json(is_json ? "tokenizer.json" : "vocab.json");
+        const Json &root = document.root(), &model = root["model"];
+
+        std::string_view kind = config["tokenizer_class"].text();
+        if (kind.empty()) kind = file.config.root()["tokenizer_class"].text();
+        if (kind.size() > 4 && kind.substr(kind.size() - 4) == "Fast") kind.remove_suffix(4);
+        const bool as_it_is = is_json && (kind == "PreTrainedTokenizer" || kind == "TokenizersBackend");
+        if (is_json) check_rules(root["normalizer"], root["pre_tokenizer"], model);
+        if (!as_it_is && !kind.empty() && kind != (byte_level ? "GPT2Tokenizer" : "GemmaTokenizer"))
+            unsupported("tokenizer_class " + shown(kind));
+        if (!as_it_is) prefix_space = byte_level && config["add_prefix_space"].flag(false);
+
+        read_vocabulary(is_json ? need(model, "vocab") : root);
+        if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) && as_it_is) refuse(model, {"unk_token"});
+        const Json none, &own = is_json ? root["added_tokens"] : none;
+        if (as_it_is) add_by_id(own, none, none);
+        where = file.directory;
+        add_by_id(decoder.is_null() ? own : none, decoder, older.root());
+        add_by_name(config, map.root(), as_it_is, rows);
+
+        if (is_json) {
+            read_processor(root["post_processor"]);
+            set_merges(model["merges"].array());
+        } else {
+            if (bos >= 0 && config["add_bos_token"].flag(false)) before = {bos};
+            if (eos >= 0 && config["add_eos_token"].flag(false)) after = {eos};
+            read_merges();
+        }
+        read_ends(file.config.root());
     }
     // What is done to the text first tells the two kinds of tokenizer apart.
     void check_rules(const Json& normalizer, const Json& splitter, const Json& model) {
@@ -3047,54 +3358,131 @@ struct TokenizerLoader : TokenizerData {
                 unsupported(std::string("with ") + option);
         }
     }
+
     // Tokens come in any order. There may be holes between the ids, but no more than there are tokens.
-    void read_tokens(const Json& listed, const Json& extra) {
-        const std::size_t most = 2 * (listed.members().size() + extra.list().size());
+    void read_vocabulary(const Json& listed) {
         std::vector<Token> tokens;
-        const auto put = [&](const Json& id, std::string_view spelling, TokenKind kind) {
-            if (id.whole() >= most) damaged("the id of " + shown(spelling) + " is out of range");
+        for (const auto& [spelling, id] : listed.members()) {
+            if (id.whole() >= 2 * listed.members().size() + 1024)
+                damaged("the id of " + shown(spelling) + " is out of range");
             const auto i = std::size_t(id.whole());
             if (i >= tokens.size()) tokens.resize(i + 1);
-            if (tokens[i].kind != TokenKind::absent && tokens[i].spelling != spelling)
+            if (tokens[i].kind != TokenKind::absent)
                 damaged(shown(tokens[i].spelling) + " and " + shown(spelling) + " have the same id");
-            tokens[i] = {std::string(spelling), kind};
-        };
-        for (const auto& [spelling, id] : listed.members()) put(id, spelling, TokenKind::normal);
-        for (const Json& token : extra.list()) {
-            const std::string_view spelling = need(token, "content").string();
-            refuse(token, {"single_word", "lstrip", "rstrip"});
-            const bool has_space = spelling.find(' ') != spelling.npos || spelling.find(kSpaceMark) != spelling.npos;
-            if (!byte_level && has_space) refuse(token, {"normalized"});
-            const bool special = token["special"].flag(false);
-            put(need(token, "id"), spelling, special ? TokenKind::control : TokenKind::user_defined);
+            tokens[i] = {std::string(spelling), TokenKind::normal};
         }
         set_vocabulary(std::move(tokens));
     }
-    // A template puts nothing around the text, or bos before it. Without one, tokenizer_config.json decides.
-    void read_bos(const Json& processor) {
-        for (const Json& part : processor["processors"].list())  // of a Sequence
-            if (part["type"].text() == "TemplateProcessing") return read_bos(part);
-        std::string spelling;
-        if (processor["type"].text() == "TemplateProcessing") {
-            const auto& steps = need(processor, "single").array();
-            if (steps.empty() || steps.size() > 2 || !steps[steps.size() - 1].find("Sequence"))
-                unsupported("with a template other than bos and the text");
-            add_bos = steps.size() == 2;
-            spelling = steps[0]["SpecialToken"]["id"].text();
-        } else if (has("tokenizer_config.json")) {
-            const JsonDocument config = read_json("tokenizer_config.json");
-            const Json& token = config.root()["bos_token"];
-            add_bos = config.root()["add_bos_token"].flag(false);
-            spelling = (token.is<std::string_view>() ? token : token["content"]).text();
+
+    // - Added tokens, in the order of transformers, as those that the vocabulary lacks get the next ids.
+
+    // said: the id that the file has for it, or kNone. Of the usual ones, which no file names, the embedding must have a row.
+    static constexpr std::int64_t kNone = -1;
+    void add(const Token& token, std::int64_t said, int rows = INT_MAX) {
+        const int known = vocabulary.find(token.spelling), next = vocabulary.size();
+        const bool in_hole = said >= 0 && said < next && vocabulary[int(said)].kind == TokenKind::absent;
+        const int id = known >= 0 ? known : in_hole ? int(said) : next;
+        if (token.spelling.empty() || (known < 0 && next >= rows)) return;
+        if (said >= 0 && said != id)
+            unsupported("with the id " + to_string(said) + " for " + shown(token.spelling) +
+                        ", to which transformers gives " + to_string(id));
+        if (said < 0 && known >= 0 && vocabulary[id].is_added()) {  // what describes it by its id is kept
+            vocabulary[id].kind = TokenKind::control;
+            return;
         }
-        if (add_bos) bos = vocabulary.find(spelling);
-        if (add_bos && bos < 0) damaged("texts begin with an unknown token, " + shown(spelling));
+        if (id == next) vocabulary.tokens.emplace_back();
+        vocabulary[id] = token;
+        if (known < 0) vocabulary.insert(id, where);
     }
-    void read_vocab_and_merges() {
-        if (has("added_tokens.json")) unsupported("with added_tokens.json and no tokenizer.json");
-        read_tokens(read_json("vocab.json").root(), Json());
-        const int end = vocabulary.find("<|endoftext|>");
-        if (end >= 0) vocabulary[end].kind = TokenKind::control;
+    static const Json::Object& members_of(const Json& object) {  // none, if it is no object
+        static const Json::Object none;
+        return object.is<Json::Object>() ? object.members() : none;
+    }
+    // An object that describes one, or its spelling alone.
+    Token added_token(const Json& token, bool special) const {
+        special = token["special"].flag(special);
+        refuse(token, {"single_word"});
+        return {std::string((token.is<std::string_view>() ? token : need(token, "content")).string()),
+                special ? TokenKind::control : TokenKind::user_defined, token["lstrip"].flag(false),
+                token["rstrip"].flag(false), token["normalized"].flag(!special)};
+    }
+    // Of an array whose objects hold their ids; of objects by ids; of ids by spellings.
+    void add_by_id(const Json& own, const Json& decoder, const Json& older) {
+        std::map<std::uint64_t, Token> tokens;
+        for (const auto& [spelling, id] : members_of(older))
+            tokens[id.whole()] = {std::string(spelling), TokenKind::user_defined, false, false, true};
+        for (const Json& token : own.list()) tokens[need(token, "id").whole()] = added_token(token, false);
+        for (const auto& [key, token] : members_of(decoder)) {
+            std::uint64_t id = 0;
+            if (std::from_chars(key.data(), key.data() + key.size(), id).ptr != key.data() + key.size())
+                damaged(shown(key) + " is no id");
+            tokens[id] = added_token(token, false);
+        }
+        for (const auto& [id, token] : tokens) add(token, std::int64_t(id));
+    }
+    // bos_token and the like; then tokens of other names and of no name. What `map` says goes before the configuration.
+    void add_by_name(const Json& config, const Json& map, bool as_it_is, int rows) {
+        static constexpr std::string_view kNames[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                                      "pad_token", "cls_token", "mask_token"};
+        static constexpr const char* kUsual[] = {"<bos>", "<eos>", "<unk>", "", "<pad>", "", "<mask>"};
+        for (std::size_t i = 0; i < std::size(kNames); ++i) {
+            const Json* said = (map.find(kNames[i]) ? map : config).find(kNames[i]);
+            const char* usual = said || as_it_is ? "" : !byte_level ? kUsual[i] : i < 3 ? "<|endoftext|>" : "";
+            const Token token = said && !said->is_null() ? added_token(*said, true) : Token{usual, TokenKind::control};
+            add(token, kNone, *usual ? rows : INT_MAX);
+            if (i < 2) (i ? eos : bos) = vocabulary.find(token.spelling);
+        }
+        const auto add_members = [&](const Json& object, std::string_view ending) {
+            for (const auto& [name, token] : members_of(object))
+                if (!token.text().empty() && !is_in(kNames, name) && name.size() >= ending.size() &&
+                    name.substr(name.size() - ending.size()) == ending)
+                    add(added_token(token, true), kNone);
+        };
+        add_members(config, "_token");
+        add_members(config["extra_special_tokens"], "");
+        add_members(map, "_token");
+        for (const Json* source : {&config, &map})
+            for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
+                for (const Json& token : (*source)[name].list()) add(added_token(token, true), kNone);
+                if (!(*source)[name].list().empty()) return;
+            }
+    }
+
+    // - The rest
+
+    // What is put around a text. Each part of a Sequence adds to what the ones before made.
+    void read_processor(const Json& processor) {
+        const std::string_view type = processor["type"].text();
+        std::vector<int> sides[2];
+        std::size_t side = 0;
+        const auto put = [&](std::uint64_t id, std::string_view name) {
+            if (id >= std::uint64_t(vocabulary.size()))
+                damaged("texts begin or end with an unknown token, " + shown(name));
+            sides[side].push_back(int(id));
+        };
+        if (type == "Sequence") {
+            for (const Json& part : need(processor, "processors").array()) read_processor(part);
+        } else if (type == "RobertaProcessing" || type == "BertProcessing") {
+            for (const char* name : {"cls", "sep"}) {
+                if (need(processor, name).array().size() != 2) damaged(std::string(name) + " is no token and id");
+                put(processor[name].array()[1].whole(), name);
+                ++side;
+            }
+        } else if (type == "TemplateProcessing") {
+            for (const Json& step : need(processor, "single").array()) {
+                const std::string_view name = step["SpecialToken"]["id"].text();
+                const Json* ids = processor["special_tokens"][name].find("ids");
+                if (step.find("Sequence") && side++) unsupported("with a template that holds the text twice");
+                if (ids)
+                    for (const Json& id : ids->array()) put(id.whole(), name);
+                else if (!step.find("Sequence")) put(std::uint64_t(vocabulary.find(name)), name);
+            }
+            if (side == 0) unsupported("with a template that does not hold the text");
+        } else if (!processor.is_null() && type != "ByteLevel") unsupported("post-processor " + shown(type));
+        before.insert(before.begin(), sides[0].begin(), sides[0].end());
+        after.insert(after.end(), sides[1].begin(), sides[1].end());
+    }
+    void read_merges() {
         std::istringstream text(read("merges.txt"));
         std::vector<std::string> lines;
         for (std::string line; std::getline(text, line);) {
@@ -3102,6 +3490,32 @@ struct TokenizerLoader : TokenizerData {
             if (!line.empty() && line.compare(0, 8, "#version") != 0) lines.push_back(line);
         }
         set_merges(lines);
+    }
+    void read_ends(const Json& config) {
+        const auto token_id = [this](const Json& id) {  // or -1
+            const bool known = id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size();
+            return known ? int(id.whole()) : -1;
+        };
+        const auto add_ends = [&](const Json& found) {  // a number or an array of them
+            ends.push_back(token_id(found));
+            for (const Json& id : found.list()) ends.push_back(token_id(id));
+        };
+        add_ends(config["eos_token_id"]);
+        add_ends(config["text_config"]["eos_token_id"]);
+        if (has("generation_config.json")) add_ends(read_json("generation_config.json").root()["eos_token_id"]);
+        ends.push_back(eos);
+        if (bos < 0) bos = token_id(config["bos_token_id"]);
+    }
+    // A file of its own goes before tokenizer_config.json, which may hold several, by name.
+    void read_template(const Json& config) {
+        const auto take = [this](const Json& found) {
+            chat_template = found.text();
+            for (const Json& one : found.list())
+                if (chat_template.empty() || one["name"].text() == "default") chat_template = one["template"].text();
+        };
+        take(config["chat_template"]);
+        if (has("chat_template.jinja")) chat_template = read("chat_template.jinja");
+        else if (chat_template.empty()) take(read_if(true, "chat_template.json").root()["chat_template"]);
     }
 
     // -- GGUF
@@ -3113,28 +3527,42 @@ struct TokenizerLoader : TokenizerData {
     void read_metadata() {
         const auto model = need<std::string_view>("tokenizer.ggml.model");
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
-        byte_level = model == "gpt2";
-        by_rank = model == "llama";
+        // Without tokenizer.model, converters call Gemma's vocabulary gpt2; no word of GPT-2's is spelled with the mark.
+        const auto& spellings = need<std::vector<std::string_view>>("tokenizer.ggml.tokens");
+        byte_level = model == "gpt2" && std::count(spellings.begin(), spellings.end(), kSpaceMark) == 0;
+        const auto* pairs = file.find_value<std::vector<std::string_view>>("tokenizer.ggml.merges");
+        if (pairs && pairs->empty()) pairs = nullptr;
+        by_rank = !byte_level && !pairs;
         const auto splitter = file.value("tokenizer.ggml.pre", std::string_view("default"));
         if (byte_level && splitter != "gpt-2" && splitter != "gpt2" && splitter != "default")
             unsupported("pre-tokenizer " + shown(splitter));
-        read_listed_tokens();
-        if (byte_level) set_merges(need<std::vector<std::string_view>>("tokenizer.ggml.merges"));
-        prefix_space = file.value("tokenizer.ggml.add_space_prefix", false);
-        add_bos = file.value("tokenizer.ggml.add_bos_token", !byte_level);
-        const auto token_id = [this](const char* key) {  // or -1
+        const auto token_id = [&](const char* key) {  // or -1
             const auto id = file.value(key, std::int64_t{-1});
-            if (id < -1 || id >= vocabulary.size()) damaged(std::string(key) + " is out of range");
+            if (id < -1 || id >= std::int64_t(spellings.size())) damaged(std::string(key) + " is out of range");
             return int(id);
         };
         bos = token_id("tokenizer.ggml.bos_token_id");
-        if (add_bos && bos < 0) damaged("tokenizer.ggml.bos_token_id is missing");
-        ends = {token_id("tokenizer.ggml.eos_token_id"), token_id("tokenizer.ggml.eot_token_id")};
+        eos = token_id("tokenizer.ggml.eos_token_id");
+        ends = {eos, token_id("tokenizer.ggml.eot_token_id")};
+        read_listed_tokens(spellings);
+        if (!by_rank) set_merges(pairs ? *pairs : need<std::vector<std::string_view>>("tokenizer.ggml.merges"));
+
+        prefix_space = file.value("tokenizer.ggml.add_space_prefix", false);
+        const auto add = [&](const char* key, bool usual, int id, std::vector<int>& to) {
+            if (!file.value("tokenizer.ggml.add_" + std::string(key), usual)) return;
+            if (id < 0) damaged("tokenizer.ggml." + std::string(key) + "_id is missing");
+            to = {id};
+        };
+        add("bos_token", !byte_level, bos, before);
+        add("eos_token", false, eos, after);
+        const auto* templates = file.find_value<std::vector<std::string_view>>("tokenizer.chat_templates");
+        std::string key = "tokenizer.chat_template";
+        if (templates && !templates->empty() && !file.metadata.count(key)) key.append(".").append(templates->front());
+        chat_template = file.value(key, std::string_view());
     }
     // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
     // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
-    void read_listed_tokens() {
-        const auto& spellings = need<std::vector<std::string_view>>("tokenizer.ggml.tokens");
+    void read_listed_tokens(const std::vector<std::string_view>& spellings) {
         const auto* kinds = file.find_value<std::vector<std::int64_t>>("tokenizer.ggml.token_type");
         if (kinds && kinds->size() != spellings.size()) damaged("not every token has a type");
         const auto* scores = by_rank ? &need<std::vector<double>>("tokenizer.ggml.scores") : nullptr;
@@ -3142,18 +3570,22 @@ struct TokenizerLoader : TokenizerData {
         std::vector<Token> tokens(spellings.size());
         for (std::size_t i = 0; i < spellings.size(); ++i) {
             const std::int64_t number = kinds ? (*kinds)[i] : 1;
-            auto& [spelling, kind, rank] = tokens[i];
-            kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(number) : TokenKind::normal;
-            spelling = spellings[i];
+            Token& token = tokens[i];
+            token.kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(number) : TokenKind::normal;
+            token.spelling = spellings[i];
+            // Google's QAT files call the tokens around a turn normal.
+            const bool is_end = std::count(ends.begin(), ends.end(), int(i)) || int(i) == bos;
+            if (token.kind == TokenKind::normal &&
+                (is_end || is_in(kStarts, token.spelling) || is_in(kEnds, token.spelling)))
+                token.kind = TokenKind::control;
+            const bool is_users = token.kind == TokenKind::user_defined;
+            if (is_users && !byte_level) token.spelling = replace_all(token.spelling, " ", kSpaceMark);
             if (!scores) continue;
             if (!(std::fabs((*scores)[i]) < 1e30)) damaged("a score is not a number");
-            float cost = 0 - float((*scores)[i]);
-            if (kind == TokenKind::user_defined) {
-                spelling = replace_all(spelling, " ", kSpaceMark);
-                cost = -1e30f * float(spelling.size());
-            } else if (kind != TokenKind::normal) continue;
+            if (!is_users && token.kind != TokenKind::normal) continue;
+            const float cost = is_users ? -1e30f * float(token.spelling.size()) : 0 - float((*scores)[i]);
             const std::uint32_t bits = f32_to_bits(cost);
-            rank = bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
+            token.rank = bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
         }
         set_vocabulary(std::move(tokens));
     }
@@ -3219,19 +3651,61 @@ static_assert(kGateRows % kBlock == 0 && kGateRows % kGroup == 0, "whole blocks 
 inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // ---- config: Hugging Face's config.json, or a GGUF's metadata
+//
+// What a file says that changes the result is applied or refused, never passed over. read_config and the architectures'
+// own functions ask for what is applied; kKnownKeys says what else may be there.
 
-[[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem) {
+[[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem,
+                                       const std::string& remedy = "compare it with a published GPT-2's or Gemma 3's") {
     const bool is_callers = where.empty() || where == "architecture";  // Model::random's, no file's
-    fail("this configuration cannot be used", where + problem, "compare it with a published GPT-2's or Gemma 3's",
-         is_callers ? Kind::argument : Kind::file);
+    fail("this configuration cannot be used", where + problem, remedy, is_callers ? Kind::argument : Kind::file);
 }
 
-// A field's name in config.json, and in a GGUF, where the architecture and a dot stand before it.
+// A field's name in config.json, and in a GGUF, where the architecture and a dot stand before it. "a|b": b is what older
+// files or other tools call it.
 struct Field {
-    const char *json, *gguf = "";
+    std::string_view json, gguf = {};
 };
 
-// The fields of either format. A checkpoint has JSON or GGUF metadata, so each getter tries both.
+// Fields that are not applied: if they are there they must have one of these values, "a|b", with which the result is
+// what is computed here. "*": they change nothing.
+struct KnownKey {
+    Field field;
+    std::string_view values;
+    const char* remedy;
+};
+constexpr char kIsEmbedding[] = "an embedding model, such as EmbeddingGemma, writes no text: get one that does";
+constexpr char kNotBuilt[] = "this variant of the model is not supported: get a checkpoint without it";
+// clang-format off
+constexpr KnownKey kKnownKeys[] = {
+    {{"use_bidirectional_attention"}, "false", kIsEmbedding},
+    {{"is_causal", "attention.causal"}, "true", kIsEmbedding},
+    {{"", "pooling_type|dense_2_feat_in|dense_2_feat_out|dense_3_feat_in|dense_3_feat_out"}, "0", kIsEmbedding},
+    {{"attention_bias|mlp_bias|add_cross_attention|is_encoder_decoder|scale_attn_by_inverse_layer_idx|enable_moe_block|"
+      "attn_logit_softcapping|clip_qkv|alibi|num_experts|num_local_experts|n_routed_experts|num_kv_shared_layers|"
+      "hidden_size_per_layer_input", "use_parallel_residual|attn_logit_softcapping|attention.clamp_kqv|expert_count|"
+      "attention.max_alibi_bias|expert_used_count|attention.shared_kv_layers|rope.scaling.alpha"}, "0|false", kNotBuilt},
+    {{"partial_rotary_factor|rotary_pct|attention_multiplier|embedding_multiplier|residual_multiplier|logits_scaling|"
+      "logit_scale|embedding_scale", "embedding_scale|residual_scale|logit_scale|rope.scaling.attn_factor"}, "1", kNotBuilt},
+    {{"pruned_heads|per_layer_config"}, "{}", kNotBuilt},
+    {{"", "vocab_size|tensor_data_layout|rope.scaling.original_context_length|rope.scaling.finetuned|vision.|mm."}, "*", ""},
+};
+// clang-format on
+
+// A value as messages and choices have it.
+inline std::string text_of(double value) {
+    std::ostringstream text;
+    text << value;
+    return text.str();
+}
+inline std::string text_of(const Json& value) {
+    if (value.is<bool>()) return value.boolean() ? "true" : "false";
+    if (value.is<Json::Array>()) return "a list";
+    if (value.is<Json::Object>()) return value.members().empty() ? "{}" : "an object";
+    return value.is<double>() ? text_of(value.number()) : std::string(value.text());
+}
+
+// The fields of either format: each getter looks in config.json and in a GGUF's metadata.
 class Fields {
   public:
     // architecture: what a GGUF's keys begin with.
@@ -3239,63 +3713,119 @@ class Fields {
         : file_(file), json_(&file.config.root()), prefix_(architecture + ".") {
         if (const Json* text = json("text_config")) json_ = text;  // of a multimodal model
     }
-    // The fields of rope_scaling or of a part of rope_parameters; null: there are none.
-    Fields(const Fields& outer, const Json* rope) : Fields(outer) {
-        json_ = rope;
-        where_ = "rope_scaling or rope_parameters: ";
+    // The fields of an object in config.json; null: there is none.
+    Fields(const Fields& outer, const Json* object, const char* where) : Fields(outer) {
+        json_ = object, where_ = where;
     }
     bool is_gguf() const { return file_.is_gguf; }
+    bool says_null(std::string_view name) const { return json_ && json_->find(name) && !json(name); }
 
     const Json* json(std::string_view name) const {
         const Json* v = json_ ? json_->find(name) : nullptr;
         return v && !v->is_null() ? v : nullptr;
     }
+    // The first of a field's names that is there; null: none.
+    Json value(const Field& field) const {
+        Json found;
+        any_part(field.json, [&](std::string_view name) {
+            if (const Json* v = json(name)) found = *v;
+            return !found.is_null();
+        });
+        any_part(field.gguf, [&](std::string_view name) {
+            const auto it = file_.metadata.find(prefix_ + std::string(name));
+            if (it == file_.metadata.end()) return false;
+            asked_->insert(it->first);
+            if (found.is_null()) found = to_json(it->second);
+            return false;  // its other names are known as well
+        });
+        return found;
+    }
     double number(const Field& field, double fallback) const {
-        double value = fallback;
-        if (const Json* v = json(field.json)) value = v->number();
-        const GgufValue* v = gguf(field);
-        if (const auto* whole = std::get_if<std::int64_t>(v)) value = double(*whole);
-        else if (const auto* real = std::get_if<double>(v)) value = *real;
-        else if (v) refuse(field, "is no number");
-        if (!(std::fabs(value) < 1e30)) refuse(field, "is missing or out of range");
-        return value;
+        Json v = value(field);
+        const Json::Array list = v.list();  // one for each layer
+        if (!list.empty()) v = list[0];
+        for (const Json& one : list)
+            if (text_of(one) != text_of(v)) refuse(field, "differs from layer to layer", kNotBuilt);
+        if (v.is_null() && std::isfinite(fallback)) return fallback;
+        if (v.is_null()) refuse(field, "is missing");
+        if (!v.is<double>() || !(std::fabs(v.number()) < 1e30))
+            refuse(field, "is " + (v.is<double>() ? text_of(v) : shown(text_of(v))) + ", no number or out of range");
+        return v.number();
     }
     float real(const Field& field, double fallback) const { return float(number(field, fallback)); }
 
-    // 1 to `most`. A fallback of 0 means that there is none.
-    int integer(const Field& field, int most, int fallback) const {
-        const double value = number(field, fallback ? fallback : HUGE_VAL);
-        if (value >= 1 && value <= most && value == std::floor(value)) return int(value);
-        std::ostringstream problem;
-        problem << "is " << value << ", not a whole number from 1 to " << most;
-        refuse(field, problem.str());
+    // `least` to `most`. A fallback of -1 means that there is none.
+    int integer(const Field& field, int least, int most, int fallback) const {
+        const double n = number(field, fallback < 0 ? HUGE_VAL : fallback);
+        if (n >= least && n <= most && n == std::floor(n)) return int(n);
+        refuse(field, "is " + text_of(n) + ", not a whole number from " + to_string(least) + " to " + to_string(most));
     }
-    // A text (or true or false) that must be one of these.
-    std::string choice(const Field& field, std::string_view fallback,
-                       const std::vector<std::string_view>& choices) const {
-        std::string_view value = fallback;
-        if (const Json* v = json(field.json)) value = v->is<bool>() ? v->boolean() ? "true" : "false" : v->string();
-        if (const auto* v = std::get_if<std::string_view>(gguf(field))) value = *v;
-        std::string wanted;
-        for (const std::string_view choice : choices) {
-            if (value == choice) return std::string(value);
-            wanted.append(wanted.empty() ? "" : " or ").append(choice);
+    // Refuses what is none of the choices, "a|b".
+    std::string choice(const Field& field, const char* fallback, std::string_view choices,
+                       const char* remedy = kNotBuilt) const {
+        const Json v = value(field);
+        const std::string text = v.is_null() ? fallback : text_of(v);
+        if (any_part(choices, [&](std::string_view one) { return text == one; })) return text;
+        std::string wanted(choices);
+        for (std::size_t i; (i = wanted.find('|')) != wanted.npos;) wanted.replace(i, 1, " or ");
+        refuse(field, "is " + shown(text) + ", not " + wanted, remedy);
+    }
+    // The same for each of its names for itself.
+    void require(const Field& field, std::string_view choices, const char* remedy = kNotBuilt) const {
+        const auto check = [&](const Field& one) {
+            if (!value(one).is_null()) choice(one, "", choices, remedy);
+            return false;
+        };
+        any_part(field.json, [&](std::string_view name) { return check({name}); });
+        any_part(field.gguf, [&](std::string_view name) {  // but those that are applied
+            return asked_->count(prefix_ + std::string(name)) ? false : check({"", name});
+        });
+    }
+    // When everything that is applied has been asked for.
+    void require_known() const {
+        for (const KnownKey& key : kKnownKeys)
+            if (key.values != "*") require(key.field, key.values, key.remedy);
+        for (const auto& [name, value] : file_.metadata) {
+            const std::string_view key = std::string_view(name).substr(std::min(name.size(), prefix_.size()));
+            if (name.compare(0, prefix_.size(), prefix_) != 0 || asked_->count(name)) continue;
+            const bool harmless =
+                any_part(kKnownKeys[std::size(kKnownKeys) - 1].field.gguf, [&](std::string_view known) {
+                    return key == known || (known.back() == '.' && key.substr(0, known.size()) == known);
+                });
+            if (!harmless) refuse({"", key}, "is not known", kNotBuilt);
         }
-        refuse(field, "is " + shown(value) + ", not " + wanted);
     }
-    void require(const char* name, std::string_view wanted) const { choice({name}, wanted, {wanted}); }
-    [[noreturn]] void refuse(const Field& field, const std::string& problem) const {
-        const std::string name = is_gguf() && *field.gguf ? prefix_ + field.gguf : where_ + field.json;
-        refuse_config(file_.path + ": ", name + " " + problem);
+    [[noreturn]] void refuse(const Field& field, const std::string& problem, const char* remedy = nullptr) const {
+        const bool in_gguf = is_gguf() && !field.gguf.empty();
+        std::string_view name = in_gguf ? field.gguf : field.json;
+        any_part(name, [&](std::string_view one) {
+            name = one;
+            return in_gguf ? file_.metadata.count(prefix_ + std::string(one)) > 0 : json(one) != nullptr;
+        });
+        const std::string file = is_gguf() ? file_.path : file_.directory + "/config.json";
+        const std::string where = file + ": " + (in_gguf ? prefix_ : where_) + std::string(name) + " ";
+        remedy ? refuse_config(where, problem, remedy) : refuse_config(where, problem);
     }
   private:
-    const GgufValue* gguf(const Field& field) const {
-        const auto it = file_.metadata.find(prefix_ + field.gguf);
-        return it == file_.metadata.end() ? nullptr : &it->second;
+    Json to_json(const GgufValue& value) const {
+        const auto convert = [&](const auto& v) -> Json {
+            using T = std::decay_t<decltype(v)>;
+            if constexpr (std::is_same_v<T, std::int64_t>) return {double(v), file_.path};
+            else if constexpr (std::is_constructible_v<std::variant<bool, double, std::string_view>, T>)
+                return {v, file_.path};
+            else {
+                Json::Array list;
+                for (const auto& one : v) list.push_back(to_json(typename T::value_type(one)));
+                return {std::move(list), file_.path};
+            }
+        };
+        return std::visit(convert, value);
     }
     const Checkpoint& file_;
     const Json* json_;
     std::string prefix_, where_;
+    std::shared_ptr<std::unordered_set<std::string>> asked_ =
+        std::make_shared<std::unordered_set<std::string>>();  // keys of a GGUF
 };
 
 constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
@@ -3316,13 +3846,16 @@ constexpr Size kSizes[] = {
     {&Config::intermediate_size, "intermediate_size", kMostWidth, "feed_forward_length", true},
     {&Config::num_layers, "num_layers", 1000, "block_count"},
     {&Config::num_heads, "num_heads", 4096, "attention.head_count"},
-    {&Config::num_kv_heads, "num_kv_heads", 4096, "attention.head_count_kv"},
+    {&Config::num_kv_heads, "num_kv_heads", 4096, "attention.head_count_kv", true},
     {&Config::head_dim, "head_dim", kMostHeadDim, "attention.key_length", true},
 };
 
-// Which layers see only a window: `layer_types`, or all but every sixth (or whatever the pattern's length is).
+// Which layers see only a window: `layer_types`, or a list of true and false, or all but every sixth (or whatever the
+// pattern's length is).
 inline std::vector<bool> local_layers(const Fields& f, int layers) {
     std::vector<bool> local;
+    const Field name = {"sliding_window_pattern", "attention.sliding_window_pattern"};
+    const Json pattern = f.value(name);
     if (const Json* types = f.json("layer_types")) {
         for (const Json& type : types->array()) {
             local.push_back(type.string() == "sliding_attention");
@@ -3331,9 +3864,11 @@ inline std::vector<bool> local_layers(const Fields& f, int layers) {
         }
         return local;
     }
-    const char* name = f.json("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern";
-    const int pattern = f.integer({name, "attention.sliding_window_pattern"}, 1000, 6);
-    for (int i = 1; i <= layers; ++i) local.push_back(i % pattern != 0);
+    for (const Json& one : pattern.list()) local.push_back(text_of(one) != "false" && text_of(one) != "0");
+    if (pattern.is<Json::Array>()) return local;
+    const int every = f.integer(name, f.is_gguf() ? 0 : 1, kMostRows, 6);
+    for (int i = 1; i <= layers; ++i) local.push_back(every == 0 || i % every != 0);
+    f.require({"_sliding_window_pattern"}, to_string(every), "write layer_types, which says it for each layer");
     return local;
 }
 
@@ -3344,15 +3879,25 @@ struct Rows {
     std::vector<std::uint8_t> raw;
     std::vector<float> floats;
 
-    void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true) {
+    // limit: what values must be below; Q8_0 blocks that stay as they are have finite scales.
+    void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true, float limit = INFINITY) {
         const TypeTraits& type = traits(t.type);
         const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
         const std::uint64_t cols = t.elements() / t.shape[0];
         raw.resize(usize(count * cols / block * bytes));
         t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
-        if (!convert) return;
-        floats.resize(usize(count * cols));
-        type.to_f32(raw.data(), floats.data(), std::int64_t(count * cols / block));
+        bool good = true;
+        for (std::size_t i = 0; !convert && i < raw.size(); i += usize(bytes)) good &= (raw[i + 1] & 0x7C) != 0x7C;
+        if (convert) {
+            floats.resize(usize(count * cols));
+            type.to_f32(raw.data(), floats.data(), std::int64_t(count * cols / block));
+            good = all_below(floats.data(), floats.size(), limit);
+        }
+        if (good) return;
+        if (convert && all_below(floats.data(), floats.size(), INFINITY))
+            fail("a weight is too large for Q8_0", t.file->path() + ": " + shown(t.name),
+                 "use --dtype f32 (DType::f32)");
+        damaged("a weight of " + shown(t.name) + " is infinite or no number", *t.file);
     }
 };
 
@@ -3409,6 +3954,7 @@ struct Loader {
     double bytes_done = 0, bytes_total = 1;
     ThreadPool pool{checked_threads(options.threads)};
     std::vector<Rows> scratch = std::vector<Rows>(usize(pool.size()));
+    std::unordered_set<const Tensor*> used = {};
 
     std::vector<float> floats(const Part& part, const char* suffix, int cols = 1) {
         const std::size_t n = usize(part.rows) * usize(cols);
@@ -3461,12 +4007,13 @@ struct Loader {
     // Row r of the tensor becomes row first + r / 32 * stride + r % 32, or if it is transposed column r.
     void fill(const Matrix& m, const Tensor& t, bool transposed, int first, int stride) {
         const bool as_it_is = options.dtype == DType::q8_0 && t.type == TensorType::q8_0;
+        const float limit = options.dtype == DType::q8_0 ? 127 * 65504.0f : INFINITY;
         const int rows = int(t.shape[0]);
         pool.for_ranges((rows - 1) / kGateRows + 1, 2, [&](int begin, int end, int thread) {
             Rows& in = scratch[usize(thread)];
             for (int i = begin; i < end; ++i) {
                 const int n = std::min(kGateRows, rows - i * kGateRows);
-                in.read(t, usize(i) * kGateRows, usize(n), !as_it_is);
+                in.read(t, usize(i) * kGateRows, usize(n), !as_it_is, limit);
                 if (!transposed)
                     m.pack(first + i * stride, n, 0, m.cols, as_it_is ? nullptr : in.floats.data(), in.raw.data());
                 for (int r = 0; transposed && r < m.rows; ++r) {
@@ -3491,14 +4038,18 @@ struct Loader {
         });
     }
 
+    std::string name_of(const TensorName& part, const char* suffix) const {
+        return prefix + (file.is_gguf ? part.gguf : part.hf) + suffix;
+    }
+    bool has(const TensorName& part) const { return file.find(name_of(part, ".weight")) != nullptr; }
     const Tensor& find_tensor(const TensorName& part, const char* suffix, const std::vector<int>& shape) {
-        const std::string name = prefix + (file.is_gguf ? part.gguf : part.hf) + suffix;
+        const std::string name = name_of(part, suffix);
         const std::string where = file.path + ": " + name;
         const Tensor* t = file.find(name);
         if (!t) fail("a tensor is missing", where, "the checkpoint is incomplete or of another model");
         if (t->type == TensorType::other)
-            fail("a tensor has a type that cannot be read", where,
-                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K");
+            fail("a tensor has a type that cannot be read, " + shown(t->type_name), where,
+                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS");
         const auto text = [](const auto& sizes) {
             std::string out;
             for (const auto n : sizes) out += (out.empty() ? "[" : ", ") + to_string(n);
@@ -3508,12 +4059,45 @@ struct Loader {
             fail("a tensor has the wrong shape", where + " is " + text(t->shape) + ", not " + text(shape),
                  "the configuration and the weights are of different models");
         --model.info.ignored;
+        used.insert(t);
         bytes_done += double(t->bytes);
         return *t;
+    }
+
+    // Counts the tensors that were not used, by kind, if they lie outside of the text model. One of the model itself would
+    // change what it computes.
+    void count_rest(const std::string& root, int num_layers) {
+        const std::string layers = file.is_gguf ? "blk." : root + architecture.layers;
+        for (const auto& [name, tensor] : file.tensors) {
+            if (used.count(&tensor)) continue;
+            // Its kind is the first part of its name that is not the root's.
+            const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
+            const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
+            std::string kind = name.substr(begin, name.find('.', begin) - begin);
+            bool outside =
+                kind == "v" || kind == "mm" || name == "output.weight";  // vision, its projector, a tied head
+            if (!file.is_gguf) {
+                outside = kind != architecture.embedding.hf && kind != architecture.final_norm.hf && kind != "wpe" &&
+                          !ends_with(name, "lm_head.bias");
+                if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) kind = "mask buffers";
+                else if (ends_with(name, "rotary_emb.inv_freq")) kind = "RoPE buffers";
+                else if (name.compare(0, layers.size(), layers) == 0) {
+                    outside = std::atoi(name.c_str() + layers.size()) >= num_layers;
+                    kind = "layers beyond the last";
+                }
+            }
+            if (!outside)
+                fail("a tensor of the model is not used, and would change the result", file.path + ": " + shown(name),
+                     kNotBuilt);
+            ++model.info.outside[kind];
+        }
     }
 };
 
 // ---- the architectures: one row for each, and what the row refers to right before it
+
+// The names of gelu in its tanh form; a GGUF's plain "gelu" is that, too.
+constexpr std::string_view kTanhGelu = "gelu_new|gelu_fast|gelu_pytorch_tanh|gelu_python_tanh|gelu_accurate";
 
 // GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
 
@@ -3522,11 +4106,10 @@ inline void read_gpt2_config(const Fields& f, Config& c) {
     c.head_dim = c.hidden_size / c.num_heads;
     if (c.hidden_size % c.num_heads) f.refuse({"n_embd", "embedding_length"}, "is no multiple of the number of heads");
     c.norm_eps = f.real({"layer_norm_epsilon", "attention.layer_norm_epsilon"}, 1e-5);
-    c.attention_scale = 1.0f / std::sqrt(float(c.head_dim));
+    const bool scaled = f.choice({"scale_attn_weights"}, "true", "true|false") == "true";
+    c.attention_scale = scaled ? 1.0f / std::sqrt(float(c.head_dim)) : 1.0f;
     c.is_local.assign(usize(c.num_layers), false);
-    f.choice({"activation_function"}, "gelu_new", {"gelu_new", "gelu_pytorch_tanh"});
-    f.require("scale_attn_weights", "true");
-    f.require("scale_attn_by_inverse_layer_idx", "false");
+    f.choice({"activation_function|hidden_act", "hidden_activation"}, "gelu_new", kTanhGelu);
 }
 
 inline Layer gpt2_layer(Loader& load, const Config& c) {
@@ -3547,10 +4130,30 @@ inline Layer gpt2_layer(Loader& load, const Config& c) {
 // Gemma 3 (Gemma Team 2025, arXiv:2503.19786): RMSNorm before and after each block, RoPE on normed q and k, five local
 // layers to a global one, a gated feed-forward network.
 
+// By how much the layers of a kind divide positions.
+inline float rope_scaling_of(const Fields& rope) {
+    const bool gguf = rope.is_gguf();
+    const Field kind = {"rope_type|type", "rope.scaling.type"};
+    const Field factor = {"factor", "rope.scaling.factor|rope.scale_linear"};
+    const float scaling = rope.real(factor, 1);
+    if (!gguf && scaling != 1 && rope.value(kind).is_null())
+        rope.refuse(factor, "is given without a rope_type, and tools disagree on what that means",
+                    "write \"rope_type\": \"linear\" beside it, or take it out");
+    const std::string type = rope.choice(kind, gguf ? "linear" : "default", gguf ? "linear|none" : "linear|default");
+    if (!gguf && type == "linear" && !rope.json("factor")) rope.refuse(factor, "is missing");
+    return type != "linear" || (gguf && scaling == 0) ? 1 : scaling;
+}
+
 inline void read_gemma3_config(const Fields& f, Config& c) {
     c.norm_eps = f.real({"rms_norm_eps", "attention.layer_norm_rms_epsilon"}, 1e-6);
-    c.sliding_window = f.integer({"sliding_window", "attention.sliding_window"}, kMostRows, f.is_gguf() ? 1024 : 4096);
     c.is_local = local_layers(f, c.num_layers);
+    const Field window = {"sliding_window", "attention.sliding_window"};
+    c.sliding_window = f.integer(window, 0, kMostRows, f.is_gguf() || f.says_null("sliding_window") ? 0 : 4096);
+    const bool any_local = std::count(c.is_local.begin(), c.is_local.end(), true) > 0;
+    if (c.sliding_window == 0 && f.is_gguf()) c.is_local.assign(usize(c.num_layers), false);
+    else if (c.sliding_window == 0 && any_local)
+        f.refuse(window, "is null or 0, but there are layers with a window",
+                 "write layer_types that are all full_attention, or a window");
 
     // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
     const int usual = !f.is_gguf() ? 256 : c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
@@ -3558,22 +4161,26 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
     if (!(scalar > 0)) f.refuse({"query_pre_attn_scalar"}, "is not positive");
     c.attention_scale = float(1 / std::sqrt(scalar));
 
-    f.require("hidden_activation", "gelu_pytorch_tanh");
-    f.require("attention_bias", "false");
-    f.require("use_bidirectional_attention", "false");
-    for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping"})
-        if (f.json(name)) f.refuse({name}, "is set, which Gemma 3 has no use for");
+    f.choice({"hidden_activation|hidden_act", "hidden_activation"}, "gelu_pytorch_tanh", kTanhGelu);
+    c.final_logit_softcapping = f.real({"final_logit_softcapping", "final_logit_softcapping"}, 0);
 
     // RoPE is in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) all in rope_parameters.
-    const Json* both = f.json("rope_parameters");
-    const Fields global(f, both ? both->find("full_attention") : f.json("rope_scaling"));
-    const Fields local(f, both ? both->find("sliding_attention") : nullptr);
-    c.rope_theta = global.real({"rope_theta", "rope.freq_base"}, f.real({"rope_theta"}, 1e6));
-    c.rope_local_theta = local.real({"rope_theta", "rope.freq_base_swa"}, f.real({"rope_local_base_freq"}, 1e4));
-    const char* none = f.is_gguf() ? "none" : "default";
-    const Field type = {global.json("type") ? "type" : "rope_type", "rope.scaling.type"};
-    if (global.choice(type, none, {"linear", none}) == "linear")
-        c.rope_scaling = global.real({"factor", "rope.scaling.factor"}, 1);
+    const Fields both(f, f.json("rope_parameters"), "rope_parameters.");
+    const Fields global(f, both.json("full_attention"), "rope_parameters.full_attention.");
+    const Fields local(f, both.json("sliding_attention"), "rope_parameters.sliding_attention.");
+    const Fields scaling(f, f.json("rope_scaling"), "rope_scaling.");
+    c.rope_theta = global.real({"rope_theta", "rope.freq_base|rope.global.freq_base"}, f.real({"rope_theta"}, 1e6));
+    c.rope_theta = scaling.real({"rope_theta"}, c.rope_theta);
+    c.rope_local_theta =
+        local.real({"rope_theta", "rope.freq_base_swa|rope.local.freq_base"}, f.real({"rope_local_base_freq"}, 1e4));
+    c.rope_scaling = rope_scaling_of(f.is_gguf() || f.json("rope_scaling") ? scaling : global);
+    if (!f.is_gguf()) c.rope_local_scaling = rope_scaling_of(local);
+    const char* const nest = "write it into rope_parameters, into full_attention and sliding_attention there";
+    both.require({"rope_type|type"}, "default", nest);
+    both.require({"rope_theta"}, text_of(c.rope_theta), nest);
+    for (const char* kind : {"full_attention", "sliding_attention"})
+        if (scaling.json(kind)) scaling.refuse({kind}, "stands for one kind of layer", nest);
+    for (const Fields* part : {&both, &global, &local, &scaling}) part->require({"partial_rotary_factor"}, "1");
 }
 
 inline Layer gemma3_layer(Loader& load, const Config& c) {
@@ -3581,10 +4188,12 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
     const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
     Layer l;
     l.attn_norm = load.norm({{"input_layernorm", "attn_norm"}, d});
-    l.qkv.w = load.matrix({{{"self_attn.q_proj", "attn_q"}, q},
-                           {{"self_attn.k_proj", "attn_k"}, kv},
-                           {{"self_attn.v_proj", "attn_v"}, kv}},
-                          d);
+    const Loader::Part fused = {{"self_attn.qkv_proj", "attn_qkv"}, q + 2 * kv};
+    l.qkv.w = load.has(fused.name) ? load.matrix({fused}, d)
+                                   : load.matrix({{{"self_attn.q_proj", "attn_q"}, q},
+                                                  {{"self_attn.k_proj", "attn_k"}, kv},
+                                                  {{"self_attn.v_proj", "attn_v"}, kv}},
+                                                 d);
     l.q_norm = load.norm({{"self_attn.q_norm", "attn_q_norm"}, c.head_dim});
     l.k_norm = load.norm({{"self_attn.k_norm", "attn_k_norm"}, c.head_dim});
     l.out.w = load.matrix({{{"self_attn.o_proj", "attn_output"}, d}}, q);
@@ -3600,7 +4209,8 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
 // clang-format off
 inline constexpr Architecture kArchitectures[] = {
     {"GPT-2", "gpt2", {"gpt2"},
-     {{{"n_positions", 1024}, {"n_embd", 768}, {"n_inner", -4}, {"n_layer", 12}, {"n_head", 12}, {}, {}}}, read_gpt2_config,
+     {{{"max_position_embeddings|n_positions", 1024}, {"hidden_size|n_embd", 768}, {"n_inner", -4},
+       {"num_hidden_layers|n_layer", 12}, {"num_attention_heads|n_head", 12}, {}, {}}}, read_gpt2_config,
      {"wte", "token_embd"}, {"wpe", "position_embd"}, {"ln_f", "output_norm"}, "h.", gpt2_layer, true, 0,
      false, false, false, &Kernels::gelu},
     {"Gemma 3", "gemma3", {"gemma3", "gemma3_text"},
@@ -3644,22 +4254,61 @@ inline void check_config(const Config& c, const Architecture& a, const std::stri
                 "hidden_size is not num_heads x head_dim, as it is in GPT-2");
     if (!a.has_rope) return;
     require(c.head_dim % 2 == 0, "head_dim is odd");
-    require(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0, "rope: a number is not positive");
+    require(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0 && c.rope_local_scaling > 0,
+            "rope: a number is not positive");
+    require(c.final_logit_softcapping >= 0, "final_logit_softcapping is negative");
 }
 
-// The embedding, and what stands before all names of a Hugging Face checkpoint's tensors: the embedding's name tells.
+// A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer.").
+inline const Tensor* find_wrapped(const Checkpoint& file, const std::string& name) {
+    const Tensor* found = file.find(name);
+    for (const auto& [other, tensor] : file.tensors) {
+        if (file.is_gguf || !ends_with(other, "." + name)) continue;
+        if (found)
+            fail("two tensors could be " + name, file.path + ": " + shown(found->name) + " and " + shown(other),
+                 "leave only the text model in the checkpoint");
+        found = &tensor;
+    }
+    return found;
+}
+
+// The embedding, and what stands before all names of the text model's tensors: the embedding's name tells.
 inline std::pair<std::string, const Tensor*> find_embedding(const Checkpoint& file, const Architecture& a) {
     const std::string name = std::string(file.is_gguf ? a.embedding.gguf : a.embedding.hf) + ".weight";
-    for (const char* root :
-         {"transformer.", "model.", "language_model.model.", "model.language_model.", "language_model.", ""}) {
-        const Tensor* t = file.find(root + name);
-        if (t && t->shape.size() == 2) return {root, t};
+    const Tensor* t = find_wrapped(file, name);
+    if (!t || t->shape.size() != 2)
+        fail("the embedding is missing", file.path + ": " + name, "the checkpoint is incomplete or of another model");
+    return {t->name.substr(0, t->name.size() - name.size()), t};
+}
+
+inline const Tensor* find_head(const Checkpoint& file) {
+    return find_wrapped(file, file.is_gguf ? "output.weight" : "lm_head.weight");
+}
+
+// Whether two tensors hold the same bytes.
+inline bool same_data(const Tensor& a, const Tensor& b) {
+    if (a.type_name != b.type_name || a.shape != b.shape || a.bytes != b.bytes) return false;
+    std::vector<char> x(1 << 18), y(x.size());
+    for (std::uint64_t at = 0, n; at < a.bytes; at += n) {
+        n = std::min<std::uint64_t>(x.size(), a.bytes - at);
+        a.file->read(a.offset + at, x.data(), usize(n));
+        b.file->read(b.offset + at, y.data(), usize(n));
+        if (std::memcmp(x.data(), y.data(), usize(n)) != 0) return false;
     }
-    fail("the embedding is missing", file.path, "the checkpoint is incomplete or of another model");
+    return true;
 }
 
 inline const Architecture& architecture_of(const Checkpoint& file) {
     std::string name(file.value("general.architecture", std::string_view()));
+    static constexpr Foreign kForeign[] = {
+        {"clip|mmproj", "a vision projector, not a language model", "name the GGUF of the text model"},
+        {"adapter|controlvector", "an adapter (LoRA), not a whole model", kMerge},
+        {"imatrix|vocab", "a GGUF without a model's weights", "name the GGUF of the model"},
+        {"gemma-embedding|bert|nomic-bert|t5encoder", "a GGUF of another kind", kIsEmbedding},
+    };
+    const std::string_view kind = file.value("general.type", std::string_view());
+    for (const auto& [marks, what, remedy] : kForeign)
+        if (any_part(marks, [&](auto mark) { return name == mark || kind == mark; })) fail(what, file.path, remedy);
     if (!file.is_gguf) {
         const Json& root = file.config.root();
         const Json& outer = root["model_type"];
@@ -3677,19 +4326,30 @@ inline Config read_config(const Checkpoint& file) {
     for (std::size_t i = 0; i < std::size(kSizes); ++i) {
         const auto& [name, usual] = a.sizes[i];
         const Size& size = kSizes[i];
-        const int fallback = file.is_gguf && !size.optional ? 0 : usual < 0 ? -usual * c.hidden_size : usual;
-        if (name) c.*size.member = f.integer({name, size.gguf}, size.most, fallback);
+        int fallback = file.is_gguf && !size.optional ? -1 : usual < 0 ? -usual * c.hidden_size : usual;
+        if (file.is_gguf && size.member == &Config::num_kv_heads) fallback = c.num_heads;
+        if (name) c.*size.member = f.integer({name, size.gguf}, 1, size.most, fallback);
     }
     a.read_config(f, c);
+    if (const float scale = f.real({"", "attention.scale"}, 0)) c.attention_scale = scale;
     // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
     const std::uint64_t rows = find_embedding(file, a).second->shape[0];
     c.vocab_size = int(std::min<std::uint64_t>(rows, kMostRows + 1));
-    const Json* tied = f.json("tie_word_embeddings");
-    if (!tied) tied = file.config.root().find("tie_word_embeddings");
-    c.tied_head = !file.is_gguf && (!tied || tied->is_null() || tied->boolean());
+    const Tensor* head = find_head(file);
+    c.tied_head = !head || same_data(*head, *find_embedding(file, a).second);
+    if (!head && !file.config.root()["tie_word_embeddings"].flag(true))
+        fail("a tensor is missing", file.path + ": lm_head.weight",
+             "as tie_word_embeddings is false, it must be there");
     check_config(c, a, file.path + ": ");
-    if (f.integer({"", "attention.value_length"}, kMostHeadDim, c.head_dim) != c.head_dim)
-        f.refuse({"", "attention.value_length"}, "differs from key_length");
+
+    f.require({"head_dim|v_head_dim",
+               "attention.key_length|attention.value_length|attention.key_length_swa|"
+               "attention.value_length_swa|rope.dimension_count|rope.dimension_count_swa"},
+              to_string(c.head_dim));
+    f.require({"num_key_value_heads", "attention.head_count_kv"}, to_string(c.num_kv_heads));
+    f.require({"rms_norm_eps|layer_norm_epsilon|layer_norm_eps|norm_eps"}, text_of(c.norm_eps));
+    f.require_known();
+    Fields(f, &file.config.root(), "").require_known();  // of a multimodal model, around text_config
     return c;
 }
 
@@ -3706,7 +4366,7 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
 
     double bytes = 0;  // of all tensors in memory
     for (const auto& [name, tensor] : file.tensors) {
-        ++m.info.tensors[traits(tensor.type).name];
+        ++m.info.tensors[tensor.type_name];
         load.bytes_total += double(tensor.bytes);
         bytes += double(tensor.elements()) * (m.dtype == DType::f32 ? 4.0 : 34.0 / 32.0);
     }
@@ -3726,18 +4386,18 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
         w.layers.push_back(a.load_layer(load, c));
     }
 
-    load.prefix = "";
-    for (const char* head : {"output", "lm_head", "language_model.lm_head"})
-        if (!c.tied_head && !w.head.w.data && (random || file.find(std::string(head) + ".weight")))
-            w.head.w = load.matrix({{{head, head}, c.vocab_size}}, c.hidden_size);
-    c.tied_head = !w.head.w.data;
-    if (c.tied_head) w.head.w = w.embedding;
+    const Tensor* head = random ? nullptr : find_head(file);
+    load.prefix =
+        head ? head->name.substr(0, head->name.size() - std::strlen(file.is_gguf ? "output.weight" : "lm_head.weight"))
+             : "";
+    w.head.w = c.tied_head ? w.embedding : load.matrix({{{"lm_head", "output"}, c.vocab_size}}, c.hidden_size);
     m.info.weight_bytes += w.memory.bytes();
+    if (!random) load.count_rest(root, c.num_layers);
 
     for (int i = 0; a.has_rope && i < c.head_dim / 2; ++i) {
         const float part = float(2 * i) / float(c.head_dim);
         m.rope_global.push_back(1.0f / float(power(c.rope_theta, part)) / c.rope_scaling);
-        m.rope_local.push_back(1.0f / float(power(c.rope_local_theta, part)));
+        m.rope_local.push_back(1.0f / float(power(c.rope_local_theta, part)) / c.rope_local_scaling);
     }
     if (options.progress) options.progress(1.0f, "ready");
 }
@@ -3808,7 +4468,7 @@ namespace detail {
 
 constexpr int kBatch = 256;    // most tokens that go through the layers together
 constexpr int kChunk = kSpan;  // positions per softmax step
-constexpr int kPart = 128;     // positions whose result is found on its own
+constexpr int kPart = 256;     // positions whose result is found on its own
 
 inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
 inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
@@ -3842,14 +4502,17 @@ struct KvCache {
         const int value = head * kChunk * (head_dim + pitch) + first + slot % kChunk * width;
         return static_cast<T*>(static_cast<void*>(chunk + usize(value) * value_bytes()));
     }
-    // Puts one head's key and value of one position into the cache.
+    // Puts one head's key and value of one position into the cache; false: they are too large for its format.
     template <class Value>
-    void store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
+    bool store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
         const int slot = position % slots;
         Value row[kMostHeadDim], *lane = keys<Value>(head, slot / kGroup * kGroup) + slot % kGroup;
         convert(kernels, key, head_dim, row);
         for (int d = 0; d < head_dim; ++d) lane[d * kGroup] = row[d];
         convert(kernels, value, head_dim, values<Value>(head, slot));
+        constexpr float kMost = 65520;  // from here on F16 would round to infinity
+        const auto d = usize(head_dim);
+        return sizeof(Value) == 4 || (all_below(key, d, kMost) && all_below(value, d, kMost));
     }
 };
 
@@ -3901,7 +4564,7 @@ struct alignas(64) QueryTile {
     }
 };
 
-// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 128: what it finds in each is
+// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 256: what it finds in each is
 // found on its own, and then joined in the parts' order. So the result is the same whoever does the parts: one thread
 // after another for a prompt, whose many tiles are work enough, or all threads at once for a single token.
 struct Attention {
@@ -4313,8 +4976,12 @@ struct Transformer {
             for (int p = std::max(position, g * kGroup); p < std::min(position + n, (g + 1) * kGroup); ++p) {
                 const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
                 const float* value = key + config.num_kv_heads * config.head_dim;
-                cache.format == CacheFormat::f16 ? cache.store<std::uint16_t>(kernels, h, p, key, value)
-                                                 : cache.store<float>(kernels, h, p, key, value);
+                const bool good = cache.format == CacheFormat::f16
+                                      ? cache.store<std::uint16_t>(kernels, h, p, key, value)
+                                      : cache.store<float>(kernels, h, p, key, value);
+                if (!good)
+                    fail("keys or values of this text are beyond the KV cache's F16, 65504",
+                         "layer " + to_string(layer), "run the model in F32: --dtype f32, or DType::f32");
             }
         };
         profiler.time({{"attention", "kv_store", 2 * usize(n) * cache.bytes_per_slot(config.head_dim)}}, layer, n,
@@ -4351,7 +5018,12 @@ struct Transformer {
             const IeeeFloats rounding;
             for (int t = 0; t < count; ++t) normed.set(kernels, t, 0, final_hidden(first + t), config.hidden_size);
         });
-        project("lm_head", w.head, normed, logits);
+        const float cap = config.final_logit_softcapping;
+        project("lm_head", w.head, normed, 1, nullptr, [&](int t, int row, float* v, int rows) {
+            for (int i = 0; cap > 0 && i < rows; ++i)  // tanh(z) = 1 - 2 / (1 + e^2z)
+                v[i] = cap * float(1 - 2 / (1 + exponential(2 * double(v[i] / cap))));
+            std::copy_n(v, rows, logits[t] + row);
+        });
         return logits[0];
     }
 };
@@ -4964,7 +5636,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
             use->transformer.profiler.restart();
             use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1,
                                            [&] { id = draw(sampler, options, logits, model.sampleable()); });
-            if (!options.ignore_end && model.tokenizer().is_end(id)) return End::end_token;
+            if (!options.ignore_end && model.tokenizer().is_eos(id)) return End::end_token;
             sampler.accept(id);
             tokens.push_back(id);
             ++stats.generated;
@@ -4983,7 +5655,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
 
 Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options, const OnText& on_text) {
     const Tokenizer& tokenizer = session.model().tokenizer();
-    std::vector<int> ids = tokenizer.encode(prompt, session.position() == 0);
+    std::vector<int> ids = tokenizer.encode(prompt, options.special, session.position() == 0);
     if (ids.empty() && session.position() == 0 && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
     return generate(session, ids, options, on_text);
 }
@@ -5000,7 +5672,7 @@ double score(Session& session, const std::vector<int>& ids) {
     return sum;
 }
 double score(Session& session, std::string_view text) {
-    return score(session, session.model().tokenizer().encode(text, session.position() == 0));
+    return score(session, session.model().tokenizer().encode(text, Special::as_text, session.position() == 0));
 }
 
 // ==== CHAT ===========================================================================================================
@@ -5010,27 +5682,102 @@ double score(Session& session, std::string_view text) {
 //
 //     <bos><start_of_turn>user\n{system}\n\n{user}<end_of_turn>\n<start_of_turn>model\n{model}<end_of_turn>\n ...
 //
-// What people say is never parsed for such tokens.
+// A model's template is a program in the language Jinja. It is not run: the few kinds there are can be told apart by what
+// they hold, and a row of a table says what each of them writes. What people say is never parsed for special tokens.
 
-Chat::Chat(Session& session, const std::string& system, Template style) : session_(session) {
+namespace detail {
+
+struct TurnTemplate {
+    const char* name;
+    std::array<std::string_view, 3> marks;  // what a model's template of this kind holds
+    std::string_view system, after_system;  // before and after the system's words
+    bool system_in_turn;                    // of the user, before his words; or else before it
+    std::string_view user, model;           // before the user's words; between them and the model's
+    std::string_view end, between;          // after the model's words, and then before the user's next. {eos}: a token
+    bool trims;                             // words lose the white space around them
+};
+// In the order of Chat::Template.
+// clang-format off
+constexpr TurnTemplate kTurnTemplates[] = {
+    {"automatic", {}, "", "", false, "", "", "", "", false},
+    {"gemma", {"<start_of_turn>", "<end_of_turn>", "model"}, "", "\n\n", true,
+     "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>", "\n<start_of_turn>user\n", true},
+    {"chatml", {"<|im_start|>", "<|im_end|>", "assistant"}, "<|im_start|>system\n", "<|im_end|>\n", false,
+     "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", "\n<|im_start|>user\n", false},
+    {"dialogpt", {}, "", "{eos}", false, "", "{eos}", "{eos}", "", false},
+    {"plain", {}, "", "\n\n", false, "", "", "", "\n\n", false},
+};
+// clang-format on
+inline const TurnTemplate& row_of(Chat::Template style) { return kTurnTemplates[int(style)]; }
+
+// Whether a template writes each turn's words and the end of text, and nothing else. Jinja removes white space beside a '-'
+// and the end of a line after {% %}.
+inline bool is_dialogpt(std::string_view jinja) {
+    const auto holds = [&](std::string_view text) { return jinja.find(text) != jinja.npos; };
+    if (holds("}} {{") || (!holds("-") && (holds("}} ") || holds("}}\n") || holds("\n ")))) return false;
+    std::string all;
+    for (const char c : jinja)
+        if (c != ' ' && c != '\n' && c != '-') all += c == '"' ? '\'' : c;
+    all = replace_all(replace_all(all, "['content']", ".content"), "}}{{", "+");
+    all = replace_all(replace_all(all, ".strip()", ""), "|trim", "");
+    const std::string loop = "inmessages%}{{", name = all.substr(0, all.find(loop));
+    return name.substr(0, 5) == "{%for" && all == name + loop + name.substr(5) + ".content+eos_token}}{%endfor%}";
+}
+
+inline Chat::Template recognize(std::string_view jinja) {
+    const auto holds = [&](std::string_view mark) { return jinja.find(mark) != jinja.npos; };
+    for (const Chat::Template style : {Chat::Template::gemma, Chat::Template::chatml})
+        if (std::all_of(row_of(style).marks.begin(), row_of(style).marks.end(), holds)) return style;
+    return is_dialogpt(jinja) ? Chat::Template::dialogpt : Chat::Template::plain;
+}
+
+// The system's words that a template of ChatML's kind brings along, for conversations that have none of their own.
+inline std::string usual_system(std::string_view jinja) {
+    const std::string_view begin = "<|im_start|>system";
+    for (std::size_t at = 0; (at = jinja.find(begin, at)) != jinja.npos;) {
+        at += begin.size();
+        const std::string_view words = jinja.substr(at, jinja.find("<|im_end|>", at) - at);
+        const std::size_t skip = words.substr(0, 2) == "\\n" ? 2 : 1;
+        if (words.size() > skip && words.find_first_of("'\"{}") == words.npos)
+            return replace_all(words.substr(skip), "\\n", "\n");
+    }
+    return {};
+}
+
+}  // namespace detail
+
+const char* Chat::name(Template style) { return detail::row_of(style).name; }
+
+Chat::Chat(Session& session, const std::string& system, Template style) : session_(session), template_(style) {
     using namespace detail;
     const Tokenizer& tokenizer = session.model().tokenizer();
-    const int turn = tokenizer.find("<start_of_turn>"), end = tokenizer.find("<end_of_turn>");
-    if (style == Template::gemma && (turn < 0 || end < 0))
-        misuse("the vocabulary has no turn tokens", "Chat", "use the plain template");
-    plain_ = style == Template::plain || (style == Template::automatic && !tokenizer.has_turns());
-    const auto text = [&](const std::string& words) { return tokenizer.encode(words, false, false); };
-    std::vector<int> user;  // what his words come after
-    if (!plain_) {
-        user = joined({{turn}, text("user\n")});
-        after_ = joined({{end}, text("\n"), {turn}, text("model\n")});
-    }
-    between_ = plain_ ? text("\n\n") : joined({{end}, text("\n"), user});
-    head_ = joined({tokenizer.encode("", true), user, text(system.empty() ? "" : system + "\n\n")});
+    const std::string& own = tokenizer.chat_template();
+    if (tokenizer.vocab_size() == 0) misuse("there is no tokenizer", "Chat", "load a model from a file");
+    const TokenizerData& data = *tokenizer.data_;
+    if (style == Template::automatic) template_ = own.empty() && data.ends_turns ? Template::gemma : recognize(own);
+    const std::string_view end = row_of(template_).end;
+    const bool is_token = end == "{eos}" ? data.eos >= 0 : end.empty() || tokenizer.special_id(end) >= 0;
+    if (!is_token && style != Template::automatic)
+        misuse("the vocabulary has no turn tokens", std::string("Chat, template ") + name(style),
+             "use the plain template");
+    if (!is_token && end == "{eos}") template_ = Template::plain;
+    const TurnTemplate& row = row_of(template_);
 
+    // What comes before the user's words.
+    head_ = data.before;
+    if (head_.empty() && data.bos >= 0 && own.find("bos_token") != own.npos) head_ = {data.bos};
+    const std::string words = system.empty() && template_ == Template::chatml ? usual_system(own) : system;
+    const std::vector<int> user = turn({}, row.user);
+    std::vector<int> first;
+    if (!words.empty()) first = joined({turn({}, row.system), turn(words, row.after_system)});
+    head_ = row.system_in_turn ? joined({head_, user, first}) : joined({head_, first, user});
+    between_ = joined({turn({}, row.end), turn({}, row.between)});
+    trims_ = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
+
+    // A session's text is cut into turns where the user's begin.
     const std::vector<int>& held = session.tokens();
     auto from = held.begin();
-    while (!plain_) {
+    while (!user.empty()) {
         auto to = std::search(from, held.end(), user.begin(), user.end());
         if (to == held.end()) break;
         to += std::ptrdiff_t(user.size());
@@ -5040,13 +5787,37 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     if (!held.empty()) text_.push_back(joined({{from, held.end()}, between_}));
 }
 
-Stats Chat::say(std::string_view words, const GenerateOptions& options, const OnText& on_text) {
+// Words as they are, and what the template writes after them. Where its tokens are in the vocabulary, they part the two;
+// where they are not, they are text like the words.
+std::vector<int> Chat::turn(std::string_view words, std::string_view after) const {
     using namespace detail;
-    if (!plain_) {
+    const Tokenizer& tokenizer = session_.model().tokenizer();
+    const TokenizerData& data = *tokenizer.data_;
+    if (trims_) {
         words.remove_prefix(std::min(words.find_first_not_of(" \t\r\n"), words.size()));
         words = words.substr(0, words.find_last_not_of(" \t\r\n") + 1);
     }
-    const std::vector<int> said = joined({session_.model().tokenizer().encode(words, false, false), after_});
+    const std::string eos = data.eos < 0 ? "" : data.vocabulary[data.eos].spelling;
+    const std::string behind = replace_all(after, "{eos}", eos);
+    if (!words.empty() && !data.added[0].at(behind) && !data.added[1].at(behind))
+        return tokenizer.encode(std::string(words) + behind, Special::as_text, false);
+    return joined({tokenizer.encode(words, Special::as_text, false), tokenizer.encode(behind, Special::parsed, false)});
+}
+
+void Chat::add(Role role, std::string_view text) {
+    const detail::TurnTemplate& row = detail::row_of(template_);
+    if ((role == Role::user) != asked_.empty())
+        detail::fail("two turns of one side in a row", "Chat::add", "let user and model take turns");
+    if (role == Role::user) asked_ = turn(text, row.model);
+    else text_.push_back(detail::joined({std::exchange(asked_, {}), turn(text, row.end), turn({}, row.between)}));
+}
+
+Stats Chat::say(std::string_view words, const GenerateOptions& options, const OnText& on_text) {
+    using namespace detail;
+    const TurnTemplate& row = row_of(template_);
+    const Tokenizer& tokenizer = session_.model().tokenizer();
+    if (!asked_.empty()) fail("the user's last turn has no answer yet", "Chat::say", "add one of the model");
+    const std::vector<int> said = turn(words, row.model);
     const int context = session_.context(), answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
     if (head_.size() + said.size() >= usize(context))
         fail("the text is too long for the context",
@@ -5057,11 +5828,19 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     const std::vector<int> before = joined(text_), all = joined({before, said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
     session_.rewind(int(known));
-    const Stats stats = generate(session_, {all.begin() + known, all.end()}, options, on_text);
+    const bool end_is_text = row.end != "{eos}" && !row.end.empty() && tokenizer.special_id(row.end) < 0;
+    GenerateOptions asked = options;
+    if (end_is_text) asked.stop.emplace_back(row.end);
+    const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
     if (stats.end == End::interrupted) return stats;
-    std::vector<int> turn(held.begin() + std::ptrdiff_t(before.size()), held.end());
-    if (!(plain_ && stats.end == End::stop_text)) turn = joined({turn, between_});  // a stop text ends it as well
-    text_.push_back(std::move(turn));
+    std::vector<int> whole(held.begin() + std::ptrdiff_t(before.size()), held.end());
+
+    // The turn's end, as far as the model has not written it as text.
+    const std::vector<int> answered(whole.begin() + std::ptrdiff_t(said.size()), whole.end());
+    const bool wrote_end = end_is_text && tokenizer.decode(answered).find(row.end) != std::string::npos;
+    if (wrote_end) whole = joined({whole, turn({}, row.between)});
+    else if (!(row.end.empty() && stats.end == End::stop_text)) whole = joined({whole, between_});  // a stop text ends it as well
+    text_.push_back(std::move(whole));
     return stats;
 }
 

@@ -38,6 +38,8 @@ struct Options {
     ProfileOptions profile;
     llm::LoadOptions load;
     llm::GenerateOptions generate;
+
+    Options() { generate.special = llm::Special::parsed; }  // people write templates by hand
 };
 
 // From this table come the parser and --help.
@@ -52,8 +54,9 @@ std::vector<Flag> make_flags(Options& o) {
             throw llm::Error("'" + value + "' is none of step, layer, trace and trace:LAYER");
         if (kind.size() < value.size()) number(o.profile.layer, 0, INT_MAX)(value.substr(kind.size() + 1));
     };
-    const Setter chat_template =
-        choice<Template>(o.chat_template, {{"gemma", Template::gemma}, {"plain", Template::plain}});
+    std::vector<std::pair<std::string, Template>> templates;
+    for (const Template t : {Template::gemma, Template::chatml, Template::dialogpt, Template::plain})
+        templates.emplace_back(llm::Chat::name(t), t);
     return {
         {"-m", "--model", "PATH", "directory, .safetensors, .gguf (models/gemma3-tiny)", text(o.model)},
         {"-p", "--prompt", "TEXT", "text to continue; also the first free argument", once(o.prompt)},
@@ -74,6 +77,8 @@ std::vector<Flag> make_flags(Options& o) {
         {"", "--ignore-eos", "", "go on after an end-of-text token", turn(o.generate.ignore_end, true)},
         {"", "--lookup", "N", "guess up to N tokens from the text so far (at most 11): same text, faster (0)",
          number(o.generate.lookup, 0, 11)},
+        {"", "--no-special", "", "<end_of_turn> and the like in the prompt are text, not tokens",
+         turn(o.generate.special, llm::Special::as_text)},
         {"", "--no-display-prompt", "", "print the continuation alone", turn(o.echo, false)},
         {"", "--logprobs", "N", "each token as a line of JSON, with its N likeliest alternatives",
          number(o.logprobs, 0, INT_MAX)},
@@ -83,8 +88,8 @@ std::vector<Flag> make_flags(Options& o) {
         {"", "--chat", "", "task: a conversation, each line a turn; \\ at its end continues it",
          turn(o.task, Task::chat)},
         {"", "--system", "TEXT", "what comes before the conversation", text(o.system)},
-        {"", "--chat-template", "NAME", "gemma, or plain: continue what is written (as the model was trained)",
-         chat_template},
+        {"", "--chat-template", "NAME", "gemma, chatml, dialogpt, or plain: continue what is written (the model's own)",
+         choice(o.chat_template, templates)},
         {"", "--top", "N", "task: likeliest next tokens (id, logit, probability, piece)", number(o.top, 1, INT_MAX)},
         {"", "--tokenize", "", "task: the tokens of the prompt (id, piece)", turn(o.task, Task::tokenize)},
         {"", "--perplexity", "", "task: of the prompt, with -n of its first N tokens", turn(o.task, Task::perplexity)},
@@ -98,7 +103,7 @@ std::vector<Flag> make_flags(Options& o) {
 
 std::string usage(const std::vector<Flag>& flags) {
     std::string text =
-        "usage: llm [options] [PROMPT]\n"
+        "usage: llm [options] [--] [PROMPT]\n"
         "Prints the prompt and how a GPT-2 or Gemma 3 model continues it, or does another task. Results go to\n"
         "standard output, all else to standard error. Lists escape control characters and broken UTF-8.\n\n";
     for (const Flag& f : flags)
@@ -184,6 +189,11 @@ int generate(llm::Session& session, Options o, const std::string& prompt) {
 
 int chat(llm::Session& session, Options o, const std::string& first) {
     llm::Chat chat(session, o.system, o.chat_template);
+    const bool has_template = !session.model().tokenizer().chat_template().empty();
+    if (has_template && chat.used() == llm::Chat::Template::plain && o.chat_template != chat.used())
+        std::fprintf(stderr,
+                     "llm: the model's chat template is of no known kind, so turns are plain text: "
+                     "--chat-template chooses another\n");
     llm::Sampler sampler(o.generate.sampling);  // goes on, or equal questions would get equal answers
     o.generate.sampler = &sampler;
     const bool ask = is_terminal(STDIN_FILENO) && is_terminal(STDOUT_FILENO);
@@ -191,7 +201,7 @@ int chat(llm::Session& session, Options o, const std::string& first) {
     int status = 0;
     for (auto message = first.empty() ? read_message(ask) : first; message; message = read_message(ask)) {
         if (message->find_first_not_of(" \t\n") == std::string::npos) continue;
-        const int dropped = chat.dropped();
+        const int dropped = chat.dropped_turns();
         try {
             const auto stats = stream(
                 o, "", [&](const auto& options, const auto& on_text) { return chat.say(*message, options, on_text); });
@@ -202,9 +212,9 @@ int chat(llm::Session& session, Options o, const std::string& first) {
             print_error(e.what());
             status = ask ? 0 : 1;
         }
-        if (chat.dropped() > dropped)
+        if (chat.dropped_turns() > dropped)
             std::fprintf(stderr, "llm: the context is full: the oldest turns are forgotten (%d)\n",
-                         chat.dropped() - dropped);
+                         chat.dropped_turns() - dropped);
     }
     if (ask) print("\n");
     report(total, session, o);
@@ -239,8 +249,12 @@ int run(const std::vector<std::string>& args) {
     if ((o.json || o.logprobs) && (!writes || o.task == Task::chat))
         throw llm::Error("--json and --logprobs are for writing text: leave them out");
     const llm::Model model = llm::Model::load(o.model, o.load);
-    std::vector<int> ids = model.tokenizer().encode(prompt);
-    if (ids.empty() && o.top > 0) ids = {model.tokenizer().bos()};
+    std::vector<int> ids = model.tokenizer().encode(prompt, o.generate.special);
+    const int bos = model.tokenizer().bos();
+    if (ids.empty() && o.top > 0) ids = {bos};
+    if (o.task != Task::chat && ids.size() > 1 && ids[0] == bos && ids[1] == bos)
+        std::fprintf(stderr, "llm: the prompt begins with %s, which it gets anyway: now there are two\n",
+                     model.tokenizer().piece(bos).c_str());
     if (o.task == Task::tokenize) return print(list_tokens(model.tokenizer(), ids)), 0;
     llm::Session session(model, o.context, o.load.threads);
     if (!o.load_from.empty()) session.load(o.load_from);

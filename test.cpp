@@ -9,6 +9,7 @@
 #include "tests/numbers.cpp"
 #include "tests/threads.cpp"
 #include "tests/kernels.cpp"
+#include "tests/arithmetic.cpp"
 #include "tests/matrices.cpp"
 #include "tests/model_files.cpp"
 #include "tests/tokenizer.cpp"
@@ -21,6 +22,7 @@
 #include "tests/sampling.cpp"
 #include "tests/generate.cpp"
 #include "tests/chat.cpp"
+#include "tests/variants.cpp"
 #include "tests/promises.cpp"
 
 #include "tests/hostile_files.cpp"

@@ -97,13 +97,18 @@ inline std::vector<std::string> arguments([[maybe_unused]] int argc, [[maybe_unu
 #endif
 }
 
-// `help` is the flag that lists them all, `free` the flag that an argument without a dash stands for.
+// `help` is the flag that lists them all, `free` the flag that an argument without a dash stands for, or behind "--" any.
 inline void parse(const std::vector<std::string>& args, const std::vector<Flag>& flags, const std::string& help,
                   const std::string& free = "") {
+    bool options = true;  // until "--" ends them
     for (std::size_t i = 0; i < args.size(); ++i) {
         std::string name = args[i];
         std::optional<std::string> value;
-        if (!free.empty() && (name.size() < 2 || name[0] != '-')) {
+        if (options && !free.empty() && name == "--") {
+            options = false;
+            continue;
+        }
+        if (!free.empty() && (!options || name.size() < 2 || name[0] != '-')) {
             value = name;
             name = free;
         } else if (const std::size_t equals = name.find('='); name.rfind("--", 0) == 0 && equals != std::string::npos) {

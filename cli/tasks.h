@@ -84,8 +84,9 @@ inline std::string describe(const llm::Session& session, const std::string& path
     const llm::Config& c = model.config();
     const llm::ModelInfo& info = model.info();
     const auto local = std::count(c.is_local.begin(), c.is_local.end(), true);
-    std::string tensors;
+    std::string tensors, outside;
     for (const auto& [type, count] : info.tensors) tensors += format("%d %s, ", count, type.c_str());
+    for (const auto& [kind, count] : info.outside) outside += format("; %d of %s", count, kind.c_str());
     const auto mega = [](auto count) { return double(count) / 1e6; };
     return format("model         %s (%s)\n", path.c_str(), info.format.c_str()) +
            format("architecture  %s\n", c.architecture == "gpt2" ? "GPT-2" : "Gemma 3") +
@@ -95,7 +96,7 @@ inline std::string describe(const llm::Session& session, const std::string& path
            format("heads %d of %d, KV heads %d\n", c.num_heads, c.head_dim, c.num_kv_heads) +
            format("vocabulary    %d tokens, head %s\n", c.vocab_size, c.tied_head ? "tied" : "untied") +
            format("context       %d positions of %d\n", session.context(), c.context_length) +
-           format("tensors       %s%d ignored\n", tensors.c_str(), info.ignored) +
+           format("tensors       %s%d ignored%s\n", tensors.c_str(), info.ignored, outside.c_str()) +
            format("matrices      %s: ", model.dtype() == llm::DType::f32 ? "f32" : "q8_0") +
            format("%d quantized, %d exact, %d fused\n", info.quantized, info.exact, info.fused) +
            format("memory        %.1f MB weights, ", mega(info.weight_bytes)) +

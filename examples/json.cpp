@@ -101,7 +101,7 @@ int main(int argc, char** argv) try {
         options.on_logits = [&](float* logits, int n) {
             for (int id = 0; id < n; ++id) {
                 Grammar next = grammar;
-                if (tokenizer.is_end(id) || !next.take(tokenizer.piece(id)) || next.fewest() >= left)
+                if (tokenizer.is_eos(id) || !next.take(tokenizer.piece(id)) || next.fewest() >= left)
                     logits[id] = -INFINITY;
             }
         };

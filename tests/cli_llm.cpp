@@ -6,6 +6,13 @@
 namespace tests {
 namespace {
 
+TEST_CASE("llm: -- ends the options") {
+    const std::string model = tiny("gpt2-tiny");
+    CHECK(output({"-m", model, "--tokenize", "--", "--help"}) == output({"-m", model, "--tokenize", "-p", "--help"}));
+    CHECK(output({"-m", model, "--tokenize", "--", "--"}) == output({"-m", model, "--tokenize", "-p", "--"}));
+    CHECK(run_llm({"--tokenize", "--", "one", "two"}).status == 1);
+}
+
 TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
     const TemporaryDirectory directory;
     const std::string session = (directory.path / "session").string();
@@ -90,7 +97,7 @@ TEST_CASE("llm --tokenize lists ids and pieces") {
     const Tokenizer tokenizer = load(tiny("gemma3-tiny")).tokenizer();
     const std::string prompt = "Now is\tthe \\ winter\n\u00e9\x01";
     const auto rows = table(output({"--tokenize", prompt}));
-    const std::vector<int> ids = tokenizer.encode(prompt);
+    const std::vector<int> ids = tokenizer.encode(prompt, llm::Special::parsed);
     REQUIRE(rows.size() == ids.size());
     std::string all;
     for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -133,7 +140,7 @@ TEST_CASE("llm --perplexity counts every token but the first once, in windows if
 
     // Windows of 64 that advance by 32
     const Model model = load(tiny("gemma3-tiny"), DType::f32);
-    std::vector<int> ids = model.tokenizer().encode(text(one, "text"));
+    std::vector<int> ids = model.tokenizer().encode(text(one, "text"), llm::Special::parsed);
     ids.resize(240);
     Session session(model);
     double sum = 0;

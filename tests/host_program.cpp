@@ -342,13 +342,13 @@ TEST_CASE("a wrong call is an Error that says what was asked and what is possibl
     CHECK_ERROR(tokenizer.piece(768), "no token 768", "768");
     CHECK_ERROR(tokenizer.decode({1, INT_MAX}), std::to_string(INT_MAX));
     CHECK(tokenizer.decode({}) == "");
-    CHECK(!tokenizer.is_end(-1));
+    CHECK(!tokenizer.is_eos(-1));
     CHECK_ERROR(llm::Tokenizer().encode("x"), "no tokenizer");
     CHECK_ERROR(llm::Tokenizer().piece(0), "no token 0");
     CHECK(llm::Tokenizer().vocab_size() == 0);
     CHECK(llm::Tokenizer().bos() == -1);
-    CHECK(llm::Tokenizer().find("x") == -1);
-    CHECK(!llm::Tokenizer().is_end(0));
+    CHECK(llm::Tokenizer().special_id("x") == -1);
+    CHECK(!llm::Tokenizer().is_eos(0));
 
     llm::GenerateOptions options;
     options.max_tokens = -2;

@@ -52,7 +52,7 @@ template <std::size_t N> void check_refused_directories(const fs::path& original
 TEST_CASE("damaged GPT-2 directories are refused") {
     const DirectoryCase cases[] = {
         {"no config", [](Files& f) { f.erase("config.json"); }, {"config.json"}},
-        {"empty config", [](Files& f) { f["config.json"] = ""; }, {"config.json", "byte 0"}},
+        {"empty config", [](Files& f) { f["config.json"] = ""; }, {"config.json", "an empty file"}},
         {"config cut off", [](Files& f) { f["config.json"].resize(100); }, {"config.json"}},
         {"config nested a million deep", [](Files& f) { f["config.json"] = std::string(1000000, '['); }, {"deep"}},
         {"config a list", [](Files& f) { f["config.json"] = "[]"; }, {"model_type"}},
@@ -74,11 +74,11 @@ TEST_CASE("damaged GPT-2 directories are refused") {
          LLM_EDIT("config.json", R"("n_ctx": 256)", R"("scale_attn_by_inverse_layer_idx": true)"),
          {"scale_attn_by_inverse_layer_idx"}},
         {"unscaled attention",
-         LLM_EDIT("config.json", R"("n_ctx": 256)", R"("scale_attn_weights": false)"),
+         LLM_EDIT("config.json", R"("n_ctx": 256)", R"("scale_attn_weights": "no")"),
          {"scale_attn_weights"}},
 
         {"no weights", [](Files& f) { f.erase("model.safetensors"); }, {"model.safetensors"}},
-        {"empty weights", [](Files& f) { f["model.safetensors"] = ""; }, {"model.safetensors", "no safetensors"}},
+        {"empty weights", [](Files& f) { f["model.safetensors"] = ""; }, {"model.safetensors", "an empty file"}},
         {"a Git LFS pointer",
          [](Files& f) { f["model.safetensors"] = "version https://git-lfs.github.com/spec/v1\n"; },
          {"model.safetensors", "Git LFS"}},
@@ -137,7 +137,7 @@ TEST_CASE("damaged Gemma directories are refused") {
         {"another RoPE", LLM_EDIT("config.json", R"("default")", R"("yarn")"), {"rope_type", "yarn"}},
         {"RoPE without a base", LLM_EDIT("config.json", "500000.0", "0"), {"rope"}},
         {"soft caps",
-         LLM_EDIT("config.json", R"("final_logit_softcapping": null)", R"("final_logit_softcapping": 30)"),
+         LLM_EDIT("config.json", R"("final_logit_softcapping": null)", R"("final_logit_softcapping": -30)"),
          {"final_logit_softcapping"}},
         {"biases",
          LLM_EDIT("config.json", R"("attention_bias": false)", R"("attention_bias": true)"),
@@ -308,15 +308,15 @@ TEST_CASE("damaged GGUF files are refused") {
 TEST_CASE("damaged GGUF files of Gemma are refused") {
     using G = Gguf;
     const GgufCase cases[] = {
-        {"no window", [](G& g) { g.set("gemma3.attention.sliding_window", 0); }, {"sliding_window"}},
+        {"no number as window", [](G& g) { g.set("gemma3.attention.sliding_window", NAN); }, {"sliding_window"}},
         {"odd heads", [](G& g) { g.set("gemma3.attention.key_length", 63); }, {"head_dim", "odd"}},
         {"values of another width", [](G& g) { g.set("gemma3.attention.value_length", 32); }, {"value_length"}},
         {"K/V heads that do not divide", [](G& g) { g.set("gemma3.attention.head_count_kv", 3); }, {"heads"}},
         {"another RoPE", [](G& g) { g.set("gemma3.rope.scaling.type", std::string("yarn")); }, {"yarn"}},
-        {"RoPE scaled by 0",
+        {"RoPE scaled by less than 0",
          [](G& g) {
              g.set("gemma3.rope.scaling.type", std::string("linear"));
-             g.set("gemma3.rope.scaling.factor", 0.0f);
+             g.set("gemma3.rope.scaling.factor", -2.0f);
          },
          {"rope"}},
         {"RoPE that is no number", [](G& g) { g.set("gemma3.rope.freq_base", NAN); }, {"gemma3.rope.freq_base"}},
@@ -423,7 +423,7 @@ TEST_CASE("a configuration that cannot be is refused by name") {
                 "262144");
     CHECK_ERROR(config(false, "\"n_layer\":2", "\"n_layer\":1000").load(), "a tensor is missing", "h.2.");
     CHECK_ERROR(config(true, "\"factor\":8.0", "\"factor\":0").load(), "rope", "not positive");
-    CHECK_ERROR(config(true, "\"factor\":8.0", "\"factor\":1e300").load(), "rope_scaling", "out of range");
+    CHECK_ERROR(config(true, "\"factor\":8.0", "\"factor\":1e300").load(), "rope_parameters", "factor", "out of range");
     CHECK_ERROR(config(true, "sliding_attention\",\"full", "sliding\\u001b[2J\",\"full").load(), "layer_types",
                 "sliding?[2J");
     CHECK_ERROR(config(false, "\"gpt2\"", "\"g\\u0007pt3\"").load(), "model_type", "g?pt3");

@@ -220,6 +220,59 @@ TEST_CASE("kernels equal the scalar ones") {
     MESSAGE(sets.size() << " sets of kernels, the best is " << std::string(sets.back()->name));
 }
 
+// Units in the last place of the F32 nearest to `exact`.
+double units_off(float got, double exact) {
+    const auto nearest = static_cast<float>(exact);
+    return std::fabs(got - exact) / (std::nextafter(std::fabs(nearest), INFINITY) - std::fabs(nearest));
+}
+
+TEST_CASE("exp, as softmax has it, is within 2 units in the last place") {
+    for (const detail::Kernels* set : detail::available_kernels()) {
+        double worst = 0;
+        std::vector<float> x(1024), y;
+        for (int part = 0; part < 80; ++part) {  // 0 to -80
+            for (std::size_t i = 0; i < x.size(); ++i) x[i] = -static_cast<float>(part) - static_cast<float>(i) / 1024;
+            float max = 0, sum = 0;
+            y = x;
+            CHECK(set->softmax(y.data(), static_cast<int>(y.size()), max, sum) == 1);
+            CHECK(max == 0);
+            for (std::size_t i = 0; i < x.size(); ++i) worst = std::max(worst, units_off(y[i], std::exp(double{x[i]})));
+        }
+        CAPTURE(std::string(set->name));
+        CHECK(worst < 2);
+    }
+}
+
+TEST_CASE("norms, gelu and rotations are those of a plain loop in double") {
+    Random random{2};
+    const int n = 333;
+    const std::vector<float> x = random.values(n, -6, 6), w = random.values(n);
+    double squares = 0, total = 0;
+    for (const float v : x) squares += double{v} * v, total += v;
+    for (const detail::Kernels* set : detail::available_kernels()) {
+        CAPTURE(std::string(set->name));
+        std::vector<float> normed(x.size()), centered(x.size()), gelu(x.size()), gated(x.size()), turned = x;
+        set->rms_norm(x.data(), w.data(), 0.25f, n, normed.data());
+        set->center(x.data(), n, centered.data());
+        set->gelu(x.data(), nullptr, n, gelu.data());
+        set->gelu(x.data(), w.data(), n, gated.data());
+        set->rotate(turned.data(), w.data(), gelu.data(), n / 2);
+        for (std::size_t i = 0; i < x.size(); ++i) {
+            CAPTURE(i);
+            const double v = x[i], tanh = std::tanh(std::sqrt(2 / std::acos(-1.0)) * (v + 0.044715 * v * v * v));
+            CHECK(std::fabs(normed[i] - v / std::sqrt(squares / n + 0.25) * w[i]) < 1e-6);
+            CHECK(std::fabs(centered[i] - (v - total / n)) < 2e-6);
+            CHECK(std::fabs(gelu[i] - 0.5 * v * (1 + tanh)) < 2e-6);
+            CHECK(std::fabs(gated[i] - 0.5 * v * (1 + tanh) * w[i]) < 2e-6);
+            if (i >= usize(n / 2)) continue;
+            const double a = v, b = x[i + usize(n / 2)];
+            CHECK(std::fabs(turned[i] - (a * w[i] - b * gelu[i])) < 4e-6);
+            CHECK(std::fabs(turned[i + usize(n / 2)] - (b * w[i] + a * gelu[i])) < 4e-6);
+        }
+        CHECK(turned.back() == x.back());  // the odd one stays
+    }
+}
+
 // A value that is not finite stays visible: a product with it is not finite either.
 TEST_CASE("kernels keep infinity, and nothing breaks at a NaN") {
     for (const detail::Kernels* set : detail::available_kernels())

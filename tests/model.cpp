@@ -50,29 +50,216 @@ TEST_CASE("loading reports its progress from 0 to 1") {
     CHECK(std::is_sorted(steps.begin(), steps.end()));
 }
 
-TEST_CASE("the head is the model's own where its files say so") {
+// ---- config.json
+
+using Edits = std::vector<std::pair<std::string, std::string>>;  // from, to
+
+// The small GPT-2 or Gemma as a directory whose config.json is edited.
+struct Edited {
+    TemporaryDirectory directory;
+    Edited(bool gemma, const Edits& edits) : Edited(directory_of(gemma), edits) {}
+    Edited(Files files, const Edits& edits) {
+        for (const auto& [from, to] : edits) files["config.json"] = replaced(files["config.json"], from, to);
+        write_files(directory.path, files);
+    }
+    Model model() const { return load(directory.path, DType::f32, 1); }
+    // Without the weights, which may not fit.
+    llm::Config config() const { return detail::read_config(detail::open_checkpoint(directory.path.string())); }
+};
+
+const std::string kLayerTypes = R"("layer_types":["sliding_attention","full_attention"],)";
+
+TEST_CASE("what config.json leaves out has the reference's default") {
+    const llm::Config gpt2 = Edited({{"config.json", R"({"model_type": "gpt2"})"},
+                                     {"model.safetensors", directory_of(false).at("model.safetensors")}},
+                                    {})
+                                 .config();
+    CHECK(gpt2.context_length == 1024);
+    CHECK(gpt2.hidden_size == 768);
+    CHECK(gpt2.intermediate_size == 3072);
+    CHECK(gpt2.num_layers == 12);
+    CHECK(gpt2.num_heads == 12);
+    CHECK(gpt2.num_kv_heads == 12);
+    CHECK(gpt2.head_dim == 64);
+    CHECK(gpt2.norm_eps == 1e-5f);
+    CHECK(gpt2.attention_scale == 0.125f);
+    CHECK(gpt2.tied_head);
+    const llm::Config gemma = Edited({{"config.json", R"({"model_type": "gemma3_text"})"},
+                                      {"model.safetensors", directory_of(true).at("model.safetensors")}},
+                                     {})
+                                  .config();
+    CHECK(gemma.context_length == 131072);
+    CHECK(gemma.hidden_size == 2304);
+    CHECK(gemma.intermediate_size == 9216);
+    CHECK(gemma.num_layers == 26);
+    CHECK(gemma.num_heads == 8);
+    CHECK(gemma.num_kv_heads == 4);
+    CHECK(gemma.head_dim == 256);
+    CHECK(gemma.norm_eps == 1e-6f);
+    CHECK(gemma.attention_scale == 0.0625f);
+    CHECK(gemma.rope_theta == 1e6f);
+    CHECK(gemma.rope_local_theta == 1e4f);
+    CHECK(gemma.rope_scaling == 1);
+    CHECK(gemma.sliding_window == 4096);
+    CHECK(gemma.tied_head);
+    for (int i = 0; i < 26; ++i) CHECK(gemma.is_local[usize(i)] == (i % 6 != 5));
+}
+
+TEST_CASE("config.json: the norm's epsilon, the attention's scale, the window and RoPE are read") {
+    CHECK(Edited(false, {{"1e-05", "0.25"}}).config().norm_eps == 0.25f);
+    CHECK(Edited(true, {{"1e-06", "0.25"}}).config().norm_eps == 0.25f);
+    CHECK(Edited(true, {}).config().attention_scale == 0.5f);  // of 4
+    CHECK(Edited(true, {{R"("query_pre_attn_scalar":4)", R"("query_pre_attn_scalar":16)"}}).config().attention_scale ==
+          0.25f);
+    CHECK(Edited(true, {{R"("sliding_window":6)", R"("sliding_window":3)"}}).config().sliding_window == 3);
+    // transformers 5
+    const std::string both = R"("rope_parameters":)", none = R"("rope_scaling":null,"x":)";
+    const llm::Config five =
+        Edited(true, {{R"("rope_type":"default","rope_theta":1e4)", R"("rope_theta":500)"}}).config();
+    CHECK(five.rope_theta == 1e6f);
+    CHECK(five.rope_local_theta == 500);
+    CHECK(five.rope_scaling == 8);
+    // transformers 4
+    const llm::Config four =
+        Edited(true, {{both, none}, {R"("rope_theta":1e6)", R"("rope_theta":2e5,"rope_local_base_freq":300)"}})
+            .config();
+    CHECK(four.rope_theta == 2e5f);
+    CHECK(four.rope_local_theta == 300);
+    CHECK(four.rope_scaling == 1);
+    for (const char* type : {"type", "rope_type"}) {
+        const std::string linear = std::string(R"("rope_scaling":{")") + type + R"(":"linear","factor":4},"x":)";
+        CHECK(Edited(true, {{both, linear}}).config().rope_scaling == 4);
+    }
+}
+
+TEST_CASE("config.json: which layers are local is listed, or follows a pattern") {
+    const auto local = [](const std::string& instead) {
+        return Edited(true, {{kLayerTypes, instead}}).config().is_local;
+    };
+    CHECK(local(kLayerTypes) == std::vector<bool>{true, false});
+    CHECK(local(R"("layer_types":["full_attention","sliding_attention"],)") == std::vector<bool>{false, true});
+    CHECK(local("") == std::vector<bool>{true, true});  // every sixth is not
+    CHECK(local(R"("sliding_window_pattern":1,)") == std::vector<bool>{false, false});
+    CHECK(local(R"("sliding_window_pattern":2,)") == std::vector<bool>{true, false});
+    CHECK(local(R"("_sliding_window_pattern":2,)") == std::vector<bool>{true, false});
+}
+
+TEST_CASE("the head is the embedding where config.json says so, even beside another matrix") {
+    for (const bool gemma : {false, true}) {
+        CAPTURE(gemma);
+        Files files = directory_of(gemma);
+        Shape s{gemma};
+        s.vocab = Edited(gemma, {}).config().vocab_size;
+        const std::string tied = R"("tie_word_embeddings":true)", own = R"("tie_word_embeddings":false)",
+                          same = R"("model_type")";
+        const std::string one = gemma ? same : tied;  // which the small GPT-2 says
+        const Model without = Edited(files, {{one, gemma ? tied + "," + same : tied}}).model();
+        std::vector<Weight> weights = weights_of(s, false);
+        weights.push_back({"lm_head.weight", {s.vocab, s.hidden}});
+        files["model.safetensors"] = safetensors(weights, TensorType::f32);
+        const Model with = Edited(files, {{one, gemma ? tied + "," + same : tied}}).model(),
+                    apart = Edited(files, {{one, gemma ? own + "," + same : own}}).model();
+        CHECK(with.config().tied_head);
+        CHECK(!apart.config().tied_head);
+        CHECK(with.info().parameters == without.info().parameters);
+        CHECK(with.info().ignored == 1);
+        CHECK(apart.info().parameters == without.info().parameters + usize(s.vocab * s.hidden));
+        Session a(with, 0, 1), b(apart, 0, 1);
+        CHECK(last_logits(a, {5, 6}) != last_logits(b, {5, 6}));
+    }
     CHECK(load(tiny("gemma3-tiny")).config().tied_head);
     CHECK_FALSE(load(test_data() / "layouts/gpt2-odd").config().tied_head);
     CHECK_FALSE(load(test_data() / "layouts/gemma3-v5").config().tied_head);
+    // A multimodal checkpoint says it outside of text_config, or inside.
+    for (const bool outside : {true, false}) {
+        Files files = directory_of(true);
+        const std::string text = files["config.json"], own = R"("tie_word_embeddings":false,)";
+        files["config.json"] = "{" + std::string(outside ? own : "") + R"("model_type":"gemma3","text_config":{)" +
+                               std::string(outside ? "" : own) + text.substr(1) + "}";
+        CHECK(!Edited(files, {}).config().tied_head);
+    }
 }
 
-TEST_CASE("a model that was trained for turns is known by its files") {
-    CHECK(!load(tiny("gemma3-tiny")).tokenizer().has_turns());
-    CHECK(!load(tiny("gpt2-tiny")).tokenizer().has_turns());
-    const TemporaryDirectory directory;
-    Gguf file = as_gguf(tiny("gemma3-tiny"), TensorType::f32);
-    const auto has_turns = [&] {
-        write_file(directory.path / "model.gguf", file.bytes());
-        return load(directory.path / "model.gguf").tokenizer().has_turns();
+// A change of the configuration alone, which the file's weights fit as well, must reach the logits.
+TEST_CASE("every number of the configuration makes a difference") {
+    const auto logits = [](bool gemma, const Edits& edits) {
+        Session session(Edited(gemma, edits).model(), 0, 1);
+        return last_logits(session, {5, 6, 7, 8, 9, 10, 11, 12, 13, 14});
     };
-    CHECK(!has_turns());
-    file.set("tokenizer.chat_template", std::string("{{ bos_token }}..."));
-    CHECK(has_turns());
-    const fs::path copy = directory.path / "copy";
-    fs::copy(tiny("gemma3-tiny"), copy);
-    fs::permissions(copy / "config.json", fs::perms::owner_write, fs::perm_options::add);
-    write_file(copy / "generation_config.json", R"({"eos_token_id": [1, 5]})");
-    CHECK(load(copy).tokenizer().has_turns());
+    const std::vector<float> gpt2 = logits(false, {}), gemma = logits(true, {});
+    CHECK(logits(false, {{"1e-05", "0.25"}}) != gpt2);
+    CHECK(logits(false, {{R"("n_head":2)", R"("n_head":4)"}}) != gpt2);
+    const Edits edits[] = {
+        {{"1e-06", "0.25"}},
+        {{R"("query_pre_attn_scalar":4)", R"("query_pre_attn_scalar":16)"}},
+        {{R"("sliding_window":6)", R"("sliding_window":3)"}},
+        {{R"("factor":8.0)", R"("factor":1)"}},
+        {{R"("rope_type":"default","rope_theta":1e4)", R"("rope_theta":10)"}},
+        {{R"("factor":8.0,"rope_theta":1e6)", R"("factor":8.0,"rope_theta":10)"}},
+        {{R"(["sliding_attention","full_attention"])", R"(["full_attention","sliding_attention"])"}}};
+    for (const Edits& one : edits) {
+        CAPTURE(one[0].second);
+        CHECK(logits(true, one) != gemma);
+    }
+}
+
+// ---- a GGUF's metadata
+
+llm::Config config_of(const Gguf& file) {
+    const TemporaryDirectory directory;
+    write_file(directory.path / "model.gguf", file.bytes());
+    return detail::read_config(detail::open_checkpoint((directory.path / "model.gguf").string()));
+}
+
+TEST_CASE("GGUF: the norm's epsilon, the window and RoPE are read, or have llama.cpp's default") {
+    Gguf gpt2 = small_gguf(false), gemma = small_gguf(true);
+    CHECK(config_of(gpt2).norm_eps == 1e-5f);
+    gpt2.set("gpt2.attention.layer_norm_epsilon", 0.25f);
+    CHECK(config_of(gpt2).norm_eps == 0.25f);
+
+    for (const char* key : {"gemma3.attention.sliding_window", "gemma3.rope.freq_base"}) gemma.remove(key);
+    const llm::Config usual = config_of(gemma);
+    CHECK(usual.norm_eps == 1e-6f);
+    CHECK(usual.sliding_window == 1024);
+    CHECK(usual.rope_theta == 1e6f);
+    CHECK(usual.rope_local_theta == 1e4f);
+    CHECK(usual.rope_scaling == 1);
+    CHECK(usual.is_local == std::vector<bool>{true, true});
+    gemma.set("gemma3.attention.layer_norm_rms_epsilon", 0.25f);
+    gemma.set("gemma3.attention.sliding_window", 7);
+    gemma.set("gemma3.attention.sliding_window_pattern", 2);
+    gemma.set("gemma3.rope.freq_base", 2e5f);
+    gemma.set("gemma3.rope.freq_base_swa", 300.0f);
+    gemma.set("gemma3.rope.scaling.type", std::string("linear"));
+    gemma.set("gemma3.rope.scaling.factor", 8.0f);
+    const llm::Config read = config_of(gemma);
+    CHECK(read.norm_eps == 0.25f);
+    CHECK(read.sliding_window == 7);
+    CHECK(read.is_local == std::vector<bool>{true, false});
+    CHECK(read.rope_theta == 2e5f);
+    CHECK(read.rope_local_theta == 300);
+    CHECK(read.rope_scaling == 8);
+}
+
+// The 27B model has 62 layers and heads of 128, but its scale is 1 / sqrt(5376 / 32).
+TEST_CASE("GGUF: the attention's scale comes from the heads, or of the 27B model from the width") {
+    Shape s = gguf_shape(true);
+    s.head_dim = 64;
+    CHECK(config_of(small_gguf(s)).attention_scale == 0.125f);  // 1 / sqrt(64)
+    s.layers = 62;
+    CHECK(config_of(small_gguf(s)).attention_scale == 0.25f);  // 1 / sqrt(32 / 2)
+    CHECK(config_of(small_gguf(false)).attention_scale == 0.25f);
+}
+
+TEST_CASE("a session's context is the model's own, but no more than 8192 unless it is asked for") {
+    llm::Config c = shape(llm::Config::Architecture::gpt2, 16, 1, 1, 16, 16);
+    for (const int longest : {100, 8192, 8193, 10000}) {
+        c.context_length = longest;
+        const Model model = Model::random(c);
+        CHECK(Session(model).context() == std::min(longest, 8192));
+        CHECK(Session(model, longest).context() == longest);
+        CHECK(Session(model, 77).context() == 77);
+    }
 }
 
 }  // namespace

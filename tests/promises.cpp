@@ -151,7 +151,7 @@ TEST_CASE("a text ends for the reason it says") {
     CHECK(end_of(options) == End::interrupted);
 
     options = greedy(20);
-    const int end = session.model().tokenizer().encode("<|endoftext|>", false)[0];
+    const int end = session.model().tokenizer().encode("<|endoftext|>", llm::Special::parsed, false)[0];
     options.on_logits = [&](float* logits, int) { logits[end] = session.position() > 3 ? INFINITY : 0; };
     CHECK(end_of(options) == End::end_token);
     CHECK(held_text(session) == "Aabc");  // the end token is not appended
@@ -196,7 +196,7 @@ TEST_CASE("on_logits forbids, forces and favours, and the session's logits stay 
     const Model model = load(tiny("gpt2-tiny"));
     Session session(model);
     GenerateOptions options = greedy(12);
-    const int wanted = model.tokenizer().encode("x", false)[0];
+    const int wanted = model.tokenizer().encode("x", llm::Special::as_text, false)[0];
     options.on_logits = [&](float* logits, int n) {
         CHECK(n == model.sampleable());
         for (int id = 0; id < n; ++id)

@@ -72,14 +72,14 @@ void check_golden(const Golden& golden, DType dtype) {
     for (const Json& one : document.root().find("cases")->array()) {
         const std::vector<int> ids = ints(*one.find("ids"));
         CAPTURE(text(one, "prompt"));
-        CHECK(model.tokenizer().encode(text(one, "prompt")) == ids);
+        CHECK(model.tokenizer().encode(text(one, "prompt"), llm::Special::parsed) == ids);
         session.rewind(0);
         const Logits logits = logits_of(session, ids);
         if (exact) check_exact(golden, one, logits);
         check_greedy(session, one, logits.back(), exact ? 1e-3 : 1.0);
     }
     for (const Json& one : document.root().find("perplexity")->array()) {
-        std::vector<int> ids = model.tokenizer().encode(text(one, "text"));
+        std::vector<int> ids = model.tokenizer().encode(text(one, "text"), llm::Special::parsed);
         ids.resize(std::min(ids.size(), usize(one.find("tokens")->whole())));
         const double got = perplexity(session, ids), expected = one.find("ppl")->number();
         MESSAGE(golden.name << " " << name_of(dtype) << ": perplexity " << got << ", reference " << expected);

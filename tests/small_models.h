@@ -231,14 +231,20 @@ inline Files directory_with_vocab_json() {
     return files;
 }
 
-// A GGUF whose matrices are of all types in turn, as far as their rows are whole blocks.
-inline Gguf small_gguf(bool gemma) {
-    const SmallTokenizer t(gemma, 280);
+// Of a GGUF, whose rows are blocks of 32 or 256.
+inline Shape gguf_shape(bool gemma) {
     Shape s{gemma};
-    s.vocab = static_cast<int>(t.tokens.size());
     s.hidden = 32;
     s.head_dim = 16;
     s.ffn = 256;
+    return s;
+}
+
+// A GGUF whose matrices are of all types in turn, as far as their rows are whole blocks.
+inline Gguf small_gguf(Shape s) {
+    const bool gemma = s.gemma;
+    const SmallTokenizer t(gemma, 280);
+    s.vocab = static_cast<int>(t.tokens.size());
     Gguf file;
     const std::string family = gemma ? "gemma3" : "gpt2";
     file.set("general.architecture", family);
@@ -283,6 +289,7 @@ inline Gguf small_gguf(bool gemma) {
     }
     return file;
 }
+inline Gguf small_gguf(bool gemma) { return small_gguf(gguf_shape(gemma)); }
 
 // ---- the models of models/ as GGUF
 

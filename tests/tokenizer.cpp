@@ -33,7 +33,7 @@ TEST_CASE("real vocabularies give the reference's ids, and 1 MB of anything take
         const Model model = load(path);
         for (const Text& one : texts(name)) {
             CAPTURE(one.text);
-            CHECK(model.tokenizer().encode(one.text, false) == one.ids);
+            CHECK(model.tokenizer().encode(one.text, llm::Special::parsed, false) == one.ids);
             // Gemma has one token for U+2581 and for a space.
             CHECK(detail::replace_all(model.tokenizer().decode(one.ids), "\u2581", " ") ==
                   detail::replace_all(one.text, "\u2581", " "));
@@ -41,7 +41,7 @@ TEST_CASE("real vocabularies give the reference's ids, and 1 MB of anything take
         for (const char* repeated : {"a", " ", "\n", "ab", "1", "\xFF"}) {
             std::string million;
             while (million.size() < 1000000) million += repeated;
-            CHECK(model.tokenizer().decode(model.tokenizer().encode(million, false)) == million);
+            CHECK(model.tokenizer().decode(model.tokenizer().encode(million, llm::Special::parsed, false)) == million);
         }
     }
 }
@@ -93,12 +93,12 @@ TEST_CASE("a tokenizer is the same from every kind of file") {
         CAPTURE(one.name);
         const Tokenizer& first = all[one.byte_level ? 0 : 2].tokenizer;
         for (const Text& t : some)
-            if (one.tokenizer.encode(t.text) != first.encode(t.text)) FAIL_CHECK("other ids of " << t.text);
+            if (one.tokenizer.encode(t.text, llm::Special::parsed) != first.encode(t.text, llm::Special::parsed)) FAIL_CHECK("other ids of " << t.text);
         for (int id = 0; id < first.vocab_size(); ++id)
             if (one.tokenizer.piece(id) != first.piece(id)) FAIL_CHECK("another piece " << id);
         CHECK(one.tokenizer.vocab_size() == first.vocab_size());
         CHECK(one.tokenizer.bos() == first.bos());
-        CHECK(one.tokenizer.find("<end_of_turn>") == first.find("<end_of_turn>"));
+        CHECK(one.tokenizer.special_id("<end_of_turn>") == first.special_id("<end_of_turn>"));
     }
 }
 
@@ -115,8 +115,8 @@ TEST_CASE("any bytes decode back to themselves") {
     for (const NamedTokenizer& one : thinned(tiny_tokenizers())) {
         CAPTURE(one.name);
         const auto check = [&](const std::string& bytes) {
-            for (const bool parse_special : {true, false})
-                if (one.tokenizer.decode(one.tokenizer.encode(bytes, false, parse_special)) != round_trip(one, bytes))
+            for (const llm::Special special : {llm::Special::parsed, llm::Special::as_text})
+                if (one.tokenizer.decode(one.tokenizer.encode(bytes, special, false)) != round_trip(one, bytes))
                     FAIL_CHECK("not decoded to itself: " << bytes);
         };
         for (int a = 0; a < 256; ++a) {
@@ -167,7 +167,7 @@ TEST_CASE("all of Unicode decodes back to itself") {
             std::string all;
             for (std::uint32_t c = first; c < first + 0x1000; ++c)
                 if (c < 0xD800 || c > 0xDFFF) detail::utf8_append(all, c);
-            if (one.tokenizer.decode(one.tokenizer.encode(all, false)) != round_trip(one, all))
+            if (one.tokenizer.decode(one.tokenizer.encode(all, llm::Special::parsed, false)) != round_trip(one, all))
                 FAIL_CHECK("not decoded to itself: from code point " << first);
         }
     }
@@ -179,7 +179,7 @@ TEST_CASE("a long text takes little more than linear time") {
             CAPTURE(one.name);
             std::string million;
             while (million.size() < 1000000 / kThinned) million += repeated;
-            CHECK((one.tokenizer.decode(one.tokenizer.encode(million, false)) == million));
+            CHECK((one.tokenizer.decode(one.tokenizer.encode(million, llm::Special::parsed, false)) == million));
         }
 }
 
@@ -189,21 +189,21 @@ TEST_CASE("special tokens are parsed on request, and begin a text where the mode
     CHECK(gemma.bos() == 2);
     CHECK(gpt2.encode("") == std::vector<int>{});
     CHECK(gemma.encode("") == std::vector<int>{2});
-    CHECK(gpt2.encode("<|endoftext|>") == std::vector<int>{767});
-    CHECK(gemma.encode("<bos><end_of_turn>", false) == std::vector<int>{2, 5});
-    CHECK(gemma.encode("<start_of_turn>user", false)[0] == 4);
+    CHECK(gpt2.encode("<|endoftext|>", llm::Special::parsed) == std::vector<int>{767});
+    CHECK(gemma.encode("<bos><end_of_turn>", llm::Special::parsed, false) == std::vector<int>{2, 5});
+    CHECK(gemma.encode("<start_of_turn>user", llm::Special::parsed, false)[0] == 4);
     const std::string texts_with_specials[] = {"<|endoftext|>", "a<bos>b<eos>", "<start_of_turn>user\n<end_of_turn>"};
     for (const std::string& s : texts_with_specials) {
-        for (const int id : gpt2.encode(s, true, false)) CHECK(id != 767);
-        for (const int id : gemma.encode(s, false, false)) CHECK(id > 5);
+        for (const int id : gpt2.encode(s)) CHECK(id != 767);
+        for (const int id : gemma.encode(s, llm::Special::as_text, false)) CHECK(id > 5);
     }
-    CHECK(gpt2.encode("a<|endoftext|>b").size() == 3);
-    for (int id = 0; id < 768; ++id) CHECK(gpt2.is_end(id) == (id == 767));
-    for (int id = 0; id < 1024; ++id) CHECK(gemma.is_end(id) == (id == 1 || id == 5));
-    CHECK(gemma.find("<eos>") == 1);
-    CHECK(gemma.find("<eo") == -1);
-    CHECK(gemma.find("the") == -1);  // a token, but not an added one
-    CHECK(gemma.find("") == -1);
+    CHECK(gpt2.encode("a<|endoftext|>b", llm::Special::parsed).size() == 3);
+    for (int id = 0; id < 768; ++id) CHECK(gpt2.is_eos(id) == (id == 767));
+    for (int id = 0; id < 1024; ++id) CHECK(gemma.is_eos(id) == (id == 1 || id == 5));
+    CHECK(gemma.special_id("<eos>") == 1);
+    CHECK(gemma.special_id("<eo") == -1);
+    CHECK(gemma.special_id("the") == -1);  // a token, but not an added one
+    CHECK(gemma.special_id("") == -1);
 }
 
 TEST_CASE("an id that is no token is refused") {
@@ -217,7 +217,7 @@ TEST_CASE("an id that is no token is refused") {
 void check_vocabulary(const llm::Tokenizer& tokenizer) {
     for (int id = 0; id < tokenizer.vocab_size(); ++id) {
         const std::string piece = tokenizer.piece(id);
-        const std::vector<int> ids = tokenizer.encode(piece, false, true);
+        const std::vector<int> ids = tokenizer.encode(piece, llm::Special::parsed, false);
         if (tokenizer.decode(ids) != piece) FAIL("token " << id << " becomes " << tokenizer.decode(ids));
         if (!piece.empty()) tokenizer.encode(piece.substr(0, piece.size() - 1) + "\xFF" + piece);
     }
@@ -227,6 +227,25 @@ TEST_CASE("every token of a vocabulary comes back from its text") {
     for (const std::string& name : kTinyModels) check_vocabulary(load(tiny(name)).tokenizer());
     for (const char* name : {kRealGemma, "gemma-3-270m-hf", "gpt2-124m"})
         if (const fs::path path = real_model(name); !path.empty()) check_vocabulary(load(path).tokenizer());
+}
+
+TEST_CASE("a model that was trained for turns is known by its files") {
+    CHECK(!load(tiny("gemma3-tiny")).tokenizer().has_turns());
+    CHECK(!load(tiny("gpt2-tiny")).tokenizer().has_turns());
+    const TemporaryDirectory directory;
+    Gguf file = as_gguf(tiny("gemma3-tiny"), TensorType::f32);
+    const auto has_turns = [&] {
+        write_file(directory.path / "model.gguf", file.bytes());
+        return load(directory.path / "model.gguf").tokenizer().has_turns();
+    };
+    CHECK(!has_turns());
+    file.set("tokenizer.chat_template", std::string("{{ bos_token }}..."));
+    CHECK(has_turns());
+    const fs::path copy = directory.path / "copy";
+    fs::copy(tiny("gemma3-tiny"), copy);
+    fs::permissions(copy / "config.json", fs::perms::owner_write, fs::perm_options::add);
+    write_file(copy / "generation_config.json", R"({"eos_token_id": [1, 5]})");
+    CHECK(load(copy).tokenizer().has_turns());
 }
 
 }  // namespace
