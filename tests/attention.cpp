@@ -5,13 +5,16 @@
 namespace tests {
 namespace {
 
+using detail::CacheFormat;
+
 // Random keys and values of all positions in a cache, and as the cache holds them.
 struct Filled {
     llm::Config config;
     detail::KvCache cache;
     std::vector<std::vector<float>> keys, values;  // [position][num_kv_heads * head_dim]
 
-    Filled(const llm::Config& c, bool local, int context, DType dtype) : config(c), cache(c, local, context, dtype) {
+    Filled(const llm::Config& c, bool local, int context, CacheFormat format)
+        : config(c), cache(c, local, context, format) {
         cache.memory = detail::Buffer(cache.bytes());
     }
     // Adds a position, as forward does before its queries look at it.
@@ -21,10 +24,10 @@ struct Filled {
                            value = random.values(config.num_kv_heads * d);
         for (int h = 0; h < config.num_kv_heads; ++h) {
             const auto put =
-                cache.value_bytes == 2 ? &detail::KvCache::store<std::uint16_t> : &detail::KvCache::store<float>;
+                cache.value_bytes() == 2 ? &detail::KvCache::store<std::uint16_t> : &detail::KvCache::store<float>;
             (cache.*put)(detail::scalar::kernels, h, position, key.data() + h * d, value.data() + h * d);
         }
-        if (cache.value_bytes == 2)
+        if (cache.value_bytes() == 2)
             for (std::vector<float>* x : {&key, &value})
                 for (float& v : *x) v = detail::f16_to_f32(detail::f32_to_f16(v));
         keys.push_back(key);
@@ -58,9 +61,9 @@ TEST_CASE("attention is the plain softmax, for tokens one by one and together, o
                             {3, 3, 64}, {8, 2, 65}, {7, 1, 34}, {2, 1, 256}};
     Random random{1};
     for (const Heads& s : shapes)
-        for (const DType dtype : {DType::f32, DType::q8_0})
+        for (const CacheFormat format : {CacheFormat::f32, CacheFormat::f16})
             for (const int window : {0, 1, 32, 70}) {
-                llm::Config c = shape(llm::Config::Architecture::gemma3, 32, s.heads, s.kv_heads, s.head_dim, 32);
+                llm::Config c = shape("gemma3", 32, s.heads, s.kv_heads, s.head_dim, 32);
                 c.sliding_window = std::max(window, 1);
                 c.context_length = 400;
                 c.is_local = {window > 0, window > 0};  // two layers, whose caches lie in one memory
@@ -70,11 +73,11 @@ TEST_CASE("attention is the plain softmax, for tokens one by one and together, o
                     CAPTURE(s.head_dim);
                     CAPTURE(window);
                     CAPTURE(threads);
-                    CAPTURE(name_of(dtype));
+                    CAPTURE(format == CacheFormat::f16);
                     CAPTURE(std::string(kernels->name));
                     detail::ThreadPool pool(threads);
                     detail::Attention attention{pool, *kernels, c};
-                    Filled filled(c, window > 0, c.context_length, dtype);
+                    Filled filled(c, window > 0, c.context_length, format);
                     double worst = 0;
                     for (const int tokens : {1, 1, 3, 12, 61, 1, 25, 100, 1}) {
                         const int position = static_cast<int>(filled.keys.size()), width = s.heads * s.head_dim;
@@ -101,22 +104,22 @@ TEST_CASE("attention is the plain softmax, for tokens one by one and together, o
 }
 
 TEST_CASE("a local layer's cache holds its window and a batch, a global one's the context") {
-    llm::Config c = shape(llm::Config::Architecture::gemma3, 32, 2, 1, 16, 32);
+    llm::Config c = shape("gemma3", 32, 2, 1, 16, 32);
     c.context_length = 100000;
     c.sliding_window = 512;
     c.is_local = {true, true};
-    const detail::KvCache local(c, true, 100000, DType::q8_0), global(c, false, 100000, DType::q8_0);
+    const detail::KvCache local(c, true, 100000, CacheFormat::f16), global(c, false, 100000, CacheFormat::f16);
     CHECK(local.slots >= 512 + detail::kBatch);
     CHECK(local.slots < 512 + detail::kBatch + 64);
     CHECK(global.slots >= 100000);
     CHECK(global.slots < 100064);
-    CHECK(detail::KvCache(c, true, 50, DType::q8_0).slots == 64);
-    CHECK(detail::KvCache(c, true, 640, DType::f32).bytes() == 2 * detail::KvCache(c, true, 640, DType::q8_0).bytes());
+    CHECK(detail::KvCache(c, true, 50, CacheFormat::f16).slots == 64);
+    CHECK(detail::KvCache(c, true, 640, CacheFormat::f32).bytes() == 2 * detail::KvCache(c, true, 640, CacheFormat::f16).bytes());
 }
 
 // Scores far apart, equal, or growing all the time, so that what was summed up is scaled down again and again.
 TEST_CASE("attention keeps its precision whatever the order of the scores") {
-    llm::Config c = shape(llm::Config::Architecture::gemma3, 32, 1, 1, 2, 32);
+    llm::Config c = shape("gemma3", 32, 1, 1, 2, 32);
     c.context_length = 512;
     c.is_local = {false, false};
     c.attention_scale = 1;
@@ -127,7 +130,7 @@ TEST_CASE("attention keeps its precision whatever the order of the scores") {
             detail::ThreadPool pool(2);
             detail::Attention attention{pool, *kernels, c};
             Random random{1};
-            Filled filled(c, false, 512, DType::f32);
+            Filled filled(c, false, 512, CacheFormat::f32);
             for (int p = 0; p < 500; ++p) {
                 filled.add(random);
                 filled.keys.back()[0] = slope * static_cast<float>(p);

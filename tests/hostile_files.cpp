@@ -392,9 +392,9 @@ TEST_CASE("files cut off anywhere, and files with any byte changed, are refused 
 }
 
 // A directory of the small GPT-2 or Gemma in which `from` becomes `to` in one file.
-struct Changed {
+struct ChangedFile {
     TemporaryDirectory directory;
-    Changed(bool gemma, const std::string& file, const std::string& from, const std::string& to, bool shards = false) {
+    ChangedFile(bool gemma, const std::string& file, const std::string& from, const std::string& to, bool shards = false) {
         Files files = directory_of(gemma, shards);
         std::string& bytes = files.at(file);
         const std::size_t at = bytes.find(from);
@@ -411,7 +411,7 @@ struct Changed {
 
 TEST_CASE("a configuration that cannot be is refused by name") {
     const auto config = [](bool gemma, const char* from, const char* to) {
-        return Changed(gemma, "config.json", from, to);
+        return ChangedFile(gemma, "config.json", from, to);
     };
     CHECK_ERROR(config(false, "\"n_head\":2", "\"n_head\":0").load(), "n_head", "is 0", "config");
     CHECK_ERROR(config(true, "\"num_attention_heads\":2", "\"num_attention_heads\":-3").load(), "num_attention_heads",
@@ -435,7 +435,7 @@ TEST_CASE("a configuration that cannot be is refused by name") {
 
 TEST_CASE("weights that cannot be are refused by name") {
     const auto header = [](const std::string& from, const std::string& to) {
-        return Changed(false, "model.safetensors", from, to);
+        return ChangedFile(false, "model.safetensors", from, to);
     };
     const std::string ln_f = "\"transformer.ln_f.weight\":{\"dtype\":\"F16\",\"shape\":[8]";
     CHECK_ERROR(header(ln_f, "\"transformer.ln_f.weight\":{\"dtype\":\"F16\",\"shape\":[9]").load(), "ln_f.weight",
@@ -464,7 +464,7 @@ TEST_CASE("weights that cannot be are refused by name") {
 
 TEST_CASE("an index may name files of its directory only") {
     const auto index = [](const std::string& name) {
-        return Changed(true, "model.safetensors.index.json", "part-1.safetensors", name, true);
+        return ChangedFile(true, "model.safetensors.index.json", "part-1.safetensors", name, true);
     };
     for (const char* name :
          {"../part-1.safetensors", "/etc/passwd", "..", "", "a/b", "a\\\\b", "c:x", "\\u0000", "\\u001b"})

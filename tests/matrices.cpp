@@ -9,8 +9,8 @@ using detail::kBlock, detail::kTile, detail::Matrix;
 
 // A matrix of these values [rows, cols], which the Arena holds.
 Matrix matrix_of(detail::Arena& arena, DType dtype, int rows, int cols, const std::vector<float>& values) {
-    Matrix m(arena, dtype, rows, cols);
-    detail::put(m, 0, rows, 0, cols, values.data(), nullptr);
+    Matrix m(arena, detail::format_of(dtype), rows, cols);
+    m.pack(0, rows, 0, cols, values.data(), nullptr);
     return m;
 }
 
@@ -60,7 +60,7 @@ TEST_CASE("blocks of a Q8_0 file become rows as they are, in any order of rows a
     Random random{2};
     const int rows = 37, cols = 96;
     detail::Arena arena;
-    const Matrix m(arena, DType::q8_0, rows, cols);
+    const Matrix m(arena, detail::format_of(DType::q8_0), rows, cols);
     std::vector<std::vector<float>> expected(usize(rows), std::vector<float>(usize(cols)));
     for (const auto& [first, count] : {std::pair{30, 7}, std::pair{0, 13}, std::pair{13, 17}})
         for (const int col : {32, 64, 0}) {
@@ -72,7 +72,7 @@ TEST_CASE("blocks of a Q8_0 file become rows as they are, in any order of rows a
                 detail::q8_0_to_f32(block, expected[usize(first + r)].data() + col, 1);
                 raw.append(reinterpret_cast<const char*>(block), sizeof block);
             }
-            detail::put(m, first, count, col, kBlock, nullptr, reinterpret_cast<const std::uint8_t*>(raw.data()));
+            m.pack(first, count, col, kBlock, nullptr, reinterpret_cast<const std::uint8_t*>(raw.data()));
         }
     for (int r = 0; r < rows; ++r) {
         std::vector<float> row(usize(cols));
@@ -102,7 +102,9 @@ TEST_CASE("activations keep every column of every token, in whatever pieces they
                 CAPTURE(cols);
                 CAPTURE(name_of(dtype));
                 detail::Activations x;
-                x.resize(dtype, tokens, cols);
+                Matrix w;  // its format and columns are all that counts
+                w.format = &detail::format_of(dtype), w.cols = cols;
+                x.resize(w, tokens);
                 CHECK(x.tokens() == tokens);
                 std::vector<std::vector<float>> values;
                 for (int t = 0; t < tokens; ++t) values.push_back(random.values(cols + kBlock));
@@ -146,7 +148,7 @@ TEST_CASE("a product is the plain sum, each value handed out once") {
                         const std::vector<float> w = random.values(rows * cols);
                         const Matrix m = matrix_of(arena, dtype, rows, cols, w);
                         detail::Activations x;
-                        x.resize(dtype, tokens, cols);
+                        x.resize(m, tokens);
                         std::vector<std::vector<double>> inputs;
                         for (int t = 0; t < tokens; ++t) {
                             const std::vector<float> one = random.values(cols);
@@ -188,7 +190,8 @@ TEST_CASE("rows that fill up the last group change nothing, and a matrix beyond 
         m.row(r, row.data());
         CHECK(row == std::vector<float>(40));
     }
-    if (sizeof(void*) == 4) CHECK_THROWS_AS(Matrix(arena, DType::f32, 1 << 24, 1 << 18), std::bad_alloc);
+    if (sizeof(void*) == 4)
+        CHECK_THROWS_AS(Matrix(arena, detail::format_of(DType::f32), 1 << 24, 1 << 18), std::bad_alloc);
 }
 
 TEST_CASE("the kernels are the best of this machine, or those that LLM_SIMD names") {

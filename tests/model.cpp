@@ -252,7 +252,7 @@ TEST_CASE("GGUF: the attention's scale comes from the heads, or of the 27B model
 }
 
 TEST_CASE("a session's context is the model's own, but no more than 8192 unless it is asked for") {
-    llm::Config c = shape(llm::Config::Architecture::gpt2, 16, 1, 1, 16, 16);
+    llm::Config c = shape("gpt2", 16, 1, 1, 16, 16);
     for (const int longest : {100, 8192, 8193, 10000}) {
         c.context_length = longest;
         const Model model = Model::random(c);

@@ -64,7 +64,7 @@ struct Q8Block {
     explicit Q8Block(const std::vector<float>& x) {
         detail::quantize_q8_0(x.data(), static_cast<int>(x.size()), bytes);
     }
-    std::uint16_t scale() const { return detail::load<std::uint16_t>(bytes); }
+    std::uint16_t scale() const { return detail::load_as<std::uint16_t>(bytes); }
     int operator[](std::size_t i) const { return static_cast<std::int8_t>(bytes[2 + i]); }
 };
 

@@ -133,8 +133,7 @@ inline Model load(const fs::path& path, DType dtype = DType::q8_0, int threads =
 inline std::string name_of(DType dtype) { return dtype == DType::f32 ? "f32" : "q8_0"; }
 
 // A small shape for Model::random.
-inline llm::Config shape(const std::string& architecture, int hidden, int heads, int kv_heads, int head_dim,
-                         int ffn) {
+inline llm::Config shape(const std::string& architecture, int hidden, int heads, int kv_heads, int head_dim, int ffn) {
     llm::Config c;
     c.architecture = architecture;
     c.vocab_size = 77;

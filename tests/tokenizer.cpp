@@ -93,7 +93,8 @@ TEST_CASE("a tokenizer is the same from every kind of file") {
         CAPTURE(one.name);
         const Tokenizer& first = all[one.byte_level ? 0 : 2].tokenizer;
         for (const Text& t : some)
-            if (one.tokenizer.encode(t.text, llm::Special::parsed) != first.encode(t.text, llm::Special::parsed)) FAIL_CHECK("other ids of " << t.text);
+            if (one.tokenizer.encode(t.text, llm::Special::parsed) != first.encode(t.text, llm::Special::parsed))
+                FAIL_CHECK("other ids of " << t.text);
         for (int id = 0; id < first.vocab_size(); ++id)
             if (one.tokenizer.piece(id) != first.piece(id)) FAIL_CHECK("another piece " << id);
         CHECK(one.tokenizer.vocab_size() == first.vocab_size());
@@ -227,25 +228,6 @@ TEST_CASE("every token of a vocabulary comes back from its text") {
     for (const std::string& name : kTinyModels) check_vocabulary(load(tiny(name)).tokenizer());
     for (const char* name : {kRealGemma, "gemma-3-270m-hf", "gpt2-124m"})
         if (const fs::path path = real_model(name); !path.empty()) check_vocabulary(load(path).tokenizer());
-}
-
-TEST_CASE("a model that was trained for turns is known by its files") {
-    CHECK(!load(tiny("gemma3-tiny")).tokenizer().has_turns());
-    CHECK(!load(tiny("gpt2-tiny")).tokenizer().has_turns());
-    const TemporaryDirectory directory;
-    Gguf file = as_gguf(tiny("gemma3-tiny"), TensorType::f32);
-    const auto has_turns = [&] {
-        write_file(directory.path / "model.gguf", file.bytes());
-        return load(directory.path / "model.gguf").tokenizer().has_turns();
-    };
-    CHECK(!has_turns());
-    file.set("tokenizer.chat_template", std::string("{{ bos_token }}..."));
-    CHECK(has_turns());
-    const fs::path copy = directory.path / "copy";
-    fs::copy(tiny("gemma3-tiny"), copy);
-    fs::permissions(copy / "config.json", fs::perms::owner_write, fs::perm_options::add);
-    write_file(copy / "generation_config.json", R"({"eos_token_id": [1, 5]})");
-    CHECK(load(copy).tokenizer().has_turns());
 }
 
 }  // namespace
