@@ -5052,8 +5052,7 @@ struct SessionData {
     // Null if on_chunk(tokens done, of all) ends it.
     const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {}) {
         const auto go_on = [&](int first, int n) { return !on_chunk || on_chunk(first + transformer.n, n); };
-        const bool whole = run_batches(ids, count, go_on);
-        return current = whole ? transformer.compute_logits(transformer.n - 1, 1) : nullptr;
+        return current = run_batches(ids, count, go_on) ? transformer.compute_logits(transformer.n - 1, 1) : nullptr;
     }
     // Hands out the logits after each token, or the hidden states that they would be made of.
     void forward_each(const int* ids, int count, bool hidden, const std::function<void(int, const float*)>& on_output) {
@@ -5072,7 +5071,8 @@ struct SessionData {
             return true;
         });
     }
-    // Logits after the pending token and up to 11 guesses that may follow it: keep() makes the next one good.
+    // Logits after the pending token and up to 11 guesses that may follow it. The caches hold the guesses too: one that is
+    // appended then need only be counted as processed.
     const float* try_out(const int* ids, int count) {
         current = nullptr;
         transformer.run_layers(sequence, ids, count);
@@ -5080,8 +5080,6 @@ struct SessionData {
         sequence.processed = sequence.position();
         return transformer.compute_logits(0, count);
     }
-    // The pending token is the guess that was tried out at its place.
-    void keep() { sequence.processed = sequence.position(); }
     const float* logits() {
         if (current && sequence.pending() == 0) return current;
         if (sequence.position() == 0) misuse("there are no logits", "the session holds nothing", "call forward first");
@@ -5499,7 +5497,7 @@ class Lookup {
             rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
             if (is_right) {
                 ++stats_.guessed_right;
-                session_.keep();
+                ++session_.sequence.processed;
                 return logits_ += session_.transformer.logits.width;
             }
         }

@@ -33,6 +33,7 @@ TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
         {"--seed", "7"},
         {"--stop", "zzz"},
         {"--lookup", "3"},
+        {"--logprobs", "2"},
         {"--save", session},
         {"--load", session},  // which stands below --save
         {"--system", "Speak!"},

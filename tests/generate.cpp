@@ -226,7 +226,7 @@ TEST_CASE("tokens tried out together have the logits of tokens one by one, to th
                     const float* logits = tried.try_out(batch.data(), 1 + guesses);
                     REQUIRE(tried.sequence.position() == static_cast<int>(at) + 1);
                     for (int i = 0; i <= right; ++i, ++at, logits += vocab) {
-                        if (i > 0) tried.sequence.tokens.push_back(ids[at]), tried.keep();
+                        if (i > 0) tried.sequence.tokens.push_back(ids[at]), ++tried.sequence.processed;
                         if (!std::equal(logits, logits + vocab, expected[at].data())) FAIL("token " << at);
                     }
                 }
