@@ -114,7 +114,8 @@ TEST_CASE("a local layer's cache holds its window and a batch, a global one's th
     CHECK(global.slots >= 100000);
     CHECK(global.slots < 100064);
     CHECK(detail::KvCache(c, true, 50, CacheFormat::f16).slots == 64);
-    CHECK(detail::KvCache(c, true, 640, CacheFormat::f32).bytes() == 2 * detail::KvCache(c, true, 640, CacheFormat::f16).bytes());
+    CHECK(detail::KvCache(c, true, 640, CacheFormat::f32).bytes() ==
+          2 * detail::KvCache(c, true, 640, CacheFormat::f16).bytes());
 }
 
 // Scores far apart, equal, or growing all the time, so that what was summed up is scaled down again and again.

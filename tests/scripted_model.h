@@ -21,7 +21,7 @@ inline Gguf scripted(const std::vector<int>& script) {
     file.set("gpt2.block_count", 1);
     file.set("gpt2.feed_forward_length", 32);
     file.set("gpt2.attention.head_count", 2);
-    add_tokenizer(file, read_json(tiny("gpt2-tiny/tokenizer.json")), true);
+    add_tokenizer(file, SmallTokenizer(false), false);
     const auto add = [&](const char* name, std::vector<std::uint64_t> shape, float value) {
         std::uint64_t n = 1;
         for (const std::uint64_t extent : shape) n *= extent;

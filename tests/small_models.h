@@ -13,13 +13,14 @@ struct Shape {
     int vocab = 0, context = 24, hidden = 8, heads = 2, kv_heads = 1, head_dim = 4, ffn = 16, layers = 2, window = 6;
 };
 
-// A piece of a tokenizer: the first tokens of one from models/, and the merges that lead to them.
+// A tokenizer of models/, or a piece of it: the first tokens, and the merges that lead to them.
 struct SmallTokenizer {
     std::vector<std::string> tokens;
-    std::vector<int> kinds;  // as GGUF numbers them: 1 normal, 3 control, 6 byte
+    std::vector<std::int32_t>
+        kinds;  // as GGUF numbers them: 1 normal, 3 control, 4 of the user (a run of spaces), 6 byte
     std::vector<std::pair<std::string, std::string>> merges;
 
-    SmallTokenizer(bool gemma, int count) {
+    explicit SmallTokenizer(bool gemma, int count = INT_MAX) {
         const JsonDocument file = read_json(tiny(gemma ? "gemma3-tiny/tokenizer.json" : "gpt2-tiny/tokenizer.json"));
         const Json& model = *file.root().find("model");
         std::map<std::uint64_t, std::string> by_id;
@@ -74,6 +75,31 @@ inline std::string tokenizer_json(const SmallTokenizer& t, bool gemma) {
     return "{\"added_tokens\":[" + added + "]," + rules +
            "\"model\":{\"type\":\"BPE\",\"byte_fallback\":" + (gemma ? "true" : "false") + ",\"vocab\":{" + vocab +
            "},\"merges\":[" + merges + "]}}";
+}
+
+// A GGUF of Gemma has scores in place of merges; runs of spaces are listed as they are, and without one.
+inline void add_tokenizer(Gguf& out, const SmallTokenizer& t, bool gemma) {
+    std::vector<std::string> tokens = t.tokens, merges;
+    std::map<std::string, float> ranks;
+    for (const auto& [left, right] : t.merges) {
+        ranks.emplace(left + right, -static_cast<float>(merges.size()));
+        merges.push_back(left + " " + right);
+    }
+    std::vector<float> scores;
+    int bos = -1, eos = -1;
+    for (std::size_t id = 0; id < tokens.size(); ++id) {
+        if (t.kinds[id] == 4) tokens[id] = detail::replace_all(tokens[id], detail::kSpaceMark, " ");
+        scores.push_back(t.kinds[id] == 4 ? -1000 : ranks.count(tokens[id]) ? ranks[tokens[id]] : -1e6f);
+        if (tokens[id] == (gemma ? "<bos>" : "<|endoftext|>")) bos = static_cast<int>(id);
+        if (tokens[id] == (gemma ? "<eos>" : "<|endoftext|>")) eos = static_cast<int>(id);
+    }
+    out.set("tokenizer.ggml.model", std::string(gemma ? "llama" : "gpt2"));
+    out.set_list("tokenizer.ggml.tokens", Gguf::string, tokens);
+    out.set_list("tokenizer.ggml.token_type", Gguf::i32, t.kinds);
+    if (gemma) out.set_list("tokenizer.ggml.scores", Gguf::f32, scores);
+    else out.set_list("tokenizer.ggml.merges", Gguf::string, merges);
+    out.set("tokenizer.ggml.bos_token_id", bos);
+    out.set("tokenizer.ggml.eos_token_id", eos);
 }
 
 inline std::string config_json(const Shape& s) {
@@ -259,17 +285,7 @@ inline Gguf small_gguf(Shape s) {
         file.set("gemma3.attention.sliding_window", s.window);
         file.set("gemma3.rope.freq_base", 1e6f);
     }
-    std::vector<float> scores;
-    for (std::size_t id = 0; id < t.tokens.size(); ++id) scores.push_back(-static_cast<float>(id));
-    std::vector<std::string> merges;
-    for (const auto& [left, right] : t.merges) merges.push_back(left + " " + right);
-    file.set("tokenizer.ggml.model", std::string(gemma ? "llama" : "gpt2"));
-    file.set_list("tokenizer.ggml.tokens", Gguf::string, t.tokens);
-    file.set_list("tokenizer.ggml.token_type", Gguf::i32, t.kinds);
-    if (gemma) file.set_list("tokenizer.ggml.scores", Gguf::f32, scores);
-    else file.set_list("tokenizer.ggml.merges", Gguf::string, merges);
-    file.set("tokenizer.ggml.bos_token_id", 2);
-    file.set("tokenizer.ggml.eos_token_id", 1);
+    add_tokenizer(file, t, gemma);
 
     std::uint64_t state = 1;
     int next_type = static_cast<int>(TensorType::q8_0);
@@ -330,40 +346,6 @@ inline std::string transposed(const std::string& in, std::size_t rows, std::size
     return out;
 }
 
-inline void add_tokenizer(Gguf& out, const JsonDocument& tokenizer, bool byte_level) {
-    const Json& model = *tokenizer.root().find("model");
-    std::map<int, std::pair<std::string, std::int32_t>> tokens;  // id -> spelling, type
-    std::map<std::string, float> scores;
-    std::vector<std::string> merges;
-    for (const auto& [spelling, id] : model.find("vocab")->members()) {
-        const bool is_byte = !byte_level && spelling.size() == 6 && spelling.substr(0, 3) == "<0x";
-        tokens[static_cast<int>(id.whole())] = {std::string(spelling), is_byte ? 6 : 1};
-    }
-    for (const Json& added : tokenizer.root().find("added_tokens")->array())
-        tokens[static_cast<int>(added.find("id")->whole())] = {text(added, "content"),
-                                                               added.find("special")->boolean() ? 3 : 4};
-    for (const Json& merge : model.find("merges")->array()) {
-        const std::string left(merge.array()[0].string()), right(merge.array()[1].string());
-        scores.emplace(left + right, -static_cast<float>(merges.size()));
-        merges.push_back(left + " " + right);
-    }
-    std::vector<std::string> spellings;
-    std::vector<std::int32_t> types;
-    std::vector<float> all_scores;
-    for (const auto& [id, token] : tokens) {
-        spellings.push_back(token.first);
-        types.push_back(token.second);
-        all_scores.push_back(scores.count(token.first) ? scores[token.first] : -1e6f);
-    }
-    out.set("tokenizer.ggml.model", std::string(byte_level ? "gpt2" : "llama"));
-    out.set("tokenizer.ggml.tokens", Gguf::array, Gguf::raw_array(Gguf::string, spellings));
-    out.set("tokenizer.ggml.token_type", Gguf::array, Gguf::raw_array(Gguf::i32, types));
-    if (byte_level) out.set("tokenizer.ggml.merges", Gguf::array, Gguf::raw_array(Gguf::string, merges));
-    else out.set("tokenizer.ggml.scores", Gguf::array, Gguf::raw_array(Gguf::f32, all_scores));
-    out.set("tokenizer.ggml.bos_token_id", byte_level ? 767 : 2);
-    out.set("tokenizer.ggml.eos_token_id", byte_level ? 767 : 1);
-}
-
 // One of the two tiny models as a GGUF whose matrices have this type.
 inline Gguf as_gguf(const std::string& directory, TensorType type) {
     const detail::Checkpoint file = detail::open_checkpoint(directory);
@@ -385,7 +367,7 @@ inline Gguf as_gguf(const std::string& directory, TensorType type) {
         out.set(family + ".attention.layer_norm_rms_epsilon", c.norm_eps);
         out.set(family + ".rope.freq_base", c.rope_theta);
     }
-    add_tokenizer(out, read_json(fs::path(directory) / "tokenizer.json"), gpt2);
+    add_tokenizer(out, SmallTokenizer(!gpt2), !gpt2);
     const auto names = gguf_names(!gpt2, c.num_layers);
     for (const auto& [name, tensor] : file.tensors) {
         std::vector<float> values = values_of(tensor);
