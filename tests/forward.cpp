@@ -22,14 +22,17 @@ void with_long_text(const Check& check) {
 }
 
 TEST_CASE("prompts in pieces of every size give the same logits") {
-    std::vector<std::size_t> sizes = {47, 48, 49, 63, 64, 65, 95, 127, 128, 129, 191, 192, 193, 255, 256, 257, 500};
+    std::vector<std::size_t> sizes = {48, 63, 64, 65, 129, 255, 256, 257, 500};
     for (std::size_t n = 1; n <= 40; ++n) sizes.push_back(n);
     with_long_text([&](const Model& model, const std::vector<int>& ids, const Logits& expected) {
-        Session session(model, 0, 2);
+        Session session(model, 0, 1);
         for (const std::size_t piece : thinned(sizes)) {
             session.rewind(0);
             CAPTURE(piece);
-            CHECK(distance(logits_of(session, ids, piece), expected) < rounding(model.dtype()));
+            const auto n =
+                static_cast<std::ptrdiff_t>(std::min(ids.size(), piece > 1 && piece <= 40 ? 120 : ids.size()));
+            CHECK(distance(logits_of(session, {ids.begin(), ids.begin() + n}, piece),
+                           {expected.begin(), expected.begin() + n}) < rounding(model.dtype()));
         }
     });
 }
@@ -51,8 +54,10 @@ TEST_CASE("rewinding gives the same logits as starting anew, also to before the 
     with_long_text([&](const Model& model, const std::vector<int>& ids, const Logits& expected) {
         Session session(model, 0, 2);
         const int all = static_cast<int>(ids.size());
-        for (const int back : thinned<int>(
-                 {all, all - 1, 0, 1, all - 31, all - 32, all - 33, all / 2, 63, 64, 65, 33, all - 300, 200})) {
+        std::vector<int> positions = {all, all - 1, 0, 1, all - 31, all - 32, all - 33, all / 2, 63, 64, 65, 33, 200};
+        // Gemma's window of 32 lies in a ring of 320 positions: from 289 back on, some that it needs are overwritten.
+        for (int back = 286; back < 292; ++back) positions.push_back(all - back);
+        for (const int back : thinned(positions)) {
             const int to = std::max(0, back);
             CAPTURE(to);
             logits_of(session, {ids.begin() + session.position(), ids.end()});
@@ -88,7 +93,7 @@ TEST_CASE("a context can be filled to its last position and not beyond") {
 
 TEST_CASE("every number of threads and every kernel set gives the same logits") {
     with_long_text([&](const Model& model, std::vector<int> ids, Logits expected) {
-        if (LLM_TSAN) ids.resize(120), expected.resize(120);  // more threads than cores wait long for each other
+        ids.resize(150), expected.resize(150);
         for (const int threads : LLM_TSAN ? std::vector{3} : std::vector{1, 2, 3, 7}) {
             CAPTURE(threads);
             Session session(model, 0, threads);
@@ -103,45 +108,6 @@ TEST_CASE("every number of threads and every kernel set gives the same logits") 
             CHECK(distance(logits_of(session, ids, 100), expected) < rounding(model.dtype()));
         }
     });
-}
-
-TEST_CASE("two sessions of one model in two threads do not disturb each other") {
-    const Model model = load(tiny("gemma3-tiny"));
-    const std::vector<int> ids = model.tokenizer().encode("Now is the winter of our discontent");
-    Session alone(model, 0, 1);
-    const Logits expected = logits_of(alone, ids, 3);
-    std::vector<std::thread> threads;
-    std::array<Logits, 2> got;
-    for (Logits& mine : got)
-        threads.emplace_back([&] {
-            Session session(model, 0, 1);
-            for (int i = 0; i < 20; ++i) session.rewind(0), mine = logits_of(session, ids, 3);
-        });
-    for (std::thread& thread : threads) thread.join();
-    CHECK(got[0] == expected);
-    CHECK(got[1] == expected);
-}
-
-TEST_CASE("a moved session goes on where it was") {
-    const Model model = load(tiny("gpt2-tiny"));
-    Session fresh(model), moved(model);
-    const std::vector<float> expected = last_logits(fresh, {1, 2, 3, 4});
-    last_logits(moved, {1, 2});
-    Session other(std::move(moved));
-    last_logits(other, {3});
-    Session target(model, 10);
-    target = std::move(other);
-    CHECK(distance(last_logits(target, {4}), expected) < rounding(DType::q8_0));
-    CHECK(target.position() == 4);
-}
-
-TEST_CASE("the foretold memory of a session grows by the global layer's cache alone") {
-    const Model model = load(tiny("gemma3-tiny"));
-    const llm::Config& c = model.config();
-    const std::size_t position = usize(c.num_kv_heads) * usize(2 * c.head_dim) * 2;  // a key and a value of F16
-    CHECK(model.session_bytes(512) - model.session_bytes(448) >= 64 * position);
-    CHECK(model.session_bytes(512) - model.session_bytes(448) < 2 * 64 * position);
-    CHECK_THROWS_AS(model.session_bytes(513), llm::Error);
 }
 
 TEST_CASE("hidden states are what the head turns into logits") {
@@ -168,55 +134,97 @@ TEST_CASE("hidden states are what the head turns into logits") {
     }
 }
 
-TEST_CASE("a text fills the whole context, ends there, and is the same again after a rewind") {
+TEST_CASE("a session may be moved, and outlives its model") {
     for (const std::string& name : kTinyModels) {
-        Session session(load(tiny(name)), 0, 2);
-        llm::GenerateOptions options;
-        options.max_tokens = -1;
-        options.ignore_end = true;
-        options.sampling.temperature = 0;
-        std::string texts[2];
-        for (std::string& text : texts) {
-            session.rewind(0);
-            const llm::Stats stats = llm::generate(session, "ROMEO:", options, [&](std::string_view piece) {
-                text += piece;
-                return true;
-            });
-            CHECK(session.position() == session.context());
-            CHECK(stats.prompt_tokens + stats.generated == session.context());
-        }
-        CHECK(texts[0] == texts[1]);
-        const int one = 5;
-        CHECK_ERROR(session.forward(&one, 1), "1 tokens after " + std::to_string(session.context()), "larger context");
-        CHECK_ERROR(generated(session, "more", greedy(5)), "do not fit into " + std::to_string(session.context()));
+        Session fresh(load(tiny(name)), 0, 2);
+        const std::string expected = generated(fresh, "ROMEO:", greedy(20));
+        auto session = std::make_unique<Session>(load(tiny(name)), 0, 2);  // the Model is gone
+        std::string text = generated(*session, "ROMEO:", greedy(7));
+        Session moved = std::move(*session);
+        CHECK_ERROR(session->position(), "there is no session", "moved-from");
+        session.reset();
+        text += generated(moved, "", greedy(6));
+        Session target(load(tiny(name)), 8, 1);
+        target = std::move(moved);
+        text += generated(target, "", greedy(7));
+        CHECK(text == expected);
     }
 }
 
-TEST_CASE("after a rewind the logits are those of a session that never went further") {
-    for (const std::string& name : kTinyModels) {
-        const Model model = load(tiny(name));
-        const int context = model.config().context_length;
-        std::vector<int> ids;
-        std::uint64_t state = 3;
-        for (int i = 0; i < context; ++i) ids.push_back(static_cast<int>(detail::next_random(state) % 700));
+TEST_CASE("sessions of one model in several threads do not disturb each other") {
+    const Model model = load(tiny("gemma3-tiny"));
+    const char* const prompts[] = {"ROMEO:", "JULIET: to be", "To be, or not", "The king of the"};
+    Logits alone[4], together[4];
+    const auto run = [&](int i) {
         Session session(model, 0, 2);
-        session.forward(ids.data(), context);
-        for (const int keep : {context - 1, context / 2, 33, 1}) {
-            session.rewind(keep);
-            CHECK(session.position() == keep);
-            Session fresh(model, 0, 2);
-            fresh.forward(ids.data(), keep);
-            const int other[] = {9, 8, 7};
-            const int n = std::min(3, context - keep);
-            const float *a = session.forward(other, n), *b = fresh.forward(other, n);
-            float largest = 0;
-            for (int i = 0; i < model.config().vocab_size; ++i) largest = std::max(largest, std::fabs(a[i] - b[i]));
-            CHECK(largest < 0.1f);  // pieces of another size are rounded differently
+        Logits logits;
+        for (int round = 0; round < 10; ++round) {
             session.rewind(0);
-            session.forward(ids.data(), context);
+            logits = logits_of(session, model.tokenizer().encode(prompts[i]), 3);
         }
-    }
+        return logits;
+    };
+    for (int i = 0; i < 4; ++i) alone[i] = run(i);
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) threads.emplace_back([&, i] { together[i] = run(i); });
+    for (std::thread& thread : threads) thread.join();
+    for (int i = 0; i < 4; ++i) CHECK(together[i] == alone[i]);
 }
+
+// ---- the foretold memory
+
+TEST_CASE("the foretold memory of a session grows by what the context adds, the global layer's cache alone") {
+    const Model model = load(tiny("gemma3-tiny"));
+    const llm::Config& c = model.config();
+    const std::size_t position = usize(c.num_kv_heads) * usize(2 * c.head_dim) * 2;  // a key and a value of F16
+    CHECK(model.session_bytes(512) - model.session_bytes(448) >= 64 * position);
+    CHECK(model.session_bytes(512) - model.session_bytes(448) < 2 * 64 * position);
+    CHECK(model.session_bytes(0) == model.session_bytes(512));
+    CHECK_THROWS_AS(model.session_bytes(513), llm::Error);
+}
+
+#ifdef __linux__
+// Each of these is mostly one of the things that a session holds.
+TEST_CASE("a session takes the memory that was foretold" * not_sanitized()) {
+    const auto address_space = [] {
+        std::ifstream statm("/proc/self/statm");
+        long long pages = 0;
+        statm >> pages;
+        return pages * getpagesize();
+    };
+    struct Case {
+        const char* what;
+        llm::Config config;
+        int tokens;
+    } cases[] = {{"logits", shape("gpt2", 16, 1, 1, 16, 16), 1},
+                 {"the feed-forward network's input", shape("gemma3", 32, 1, 1, 16, 1 << 16), 256},
+                 {"a layer's input and scratch", shape("gemma3", 1 << 14, 1, 1, 16, 16), 256},
+                 {"heads", shape("gemma3", 16, 256, 1, 128, 16), 256},
+                 {"caches", shape("gemma3", 16, 32, 32, 64, 16), 8}};
+    cases[0].config.vocab_size = 3 << 19;
+    cases[4].config.context_length = 5000, cases[4].config.sliding_window = 4000;
+    for (Case& one : cases)
+        for (const DType dtype : {DType::q8_0, DType::f32}) {
+            one.config.context_length = std::max(one.config.context_length, 256);
+            llm::LoadOptions options;
+            options.dtype = dtype;
+            const Model model = Model::random(one.config, options);
+            const std::vector<int> ids = Random{1}.tokens(one.tokens, 77);
+            const long long foretold = static_cast<long long>(model.session_bytes(0)), before = address_space();
+            Session session(model, 0, 1);
+            session.forward(ids.data(), one.tokens);
+            const long long taken = address_space() - before;
+            CAPTURE(one.what);
+            CAPTURE(name_of(dtype));
+            CAPTURE(foretold);
+            CAPTURE(taken);
+            CHECK(foretold > 6 << 20);
+            CHECK(taken >= foretold - (1 << 20));
+            // What is large begins at a huge page of 2 MB, and there is a little that is not counted.
+            CHECK(taken < foretold + foretold / 10 + (one.tokens > 1 ? 12 << 20 : 3 << 20));
+        }
+}
+#endif
 
 }  // namespace
 }  // namespace tests

@@ -89,6 +89,24 @@ TEST_CASE("tokens are drawn with the probabilities that the filters leave") {
     }
 }
 
+// Each filter at the very edge of what it keeps.
+TEST_CASE("a filter keeps what reaches its bound exactly") {
+    const auto drawn = [](const std::vector<float>& logits, void (*change)(llm::Sampling&)) {
+        llm::Sampler sampler(with(change));
+        std::set<int> ids;
+        for (int i = 0; i < 400; ++i) ids.insert(sampler.sample(logits.data(), static_cast<int>(logits.size())));
+        return ids;
+    };
+    const float half = std::log(0.5f);
+    using Ids = std::set<int>;
+    CHECK(drawn({2, 1, 2, 2}, [](auto& s) { s.min_p = 1; }) == Ids{0, 2, 3});
+    CHECK(drawn({0, half, half, -9}, [](auto& s) { s.min_p = 0.49f; }) == Ids{0, 1, 2});
+    CHECK(drawn({0, half, half, -9}, [](auto& s) { s.min_p = 0.51f; }) == Ids{0});
+    CHECK(drawn({1, 1, 1, 1}, [](auto& s) { s.top_p = 0.5f; }) == Ids{0, 1});
+    CHECK(drawn({1, 1, 1, 1}, [](auto& s) { s.top_p = 0.51f; }) == Ids{0, 1, 2});
+    CHECK(drawn({1, 1, 1, 1}, [](auto& s) { s.top_k = 3; }) == Ids{0, 1, 2});
+}
+
 TEST_CASE("a temperature of 0 takes the likeliest token, of equals the first") {
     const std::vector<std::pair<std::vector<float>, int>> cases = {
         {{1, 3, 2}, 1}, {{5, 5, 5}, 0}, {{-INFINITY, 2, 2}, 1}, {{NAN, -7, NAN}, 1}, {{1, INFINITY, 2}, 1}, {{4}, 0}};
@@ -121,26 +139,72 @@ TEST_CASE("the same seed draws the same tokens, another one others") {
     CHECK(draw(0) != draw(UINT64_MAX));
 }
 
-TEST_CASE("logits that are not finite neither crash the sampler nor leave the vocabulary") {
-    const std::vector<std::vector<float>> cases = {
-        {NAN, NAN},          {-INFINITY, -INFINITY}, {INFINITY, INFINITY}, {NAN, INFINITY, 1},
-        {NAN, 1, -INFINITY}, {3e38f, -3e38f, 0},     {1e-40f, -1e-40f, 0}, {0, 0, 0}};
-    for (const auto& logits : cases)
-        for (const float temperature : {0.0f, 1e-6f, 1.0f, 1e6f})
-            for (const int top_k : {0, 1, 2}) {
-                llm::Sampling options;
-                options.temperature = temperature;
-                options.top_k = top_k;
-                options.repeat_penalty = 1.1f;
-                llm::Sampler sampler(options);
-                for (const int id : {0, -1, 1000000, INT_MIN}) sampler.accept(id);
-                for (int i = 0; i < 20; ++i) {
-                    const int id = sampler.sample(logits.data(), static_cast<int>(logits.size()));
-                    REQUIRE((id >= 0 && id < static_cast<int>(logits.size())));
-                    if (std::isnan(logits[1]) == std::isnan(logits[0])) continue;
-                    CHECK_FALSE(std::isnan(logits[usize(id)]));
-                }
-            }
+TEST_CASE("logits that are equal, infinite or no numbers can be sampled from") {
+    const float inf = INFINITY, values[] = {0.0f, -inf, inf, NAN, -NAN, 3e38f, -3e38f, 1e-40f};
+    for (const float first : values)
+        for (const float rest : values)
+            for (const float temperature : {0.0f, 1e-38f, 0.7f, 1e6f})
+                for (const int top_k : {0, 1, 40})
+                    for (const float penalty : {1.0f, 1e-6f, 1e6f}) {
+                        llm::Sampling options;
+                        options.temperature = temperature;
+                        options.top_k = top_k;
+                        options.repeat_penalty = penalty;
+                        options.top_p = top_k ? 0.0f : 1.0f;
+                        options.min_p = top_k ? 1.0f : 0.0f;
+                        llm::Sampler sampler(options);
+                        for (const int id : {0, 3, -1, INT_MAX, INT_MIN}) sampler.accept(id);
+                        std::vector<float> logits(50, rest);
+                        logits[7] = first;
+                        const int id = sampler.sample(logits.data(), 50);
+                        CHECK(id >= 0);
+                        CHECK(id < 50);
+                        if (first == inf && rest != inf && penalty == 1.0f) CHECK(id == 7);
+                        if (std::isnan(first) && !std::isnan(rest)) CHECK(id != 7);
+                        CHECK(llm::Sampler(options).sample(&first, 1) == 0);
+                    }
+    llm::Sampling even;
+    even.temperature = 1;
+    even.top_k = 0;
+    even.top_p = 1;
+    even.min_p = 0;
+    llm::Sampler sampler(even);
+    std::vector<float> logits(10, -5.0f);
+    int counts[10] = {};
+    for (int i = 0; i < 10000; ++i) ++counts[sampler.sample(logits.data(), 10)];
+    for (const int count : counts) CHECK(count == doctest::Approx(1000).epsilon(0.15));
+}
+
+TEST_CASE("sampling options out of range are refused by name, with their value and what is possible") {
+    const struct {
+        const char* name;
+        void (*change)(llm::Sampling&);
+        std::vector<std::string> parts;
+    } cases[] = {
+        {"temperature", [](auto& s) { s.temperature = -0.1f; }, {"-0.1", "0 (the likeliest token)"}},
+        {"temperature", [](auto& s) { s.temperature = NAN; }, {"nan"}},
+        {"temperature", [](auto& s) { s.temperature = INFINITY; }, {"inf"}},
+        {"top_p", [](auto& s) { s.top_p = 1.01f; }, {"1.01", "0 to 1"}},
+        {"top_p", [](auto& s) { s.top_p = NAN; }, {"nan"}},
+        {"min_p", [](auto& s) { s.min_p = -0.5f; }, {"-0.5", "0 to 1"}},
+        {"min_p", [](auto& s) { s.min_p = 1.5f; }, {"1.5"}},
+        {"repeat_penalty", [](auto& s) { s.repeat_penalty = 0; }, {"positive"}},
+        {"repeat_penalty", [](auto& s) { s.repeat_penalty = -INFINITY; }, {"inf"}},
+        {"top_k", [](auto& s) { s.top_k = -1; }, {"-1"}},
+        {"repeat_last_n", [](auto& s) { s.repeat_last_n = -1; }, {"-1"}},
+        {"repeat_last_n", [](auto& s) { s.repeat_last_n = INT_MAX; }, {"16777216"}},
+    };
+    for (const auto& one : cases) {
+        const std::string message = error_of([&] { llm::Sampler sampler(with(one.change)); });
+        CAPTURE(message);
+        CHECK(message.rfind(one.name, 0) == 0);
+        for (const std::string& part : one.parts) CHECK(message.find(part) != std::string::npos);
+    }
+    llm::Sampler sampler;
+    const float logits[] = {1};
+    CHECK_ERROR(sampler.sample(logits, 0), "no logits", "0");
+    CHECK_ERROR(sampler.sample(logits, -3), "no logits", "-3");
+    CHECK_ERROR(sampler.sample(nullptr, 1), "no logits");
 }
 
 TEST_CASE("the best of a vocabulary of any size are those of a sort") {
@@ -174,65 +238,6 @@ TEST_CASE("of a large vocabulary only the best are drawn") {
     for (int i = 0; i < 1000; ++i) seen.insert(sampler.sample(logits.data(), 262144));
     CHECK(seen.size() == 40);
     for (const int id : seen) CHECK(logits[usize(id)] >= sorted[39]);
-}
-
-TEST_CASE("sampling options out of range are refused by name") {
-    const std::pair<const char*, void (*)(llm::Sampling&)> cases[] = {
-        {"temperature", [](auto& s) { s.temperature = -0.1f; }},
-        {"temperature", [](auto& s) { s.temperature = NAN; }},
-        {"temperature", [](auto& s) { s.temperature = INFINITY; }},
-        {"top_p", [](auto& s) { s.top_p = 1.01f; }},
-        {"top_p", [](auto& s) { s.top_p = NAN; }},
-        {"min_p", [](auto& s) { s.min_p = -0.5f; }},
-        {"repeat_penalty", [](auto& s) { s.repeat_penalty = 0; }},
-        {"repeat_penalty", [](auto& s) { s.repeat_penalty = -INFINITY; }},
-        {"top_k", [](auto& s) { s.top_k = -1; }},
-        {"repeat_last_n", [](auto& s) { s.repeat_last_n = -1; }},
-        {"repeat_last_n", [](auto& s) { s.repeat_last_n = INT_MAX; }},
-    };
-    for (const auto& [name, change] : cases) {
-        const llm::Sampling options = with(change);
-        CHECK(error_of([&] { llm::Sampler sampler(options); }).rfind(name, 0) == 0);
-    }
-    llm::Sampler sampler;
-    const float logits[] = {1};
-    CHECK_THROWS_AS(sampler.sample(logits, 0), llm::Error);
-    CHECK_THROWS_AS(sampler.sample(nullptr, 1), llm::Error);
-}
-
-TEST_CASE("logits that are equal, infinite or no numbers can be sampled from") {
-    const float inf = INFINITY, values[] = {0.0f, -inf, inf, NAN, -NAN, 3e38f, -3e38f, 1e-40f};
-    for (const float first : values)
-        for (const float rest : values)
-            for (const float temperature : {0.0f, 1e-38f, 0.7f, 1e6f})
-                for (const int top_k : {0, 1, 40})
-                    for (const float penalty : {1.0f, 1e-6f, 1e6f}) {
-                        llm::Sampling options;
-                        options.temperature = temperature;
-                        options.top_k = top_k;
-                        options.repeat_penalty = penalty;
-                        options.top_p = top_k ? 0.0f : 1.0f;
-                        options.min_p = top_k ? 1.0f : 0.0f;
-                        llm::Sampler sampler(options);
-                        for (const int id : {0, 3, -1, INT_MAX, INT_MIN}) sampler.accept(id);
-                        std::vector<float> logits(50, rest);
-                        logits[7] = first;
-                        const int id = sampler.sample(logits.data(), 50);
-                        CHECK(id >= 0);
-                        CHECK(id < 50);
-                        if (first == inf && rest != inf && penalty == 1.0f) CHECK(id == 7);
-                        CHECK(llm::Sampler(options).sample(&first, 1) == 0);
-                    }
-    llm::Sampling even;
-    even.temperature = 1;
-    even.top_k = 0;
-    even.top_p = 1;
-    even.min_p = 0;
-    llm::Sampler sampler(even);
-    std::vector<float> logits(10, -5.0f);
-    int counts[10] = {};
-    for (int i = 0; i < 10000; ++i) ++counts[sampler.sample(logits.data(), 10)];
-    for (const int count : counts) CHECK(count == doctest::Approx(1000).epsilon(0.15));
 }
 
 }  // namespace
