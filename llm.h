@@ -547,6 +547,9 @@ template <class Visit> bool any_part(std::string_view text, const Visit& visit) 
 template <class Visit> void for_parts(std::string_view text, const Visit& visit) {
     any_part(text, [&](std::string_view part) { return visit(part), false; });
 }
+inline bool is_any(std::string_view text, std::string_view choices) {
+    return any_part(choices, [&](std::string_view one) { return text == one; });
+}
 
 // What cannot be used: where the marks are by which it is known, "a|b", what it is, and what to do about it.
 struct Foreign {
@@ -624,8 +627,7 @@ class File {
     // Says what a file is that is no model, by its first bytes (? is any byte) or else by its name.
     void refuse_if_foreign() const {
         if (size_ == 0) fail("an empty file", path_, "download it again");
-        std::string start(std::size_t(std::min<std::uint64_t>(size_, 64)), '\0');
-        read(0, start.data(), start.size());
+        std::string start = text(0, std::min<std::uint64_t>(size_, 64));
         start.erase(0, start.find_first_not_of(" \t\r\n\xEF\xBB\xBF"));  // a text may begin with a byte order mark
         refuse_foreign(Foreign::beginning, [&](std::string_view mark) {
             const auto same = [](char wanted, char c) { return wanted == '?' || wanted == c; };
@@ -642,9 +644,12 @@ class File {
     std::string read_all(std::uint64_t limit) const {
         if (size_ > limit)
             fail("the file is larger than " + to_string(limit >> 20) + " MB", path_, "is it the right one?");
-        std::string text(std::size_t(size_), '\0');
-        read(0, text.data(), text.size());
-        return text;
+        return text(0, size_);
+    }
+    std::string text(std::uint64_t offset, std::uint64_t bytes) const {
+        std::string out(std::size_t(bytes), '\0');
+        read(offset, out.data(), out.size());
+        return out;
     }
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -785,7 +790,6 @@ class Json {
     std::string_view string() const { return as<std::string_view>(); }
     const Array& array() const { return as<Array>(); }
     const Object& members() const { return as<Object>(); }
-    template <class T> T value(T otherwise) const { return is_null() ? otherwise : as<T>(); }
     std::uint64_t whole() const {  // a count, a size or an id
         const double value = number();
         if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
@@ -797,6 +801,9 @@ class Json {
             if ((*members)[i].first == key) return &(*members)[i].second;
         return nullptr;
     }
+    // What is not there reads as `otherwise`.
+    template <class T> T value(T otherwise) const { return is_null() ? otherwise : as<T>(); }
+    std::uint64_t whole(std::uint64_t otherwise) const { return is_null() ? otherwise : whole(); }
     Json() = default;  // null
     // document: its name, for messages.
     template <class T> Json(T value, const std::string& document)
@@ -817,8 +824,7 @@ class Json {
   private:
     template <class T> const T& as() const {
         if (const T* value = std::get_if<T>(&value_)) return *value;
-        static constexpr const char* kKinds[] = {"null",     "true or false", "a number",
-                                                 "a string", "an array",      "an object"};
+        constexpr const char* kKinds[] = {"null", "a boolean", "a number", "a string", "an array", "an object"};
         wrong(kKinds[decltype(value_)(std::in_place_type<T>).index()]);
     }
     [[noreturn]] void wrong(const char* expected) const {
@@ -850,17 +856,12 @@ struct JsonParser {
         while (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r') ++at;
         return *at;
     }
-    bool skip(char c) {
-        const bool is_next = *at == c;
-        if (is_next) ++at;
-        return is_next;
-    }
     Json value(int level) {
         if (level > 64) error("it is nested too deeply");
         if (++values > 1 << 23) error("it holds too many values");
         const char c = peek();
-        if (c == '{') return {list<Json::Object>('}', level), name};
-        if (c == '[') return {list<Json::Array>(']', level), name};
+        if (c == '{') return {list<Json::Object>("}", level), name};
+        if (c == '[') return {list<Json::Array>("]", level), name};
         if (c == '"') return {string(), name};
         if (skip("true")) return {true, name};
         if (skip("false")) return {false, name};
@@ -872,11 +873,11 @@ struct JsonParser {
         at += word.size();
         return true;
     }
-    template <class List> List list(char close, int level) {
+    template <class List> List list(const char* close, int level) {
         List items;
         ++at;
-        if (peek() != close) items.reserve(2);  // a merge has two
-        for (bool more = peek() != close; more; more = skip(',')) {
+        if (peek() != *close) items.reserve(2);  // a merge has two
+        for (bool more = peek() != *close; more; more = skip(",")) {
             if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
                 const std::string_view key = string();
@@ -939,13 +940,13 @@ struct JsonParser {
             if (at == first) error("a value cannot be understood");
             return double(at - first);
         };
-        const bool negative = skip('-'), zero = *at == '0';
+        const bool negative = skip("-"), zero = *at == '0';
         double value = 0, exponent = 0, power = 0;
         if (digits(value) > 1 && zero) error("a number starts with 0");
-        if (skip('.')) exponent -= digits(value);
-        if (skip('e') || skip('E')) {
-            const double sign = skip('-') ? -1 : 1;
-            if (sign > 0) skip('+');
+        if (skip(".")) exponent -= digits(value);
+        if (skip("e") || skip("E")) {
+            const double sign = skip("-") ? -1 : 1;
+            if (sign > 0) skip("+");
             digits(power);
             exponent += sign * power;
         }
@@ -957,17 +958,19 @@ struct JsonParser {
     }
 };
 
+// A value, and the strings that it points to: its name is the first of them.
 class JsonDocument {
   public:
-    JsonDocument(std::string text, std::string name)
-        : name_(std::make_unique<std::string>(std::move(name))), text_(std::make_unique<std::string>(std::move(text))),
-          root_(JsonParser{*text_, *name_}.document()) {}
-    JsonDocument(Json root, std::string name)
-        : name_(std::make_unique<std::string>(std::move(name))), root_(std::move(root)) {}
+    JsonDocument(std::string text, std::string name) {
+        strings_.push_back(std::move(name));
+        strings_.push_back(std::move(text));
+        root_ = JsonParser{strings_[1], strings_[0]}.document();
+    }
+    JsonDocument(Json root, std::deque<std::string> strings) : strings_(std::move(strings)), root_(std::move(root)) {}
     const Json& root() const { return root_; }
-    const std::string& name() const { return *name_; }
+    const std::string& name() const { return strings_[0]; }
   private:
-    std::unique_ptr<std::string> name_, text_;  // values point to them: they stay where they are when this is moved
+    std::deque<std::string> strings_;  // they stay where they are when it is moved
     Json root_;
 };
 
@@ -1150,51 +1153,50 @@ enum class TensorType {
 
 struct TypeTraits {
     const char* name;
-    int block;    // values
-    int bytes;    // of a block
-    int gguf_id;  // -1: none
+    int block;  // values
+    int bytes;  // of a block
     void (*to_f32)(const std::uint8_t* blocks, float* out, std::int64_t n_blocks);
 };
 
 inline const TypeTraits& traits(TensorType type) {
     // clang-format off
     static constexpr TypeTraits kTable[] = {
-        {"F32",   1,   4,   0,  values_to_f32<std::uint32_t, bits_to_f32>},
-        {"F16",   1,   2,   1,  values_to_f32<std::uint16_t, f16_to_f32>},
-        {"BF16",  1,   2,   30, values_to_f32<std::uint16_t, bf16_to_f32>},
-        {"Q4_0",  32,  18,  2,  packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
-        {"Q4_1",  32,  20,  3,  packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
-        {"Q5_0",  32,  22,  6,  packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
-        {"Q5_1",  32,  24,  7,  packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
-        {"Q8_0",  32,  34,  8,  q8_0_to_f32},
-        {"Q2_K",  256, 84,  10, packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
-        {"Q3_K",  256, 110, 11, packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
-        {"Q4_K",  256, 144, 12, packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
-        {"Q5_K",  256, 176, 13, packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
-        {"Q6_K",  256, 210, 14, packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
-        {"IQ4_NL", 32,  18,  20, packed_to_f32<32, 18, 0, 128, 16, no_factors, Codebook<2>, NoBits>},
-        {"IQ4_XS", 256, 136, 23, packed_to_f32<256, 136, 0, 128, 16, iq4_xs_factors, Codebook<8>, NoBits>},
-        {"other", 1,   0,   -1, nullptr},
+        {"F32",   1,   4,   values_to_f32<std::uint32_t, bits_to_f32>},
+        {"F16",   1,   2,   values_to_f32<std::uint16_t, f16_to_f32>},
+        {"BF16",  1,   2,   values_to_f32<std::uint16_t, bf16_to_f32>},
+        {"Q4_0",  32,  18,  packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
+        {"Q4_1",  32,  20,  packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
+        {"Q5_0",  32,  22,  packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
+        {"Q5_1",  32,  24,  packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
+        {"Q8_0",  32,  34,  q8_0_to_f32},
+        {"Q2_K",  256, 84,  packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
+        {"Q3_K",  256, 110, packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
+        {"Q4_K",  256, 144, packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
+        {"Q5_K",  256, 176, packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
+        {"Q6_K",  256, 210, packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
+        {"IQ4_NL", 32,  18,  packed_to_f32<32, 18, 0, 128, 16, no_factors, Codebook<2>, NoBits>},
+        {"IQ4_XS", 256, 136, packed_to_f32<256, 136, 0, 128, 16, iq4_xs_factors, Codebook<8>, NoBits>},
+        {"other", 1,   0,   nullptr},
     };
     // clang-format on
     return kTable[std::size_t(type)];
 }
 
-template <class Matches> TensorType find_type(const Matches& matches) {
+inline TensorType find_type(std::string_view name) {
     int t = 0;
-    while (t < int(TensorType::other) && !matches(traits(static_cast<TensorType>(t)))) ++t;
+    while (t < int(TensorType::other) && name != traits(static_cast<TensorType>(t)).name) ++t;
     return static_cast<TensorType>(t);
 }
 
-// Every type that a GGUF may name, for messages: GGML's, some of which it has given up again.
+// Every type that a GGUF may have, by number: GGML's, some of which it has given up again.
+constexpr std::string_view kGgufTypes =
+    "F32|F16|Q4_0|Q4_1|Q4_2|Q4_3|Q5_0|Q5_1|Q8_0|Q8_1|Q2_K|Q3_K|Q4_K|Q5_K|Q6_K|Q8_K|IQ2_XXS|IQ2_XS|IQ3_XXS|IQ1_S|"
+    "IQ4_NL|IQ3_S|IQ2_S|IQ4_XS|I8|I16|I32|I64|F64|IQ1_M|BF16|Q4_0_4_4|Q4_0_4_8|Q4_0_8_8|TQ1_0|TQ2_0|IQ4_NL_4_4|"
+    "IQ4_NL_4_8|IQ4_NL_8_8|MXFP4|NVFP4|Q1_0|Q2_0";
 inline std::string gguf_type_name(std::uint32_t id) {
-    static constexpr const char* kNames[] = {
-        "F32",        "F16",        "Q4_0",       "Q4_1",  "Q4_2",     "Q4_3",     "Q5_0",     "Q5_1",    "Q8_0",
-        "Q8_1",       "Q2_K",       "Q3_K",       "Q4_K",  "Q5_K",     "Q6_K",     "Q8_K",     "IQ2_XXS", "IQ2_XS",
-        "IQ3_XXS",    "IQ1_S",      "IQ4_NL",     "IQ3_S", "IQ2_S",    "IQ4_XS",   "I8",       "I16",     "I32",
-        "I64",        "F64",        "IQ1_M",      "BF16",  "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",   "TQ2_0",
-        "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4", "NVFP4",    "Q1_0",     "Q2_0"};
-    return id < std::size(kNames) ? kNames[id] : "type " + to_string(id) + ", perhaps of ik_llama.cpp";
+    std::string name = "type " + to_string(id) + ", perhaps of ik_llama.cpp";
+    any_part(kGgufTypes, [&](std::string_view one) { return id-- == 0 ? name = one, true : false; });
+    return name;
 }
 
 // Whether n floats are all of a magnitude below `limit`, which infinity and NaN are not: then no sum has its highest bit.
@@ -2468,9 +2470,7 @@ struct Checkpoint {
     std::unordered_map<std::string, Tensor> tensors;
     JsonDocument config = {"{}", "config.json"};  // or a GGUF's metadata: an object whose members' names have dots
 
-    std::deque<File> files;                       // what tensors point to
-    std::vector<std::unique_ptr<char[]>> header;  // what the texts of a GGUF's metadata point to,
-    std::deque<std::string> keys;                 // and its values, for messages
+    std::deque<File> files;  // what tensors point to
 
     std::string_view of(const Name& name) const { return is_gguf ? name.gguf : name.hf; }
     const Tensor* find(const std::string& name) const {
@@ -2524,7 +2524,8 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
     const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
     check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
     tensor.type_name = dtype->string();
-    tensor.type = find_type([&](const TypeTraits& t) { return t.block == 1 && tensor.type_name == t.name; });
+    tensor.type = find_type(tensor.type_name);
+    if (traits(tensor.type).block != 1) tensor.type = TensorType::other;
     for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
     const std::uint64_t end = range->array()[1].whole(), size = bytes_of(tensor);
     tensor.offset = range->array()[0].whole();
@@ -2541,9 +2542,7 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
         file.refuse_if_foreign();
         damaged("no safetensors header", file);
     }
-    std::string text(std::size_t(length), '\0');
-    file.read(sizeof length, text.data(), text.size());
-    const JsonDocument header(std::move(text), "the header of " + file.path());
+    const JsonDocument header(file.text(sizeof length, length), "the header of " + file.path());
     std::vector<Tensor> tensors;
     for (const auto& [name, entry] : header.root().members())
         if (name != "__metadata__") tensors.push_back(safetensors_tensor(name, entry, file));
@@ -2578,19 +2577,18 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
         const Tensor* tensor = checkpoint.find(std::string(name));
         if (!tensor && ends_with(name, "lm_head.weight")) continue;  // a tied head, which some tools list all the same
         if (!tensor || tensor->file != file)
-            fail("tensor " + shown(name) + " is not in its shard", path,
-                 "the shards are of different models or damaged: download them again");
+            fail("tensor " + shown(name) + " is not in its shard", path, "download all shards of one model again");
     }
     checkpoint.format = "safetensors, " + to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
 }
 
 // ---- GGUF ----
 
-// Reads a header from front to back. Its pieces stay in memory, where names and texts point to them.
+// Reads a header from front to back. Its pieces stay in memory, where texts point to them.
 struct GgufReader {
-    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 23, kPiece = 1 << 20;
+    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 23, kPiece = 1 << 20, kList = 9;
     const File& file;
-    std::vector<std::unique_ptr<char[]>>& pieces;
+    std::deque<std::string> strings{file.path()};     // of a JsonDocument: names of values, and the pieces
     std::uint64_t position = 0, left = 0, items = 0;  // in the file; of the last piece; of all lists
     const char* at = nullptr;
 
@@ -2600,9 +2598,7 @@ struct GgufReader {
         if (n > kMostBytes || position > kMostBytes) damaged("the header is too large", file);
         if (n > left) {
             left = std::min(std::max(n, kPiece), file.size() - position);
-            pieces.push_back(std::unique_ptr<char[]>(new char[std::size_t(left)]));
-            at = pieces.back().get();
-            file.read(position, pieces.back().get(), std::size_t(left));
+            at = strings.emplace_back(file.text(position, left)).data();
         }
         left -= n;
         position += n;
@@ -2623,26 +2619,27 @@ struct GgufReader {
         return std::size_t(n);
     }
     Json value(std::uint32_t type, const std::string& key) {
-        using Reader = GgufReader;
-        static constexpr Json (Reader::*kTypes[])(const std::string&) = {
-            &Reader::any<std::uint8_t>, &Reader::any<std::int8_t>,   &Reader::any<std::uint16_t>,
-            &Reader::any<std::int16_t>, &Reader::any<std::uint32_t>, &Reader::any<std::int32_t>,
-            &Reader::any<float>,        &Reader::any<bool>,          &Reader::any<std::string_view>,
-            &Reader::any<Json::Array>,  &Reader::any<std::uint64_t>, &Reader::any<std::int64_t>,
-            &Reader::any<double>};
-        if (type >= std::size(kTypes)) damaged("a value of an unknown type in the header", file);
-        return (this->*kTypes[type])(key);
-    }
-    template <class T> Json any(const std::string& key) {
-        if constexpr (std::is_same_v<T, Json::Array>) return list(key);
-        else if constexpr (std::is_same_v<T, std::string_view>) return {string(), key};
-        else if constexpr (std::is_same_v<T, bool>) return {number<std::uint8_t>() != 0, key};
-        else return {double(number<T>()), key};
+        const auto real = [&](auto zero) { return Json(double(number<decltype(zero)>()), key); };
+        switch (type) {
+            case 0: return real(std::uint8_t{});
+            case 1: return real(std::int8_t{});
+            case 2: return real(std::uint16_t{});
+            case 3: return real(std::int16_t{});
+            case 4: return real(std::uint32_t{});
+            case 5: return real(std::int32_t{});
+            case 6: return real(float{});
+            case 7: return {number<std::uint8_t>() != 0, key};
+            case 8: return {string(), key};
+            case kList: return list(key);
+            case 10: return real(std::uint64_t{});
+            case 11: return real(std::int64_t{});
+            case 12: return real(double{});
+            default: damaged("a value of an unknown type in the header", file);
+        }
     }
     Json list(const std::string& key) {
         const auto type = number<std::uint32_t>();
-        constexpr std::uint32_t kArray = 9;
-        if (type == kArray) damaged("a value of an unknown type in the header, a list of lists", file);
+        if (type == kList) damaged("a list of lists, an unknown type in the header", file);
         Json::Array values(count(1));
         for (Json& one : values) one = value(type, key);
         return {std::move(values), key};
@@ -2660,9 +2657,8 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
         tensor.shape[k] = reader.number<std::uint64_t>();
         check(tensor.shape[k] > 0, tensor, "has an impossible shape");
     }
-    const auto id = reader.number<std::uint32_t>();
-    tensor.type_name = gguf_type_name(id);
-    tensor.type = find_type([&](const TypeTraits& t) { return std::uint32_t(t.gguf_id) == id; });
+    tensor.type_name = gguf_type_name(reader.number<std::uint32_t>());
+    tensor.type = find_type(tensor.type_name);
     tensor.bytes = bytes_of(tensor);
     tensor.offset = reader.number<std::uint64_t>();
     check(tensor.offset % alignment == 0, tensor, "lies outside of the file's alignment");
@@ -2670,8 +2666,8 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
 }
 
 // Adds a file's tensors, and returns its metadata.
-inline Json read_gguf(Checkpoint& checkpoint, const File& file) {
-    GgufReader reader{file, checkpoint.header};
+inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
+    GgufReader reader{file};
     const std::string_view magic(reader.take(4), 4);
     if (magic != "GGUF" && magic != "FUGG") fail("not a GGUF", file.path(), "pass all bytes of a .gguf file");
     const auto version = reader.number<std::uint32_t>();
@@ -2689,26 +2685,23 @@ inline Json read_gguf(Checkpoint& checkpoint, const File& file) {
         const std::string_view key = reader.string();
         if (!keys.insert(key).second) damaged("two values of " + shown(key), file);
         const auto type = reader.number<std::uint32_t>();
-        members.emplace_back(key, reader.value(type, checkpoint.keys.emplace_back(file.path() + ": " + shown(key))));
+        members.emplace_back(key, reader.value(type, reader.strings.emplace_back(file.path() + ": " + shown(key))));
     }
     Json metadata(std::move(members), file.path());
-    const std::uint64_t alignment = metadata.find("general.alignment") ? metadata["general.alignment"].whole() : 32;
+    const std::uint64_t alignment = metadata["general.alignment"].whole(32);
     if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
         damaged("an impossible general.alignment", file);
     std::vector<Tensor> tensors;
     for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file, alignment));
     add_tensors(checkpoint, std::move(tensors), file, (reader.position + alignment - 1) / alignment * alignment);
-    return metadata;
+    return {std::move(metadata), std::move(reader.strings)};
 }
 
 // The other parts of a GGUF that was split into NAME-00001-of-00003.gguf and so on; the first has the metadata.
 inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
-    const auto number = [](const Json& metadata, const char* key) {
-        return metadata.find(key) ? metadata[key].whole() : 0;
-    };
     const Json& own = checkpoint.config.root();
-    const std::uint64_t count = number(own, "split.count"), named = number(own, "split.no");
-    const std::uint64_t all = number(own, "split.tensors.count");
+    const std::uint64_t count = own["split.count"].whole(0), named = own["split.no"].whole(0);
+    const std::uint64_t all = own["split.tensors.count"].whole(0);
     if (count <= 1) return;
     const std::string remedy = "put all " + to_string(count) + " parts into one directory, under their own names";
     const auto name_end = [&](std::uint64_t part) {
@@ -2723,30 +2716,20 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
         if (part == named) continue;
         const std::string other = path.substr(0, path.size() - name_end(0).size()) + name_end(part);
         if (!exists(status_of(other))) fail("a part of the model is missing", other, remedy);
-        Json metadata = read_gguf(checkpoint, checkpoint.files.emplace_back(other));
-        if (number(metadata, "split.count") != count || number(metadata, "split.no") != part)
+        JsonDocument metadata = read_gguf(checkpoint, checkpoint.files.emplace_back(other));
+        if (metadata.root()["split.count"].whole(0) != count || metadata.root()["split.no"].whole(0) != part)
             fail("this is not part " + to_string(part + 1) + " of " + to_string(count), other, remedy);
-        if (part == 0) checkpoint.config = {std::move(metadata), other};
+        if (part == 0) checkpoint.config = std::move(metadata);
     }
     if (checkpoint.tensors.size() != all)
-        fail("the parts do not hold " + to_string(all) + " tensors", path,
-             "they are of different models: download them again");
+        fail("the parts do not hold " + to_string(all) + " tensors", path, "download all parts of one model again");
     checkpoint.format += ", " + to_string(count) + " parts";
 }
 
 // ---- both ----
 
-// Weights that another tool has packed or taken apart: config.json says so, or names of tensors do.
+// Weights that another tool has packed or taken apart: names of tensors tell.
 inline void refuse_foreign_tensors(const Checkpoint& checkpoint) {
-    const Json& root = checkpoint.config.root();
-    for (const Json* q :
-         {&root["quantization_config"], &root["text_config"]["quantization_config"], &root["quantization"]}) {
-        const std::string method((*q)["quant_method"].text());
-        const char* const other = q->find("load_in_8bit") ? "bitsandbytes" : "MLX or another tool";
-        if (!q->is_null())
-            fail("weights that were quantized by " + (method.empty() ? other : method),
-                 checkpoint.config.name() + " has a quantization_config", kGetWhole);
-    }
     refuse_foreign(Foreign::tensor_name, [&](auto mark) -> std::string {
         for (const auto& [name, tensor] : checkpoint.tensors)
             if (name.find(mark) != name.npos) return checkpoint.path + ": " + shown(name);
@@ -2767,17 +2750,16 @@ inline void refuse_foreign_tensors(const Checkpoint& checkpoint) {
         return "";
     };
     refuse_foreign(Foreign::file_name, find_file);
-    for (const char* end : {".gguf", ".safetensors"})
-        if (const std::string other = find_file(end); !other.empty())
-            fail("no model.safetensors, nor an index of its parts, in this directory", path,
-                 "name the file that you want, such as " + other);
-    fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+    std::string other = find_file(".gguf");
+    if (other.empty()) other = find_file(".safetensors");
+    fail("no model.safetensors, nor an index of its parts, in this directory", path,
+         other.empty() ? "name a .gguf file, or get the model as safetensors" : "name the file, such as " + other);
 }
 
 inline Checkpoint open_gguf(std::string_view bytes) {
     Checkpoint checkpoint;
     checkpoint.path = "a GGUF in memory";
-    checkpoint.config = {read_gguf(checkpoint, checkpoint.files.emplace_back(bytes, checkpoint.path)), checkpoint.path};
+    checkpoint.config = read_gguf(checkpoint, checkpoint.files.emplace_back(bytes, checkpoint.path));
     return checkpoint;
 }
 
@@ -2796,10 +2778,9 @@ inline Checkpoint open_checkpoint(const std::string& path) {
         checkpoint.directory = parent.empty() ? "." : std::string(parent.begin(), parent.end());
     }
     const File& file = checkpoint.files.emplace_back(weights);
-    std::string magic(std::size_t(std::min<std::uint64_t>(file.size(), 4)), '\0');
-    file.read(0, magic.data(), magic.size());
+    const std::string magic = file.text(0, std::min<std::uint64_t>(file.size(), 4));
     if (magic == "GGUF" || magic == "FUGG") {
-        checkpoint.config = {read_gguf(checkpoint, file), path};
+        checkpoint.config = read_gguf(checkpoint, file);
         read_other_parts(checkpoint, path);
         refuse_foreign_tensors(checkpoint);
         return checkpoint;
@@ -3668,6 +3649,7 @@ struct KnownKey {
     std::string_view values;
     const char* remedy;
 };
+constexpr char kIncomplete[] = "the checkpoint is incomplete or of another model";
 constexpr char kNotBuilt[] = "this variant of the model is not supported: get a checkpoint without it";
 // clang-format off
 constexpr KnownKey kKnownKeys[] = {
@@ -3681,6 +3663,7 @@ constexpr KnownKey kKnownKeys[] = {
     {{"partial_rotary_factor|rotary_pct|attention_multiplier|embedding_multiplier|residual_multiplier|logits_scaling|"
       "logit_scale|embedding_scale", "embedding_scale|residual_scale|logit_scale|rope.scaling.attn_factor"}, "1", kNotBuilt},
     {{"pruned_heads|per_layer_config"}, "{}", kNotBuilt},
+    {{"quantization_config|quantization"}, "{}", kGetWhole},
 };
 // clang-format on
 // Keys of a GGUF that change nothing, or all keys that begin so.
@@ -3696,16 +3679,18 @@ inline std::string text_of(double value) {
 inline std::string text_of(const Json& value) {
     if (value.is<bool>()) return value.boolean() ? "true" : "false";
     if (value.is<Json::Array>()) return "a list";
-    if (value.is<Json::Object>()) return value.members().empty() ? "{}" : "an object";
-    return value.is<double>() ? text_of(value.number()) : std::string(value.text());
+    if (!value.is<Json::Object>()) return value.is<double>() ? text_of(value.number()) : std::string(value.text());
+    std::string out = "{";
+    for (const auto& [key, member] : value.members()) out.append(key).append(": " + text_of(member) + "; ");
+    return out + "}";
 }
 
 // The fields of a configuration, by their names in its format.
 class Fields {
   public:
     // architecture: what a GGUF's keys begin with.
-    Fields(const Checkpoint& file, const std::string& architecture) : file_(file), object_(&file.config.root()) {
-        if (file.is_gguf) prefix_ = architecture + ".";
+    Fields(const Checkpoint& file, std::string_view architecture) : file_(file), object_(&file.config.root()) {
+        if (file.is_gguf) prefix_.append(architecture).append(".");
     }
     // Those of an object inside, which a GGUF has not: there, all fields are side by side.
     Fields inside(const std::string& name) const {
@@ -3755,8 +3740,8 @@ class Fields {
                        const char* remedy = kNotBuilt) const {
         const Json v = value(field);
         const std::string text = v.is_null() ? fallback : text_of(v);
-        if (any_part(choices, [&](std::string_view one) { return text == one; })) return text;
-        refuse(field, "is " + shown(text) + ", not one of " + std::string(choices), remedy);
+        if (is_any(text, choices)) return text;
+        refuse(field, "is " + shown(text) + ", not " + std::string(choices), remedy);
     }
     // The same for each of its names for itself, but those that are applied.
     void require(const Name& field, std::string_view choices, const char* remedy = kNotBuilt) const {
@@ -3827,9 +3812,8 @@ inline std::vector<bool> local_layers(const Fields& f, int layers) {
     }
     for (const Json& one : value.array()) {
         const std::string kind = text_of(one);
-        const auto is = [&](std::string_view wanted) { return kind == wanted; };
-        local.push_back(any_part("sliding_attention|true|1", is));
-        if (!local.back() && !any_part("full_attention|false|0", is)) f.refuse(field, "holds " + shown(kind));
+        local.push_back(is_any(kind, "sliding_attention|true|1"));
+        if (!local.back() && !is_any(kind, "full_attention|false|0")) f.refuse(field, "holds " + shown(kind));
     }
     return local;
 }
@@ -3859,7 +3843,7 @@ struct Rows {
         if (good) return;
         if (convert && all_below(floats.data(), floats.size(), INFINITY))
             fail("a weight is too large for Q8_0", t.file->path() + ": " + shown(t.name),
-                 "use --dtype f32 (DType::f32)");
+                 "use DType::f32 (--dtype f32)");
         damaged("a weight of " + shown(t.name) + " is infinite or no number", *t.file);
     }
     // Random weights of the size that keeps activations as they are in trained models.
@@ -3879,9 +3863,8 @@ inline int checked_threads(int threads) {
 
 // All that one architecture does in its own way.
 struct Architecture {
-    const char* name;                             // for people
-    const char* gguf;                             // general.architecture
-    std::array<std::string_view, 2> model_types;  // in config.json
+    const char* name;  // for people
+    Name type;         // model_type in config.json, general.architecture
     // Names in config.json and what leaving one out means there (transformers' defaults; -4: 4 hidden_size), in the order
     // of kSizes. Null: read_config sets it.
     std::array<std::pair<const char*, int>, std::size(kSizes)> sizes;
@@ -3997,7 +3980,7 @@ struct Loader {
             const std::uint64_t seed = random_state += std::uint64_t{1} << 40;
             t = &random.emplace_back(Tensor{name, TensorType::f32, "", {shape.begin(), shape.end()}, nullptr, seed});
         }
-        if (!t) fail("a tensor is missing", where, "the checkpoint is incomplete or of another model");
+        if (!t) fail("a tensor is missing", where, kIncomplete);
         if (t->type == TensorType::other)
             fail("a tensor has a type that cannot be read, " + shown(t->type_name), where,
                  "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS");
@@ -4018,30 +4001,31 @@ struct Loader {
     // Counts the tensors that were not used, by kind, if they lie outside of the text model. One of the model itself would
     // change what it computes.
     void count_rest(const std::string& root, int num_layers) {
-        const std::string layers = file.is_gguf ? "blk." : root + architecture.layers;
         for (const auto& [name, tensor] : file.tensors) {
             if (used.count(&tensor)) continue;
-            // Its kind is the first part of its name that is not the root's.
-            const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
-            const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
-            std::string kind = name.substr(begin, name.find('.', begin) - begin);
-            bool outside =
-                kind == "v" || kind == "mm" || name == "output.weight";  // vision, its projector, a tied head
-            if (!file.is_gguf) {
-                outside = kind != architecture.embedding.hf && kind != architecture.final_norm.hf &&
-                          kind != architecture.positions.hf && !ends_with(name, "lm_head.bias");
-                if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) kind = "mask buffers";
-                else if (ends_with(name, "rotary_emb.inv_freq")) kind = "RoPE buffers";
-                else if (name.compare(0, layers.size(), layers) == 0) {
-                    outside = std::atoi(name.c_str() + layers.size()) >= num_layers;
-                    kind = "layers beyond the last";
-                }
-            }
-            if (!outside)
+            const std::string kind = kind_outside(name, root, num_layers);
+            if (kind.empty())
                 fail("a tensor of the model is not used, and would change the result", file.path + ": " + shown(name),
                      kNotBuilt);
             ++model.info.ignored, ++model.info.outside[kind];
         }
+    }
+    // Empty: not outside.
+    std::string kind_outside(const std::string& name, const std::string& root, int num_layers) const {
+        // The first part of its name that is not the root's.
+        const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
+        const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
+        const std::string kind = name.substr(begin, name.find('.', begin) - begin);
+        if (file.is_gguf)  // vision, its projector, a tied head
+            return kind == "v" || kind == "mm" || name == "output.weight" ? kind : "";
+        if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) return "mask buffers";
+        if (ends_with(name, "rotary_emb.inv_freq")) return "RoPE buffers";
+        const std::string layers = root + architecture.layers;
+        if (name.compare(0, layers.size(), layers) == 0)
+            return std::atoi(name.c_str() + layers.size()) >= num_layers ? "layers beyond the last" : "";
+        for (const Name& own : {architecture.embedding, architecture.positions, architecture.final_norm})
+            if (kind == own.hf) return "";
+        return ends_with(name, "lm_head.bias") ? "" : kind;
     }
 };
 
@@ -4137,12 +4121,11 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
     const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
     Layer l;
     l.attn_norm = load.norm({{"input_layernorm", "attn_norm"}, d});
-    const Loader::Part fused = {{"self_attn.qkv_proj", "attn_qkv"}, q + 2 * kv};
-    l.qkv.w = load.has(fused.name) ? load.matrix({fused}, d)
-                                   : load.matrix({{{"self_attn.q_proj", "attn_q"}, q},
-                                                  {{"self_attn.k_proj", "attn_k"}, kv},
-                                                  {{"self_attn.v_proj", "attn_v"}, kv}},
-                                                 d);
+    const std::vector<Loader::Part> joined = {{{"self_attn.qkv_proj", "attn_qkv"}, q + 2 * kv}};
+    const std::vector<Loader::Part> apart = {{{"self_attn.q_proj", "attn_q"}, q},
+                                             {{"self_attn.k_proj", "attn_k"}, kv},
+                                             {{"self_attn.v_proj", "attn_v"}, kv}};
+    l.qkv.w = load.matrix(load.has(joined[0].name) ? joined : apart, d);
     l.q_norm = load.norm({{"self_attn.q_norm", "attn_q_norm"}, c.head_dim});
     l.k_norm = load.norm({{"self_attn.k_norm", "attn_k_norm"}, c.head_dim});
     l.out.w = load.matrix({{{"self_attn.o_proj", "attn_output"}, d}}, q);
@@ -4157,12 +4140,12 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
 
 // clang-format off
 inline constexpr Architecture kArchitectures[] = {
-    {"GPT-2", "gpt2", {"gpt2"},
+    {"GPT-2", {"gpt2", "gpt2"},
      {{{"max_position_embeddings|n_positions", 1024}, {"hidden_size|n_embd", 768}, {"n_inner", -4},
        {"num_hidden_layers|n_layer", 12}, {"num_attention_heads|n_head", 12}, {}, {}}}, read_gpt2_config,
      {"wte", "token_embd"}, {"wpe", "position_embd"}, {"ln_f", "output_norm"}, "h.", gpt2_layer, true, 0,
      false, false, false, &Kernels::gelu},
-    {"Gemma 3", "gemma3", {"gemma3", "gemma3_text"},
+    {"Gemma 3", {"gemma3|gemma3_text", "gemma3"},
      {{{"max_position_embeddings", 131072}, {"hidden_size", 2304}, {"intermediate_size", 9216}, {"num_hidden_layers", 26},
        {"num_attention_heads", 8}, {"num_key_value_heads", 4}, {"head_dim", 256}}}, read_gemma3_config,
      {"embed_tokens", "token_embd"}, {}, {"norm", "output_norm"}, "layers.", gemma3_layer, false, 1,
@@ -4174,9 +4157,8 @@ inline constexpr Architecture kArchitectures[] = {
 inline const Architecture& find_architecture(std::string_view name, bool json, const std::string& where) {
     std::string known;
     for (const Architecture& a : kArchitectures) {
-        const bool in_json = std::find(a.model_types.begin(), a.model_types.end(), name) != a.model_types.end();
-        if (!name.empty() && (json ? in_json : name == a.gguf)) return a;
-        known += (known.empty() ? "" : " or ") + std::string(a.gguf);
+        if (is_any(name, json ? a.type.hf : a.type.gguf)) return a;
+        known += (known.empty() ? "" : " or ") + std::string(a.type.gguf);
     }
     refuse_config(where, " is " + shown(name) + ", not " + known);
 }
@@ -4185,27 +4167,26 @@ inline const Architecture& find_architecture(std::string_view name, bool json, c
 
 // What must hold for every configuration, a file's or the caller's own.
 inline void check_config(const Config& c, const Architecture& a, const std::string& where) {
-    const auto require = [&](bool good, const std::string& problem) {
-        if (!good) refuse_config(where, problem);
-    };
     const auto in_range = [&](int size, int most, const char* name) {
-        require(size >= 1 && size <= most, std::string(name) + " is missing or too large");
+        if (size < 1 || size > most) refuse_config(where, std::string(name) + " is missing or too large");
     };
     in_range(c.vocab_size, kMostRows, "vocab_size");
     for (const Size& size : kSizes) in_range(c.*size.member, size.most, size.name);
-    require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
-    require((c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large");
-    require(c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers");
-    require(c.attention_scale > 0 && std::isfinite(c.attention_scale), "attention_scale is not positive");
     if (std::count(c.is_local.begin(), c.is_local.end(), true)) in_range(c.sliding_window, kMostRows, "sliding_window");
-    if (!a.positions.hf.empty())
-        require(c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads,
-                "hidden_size is not num_heads x head_dim, as it is in GPT-2");
-    if (!a.has_rope) return;
-    require(c.head_dim % 2 == 0, "head_dim is odd");
-    require(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0 && c.rope_local_scaling > 0,
-            "rope: a number is not positive");
-    require(c.final_logit_softcapping >= 0, "final_logit_softcapping is negative");
+    const float positive[] = {c.rope_theta, c.rope_local_theta, c.rope_scaling, c.rope_local_scaling};
+    const bool scales = std::all_of(std::begin(positive), std::end(positive), [](float x) { return x > 0; });
+    const bool square = c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads;
+    const std::pair<bool, const char*> conditions[] = {
+        {c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads"},
+        {(c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large"},
+        {c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers"},
+        {c.attention_scale > 0 && std::isfinite(c.attention_scale), "attention_scale is not positive"},
+        {a.has_rope || square, "hidden_size is not num_heads x head_dim, as it is in GPT-2"},
+        {!a.has_rope || c.head_dim % 2 == 0, "head_dim is odd"},
+        {!a.has_rope || scales, "rope: a number is not positive"},
+        {!a.has_rope || c.final_logit_softcapping >= 0, "final_logit_softcapping is negative"}};
+    for (const auto& [holds, problem] : conditions)
+        if (!holds) refuse_config(where, problem);
 }
 
 // A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."), and
@@ -4227,12 +4208,9 @@ constexpr Name kHead = {"lm_head", "output"};
 // Whether two tensors hold the same bytes.
 inline bool same_data(const Tensor& a, const Tensor& b) {
     if (a.type_name != b.type_name || a.shape != b.shape || a.bytes != b.bytes) return false;
-    std::vector<char> x(1 << 18), y(x.size());
     for (std::uint64_t at = 0, n; at < a.bytes; at += n) {
-        n = std::min<std::uint64_t>(x.size(), a.bytes - at);
-        a.file->read(a.offset + at, x.data(), usize(n));
-        b.file->read(b.offset + at, y.data(), usize(n));
-        if (std::memcmp(x.data(), y.data(), usize(n)) != 0) return false;
+        n = std::min<std::uint64_t>(1 << 18, a.bytes - at);
+        if (a.file->text(a.offset + at, n) != b.file->text(b.offset + at, n)) return false;
     }
     return true;
 }
@@ -4252,9 +4230,9 @@ inline const Architecture& architecture_of(const Checkpoint& file) {
 
 inline Config read_config(const Checkpoint& file) {
     const Architecture& a = architecture_of(file);
-    const Fields whole(file, a.gguf), f = whole.find("text_config") ? whole.inside("text_config") : whole;
+    const Fields whole(file, a.type.gguf), f = whole.find("text_config") ? whole.inside("text_config") : whole;
     Config c;
-    c.architecture = a.gguf;
+    c.architecture = a.type.gguf;
     for (std::size_t i = 0; i < std::size(kSizes); ++i) {
         const auto& [name, usual] = a.sizes[i];
         const Size& size = kSizes[i];
@@ -4266,16 +4244,14 @@ inline Config read_config(const Checkpoint& file) {
     const float scale = f.real({"", "attention.scale"}, 0);
     if (scale != 0) c.attention_scale = scale;
     // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
-    const Tensor *const embedding = find_wrapped(file, a.embedding).first, *const head =
-                                                                               find_wrapped(file, kHead).first;
+    const Tensor* const embedding = find_wrapped(file, a.embedding).first;
+    const Tensor* const head = find_wrapped(file, kHead).first;
     if (!embedding || embedding->shape.size() != 2)
-        fail("the embedding is missing", file.path + ": " + std::string(file.of(a.embedding)) + ".weight",
-             "the checkpoint is incomplete or of another model");
+        fail("the embedding is missing", file.path + ": " + std::string(file.of(a.embedding)), kIncomplete);
     c.vocab_size = int(std::min<std::uint64_t>(embedding->shape[0], kMostRows + 1));
     c.tied_head = !head || same_data(*head, *embedding);
     if (!head && !file.config.root()["tie_word_embeddings"].flag(true))
-        fail("a tensor is missing", file.path + ": lm_head.weight",
-             "as tie_word_embeddings is false, it must be there");
+        fail("a tensor is missing", file.path + ": lm_head.weight", "tie_word_embeddings is false: it must be there");
     check_config(c, a, file.path + ": ");
 
     f.require({"head_dim|v_head_dim",
@@ -4306,8 +4282,7 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     }
     if (bytes > double(SIZE_MAX) * 0.75)
         fail("the model is too large for a program of " + to_string(8 * sizeof(void*)) + " bits",
-             file.path + " takes " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use a program of 64 bits",
-             Kind::system);
+             file.path + ", " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use one of 64 bits", Kind::system);
 
     Weights& w = m.weights;
     const std::string root = find_wrapped(file, a.embedding).second;  // the embedding's name tells

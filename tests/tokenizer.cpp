@@ -307,7 +307,7 @@ TEST_CASE("Gemma's vocabulary under the name gpt2, as converters write it withou
     metadata.emplace_back("tokenizer.ggml.merges", list(std::vector<std::string_view>(pairs.begin(), pairs.end())));
     metadata.emplace_back("tokenizer.chat_templates", list(std::vector<std::string_view>{"short", "long"}));
     metadata.emplace_back("tokenizer.chat_template.short", value(std::string_view("{{ it }}")));
-    file.config = {value(std::move(metadata)), name};
+    file.config = {value(std::move(metadata)), {name}};
     const auto tokenizer = detail::TokenizerLoader(file).load(1024);
     const Tokenizer original = load(tiny("gemma3-tiny")).tokenizer();
     CHECK(tokenizer->before == std::vector<int>{2});
