@@ -2618,31 +2618,33 @@ struct GgufReader {
         items += n;
         return std::size_t(n);
     }
-    Json value(std::uint32_t type, const std::string& key) {
-        const auto real = [&](auto zero) { return Json(double(number<decltype(zero)>()), key); };
+    // Calls put(value), so that the many values of a list are made in their places.
+    template <class Put> void value(std::uint32_t type, const std::string& key, const Put& put) {
         switch (type) {
-            case 0: return real(std::uint8_t{});
-            case 1: return real(std::int8_t{});
-            case 2: return real(std::uint16_t{});
-            case 3: return real(std::int16_t{});
-            case 4: return real(std::uint32_t{});
-            case 5: return real(std::int32_t{});
-            case 6: return real(float{});
-            case 7: return {number<std::uint8_t>() != 0, key};
-            case 8: return {string(), key};
-            case kList: return list(key);
-            case 10: return real(std::uint64_t{});
-            case 11: return real(std::int64_t{});
-            case 12: return real(double{});
+            case 0: return put(double(number<std::uint8_t>()));
+            case 1: return put(double(number<std::int8_t>()));
+            case 2: return put(double(number<std::uint16_t>()));
+            case 3: return put(double(number<std::int16_t>()));
+            case 4: return put(double(number<std::uint32_t>()));
+            case 5: return put(double(number<std::int32_t>()));
+            case 6: return put(double(number<float>()));
+            case 7: return put(number<std::uint8_t>() != 0);
+            case 8: return put(string());
+            case kList: return put(list(key));
+            case 10: return put(double(number<std::uint64_t>()));
+            case 11: return put(double(number<std::int64_t>()));
+            case 12: return put(number<double>());
             default: damaged("a value of an unknown type in the header", file);
         }
     }
-    Json list(const std::string& key) {
+    Json::Array list(const std::string& key) {
         const auto type = number<std::uint32_t>();
         if (type == kList) damaged("a list of lists, an unknown type in the header", file);
-        Json::Array values(count(1));
-        for (Json& one : values) one = value(type, key);
-        return {std::move(values), key};
+        const std::size_t n = count(1);
+        Json::Array values;
+        values.reserve(n);
+        while (values.size() < n) value(type, key, [&](auto one) { values.emplace_back(std::move(one), key); });
+        return values;
     }
 };
 
@@ -2685,7 +2687,8 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
         const std::string_view key = reader.string();
         if (!keys.insert(key).second) damaged("two values of " + shown(key), file);
         const auto type = reader.number<std::uint32_t>();
-        members.emplace_back(key, reader.value(type, reader.strings.emplace_back(file.path() + ": " + shown(key))));
+        const std::string& name = reader.strings.emplace_back(file.path() + ": " + shown(key));
+        reader.value(type, name, [&](auto value) { members.emplace_back(key, Json(std::move(value), name)); });
     }
     Json metadata(std::move(members), file.path());
     const std::uint64_t alignment = metadata["general.alignment"].whole(32);
