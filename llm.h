@@ -791,7 +791,7 @@ class Json {
     const Array& array() const { return as<Array>(); }
     const Object& members() const { return as<Object>(); }
     std::uint64_t whole() const {  // a count, a size or an id
-        const double value = number();
+        const double value = is<double>() ? number() : -1;
         if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
         return std::uint64_t(value);
     }
@@ -824,7 +824,7 @@ class Json {
   private:
     template <class T> const T& as() const {
         if (const T* value = std::get_if<T>(&value_)) return *value;
-        constexpr const char* kKinds[] = {"null", "a boolean", "a number", "a string", "an array", "an object"};
+        constexpr const char* kKinds[] = {"null", "true or false", "a number", "a string", "an array", "an object"};
         wrong(kKinds[decltype(value_)(std::in_place_type<T>).index()]);
     }
     [[noreturn]] void wrong(const char* expected) const {
