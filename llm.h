@@ -544,21 +544,58 @@ template <class Visit> bool any_part(std::string_view text, const Visit& visit) 
     }
     return false;
 }
+template <class Visit> void for_parts(std::string_view text, const Visit& visit) {
+    any_part(text, [&](std::string_view part) { return visit(part), false; });
+}
+inline bool is_any(std::string_view text, std::string_view choices) {
+    return any_part(choices, [&](std::string_view one) { return text == one; });
+}
 
-// What cannot be used: the marks by which it is known, "a|b", what it is, and what to do about it.
+// What cannot be used: where the marks are by which it is known, "a|b", what it is, and what to do about it.
 struct Foreign {
+    enum In { beginning, file_name, tensor_name, kind } in;  // a beginning's ? is any byte
     std::string_view marks;
     const char *what, *remedy;
 };
 constexpr char kGetModel[] = "get the model as safetensors or as a GGUF file";
+constexpr char kGetWhole[] = "get the model unquantized (F16 or BF16), or as a GGUF file";
 constexpr char kMerge[] = "merge it into its model (merge_and_unload of PEFT) and save that";
 constexpr char kPickle[] = "a PyTorch checkpoint (a pickle, which may run code when it is loaded)";
-constexpr Foreign kForeignNames[] = {
-    {"adapter_config.json|adapter_model.safetensors", "an adapter (PEFT, LoRA), not a whole model", kMerge},
-    {".bin|.pt|.pth|.ckpt", kPickle, kGetModel},
-    {".onnx", "an ONNX model", kGetModel},
-    {".h5|.msgpack|.tflite", "a model of TensorFlow or Flax", kGetModel},
+constexpr char kIsEmbedding[] = "an embedding model, such as EmbeddingGemma, writes no text: get one that does";
+// clang-format off
+constexpr Foreign kForeign[] = {
+    {Foreign::beginning, "version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull, or download it"},
+    {Foreign::beginning, "<", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
+    {Foreign::beginning, "PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
+    {Foreign::beginning, "\x80", kPickle, kGetModel},
+    {Foreign::beginning, "\x08?\x12", "an ONNX model", kGetModel},
+    {Foreign::beginning, "\x89HDF|????TFL3", "a model of TensorFlow", kGetModel},
+    {Foreign::beginning, "lmgg|tjgg|fmgg", "a GGML file, older than GGUF", kGetModel},
+    {Foreign::beginning, "\x1F\x8B", "a gzip archive", "unpack it"},
+    {Foreign::file_name, "adapter_config.json|adapter_model.safetensors", "an adapter (PEFT, LoRA), not a whole model", kMerge},
+    {Foreign::file_name, ".bin|.pt|.pth|.ckpt", kPickle, kGetModel},
+    {Foreign::file_name, ".onnx", "an ONNX model", kGetModel},
+    {Foreign::file_name, ".h5|.msgpack|.tflite", "a model of TensorFlow or Flax", kGetModel},
+    {Foreign::tensor_name, ".base_layer.|.modules_to_save.|lora_", "a checkpoint with adapters (PEFT, LoRA) that were not merged", kMerge},
+    {Foreign::tensor_name, ".g_idx|.qweight|.qzeros", "weights that were quantized by GPTQ or AWQ", kGetWhole},
+    {Foreign::tensor_name, ".quant_state.|.absmax|.SCB", "weights that were quantized by bitsandbytes", kGetWhole},
+    {Foreign::tensor_name, "weight_scale|.weight_packed", "weights that were quantized to FP8 or by compressed-tensors", kGetWhole},
+    {Foreign::tensor_name, ".scales", "weights that were quantized by MLX", kGetWhole},
+    {Foreign::kind, "clip|mmproj", "a vision projector, not a language model", "name the GGUF of the text model"},
+    {Foreign::kind, "adapter|controlvector", "an adapter (LoRA), not a whole model", kMerge},
+    {Foreign::kind, "imatrix|vocab", "a GGUF without a model's weights", "name the GGUF of the model"},
+    {Foreign::kind, "gemma-embedding|bert|nomic-bert|t5encoder", "a GGUF of another kind", kIsEmbedding},
 };
+// clang-format on
+
+// Refuses what has one of these marks; find(mark) says where one is, or nothing.
+template <class Find> void refuse_foreign(Foreign::In in, const Find& find) {
+    for (const Foreign& foreign : kForeign)
+        for_parts(foreign.in == in ? foreign.marks : "", [&](std::string_view mark) {
+            const std::string where = find(mark);
+            if (!where.empty()) fail(foreign.what, where, foreign.remedy);
+        });
+}
 
 // A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS). Or one
 // in memory, which its owner keeps alive.
@@ -588,41 +625,31 @@ class File {
             fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
     }
     // Says what a file is that is no model, by its first bytes (? is any byte) or else by its name.
-    void refuse_foreign() const {
-        static constexpr Foreign kBeginnings[] = {
-            {"version https://git-lfs", "a pointer of Git LFS, not the file itself",
-             "run git lfs pull, or download it"},
-            {"<", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
-            {"PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
-            {"\x80", kPickle, kGetModel},
-            {"\x08?\x12", "an ONNX model", kGetModel},
-            {"\x89HDF|????TFL3", "a model of TensorFlow", kGetModel},
-            {"lmgg|tjgg|fmgg", "a GGML file, older than GGUF", kGetModel},
-            {"\x1F\x8B", "a gzip archive", "unpack it"},
-        };
+    void refuse_if_foreign() const {
         if (size_ == 0) fail("an empty file", path_, "download it again");
-        std::string start(std::size_t(std::min<std::uint64_t>(size_, 64)), '\0');
-        read(0, start.data(), start.size());
+        std::string start = text(0, std::min<std::uint64_t>(size_, 64));
         start.erase(0, start.find_first_not_of(" \t\r\n\xEF\xBB\xBF"));  // a text may begin with a byte order mark
-        const auto begins = [&](std::string_view mark) {
+        refuse_foreign(Foreign::beginning, [&](std::string_view mark) {
             const auto same = [](char wanted, char c) { return wanted == '?' || wanted == c; };
-            return start.size() >= mark.size() && std::equal(mark.begin(), mark.end(), start.begin(), same);
-        };
-        for (const auto& [marks, what, remedy] : kBeginnings)
-            if (any_part(marks, begins)) fail(what, path_, remedy);
-        for (const auto& [marks, what, remedy] : kForeignNames)
-            if (any_part(marks, [&](auto mark) { return ends_with(path_, mark); })) fail(what, path_, remedy);
+            const bool begins =
+                start.size() >= mark.size() && std::equal(mark.begin(), mark.end(), start.begin(), same);
+            return begins ? path_ : "";
+        });
+        refuse_foreign(Foreign::file_name, [&](auto mark) { return ends_with(path_, mark) ? path_ : ""; });
     }
     std::string read_text(std::uint64_t limit) const {
-        refuse_foreign();
+        refuse_if_foreign();
         return read_all(limit);
     }
     std::string read_all(std::uint64_t limit) const {
         if (size_ > limit)
             fail("the file is larger than " + to_string(limit >> 20) + " MB", path_, "is it the right one?");
-        std::string text(std::size_t(size_), '\0');
-        read(0, text.data(), text.size());
-        return text;
+        return text(0, size_);
+    }
+    std::string text(std::uint64_t offset, std::uint64_t bytes) const {
+        std::string out(std::size_t(bytes), '\0');
+        read(offset, out.data(), out.size());
+        return out;
     }
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -758,13 +785,13 @@ class Json {
 
     template <class T> bool is() const { return std::holds_alternative<T>(value_); }
     bool is_null() const { return is<std::monostate>(); }
-    bool boolean() const { return as<bool>("true or false"); }
-    double number() const { return as<double>("a number"); }
-    std::string_view string() const { return as<std::string_view>("a string"); }
-    const Array& array() const { return as<Array>("an array"); }
-    const Object& members() const { return as<Object>("an object"); }
+    bool boolean() const { return as<bool>(); }
+    double number() const { return as<double>(); }
+    std::string_view string() const { return as<std::string_view>(); }
+    const Array& array() const { return as<Array>(); }
+    const Object& members() const { return as<Object>(); }
     std::uint64_t whole() const {  // a count, a size or an id
-        const double value = as<double>("a whole number");
+        const double value = is<double>() ? number() : -1;
         if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
         return std::uint64_t(value);
     }
@@ -774,7 +801,11 @@ class Json {
             if ((*members)[i].first == key) return &(*members)[i].second;
         return nullptr;
     }
+    // What is not there reads as `otherwise`.
+    template <class T> T value(T otherwise) const { return is_null() ? otherwise : as<T>(); }
+    std::uint64_t whole(std::uint64_t otherwise) const { return is_null() ? otherwise : whole(); }
     Json() = default;  // null
+    // document: its name, for messages.
     template <class T> Json(T value, const std::string& document)
         : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
 
@@ -791,9 +822,10 @@ class Json {
         return is<Array>() ? array() : none;
     }
   private:
-    template <class T> const T& as(const char* expected) const {
+    template <class T> const T& as() const {
         if (const T* value = std::get_if<T>(&value_)) return *value;
-        wrong(expected);
+        constexpr const char* kKinds[] = {"null", "true or false", "a number", "a string", "an array", "an object"};
+        wrong(kKinds[decltype(value_)(std::in_place_type<T>).index()]);
     }
     [[noreturn]] void wrong(const char* expected) const {
         fail(std::string("a value should be ") + expected, document_ ? *document_ : "JSON", "get the file again");
@@ -824,17 +856,12 @@ struct JsonParser {
         while (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r') ++at;
         return *at;
     }
-    bool skip(char c) {
-        const bool is_next = *at == c;
-        if (is_next) ++at;
-        return is_next;
-    }
     Json value(int level) {
         if (level > 64) error("it is nested too deeply");
         if (++values > 1 << 23) error("it holds too many values");
         const char c = peek();
-        if (c == '{') return {list<Json::Object>('}', level), name};
-        if (c == '[') return {list<Json::Array>(']', level), name};
+        if (c == '{') return {list<Json::Object>("}", level), name};
+        if (c == '[') return {list<Json::Array>("]", level), name};
         if (c == '"') return {string(), name};
         if (skip("true")) return {true, name};
         if (skip("false")) return {false, name};
@@ -846,11 +873,11 @@ struct JsonParser {
         at += word.size();
         return true;
     }
-    template <class List> List list(char close, int level) {
+    template <class List> List list(const char* close, int level) {
         List items;
         ++at;
-        if (peek() != close) items.reserve(2);  // a merge has two
-        for (bool more = peek() != close; more; more = skip(',')) {
+        if (peek() != *close) items.reserve(2);  // a merge has two
+        for (bool more = peek() != *close; more; more = skip(",")) {
             if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
                 const std::string_view key = string();
@@ -913,13 +940,13 @@ struct JsonParser {
             if (at == first) error("a value cannot be understood");
             return double(at - first);
         };
-        const bool negative = skip('-'), zero = *at == '0';
+        const bool negative = skip("-"), zero = *at == '0';
         double value = 0, exponent = 0, power = 0;
         if (digits(value) > 1 && zero) error("a number starts with 0");
-        if (skip('.')) exponent -= digits(value);
-        if (skip('e') || skip('E')) {
-            const double sign = skip('-') ? -1 : 1;
-            if (sign > 0) skip('+');
+        if (skip(".")) exponent -= digits(value);
+        if (skip("e") || skip("E")) {
+            const double sign = skip("-") ? -1 : 1;
+            if (sign > 0) skip("+");
             digits(power);
             exponent += sign * power;
         }
@@ -931,14 +958,19 @@ struct JsonParser {
     }
 };
 
+// A value, and the strings that it points to: its name is the first of them.
 class JsonDocument {
   public:
-    JsonDocument(std::string text, std::string name)
-        : name_(std::make_unique<std::string>(std::move(name))), text_(std::make_unique<std::string>(std::move(text))),
-          root_(JsonParser{*text_, *name_}.document()) {}
+    JsonDocument(std::string text, std::string name) {
+        strings_.push_back(std::move(name));
+        strings_.push_back(std::move(text));
+        root_ = JsonParser{strings_[1], strings_[0]}.document();
+    }
+    JsonDocument(Json root, std::deque<std::string> strings) : strings_(std::move(strings)), root_(std::move(root)) {}
     const Json& root() const { return root_; }
+    const std::string& name() const { return strings_[0]; }
   private:
-    std::unique_ptr<std::string> name_, text_;  // values point to them: they stay where they are when this is moved
+    std::deque<std::string> strings_;  // they stay where they are when it is moved
     Json root_;
 };
 
@@ -1121,51 +1153,50 @@ enum class TensorType {
 
 struct TypeTraits {
     const char* name;
-    int block;    // values
-    int bytes;    // of a block
-    int gguf_id;  // -1: none
+    int block;  // values
+    int bytes;  // of a block
     void (*to_f32)(const std::uint8_t* blocks, float* out, std::int64_t n_blocks);
 };
 
 inline const TypeTraits& traits(TensorType type) {
     // clang-format off
     static constexpr TypeTraits kTable[] = {
-        {"F32",   1,   4,   0,  values_to_f32<std::uint32_t, bits_to_f32>},
-        {"F16",   1,   2,   1,  values_to_f32<std::uint16_t, f16_to_f32>},
-        {"BF16",  1,   2,   30, values_to_f32<std::uint16_t, bf16_to_f32>},
-        {"Q4_0",  32,  18,  2,  packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
-        {"Q4_1",  32,  20,  3,  packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
-        {"Q5_0",  32,  22,  6,  packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
-        {"Q5_1",  32,  24,  7,  packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
-        {"Q8_0",  32,  34,  8,  q8_0_to_f32},
-        {"Q2_K",  256, 84,  10, packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
-        {"Q3_K",  256, 110, 11, packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
-        {"Q4_K",  256, 144, 12, packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
-        {"Q5_K",  256, 176, 13, packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
-        {"Q6_K",  256, 210, 14, packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
-        {"IQ4_NL", 32,  18,  20, packed_to_f32<32, 18, 0, 128, 16, no_factors, Codebook<2>, NoBits>},
-        {"IQ4_XS", 256, 136, 23, packed_to_f32<256, 136, 0, 128, 16, iq4_xs_factors, Codebook<8>, NoBits>},
-        {"other", 1,   0,   -1, nullptr},
+        {"F32",   1,   4,   values_to_f32<std::uint32_t, bits_to_f32>},
+        {"F16",   1,   2,   values_to_f32<std::uint16_t, f16_to_f32>},
+        {"BF16",  1,   2,   values_to_f32<std::uint16_t, bf16_to_f32>},
+        {"Q4_0",  32,  18,  packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
+        {"Q4_1",  32,  20,  packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
+        {"Q5_0",  32,  22,  packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
+        {"Q5_1",  32,  24,  packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
+        {"Q8_0",  32,  34,  q8_0_to_f32},
+        {"Q2_K",  256, 84,  packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
+        {"Q3_K",  256, 110, packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
+        {"Q4_K",  256, 144, packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
+        {"Q5_K",  256, 176, packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
+        {"Q6_K",  256, 210, packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
+        {"IQ4_NL", 32,  18,  packed_to_f32<32, 18, 0, 128, 16, no_factors, Codebook<2>, NoBits>},
+        {"IQ4_XS", 256, 136, packed_to_f32<256, 136, 0, 128, 16, iq4_xs_factors, Codebook<8>, NoBits>},
+        {"other", 1,   0,   nullptr},
     };
     // clang-format on
     return kTable[std::size_t(type)];
 }
 
-template <class Matches> TensorType find_type(const Matches& matches) {
+inline TensorType find_type(std::string_view name) {
     int t = 0;
-    while (t < int(TensorType::other) && !matches(traits(static_cast<TensorType>(t)))) ++t;
+    while (t < int(TensorType::other) && name != traits(static_cast<TensorType>(t)).name) ++t;
     return static_cast<TensorType>(t);
 }
 
-// Every type that a GGUF may name, for messages: GGML's, some of which it has given up again.
+// Every type that a GGUF may have, by number: GGML's, some of which it has given up again.
+constexpr std::string_view kGgufTypes =
+    "F32|F16|Q4_0|Q4_1|Q4_2|Q4_3|Q5_0|Q5_1|Q8_0|Q8_1|Q2_K|Q3_K|Q4_K|Q5_K|Q6_K|Q8_K|IQ2_XXS|IQ2_XS|IQ3_XXS|IQ1_S|"
+    "IQ4_NL|IQ3_S|IQ2_S|IQ4_XS|I8|I16|I32|I64|F64|IQ1_M|BF16|Q4_0_4_4|Q4_0_4_8|Q4_0_8_8|TQ1_0|TQ2_0|IQ4_NL_4_4|"
+    "IQ4_NL_4_8|IQ4_NL_8_8|MXFP4|NVFP4|Q1_0|Q2_0";
 inline std::string gguf_type_name(std::uint32_t id) {
-    static constexpr const char* kNames[] = {
-        "F32",        "F16",        "Q4_0",       "Q4_1",  "Q4_2",     "Q4_3",     "Q5_0",     "Q5_1",    "Q8_0",
-        "Q8_1",       "Q2_K",       "Q3_K",       "Q4_K",  "Q5_K",     "Q6_K",     "Q8_K",     "IQ2_XXS", "IQ2_XS",
-        "IQ3_XXS",    "IQ1_S",      "IQ4_NL",     "IQ3_S", "IQ2_S",    "IQ4_XS",   "I8",       "I16",     "I32",
-        "I64",        "F64",        "IQ1_M",      "BF16",  "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",   "TQ2_0",
-        "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4", "NVFP4",    "Q1_0",     "Q2_0"};
-    return id < std::size(kNames) ? kNames[id] : "type " + to_string(id) + ", perhaps of ik_llama.cpp";
+    std::string name = "type " + to_string(id) + ", perhaps of ik_llama.cpp";
+    any_part(kGgufTypes, [&](std::string_view one) { return id-- == 0 ? name = one, true : false; });
+    return name;
 }
 
 // Whether n floats are all of a magnitude below `limit`, which infinity and NaN are not: then no sum has its highest bit.
@@ -2408,6 +2439,12 @@ template <class Epilogue> void multiply(ThreadPool& pool, const Kernels& k, cons
 //
 // The header alone is read here. Shapes are [rows, columns], a row's values side by side (GGUF writes [columns, rows]).
 
+// What something is called by Hugging Face, and in a GGUF. Names of fields may be several, "a|b": b is what older files or
+// other tools say.
+struct Name {
+    std::string_view hf, gguf = {};
+};
+
 struct Tensor {
     std::string name;
     TensorType type = TensorType::other;
@@ -2422,10 +2459,6 @@ struct Tensor {
     }
 };
 
-// Integers of all sizes are kept as the largest.
-using GgufValue = std::variant<bool, std::int64_t, double, std::string_view, std::vector<bool>,
-                               std::vector<std::int64_t>, std::vector<double>, std::vector<std::string_view>>;
-
 [[noreturn]] inline void damaged(const std::string& what, const File& file) {
     fail(what, file.path(), "the file is damaged or incomplete: download it again");
 }
@@ -2435,26 +2468,14 @@ struct Checkpoint {
     std::string format = "safetensors";  // or "safetensors, 2 shards", "GGUF v3"
     bool is_gguf = false;
     std::unordered_map<std::string, Tensor> tensors;
-    JsonDocument config = {"{}", "config.json"};          // empty in a GGUF
-    std::unordered_map<std::string, GgufValue> metadata;  // GGUF only
+    JsonDocument config = {"{}", "config.json"};  // or a GGUF's metadata: an object whose members' names have dots
 
-    std::deque<File> files;                       // what tensors point to
-    std::vector<std::unique_ptr<char[]>> header;  // GGUF: what the texts of metadata point to
+    std::deque<File> files;  // what tensors point to
 
+    std::string_view of(const Name& name) const { return is_gguf ? name.gguf : name.hf; }
     const Tensor* find(const std::string& name) const {
         const auto it = tensors.find(name);
         return it == tensors.end() ? nullptr : &it->second;
-    }
-    // A value of a GGUF's metadata; null: there is none.
-    template <class T> const T* find_value(const std::string& key) const {
-        const auto it = metadata.find(key);
-        if (it == metadata.end()) return nullptr;
-        if (const T* value = std::get_if<T>(&it->second)) return value;
-        damaged(shown(key) + " is of a wrong type", files.front());
-    }
-    template <class T> T value(const std::string& key, T otherwise) const {
-        const T* found = find_value<T>(key);
-        return found ? *found : otherwise;
     }
 };
 
@@ -2503,7 +2524,8 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
     const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
     check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
     tensor.type_name = dtype->string();
-    tensor.type = find_type([&](const TypeTraits& t) { return t.block == 1 && tensor.type_name == t.name; });
+    tensor.type = find_type(tensor.type_name);
+    if (traits(tensor.type).block != 1) tensor.type = TensorType::other;
     for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
     const std::uint64_t end = range->array()[1].whole(), size = bytes_of(tensor);
     tensor.offset = range->array()[0].whole();
@@ -2517,12 +2539,10 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
     std::uint64_t length = 0;
     if (file.size() >= sizeof length) file.read(0, &length, sizeof length);
     if (length < 2 || length > 100000000 || length > file.size() - sizeof length) {
-        file.refuse_foreign();
+        file.refuse_if_foreign();
         damaged("no safetensors header", file);
     }
-    std::string text(std::size_t(length), '\0');
-    file.read(sizeof length, text.data(), text.size());
-    const JsonDocument header(std::move(text), "the header of " + file.path());
+    const JsonDocument header(file.text(sizeof length, length), "the header of " + file.path());
     std::vector<Tensor> tensors;
     for (const auto& [name, entry] : header.root().members())
         if (name != "__metadata__") tensors.push_back(safetensors_tensor(name, entry, file));
@@ -2557,21 +2577,19 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
         const Tensor* tensor = checkpoint.find(std::string(name));
         if (!tensor && ends_with(name, "lm_head.weight")) continue;  // a tied head, which some tools list all the same
         if (!tensor || tensor->file != file)
-            fail("tensor " + shown(name) + " is not in its shard", path,
-                 "the shards are of different models or damaged: download them again");
+            fail("tensor " + shown(name) + " is not in its shard", path, "download all shards of one model again");
     }
     checkpoint.format = "safetensors, " + to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
 }
 
 // ---- GGUF ----
 
-// Reads a header from front to back. Its pieces stay in memory, where names and texts point to them.
+// Reads a header from front to back. Its pieces stay in memory, where texts point to them.
 struct GgufReader {
-    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 24, kPiece = 1 << 20;
-    enum : std::uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
+    static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 23, kPiece = 1 << 20, kList = 9;
     const File& file;
-    std::vector<std::unique_ptr<char[]>>& pieces;
-    std::uint64_t position = 0, left = 0;  // in the file; of the last piece
+    std::deque<std::string> strings{file.path()};     // of a JsonDocument: names of values, and the pieces
+    std::uint64_t position = 0, left = 0, items = 0;  // in the file; of the last piece; of all lists
     const char* at = nullptr;
 
     // The next n bytes, one after another. What the current piece does not hold whole starts a new one.
@@ -2580,9 +2598,7 @@ struct GgufReader {
         if (n > kMostBytes || position > kMostBytes) damaged("the header is too large", file);
         if (n > left) {
             left = std::min(std::max(n, kPiece), file.size() - position);
-            pieces.push_back(std::unique_ptr<char[]>(new char[std::size_t(left)]));
-            at = pieces.back().get();
-            file.read(position, pieces.back().get(), std::size_t(left));
+            at = strings.emplace_back(file.text(position, left)).data();
         }
         left -= n;
         position += n;
@@ -2598,33 +2614,37 @@ struct GgufReader {
     std::size_t count(std::uint64_t bytes) {
         const auto n = number<std::uint64_t>();
         const std::uint64_t room = (file.size() - position) / bytes;
-        if (n > std::min(room, kMostItems)) damaged("an impossible count in the header", file);
+        if (n > std::min(room, kMostItems - items)) damaged("an impossible count in the header", file);
+        items += n;
         return std::size_t(n);
     }
-    GgufValue value() {
-        auto type = number<std::uint32_t>();
-        const bool is_array = type == kArray;
-        if (is_array) type = number<std::uint32_t>();
-        static constexpr std::uint8_t kBytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};  // of a string: its length's
-        if (type > kF64 || type == kArray) damaged("a value of an unknown type in the header", file);
-        const unsigned bytes = kBytes[type];
-        const auto read = [&](const auto& one) -> GgufValue {
-            if (!is_array) return one();
-            std::vector<decltype(one())> items(count(bytes));
-            std::generate(items.begin(), items.end(), one);
-            return GgufValue(std::move(items));
-        };
-        if (type == kString) return read([&] { return string(); });
-        if (type == kBool) return read([&] { return number<std::uint8_t>() != 0; });
-        if (type == kF32) return read([&] { return double{number<float>()}; });
-        if (type == kF64) return read([&] { return number<double>(); });
-        const bool is_signed = type == kI8 || type == kI16 || type == kI32 || type == kI64;
-        const std::uint64_t sign = is_signed ? std::uint64_t{1} << (8 * bytes - 1) : 0;
-        return read([&] {
-            std::uint64_t bits = 0;
-            std::memcpy(&bits, take(bytes), bytes);
-            return std::int64_t((bits ^ sign) - sign);
-        });
+    // Calls put(value), so that the many values of a list are made in their places.
+    template <class Put> void value(std::uint32_t type, const std::string& key, const Put& put) {
+        switch (type) {
+            case 0: return put(double(number<std::uint8_t>()));
+            case 1: return put(double(number<std::int8_t>()));
+            case 2: return put(double(number<std::uint16_t>()));
+            case 3: return put(double(number<std::int16_t>()));
+            case 4: return put(double(number<std::uint32_t>()));
+            case 5: return put(double(number<std::int32_t>()));
+            case 6: return put(double(number<float>()));
+            case 7: return put(number<std::uint8_t>() != 0);
+            case 8: return put(string());
+            case kList: return put(list(key));
+            case 10: return put(double(number<std::uint64_t>()));
+            case 11: return put(double(number<std::int64_t>()));
+            case 12: return put(number<double>());
+            default: damaged("a value of an unknown type in the header", file);
+        }
+    }
+    Json::Array list(const std::string& key) {
+        const auto type = number<std::uint32_t>();
+        if (type == kList) damaged("a list of lists, an unknown type in the header", file);
+        const std::size_t n = count(1);
+        Json::Array values;
+        values.reserve(n);
+        while (values.size() < n) value(type, key, [&](auto one) { values.emplace_back(std::move(one), key); });
+        return values;
     }
 };
 
@@ -2639,17 +2659,17 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
         tensor.shape[k] = reader.number<std::uint64_t>();
         check(tensor.shape[k] > 0, tensor, "has an impossible shape");
     }
-    const auto id = reader.number<std::uint32_t>();
-    tensor.type_name = gguf_type_name(id);
-    tensor.type = find_type([&](const TypeTraits& t) { return std::uint32_t(t.gguf_id) == id; });
+    tensor.type_name = gguf_type_name(reader.number<std::uint32_t>());
+    tensor.type = find_type(tensor.type_name);
     tensor.bytes = bytes_of(tensor);
     tensor.offset = reader.number<std::uint64_t>();
     check(tensor.offset % alignment == 0, tensor, "lies outside of the file's alignment");
     return tensor;
 }
 
-inline void read_gguf(Checkpoint& checkpoint, const File& file) {
-    GgufReader reader{file, checkpoint.header};
+// Adds a file's tensors, and returns its metadata.
+inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
+    GgufReader reader{file};
     const std::string_view magic(reader.take(4), 4);
     if (magic != "GGUF" && magic != "FUGG") fail("not a GGUF", file.path(), "pass all bytes of a .gguf file");
     const auto version = reader.number<std::uint32_t>();
@@ -2661,103 +2681,88 @@ inline void read_gguf(Checkpoint& checkpoint, const File& file) {
     checkpoint.format = "GGUF v" + to_string(version);
     const std::size_t tensor_count = reader.count(32), pairs = reader.count(13);  // the shortest ones' bytes
     if (pairs > kMostTensors || tensor_count > kMostTensors) damaged("an impossible count in the header", file);
+    Json::Object members;
+    std::unordered_set<std::string_view> keys;
     for (std::size_t k = 0; k < pairs; ++k) {
-        const std::string key(reader.string());
-        if (!checkpoint.metadata.emplace(key, reader.value()).second) damaged("two values of " + shown(key), file);
+        const std::string_view key = reader.string();
+        if (!keys.insert(key).second) damaged("two values of " + shown(key), file);
+        const auto type = reader.number<std::uint32_t>();
+        const std::string& name = reader.strings.emplace_back(file.path() + ": " + shown(key));
+        reader.value(type, name, [&](auto value) { members.emplace_back(key, Json(std::move(value), name)); });
     }
-    const auto alignment = std::uint64_t(checkpoint.value("general.alignment", std::int64_t{32}));
+    Json metadata(std::move(members), file.path());
+    const std::uint64_t alignment = metadata["general.alignment"].whole(32);
     if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
         damaged("an impossible general.alignment", file);
     std::vector<Tensor> tensors;
     for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file, alignment));
     add_tensors(checkpoint, std::move(tensors), file, (reader.position + alignment - 1) / alignment * alignment);
+    return {std::move(metadata), std::move(reader.strings)};
 }
 
 // The other parts of a GGUF that was split into NAME-00001-of-00003.gguf and so on; the first has the metadata.
 inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
-    const auto number = [&](const char* key) { return checkpoint.value(key, std::int64_t{0}); };
-    const std::int64_t count = number("split.count"), named = number("split.no"), all = number("split.tensors.count");
+    const Json& own = checkpoint.config.root();
+    const std::uint64_t count = own["split.count"].whole(0), named = own["split.no"].whole(0);
+    const std::uint64_t all = own["split.tensors.count"].whole(0);
     if (count <= 1) return;
     const std::string remedy = "put all " + to_string(count) + " parts into one directory, under their own names";
-    const auto name_end = [&](std::int64_t part) {
+    const auto name_end = [&](std::uint64_t part) {
         char end[64];
-        std::snprintf(end, sizeof end, "-%05lld-of-%05lld.gguf", static_cast<long long>(part + 1),
-                      static_cast<long long>(count));
+        std::snprintf(end, sizeof end, "-%05d-of-%05d.gguf", int(part + 1), int(count));
         return std::string(end);
     };
-    if (count > 1000 || named < 0 || named >= count || !ends_with(path, name_end(named)))
+    if (count > 1000 || named >= count || !ends_with(path, name_end(named)))
         fail("a part of a model has another's name", path + " does not end with " + name_end(named), remedy);
 
-    auto metadata = std::move(checkpoint.metadata);
-    for (std::int64_t part = 0; part < count; ++part) {
+    for (std::uint64_t part = 0; part < count; ++part) {
         if (part == named) continue;
         const std::string other = path.substr(0, path.size() - name_end(0).size()) + name_end(part);
         if (!exists(status_of(other))) fail("a part of the model is missing", other, remedy);
-        checkpoint.metadata.clear();
-        read_gguf(checkpoint, checkpoint.files.emplace_back(other));
-        if (number("split.count") != count || number("split.no") != part)
+        JsonDocument metadata = read_gguf(checkpoint, checkpoint.files.emplace_back(other));
+        if (metadata.root()["split.count"].whole(0) != count || metadata.root()["split.no"].whole(0) != part)
             fail("this is not part " + to_string(part + 1) + " of " + to_string(count), other, remedy);
-        if (part == 0) metadata = std::move(checkpoint.metadata);
+        if (part == 0) checkpoint.config = std::move(metadata);
     }
-    checkpoint.metadata = std::move(metadata);
-    if (std::int64_t(checkpoint.tensors.size()) != all)
-        fail("the parts do not hold " + to_string(all) + " tensors", path,
-             "they are of different models: download them again");
+    if (checkpoint.tensors.size() != all)
+        fail("the parts do not hold " + to_string(all) + " tensors", path, "download all parts of one model again");
     checkpoint.format += ", " + to_string(count) + " parts";
 }
 
 // ---- both ----
 
-// Weights that another tool has packed or taken apart: config.json says so, or names of tensors do.
+// Weights that another tool has packed or taken apart: names of tensors tell.
 inline void refuse_foreign_tensors(const Checkpoint& checkpoint) {
-    static constexpr char kGet[] = "get the model unquantized (F16 or BF16), or as a GGUF file";
-    static constexpr Foreign kForeign[] = {
-        {".base_layer.|.modules_to_save.|lora_", "a checkpoint with adapters (PEFT, LoRA) that were not merged",
-         kMerge},
-        {".g_idx|.qweight|.qzeros", "weights that were quantized by GPTQ or AWQ", kGet},
-        {".quant_state.|.absmax|.SCB", "weights that were quantized by bitsandbytes", kGet},
-        {"weight_scale|.weight_packed", "weights that were quantized to FP8 or by compressed-tensors", kGet},
-        {".scales", "weights that were quantized by MLX", kGet},
-    };
-    const Json& root = checkpoint.config.root();
-    for (const Json* q :
-         {&root["quantization_config"], &root["text_config"]["quantization_config"], &root["quantization"]}) {
-        const std::string method((*q)["quant_method"].text());
-        const char* const other = q->find("load_in_8bit") ? "bitsandbytes" : "MLX or another tool";
-        if (!q->is_null())
-            fail("weights that were quantized by " + (method.empty() ? other : method),
-                 checkpoint.directory + "/config.json has a quantization_config", kGet);
-    }
-    for (const auto& [marks, what, remedy] : kForeign)
+    refuse_foreign(Foreign::tensor_name, [&](auto mark) -> std::string {
         for (const auto& [name, tensor] : checkpoint.tensors)
-            if (any_part(marks, [&, &text = name](auto mark) { return text.find(mark) != text.npos; }))
-                fail(what, checkpoint.path + ": " + shown(name), remedy);
+            if (name.find(mark) != name.npos) return checkpoint.path + ": " + shown(name);
+        return "";
+    });
 }
 
 // Says what a directory without model.safetensors has instead.
 [[noreturn]] inline void refuse_directory(const std::string& path) {
-    std::vector<std::string> names;
-    std::error_code error;
-    std::filesystem::directory_iterator entry(to_path(path), error);
-    for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-        const auto name = entry->path().filename().u8string();
-        names.emplace_back(name.begin(), name.end());
-    }
-    for (const auto& [marks, what, remedy] : kForeignNames)
-        for (const std::string& name : names)
-            if (any_part(marks, [&](auto mark) { return ends_with(name, mark); }))
-                fail(what, path + "/" + name, remedy);
-    for (const std::string& name : names)
-        if (ends_with(name, ".gguf") || ends_with(name, ".safetensors"))
-            fail("no model.safetensors, nor an index of its parts, in this directory", path,
-                 "name the file that you want, such as " + path + "/" + name);
-    fail("no model.safetensors in this directory", path, "name a .gguf file, or get the model as safetensors");
+    const auto find_file = [&](std::string_view end) -> std::string {
+        std::error_code error;
+        std::filesystem::directory_iterator entry(to_path(path), error);
+        for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+            const auto utf8 = entry->path().u8string();
+            const std::string name(utf8.begin(), utf8.end());
+            if (ends_with(name, end)) return name;
+        }
+        return "";
+    };
+    refuse_foreign(Foreign::file_name, find_file);
+    std::string other = find_file(".gguf");
+    if (other.empty()) other = find_file(".safetensors");
+    fail("no model.safetensors, nor an index of its parts, in this directory", path,
+         other.empty() ? "name a .gguf file, or get the model as safetensors" : "name the file, such as " + other);
 }
 
 inline Checkpoint open_gguf(std::string_view bytes) {
     Checkpoint checkpoint;
     checkpoint.path = "a GGUF in memory";
-    read_gguf(checkpoint, checkpoint.files.emplace_back(bytes, checkpoint.path));
+    checkpoint.config = read_gguf(checkpoint, checkpoint.files.emplace_back(bytes, checkpoint.path));
     return checkpoint;
 }
 
@@ -2776,17 +2781,16 @@ inline Checkpoint open_checkpoint(const std::string& path) {
         checkpoint.directory = parent.empty() ? "." : std::string(parent.begin(), parent.end());
     }
     const File& file = checkpoint.files.emplace_back(weights);
-    std::string magic(std::size_t(std::min<std::uint64_t>(file.size(), 4)), '\0');
-    file.read(0, magic.data(), magic.size());
+    const std::string magic = file.text(0, std::min<std::uint64_t>(file.size(), 4));
     if (magic == "GGUF" || magic == "FUGG") {
-        read_gguf(checkpoint, file);
+        checkpoint.config = read_gguf(checkpoint, file);
         read_other_parts(checkpoint, path);
         refuse_foreign_tensors(checkpoint);
         return checkpoint;
     }
     const bool is_single = to_path(weights).extension() == ".safetensors";
     if (!is_single && weights == path) {
-        file.refuse_foreign();
+        file.refuse_if_foreign();
         fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
     }
     is_single ? read_safetensors(checkpoint, file) : read_shards(checkpoint, file);
@@ -3501,59 +3505,57 @@ struct TokenizerLoader : TokenizerData {
 
     // -- GGUF
 
-    template <class T> const T& need(const char* key) const {
-        if (const T* value = file.find_value<T>(key)) return *value;
-        damaged(std::string(key) + " is missing");
-    }
     void read_metadata() {
-        const auto model = need<std::string_view>("tokenizer.ggml.model");
+        const Json& metadata = file.config.root();
+        const std::string_view model = need(metadata, "tokenizer.ggml.model").string();
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
         // Without tokenizer.model, converters call Gemma's vocabulary gpt2; no word of GPT-2's is spelled with the mark.
-        const auto& spellings = need<std::vector<std::string_view>>("tokenizer.ggml.tokens");
-        byte_level = model == "gpt2" && std::count(spellings.begin(), spellings.end(), kSpaceMark) == 0;
-        const auto* pairs = file.find_value<std::vector<std::string_view>>("tokenizer.ggml.merges");
-        if (pairs && pairs->empty()) pairs = nullptr;
-        by_rank = !byte_level && !pairs;
-        const auto splitter = file.value("tokenizer.ggml.pre", std::string_view("default"));
+        const Json::Array& spellings = need(metadata, "tokenizer.ggml.tokens").array();
+        const auto is_mark = [](const Json& spelling) { return spelling.string() == kSpaceMark; };
+        byte_level = model == "gpt2" && std::none_of(spellings.begin(), spellings.end(), is_mark);
+        const Json& pairs = metadata["tokenizer.ggml.merges"];
+        by_rank = !byte_level && (pairs.is_null() || pairs.array().empty());
+        const auto splitter = metadata["tokenizer.ggml.pre"].value(std::string_view("default"));
         if (byte_level && splitter != "gpt-2" && splitter != "gpt2" && splitter != "default")
             unsupported("pre-tokenizer " + shown(splitter));
         const auto token_id = [&](const char* key) {  // or -1
-            const auto id = file.value(key, std::int64_t{-1});
-            if (id < -1 || id >= std::int64_t(spellings.size())) damaged(std::string(key) + " is out of range");
+            const double id = metadata[key].value(-1.0);
+            if (!(id >= -1 && id < double(spellings.size()))) damaged(std::string(key) + " is out of range");
             return int(id);
         };
         bos = token_id("tokenizer.ggml.bos_token_id");
         eos = token_id("tokenizer.ggml.eos_token_id");
         ends = {eos, token_id("tokenizer.ggml.eot_token_id")};
         read_listed_tokens(spellings);
-        if (!by_rank) set_merges(pairs ? *pairs : need<std::vector<std::string_view>>("tokenizer.ggml.merges"));
+        if (!by_rank) set_merges(need(metadata, "tokenizer.ggml.merges").array());
 
-        prefix_space = file.value("tokenizer.ggml.add_space_prefix", false);
+        prefix_space = metadata["tokenizer.ggml.add_space_prefix"].value(false);
         const auto add = [&](const char* key, bool usual, int id, std::vector<int>& to) {
-            if (!file.value("tokenizer.ggml.add_" + std::string(key), usual)) return;
+            if (!metadata["tokenizer.ggml.add_" + std::string(key)].value(usual)) return;
             if (id < 0) damaged("tokenizer.ggml." + std::string(key) + "_id is missing");
             to = {id};
         };
         add("bos_token", !byte_level, bos, before);
         add("eos_token", false, eos, after);
-        const auto* templates = file.find_value<std::vector<std::string_view>>("tokenizer.chat_templates");
+        const Json::Array& templates = metadata["tokenizer.chat_templates"].list();
         std::string key = "tokenizer.chat_template";
-        if (templates && !templates->empty() && !file.metadata.count(key)) key.append(".").append(templates->front());
-        chat_template = file.value(key, std::string_view());
+        if (!templates.empty() && !metadata.find(key)) key.append(".").append(templates[0].string());
+        chat_template = metadata[key].value(std::string_view());
     }
     // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
     // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
-    void read_listed_tokens(const std::vector<std::string_view>& spellings) {
-        const auto* kinds = file.find_value<std::vector<std::int64_t>>("tokenizer.ggml.token_type");
+    void read_listed_tokens(const Json::Array& spellings) {
+        const Json* listed = file.config.root().find("tokenizer.ggml.token_type");
+        const auto* kinds = listed ? &listed->array() : nullptr;
         if (kinds && kinds->size() != spellings.size()) damaged("not every token has a type");
-        const auto* scores = by_rank ? &need<std::vector<double>>("tokenizer.ggml.scores") : nullptr;
+        const auto* scores = by_rank ? &need(file.config.root(), "tokenizer.ggml.scores").array() : nullptr;
         if (scores && scores->size() != spellings.size()) damaged("not every token has a score");
         std::vector<Token> tokens(spellings.size());
         for (std::size_t i = 0; i < spellings.size(); ++i) {
-            const std::int64_t number = kinds ? (*kinds)[i] : 1;
+            const double number = kinds ? (*kinds)[i].number() : 1;
             Token& token = tokens[i];
-            token.kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(number) : TokenKind::normal;
-            token.spelling = spellings[i];
+            token.kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(int(number)) : TokenKind::normal;
+            token.spelling = spellings[i].string();
             // Google's QAT files call the tokens around a turn normal.
             const bool is_end = std::count(ends.begin(), ends.end(), int(i)) || int(i) == bos;
             if (token.kind == TokenKind::normal &&
@@ -3562,9 +3564,10 @@ struct TokenizerLoader : TokenizerData {
             const bool is_users = token.kind == TokenKind::user_defined;
             if (is_users && !byte_level) token.spelling = replace_all(token.spelling, " ", kSpaceMark);
             if (!scores) continue;
-            if (!(std::fabs((*scores)[i]) < 1e30)) damaged("a score is not a number");
+            const double score = (*scores)[i].number();
+            if (!(std::fabs(score) < 1e30)) damaged("a score is not a number");
             if (!is_users && token.kind != TokenKind::normal) continue;
-            const float cost = is_users ? -1e30f * float(token.spelling.size()) : 0 - float((*scores)[i]);
+            const float cost = is_users ? -1e30f * float(token.spelling.size()) : 0 - float(score);
             const std::uint32_t bits = f32_to_bits(cost);
             token.rank = bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
         }
@@ -3642,20 +3645,14 @@ inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple 
     fail("this configuration cannot be used", where + problem, remedy, is_callers ? Kind::argument : Kind::file);
 }
 
-// A field's name in config.json, and in a GGUF, where the architecture and a dot stand before it. "a|b": b is what older
-// files or other tools call it.
-struct Field {
-    std::string_view json, gguf = {};
-};
-
 // Fields that are not applied: if they are there they must have one of these values, "a|b", with which the result is
-// what is computed here. "*": they change nothing.
+// what is computed here.
 struct KnownKey {
-    Field field;
+    Name field;
     std::string_view values;
     const char* remedy;
 };
-constexpr char kIsEmbedding[] = "an embedding model, such as EmbeddingGemma, writes no text: get one that does";
+constexpr char kIncomplete[] = "the checkpoint is incomplete or of another model";
 constexpr char kNotBuilt[] = "this variant of the model is not supported: get a checkpoint without it";
 // clang-format off
 constexpr KnownKey kKnownKeys[] = {
@@ -3669,9 +3666,12 @@ constexpr KnownKey kKnownKeys[] = {
     {{"partial_rotary_factor|rotary_pct|attention_multiplier|embedding_multiplier|residual_multiplier|logits_scaling|"
       "logit_scale|embedding_scale", "embedding_scale|residual_scale|logit_scale|rope.scaling.attn_factor"}, "1", kNotBuilt},
     {{"pruned_heads|per_layer_config"}, "{}", kNotBuilt},
-    {{"", "vocab_size|tensor_data_layout|rope.scaling.original_context_length|rope.scaling.finetuned|vision.|mm."}, "*", ""},
+    {{"quantization_config|quantization"}, "{}", kGetWhole},
 };
 // clang-format on
+// Keys of a GGUF that change nothing, or all keys that begin so.
+constexpr std::string_view kHarmless =
+    "vocab_size|tensor_data_layout|rope.scaling.original_context_length|rope.scaling.finetuned|vision.|mm.";
 
 // A value as messages and choices have it.
 inline std::string text_of(double value) {
@@ -3682,46 +3682,43 @@ inline std::string text_of(double value) {
 inline std::string text_of(const Json& value) {
     if (value.is<bool>()) return value.boolean() ? "true" : "false";
     if (value.is<Json::Array>()) return "a list";
-    if (value.is<Json::Object>()) return value.members().empty() ? "{}" : "an object";
-    return value.is<double>() ? text_of(value.number()) : std::string(value.text());
+    if (!value.is<Json::Object>()) return value.is<double>() ? text_of(value.number()) : std::string(value.text());
+    std::string out = "{";
+    for (const auto& [key, member] : value.members()) out.append(key).append(": " + text_of(member) + "; ");
+    return out + "}";
 }
 
-// The fields of either format: each getter looks in config.json and in a GGUF's metadata.
+// The fields of a configuration, by their names in its format.
 class Fields {
   public:
     // architecture: what a GGUF's keys begin with.
-    Fields(const Checkpoint& file, const std::string& architecture)
-        : file_(file), json_(&file.config.root()), prefix_(architecture + ".") {
-        if (const Json* text = json("text_config")) json_ = text;  // of a multimodal model
+    Fields(const Checkpoint& file, std::string_view architecture) : file_(file), object_(&file.config.root()) {
+        if (file.is_gguf) prefix_.append(architecture).append(".");
     }
-    // The fields of an object in config.json; null: there is none.
-    Fields(const Fields& outer, const Json* object, const char* where) : Fields(outer) {
-        json_ = object, where_ = where;
+    // Those of an object inside, which a GGUF has not: there, all fields are side by side.
+    Fields inside(const std::string& name) const {
+        Fields inner = *this;
+        if (!file_.is_gguf) inner.object_ = find(name), inner.prefix_ += name + ".";
+        return inner;
     }
     bool is_gguf() const { return file_.is_gguf; }
-    bool says_null(std::string_view name) const { return json_ && json_->find(name) && !json(name); }
+    bool says_null(std::string_view name) const { return object_ && object_->find(name) && !find(name); }
 
-    const Json* json(std::string_view name) const {
-        const Json* v = json_ ? json_->find(name) : nullptr;
+    // The value of this name; nullptr: there is none, or null.
+    const Json* find(std::string_view name) const {
+        const Json* v = object_ ? object_->find(is_gguf() ? key(name) : name) : nullptr;
         return v && !v->is_null() ? v : nullptr;
     }
     // The first of a field's names that is there; null: none.
-    Json value(const Field& field) const {
-        Json found;
-        any_part(field.json, [&](std::string_view name) {
-            if (const Json* v = json(name)) found = *v;
-            return !found.is_null();
+    Json value(const Name& field) const {
+        const Json* found = nullptr;
+        for_parts(file_.of(field), [&](std::string_view name) {
+            asked_->insert(key(name));  // its other names are known as well
+            if (!found) found = find(name);
         });
-        any_part(field.gguf, [&](std::string_view name) {
-            const auto it = file_.metadata.find(prefix_ + std::string(name));
-            if (it == file_.metadata.end()) return false;
-            asked_->insert(it->first);
-            if (found.is_null()) found = to_json(it->second);
-            return false;  // its other names are known as well
-        });
-        return found;
+        return found ? *found : Json();
     }
-    double number(const Field& field, double fallback) const {
+    double number(const Name& field, double fallback) const {
         Json v = value(field);
         const Json::Array list = v.list();  // one for each layer
         if (!list.empty()) v = list[0];
@@ -3733,80 +3730,52 @@ class Fields {
             refuse(field, "is " + (v.is<double>() ? text_of(v) : shown(text_of(v))) + ", no number or out of range");
         return v.number();
     }
-    float real(const Field& field, double fallback) const { return float(number(field, fallback)); }
+    float real(const Name& field, double fallback) const { return float(number(field, fallback)); }
 
     // `least` to `most`. A fallback of -1 means that there is none.
-    int integer(const Field& field, int least, int most, int fallback) const {
+    int integer(const Name& field, int least, int most, int fallback) const {
         const double n = number(field, fallback < 0 ? HUGE_VAL : fallback);
         if (n >= least && n <= most && n == std::floor(n)) return int(n);
         refuse(field, "is " + text_of(n) + ", not a whole number from " + to_string(least) + " to " + to_string(most));
     }
     // Refuses what is none of the choices, "a|b".
-    std::string choice(const Field& field, const char* fallback, std::string_view choices,
+    std::string choice(const Name& field, const char* fallback, std::string_view choices,
                        const char* remedy = kNotBuilt) const {
         const Json v = value(field);
         const std::string text = v.is_null() ? fallback : text_of(v);
-        if (any_part(choices, [&](std::string_view one) { return text == one; })) return text;
-        std::string wanted(choices);
-        for (std::size_t i; (i = wanted.find('|')) != wanted.npos;) wanted.replace(i, 1, " or ");
-        refuse(field, "is " + shown(text) + ", not " + wanted, remedy);
+        if (is_any(text, choices)) return text;
+        refuse(field, "is " + shown(text) + ", not " + std::string(choices), remedy);
     }
-    // The same for each of its names for itself.
-    void require(const Field& field, std::string_view choices, const char* remedy = kNotBuilt) const {
-        const auto check = [&](const Field& one) {
-            if (!value(one).is_null()) choice(one, "", choices, remedy);
-            return false;
-        };
-        any_part(field.json, [&](std::string_view name) { return check({name}); });
-        any_part(field.gguf, [&](std::string_view name) {  // but those that are applied
-            return asked_->count(prefix_ + std::string(name)) ? false : check({"", name});
+    // The same for each of its names for itself, but those that are applied.
+    void require(const Name& field, std::string_view choices, const char* remedy = kNotBuilt) const {
+        for_parts(file_.of(field), [&](std::string_view name) {
+            if (find(name) && !asked_->count(key(name))) choice({name, name}, "", choices, remedy);
         });
     }
     // When everything that is applied has been asked for.
     void require_known() const {
-        for (const KnownKey& key : kKnownKeys)
-            if (key.values != "*") require(key.field, key.values, key.remedy);
-        for (const auto& [name, value] : file_.metadata) {
-            const std::string_view key = std::string_view(name).substr(std::min(name.size(), prefix_.size()));
-            if (name.compare(0, prefix_.size(), prefix_) != 0 || asked_->count(name)) continue;
-            const bool harmless =
-                any_part(kKnownKeys[std::size(kKnownKeys) - 1].field.gguf, [&](std::string_view known) {
-                    return key == known || (known.back() == '.' && key.substr(0, known.size()) == known);
-                });
-            if (!harmless) refuse({"", key}, "is not known", kNotBuilt);
+        for (const KnownKey& known : kKnownKeys) require(known.field, known.values, known.remedy);
+        for (const auto& [name, value] : file_.config.root().members()) {
+            if (!is_gguf() || name.substr(0, prefix_.size()) != prefix_ || asked_->count(std::string(name))) continue;
+            const std::string_view rest = name.substr(prefix_.size());
+            const auto begins = [&, &end = rest](std::string_view part) {
+                return end == part || (part.back() == '.' && end.substr(0, part.size()) == part);
+            };
+            if (!any_part(kHarmless, begins)) refuse({"", rest}, "is not known", kNotBuilt);
         }
     }
-    [[noreturn]] void refuse(const Field& field, const std::string& problem, const char* remedy = nullptr) const {
-        const bool in_gguf = is_gguf() && !field.gguf.empty();
-        std::string_view name = in_gguf ? field.gguf : field.json;
-        any_part(name, [&](std::string_view one) {
-            name = one;
-            return in_gguf ? file_.metadata.count(prefix_ + std::string(one)) > 0 : json(one) != nullptr;
-        });
-        const std::string file = is_gguf() ? file_.path : file_.directory + "/config.json";
-        const std::string where = file + ": " + (in_gguf ? prefix_ : where_) + std::string(name) + " ";
+    [[noreturn]] void refuse(const Name& field, const std::string& problem, const char* remedy = nullptr) const {
+        std::string_view name = field.hf;
+        any_part(file_.of(field), [&](std::string_view one) { return name = one, find(one) != nullptr; });
+        const std::string where = file_.config.name() + ": " + key(name) + " ";
         remedy ? refuse_config(where, problem, remedy) : refuse_config(where, problem);
     }
   private:
-    Json to_json(const GgufValue& value) const {
-        const auto convert = [&](const auto& v) -> Json {
-            using T = std::decay_t<decltype(v)>;
-            if constexpr (std::is_same_v<T, std::int64_t>) return {double(v), file_.path};
-            else if constexpr (std::is_constructible_v<std::variant<bool, double, std::string_view>, T>)
-                return {v, file_.path};
-            else {
-                Json::Array list;
-                for (const auto& one : v) list.push_back(to_json(typename T::value_type(one)));
-                return {std::move(list), file_.path};
-            }
-        };
-        return std::visit(convert, value);
-    }
+    std::string key(std::string_view name) const { return prefix_ + std::string(name); }
     const Checkpoint& file_;
-    const Json* json_;
-    std::string prefix_, where_;
-    std::shared_ptr<std::unordered_set<std::string>> asked_ =
-        std::make_shared<std::unordered_set<std::string>>();  // keys of a GGUF
+    const Json* object_;
+    std::string prefix_;
+    std::shared_ptr<std::unordered_set<std::string>> asked_ = std::make_shared<std::unordered_set<std::string>>();
 };
 
 constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
@@ -3835,21 +3804,20 @@ constexpr Size kSizes[] = {
 // pattern's length is).
 inline std::vector<bool> local_layers(const Fields& f, int layers) {
     std::vector<bool> local;
-    const Field name = {"sliding_window_pattern", "attention.sliding_window_pattern"};
-    const Json pattern = f.value(name);
-    if (const Json* types = f.json("layer_types")) {
-        for (const Json& type : types->array()) {
-            local.push_back(type.string() == "sliding_attention");
-            if (!local.back() && type.string() != "full_attention")
-                f.refuse({"layer_types"}, "holds " + shown(type.string()));
-        }
+    const Name types = {"layer_types"}, pattern = {"sliding_window_pattern", "attention.sliding_window_pattern"};
+    const Name& field = f.find(types.hf) ? types : pattern;
+    const Json value = f.value(field);
+    if (value.is_null() || value.is<double>()) {
+        const int every = f.integer(field, f.is_gguf() ? 0 : 1, kMostRows, 6);
+        for (int i = 1; i <= layers; ++i) local.push_back(every == 0 || i % every != 0);
+        f.require({"_sliding_window_pattern"}, to_string(every), "write layer_types, which says it for each layer");
         return local;
     }
-    for (const Json& one : pattern.list()) local.push_back(text_of(one) != "false" && text_of(one) != "0");
-    if (pattern.is<Json::Array>()) return local;
-    const int every = f.integer(name, f.is_gguf() ? 0 : 1, kMostRows, 6);
-    for (int i = 1; i <= layers; ++i) local.push_back(every == 0 || i % every != 0);
-    f.require({"_sliding_window_pattern"}, to_string(every), "write layer_types, which says it for each layer");
+    for (const Json& one : value.array()) {
+        const std::string kind = text_of(one);
+        local.push_back(is_any(kind, "sliding_attention|true|1"));
+        if (!local.back() && !is_any(kind, "full_attention|false|0")) f.refuse(field, "holds " + shown(kind));
+    }
     return local;
 }
 
@@ -3865,6 +3833,7 @@ struct Rows {
         const TypeTraits& type = traits(t.type);
         const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
         const std::uint64_t cols = t.elements() / t.shape[0];
+        if (!t.file) return make_up(t.offset + first, usize(cols), usize(count));
         raw.resize(usize(count * cols / block * bytes));
         t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
         bool good = true;
@@ -3877,8 +3846,15 @@ struct Rows {
         if (good) return;
         if (convert && all_below(floats.data(), floats.size(), INFINITY))
             fail("a weight is too large for Q8_0", t.file->path() + ": " + shown(t.name),
-                 "use --dtype f32 (DType::f32)");
+                 "use DType::f32 (--dtype f32)");
         damaged("a weight of " + shown(t.name) + " is infinite or no number", *t.file);
+    }
+    // Random weights of the size that keeps activations as they are in trained models.
+    void make_up(std::uint64_t seed, std::size_t cols, std::size_t count) {
+        const float largest = std::sqrt(3.0f / float(cols));
+        std::uint64_t state = seed * 0xD1342543DE82EF95u;
+        floats.resize(count * cols);
+        for (float& weight : floats) weight = largest * float(2 * next_uniform(state) - 1);
     }
 };
 
@@ -3888,23 +3864,17 @@ inline int checked_threads(int threads) {
     return threads ? threads : physical_cores();
 }
 
-// A tensor's name in Hugging Face checkpoints and in a GGUF, without ".weight".
-struct TensorName {
-    const char *hf, *gguf;
-};
-
 // All that one architecture does in its own way.
 struct Architecture {
-    const char* name;                             // for people
-    const char* gguf;                             // general.architecture
-    std::array<std::string_view, 2> model_types;  // in config.json
+    const char* name;  // for people
+    Name type;         // model_type in config.json, general.architecture
     // Names in config.json and what leaving one out means there (transformers' defaults; -4: 4 hidden_size), in the order
     // of kSizes. Null: read_config sets it.
     std::array<std::pair<const char*, int>, std::size(kSizes)> sizes;
     void (*read_config)(const Fields&, Config&);  // what is no size; sizes are set
 
-    TensorName embedding, positions, final_norm;  // positions may have no name: there are none
-    const char* layers;                           // what stands before a layer's number in Hugging Face checkpoints
+    Name embedding, positions, final_norm;  // without ".weight"; positions may have no name: there are none
+    const char* layers;                     // what stands before a layer's number in Hugging Face checkpoints
     Layer (*load_layer)(struct Loader&, const Config&);
     bool has_layer_norm;  // LayerNorm, or else RMSNorm,
     float norm_offset;    // whose scale is this much more than what safetensors hold
@@ -3919,7 +3889,7 @@ struct Architecture {
 struct Loader {
     // A tensor that becomes part of a matrix, or a vector, and how many rows it gives.
     struct Part {
-        TensorName name;
+        Name name;
         int rows;
     };
     // How parts make a matrix. in_turn: kGateRows rows of the first, as many of the second, and so on; conv1d: GPT-2's,
@@ -3929,22 +3899,21 @@ struct Loader {
     const Architecture& architecture;
     const Checkpoint& file;
     const LoadOptions& options;
-    const bool random;  // weights are made up, and the file is not looked at
     std::uint64_t random_state;
     std::string prefix = {};  // of all names: "model.layers.3."
     double bytes_done = 0, bytes_total = 1;
     ThreadPool pool{checked_threads(options.threads)};
     std::vector<Rows> scratch = std::vector<Rows>(usize(pool.size()));
     std::unordered_set<const Tensor*> used = {};
+    std::deque<Tensor> random = {};  // where there is no file: their offset is their seed
 
     std::vector<float> floats(const Part& part, const char* suffix, int cols = 1) {
-        const std::size_t n = usize(part.rows) * usize(cols);
-        model.info.parameters += n;
-        model.info.weight_bytes += n * sizeof(float);
-        if (random) return std::vector<float>(n, 1.0f);
-        Rows rows;
         const std::vector<int> matrix = {part.rows, cols}, vector = {part.rows};
-        rows.read(find_tensor(part.name, suffix, cols == 1 ? vector : matrix), 0, usize(part.rows));
+        const Tensor& t = find_tensor(part.name, suffix, cols == 1 ? vector : matrix);
+        Rows rows;
+        if (t.file) rows.read(t, 0, usize(part.rows));
+        else rows.floats.assign(usize(part.rows) * usize(cols), 1.0f);
+        model.info.weight_bytes += rows.floats.size() * sizeof(float);
         return std::move(rows.floats);
     }
 
@@ -3952,7 +3921,7 @@ struct Loader {
     Norm norm(const Part& part) {
         Norm norm{floats(part, ".weight"), {}};
         if (architecture.has_layer_norm) norm.b = floats(part, ".bias");
-        if (!random && !file.is_gguf)  // a GGUF has the offset already in it
+        if (!file.is_gguf)  // a GGUF has the offset already in it
             for (float& w : norm.w) w += architecture.norm_offset;
         return norm;
     }
@@ -3965,23 +3934,19 @@ struct Loader {
         bool exact = true;
         for (const Part& part : parts) {
             rows += in_turn ? round_up(part.rows, kGateRows) : part.rows;
-            model.info.parameters += usize(part.rows) * usize(cols);
-            if (random) continue;
             const std::vector<int> shape = {transposed ? cols : part.rows, transposed ? part.rows : cols};
             tensors.push_back(&find_tensor(part.name, ".weight", shape));
             exact = exact && (options.dtype == DType::f32 || tensors.back()->type == TensorType::q8_0);
         }
         Matrix m(model.weights.memory, format_of(options.dtype), rows, cols);
-        if (random) fill_randomly(m);
-        else ++(exact ? model.info.exact : model.info.quantized);
-
+        ++(exact ? model.info.exact : model.info.quantized);
         int first = 0;
         for (const Tensor* t : tensors) {
             fill(m, *t, transposed, first, in_turn ? kGateRows * int(tensors.size()) : kGateRows);
             first += in_turn ? kGateRows : int(t->shape[0]);
         }
         if (parts.size() > 1) model.info.fused += int(parts.size());
-        if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].name.hf);
+        if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].name.hf.data());
         return m;
     }
 
@@ -4006,28 +3971,19 @@ struct Loader {
         });
     }
 
-    // Weights of the size that keeps activations as they are in trained models.
-    void fill_randomly(const Matrix& m) {
-        const float largest = std::sqrt(3.0f / float(m.cols));
-        const std::uint64_t seed = random_state += 0x9E3779B97F4A7C15u;
-        pool.for_ranges(m.rows, 1, [&](int row, int, int thread) {
-            std::uint64_t state = seed + std::uint64_t(row) * 0xD1342543DE82EF95u;
-            std::vector<float>& x = scratch[usize(thread)].floats;
-            x.resize(usize(m.cols));
-            for (float& weight : x) weight = largest * float(2 * next_uniform(state) - 1);
-            m.pack(row, 1, 0, m.cols, x.data(), nullptr);
-        });
+    std::string name_of(const Name& part, const char* suffix) const {
+        return prefix + std::string(file.of(part)) + suffix;
     }
-
-    std::string name_of(const TensorName& part, const char* suffix) const {
-        return prefix + (file.is_gguf ? part.gguf : part.hf) + suffix;
-    }
-    bool has(const TensorName& part) const { return file.find(name_of(part, ".weight")) != nullptr; }
-    const Tensor& find_tensor(const TensorName& part, const char* suffix, const std::vector<int>& shape) {
+    bool has(const Name& part) const { return file.find(name_of(part, ".weight")) != nullptr; }
+    const Tensor& find_tensor(const Name& part, const char* suffix, const std::vector<int>& shape) {
         const std::string name = name_of(part, suffix);
         const std::string where = file.path + ": " + name;
         const Tensor* t = file.find(name);
-        if (!t) fail("a tensor is missing", where, "the checkpoint is incomplete or of another model");
+        if (file.files.empty()) {
+            const std::uint64_t seed = random_state += std::uint64_t{1} << 40;
+            t = &random.emplace_back(Tensor{name, TensorType::f32, "", {shape.begin(), shape.end()}, nullptr, seed});
+        }
+        if (!t) fail("a tensor is missing", where, kIncomplete);
         if (t->type == TensorType::other)
             fail("a tensor has a type that cannot be read, " + shown(t->type_name), where,
                  "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS");
@@ -4039,7 +3995,7 @@ struct Loader {
         if (text(t->shape) != text(shape))
             fail("a tensor has the wrong shape", where + " is " + text(t->shape) + ", not " + text(shape),
                  "the configuration and the weights are of different models");
-        --model.info.ignored;
+        model.info.parameters += t->elements();
         used.insert(t);
         bytes_done += double(t->bytes);
         return *t;
@@ -4048,30 +4004,31 @@ struct Loader {
     // Counts the tensors that were not used, by kind, if they lie outside of the text model. One of the model itself would
     // change what it computes.
     void count_rest(const std::string& root, int num_layers) {
-        const std::string layers = file.is_gguf ? "blk." : root + architecture.layers;
         for (const auto& [name, tensor] : file.tensors) {
             if (used.count(&tensor)) continue;
-            // Its kind is the first part of its name that is not the root's.
-            const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
-            const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
-            std::string kind = name.substr(begin, name.find('.', begin) - begin);
-            bool outside =
-                kind == "v" || kind == "mm" || name == "output.weight";  // vision, its projector, a tied head
-            if (!file.is_gguf) {
-                outside = kind != architecture.embedding.hf && kind != architecture.final_norm.hf && kind != "wpe" &&
-                          !ends_with(name, "lm_head.bias");
-                if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) kind = "mask buffers";
-                else if (ends_with(name, "rotary_emb.inv_freq")) kind = "RoPE buffers";
-                else if (name.compare(0, layers.size(), layers) == 0) {
-                    outside = std::atoi(name.c_str() + layers.size()) >= num_layers;
-                    kind = "layers beyond the last";
-                }
-            }
-            if (!outside)
+            const std::string kind = kind_outside(name, root, num_layers);
+            if (kind.empty())
                 fail("a tensor of the model is not used, and would change the result", file.path + ": " + shown(name),
                      kNotBuilt);
-            ++model.info.outside[kind];
+            ++model.info.ignored, ++model.info.outside[kind];
         }
+    }
+    // Empty: not outside.
+    std::string kind_outside(const std::string& name, const std::string& root, int num_layers) const {
+        // The first part of its name that is not the root's.
+        const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
+        const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
+        const std::string kind = name.substr(begin, name.find('.', begin) - begin);
+        if (file.is_gguf)  // vision, its projector, a tied head
+            return kind == "v" || kind == "mm" || name == "output.weight" ? kind : "";
+        if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) return "mask buffers";
+        if (ends_with(name, "rotary_emb.inv_freq")) return "RoPE buffers";
+        const std::string layers = root + architecture.layers;
+        if (name.compare(0, layers.size(), layers) == 0)
+            return std::atoi(name.c_str() + layers.size()) >= num_layers ? "layers beyond the last" : "";
+        for (const Name& own : {architecture.embedding, architecture.positions, architecture.final_norm})
+            if (kind == own.hf) return "";
+        return ends_with(name, "lm_head.bias") ? "" : kind;
     }
 };
 
@@ -4114,21 +4071,21 @@ inline Layer gpt2_layer(Loader& load, const Config& c) {
 // By how much the layers of a kind divide positions.
 inline float rope_scaling_of(const Fields& rope) {
     const bool gguf = rope.is_gguf();
-    const Field kind = {"rope_type|type", "rope.scaling.type"};
-    const Field factor = {"factor", "rope.scaling.factor|rope.scale_linear"};
+    const Name kind = {"rope_type|type", "rope.scaling.type"};
+    const Name factor = {"factor", "rope.scaling.factor|rope.scale_linear"};
     const float scaling = rope.real(factor, 1);
     if (!gguf && scaling != 1 && rope.value(kind).is_null())
         rope.refuse(factor, "is given without a rope_type, and tools disagree on what that means",
                     "write \"rope_type\": \"linear\" beside it, or take it out");
     const std::string type = rope.choice(kind, gguf ? "linear" : "default", gguf ? "linear|none" : "linear|default");
-    if (!gguf && type == "linear" && !rope.json("factor")) rope.refuse(factor, "is missing");
+    if (!gguf && type == "linear" && !rope.find("factor")) rope.refuse(factor, "is missing");
     return type != "linear" || (gguf && scaling == 0) ? 1 : scaling;
 }
 
 inline void read_gemma3_config(const Fields& f, Config& c) {
     c.norm_eps = f.real({"rms_norm_eps", "attention.layer_norm_rms_epsilon"}, 1e-6);
     c.is_local = local_layers(f, c.num_layers);
-    const Field window = {"sliding_window", "attention.sliding_window"};
+    const Name window = {"sliding_window", "attention.sliding_window"};
     c.sliding_window = f.integer(window, 0, kMostRows, f.is_gguf() || f.says_null("sliding_window") ? 0 : 4096);
     const bool any_local = std::count(c.is_local.begin(), c.is_local.end(), true) > 0;
     if (c.sliding_window == 0 && f.is_gguf()) c.is_local.assign(usize(c.num_layers), false);
@@ -4146,21 +4103,19 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
     c.final_logit_softcapping = f.real({"final_logit_softcapping", "final_logit_softcapping"}, 0);
 
     // RoPE is in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) all in rope_parameters.
-    const Fields both(f, f.json("rope_parameters"), "rope_parameters.");
-    const Fields global(f, both.json("full_attention"), "rope_parameters.full_attention.");
-    const Fields local(f, both.json("sliding_attention"), "rope_parameters.sliding_attention.");
-    const Fields scaling(f, f.json("rope_scaling"), "rope_scaling.");
+    const Fields both = f.inside("rope_parameters"), scaling = f.inside("rope_scaling");
+    const Fields global = both.inside("full_attention"), local = both.inside("sliding_attention");
     c.rope_theta = global.real({"rope_theta", "rope.freq_base|rope.global.freq_base"}, f.real({"rope_theta"}, 1e6));
     c.rope_theta = scaling.real({"rope_theta"}, c.rope_theta);
     c.rope_local_theta =
         local.real({"rope_theta", "rope.freq_base_swa|rope.local.freq_base"}, f.real({"rope_local_base_freq"}, 1e4));
-    c.rope_scaling = rope_scaling_of(f.is_gguf() || f.json("rope_scaling") ? scaling : global);
+    c.rope_scaling = rope_scaling_of(f.is_gguf() || f.find("rope_scaling") ? scaling : global);
     if (!f.is_gguf()) c.rope_local_scaling = rope_scaling_of(local);
     const char* const nest = "write it into rope_parameters, into full_attention and sliding_attention there";
     both.require({"rope_type|type"}, "default", nest);
     both.require({"rope_theta"}, text_of(c.rope_theta), nest);
     for (const char* kind : {"full_attention", "sliding_attention"})
-        if (scaling.json(kind)) scaling.refuse({kind}, "stands for one kind of layer", nest);
+        if (scaling.find(kind)) scaling.refuse({kind}, "stands for one kind of layer", nest);
     for (const Fields* part : {&both, &global, &local, &scaling}) part->require({"partial_rotary_factor"}, "1");
 }
 
@@ -4169,12 +4124,11 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
     const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
     Layer l;
     l.attn_norm = load.norm({{"input_layernorm", "attn_norm"}, d});
-    const Loader::Part fused = {{"self_attn.qkv_proj", "attn_qkv"}, q + 2 * kv};
-    l.qkv.w = load.has(fused.name) ? load.matrix({fused}, d)
-                                   : load.matrix({{{"self_attn.q_proj", "attn_q"}, q},
-                                                  {{"self_attn.k_proj", "attn_k"}, kv},
-                                                  {{"self_attn.v_proj", "attn_v"}, kv}},
-                                                 d);
+    const std::vector<Loader::Part> joined = {{{"self_attn.qkv_proj", "attn_qkv"}, q + 2 * kv}};
+    const std::vector<Loader::Part> apart = {{{"self_attn.q_proj", "attn_q"}, q},
+                                             {{"self_attn.k_proj", "attn_k"}, kv},
+                                             {{"self_attn.v_proj", "attn_v"}, kv}};
+    l.qkv.w = load.matrix(load.has(joined[0].name) ? joined : apart, d);
     l.q_norm = load.norm({{"self_attn.q_norm", "attn_q_norm"}, c.head_dim});
     l.k_norm = load.norm({{"self_attn.k_norm", "attn_k_norm"}, c.head_dim});
     l.out.w = load.matrix({{{"self_attn.o_proj", "attn_output"}, d}}, q);
@@ -4189,12 +4143,12 @@ inline Layer gemma3_layer(Loader& load, const Config& c) {
 
 // clang-format off
 inline constexpr Architecture kArchitectures[] = {
-    {"GPT-2", "gpt2", {"gpt2"},
+    {"GPT-2", {"gpt2", "gpt2"},
      {{{"max_position_embeddings|n_positions", 1024}, {"hidden_size|n_embd", 768}, {"n_inner", -4},
        {"num_hidden_layers|n_layer", 12}, {"num_attention_heads|n_head", 12}, {}, {}}}, read_gpt2_config,
      {"wte", "token_embd"}, {"wpe", "position_embd"}, {"ln_f", "output_norm"}, "h.", gpt2_layer, true, 0,
      false, false, false, &Kernels::gelu},
-    {"Gemma 3", "gemma3", {"gemma3", "gemma3_text"},
+    {"Gemma 3", {"gemma3|gemma3_text", "gemma3"},
      {{{"max_position_embeddings", 131072}, {"hidden_size", 2304}, {"intermediate_size", 9216}, {"num_hidden_layers", 26},
        {"num_attention_heads", 8}, {"num_key_value_heads", 4}, {"head_dim", 256}}}, read_gemma3_config,
      {"embed_tokens", "token_embd"}, {}, {"norm", "output_norm"}, "layers.", gemma3_layer, false, 1,
@@ -4206,9 +4160,8 @@ inline constexpr Architecture kArchitectures[] = {
 inline const Architecture& find_architecture(std::string_view name, bool json, const std::string& where) {
     std::string known;
     for (const Architecture& a : kArchitectures) {
-        const bool in_json = std::find(a.model_types.begin(), a.model_types.end(), name) != a.model_types.end();
-        if (!name.empty() && (json ? in_json : name == a.gguf)) return a;
-        known += (known.empty() ? "" : " or ") + std::string(a.gguf);
+        if (is_any(name, json ? a.type.hf : a.type.gguf)) return a;
+        known += (known.empty() ? "" : " or ") + std::string(a.type.gguf);
     }
     refuse_config(where, " is " + shown(name) + ", not " + known);
 }
@@ -4217,31 +4170,32 @@ inline const Architecture& find_architecture(std::string_view name, bool json, c
 
 // What must hold for every configuration, a file's or the caller's own.
 inline void check_config(const Config& c, const Architecture& a, const std::string& where) {
-    const auto require = [&](bool good, const std::string& problem) {
-        if (!good) refuse_config(where, problem);
-    };
     const auto in_range = [&](int size, int most, const char* name) {
-        require(size >= 1 && size <= most, std::string(name) + " is missing or too large");
+        if (size < 1 || size > most) refuse_config(where, std::string(name) + " is missing or too large");
     };
     in_range(c.vocab_size, kMostRows, "vocab_size");
     for (const Size& size : kSizes) in_range(c.*size.member, size.most, size.name);
-    require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
-    require((c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large");
-    require(c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers");
-    require(c.attention_scale > 0 && std::isfinite(c.attention_scale), "attention_scale is not positive");
     if (std::count(c.is_local.begin(), c.is_local.end(), true)) in_range(c.sliding_window, kMostRows, "sliding_window");
-    if (a.positions.hf)
-        require(c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads,
-                "hidden_size is not num_heads x head_dim, as it is in GPT-2");
-    if (!a.has_rope) return;
-    require(c.head_dim % 2 == 0, "head_dim is odd");
-    require(c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0 && c.rope_local_scaling > 0,
-            "rope: a number is not positive");
-    require(c.final_logit_softcapping >= 0, "final_logit_softcapping is negative");
+    const float positive[] = {c.rope_theta, c.rope_local_theta, c.rope_scaling, c.rope_local_scaling};
+    const bool scales = std::all_of(std::begin(positive), std::end(positive), [](float x) { return x > 0; });
+    const bool square = c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads;
+    const std::pair<bool, const char*> conditions[] = {
+        {c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads"},
+        {(c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large"},
+        {c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers"},
+        {c.attention_scale > 0 && std::isfinite(c.attention_scale), "attention_scale is not positive"},
+        {a.has_rope || square, "hidden_size is not num_heads x head_dim, as it is in GPT-2"},
+        {!a.has_rope || c.head_dim % 2 == 0, "head_dim is odd"},
+        {!a.has_rope || scales, "rope: a number is not positive"},
+        {!a.has_rope || c.final_logit_softcapping >= 0, "final_logit_softcapping is negative"}};
+    for (const auto& [holds, problem] : conditions)
+        if (!holds) refuse_config(where, problem);
 }
 
-// A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer.").
-inline const Tensor* find_wrapped(const Checkpoint& file, const std::string& name) {
+// A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."), and
+// what stands there. nullptr: there is none.
+inline std::pair<const Tensor*, std::string> find_wrapped(const Checkpoint& file, const Name& called) {
+    const std::string name = std::string(file.of(called)) + ".weight";
     const Tensor* found = file.find(name);
     for (const auto& [other, tensor] : file.tensors) {
         if (file.is_gguf || !ends_with(other, "." + name)) continue;
@@ -4250,50 +4204,28 @@ inline const Tensor* find_wrapped(const Checkpoint& file, const std::string& nam
                  "leave only the text model in the checkpoint");
         found = &tensor;
     }
-    return found;
+    return {found, found ? found->name.substr(0, found->name.size() - name.size()) : ""};
 }
-
-// The embedding, and what stands before all names of the text model's tensors: the embedding's name tells.
-inline std::pair<std::string, const Tensor*> find_embedding(const Checkpoint& file, const Architecture& a) {
-    const std::string name = std::string(file.is_gguf ? a.embedding.gguf : a.embedding.hf) + ".weight";
-    const Tensor* t = find_wrapped(file, name);
-    if (!t || t->shape.size() != 2)
-        fail("the embedding is missing", file.path + ": " + name, "the checkpoint is incomplete or of another model");
-    return {t->name.substr(0, t->name.size() - name.size()), t};
-}
-
-inline const Tensor* find_head(const Checkpoint& file) {
-    return find_wrapped(file, file.is_gguf ? "output.weight" : "lm_head.weight");
-}
+constexpr Name kHead = {"lm_head", "output"};
 
 // Whether two tensors hold the same bytes.
 inline bool same_data(const Tensor& a, const Tensor& b) {
     if (a.type_name != b.type_name || a.shape != b.shape || a.bytes != b.bytes) return false;
-    std::vector<char> x(1 << 18), y(x.size());
     for (std::uint64_t at = 0, n; at < a.bytes; at += n) {
-        n = std::min<std::uint64_t>(x.size(), a.bytes - at);
-        a.file->read(a.offset + at, x.data(), usize(n));
-        b.file->read(b.offset + at, y.data(), usize(n));
-        if (std::memcmp(x.data(), y.data(), usize(n)) != 0) return false;
+        n = std::min<std::uint64_t>(1 << 18, a.bytes - at);
+        if (a.file->text(a.offset + at, n) != b.file->text(b.offset + at, n)) return false;
     }
     return true;
 }
 
 inline const Architecture& architecture_of(const Checkpoint& file) {
-    std::string name(file.value("general.architecture", std::string_view()));
-    static constexpr Foreign kForeign[] = {
-        {"clip|mmproj", "a vision projector, not a language model", "name the GGUF of the text model"},
-        {"adapter|controlvector", "an adapter (LoRA), not a whole model", kMerge},
-        {"imatrix|vocab", "a GGUF without a model's weights", "name the GGUF of the model"},
-        {"gemma-embedding|bert|nomic-bert|t5encoder", "a GGUF of another kind", kIsEmbedding},
-    };
-    const std::string_view kind = file.value("general.type", std::string_view());
-    for (const auto& [marks, what, remedy] : kForeign)
-        if (any_part(marks, [&](auto mark) { return name == mark || kind == mark; })) fail(what, file.path, remedy);
+    const Json& root = file.config.root();
+    const std::string_view kind = root["general.type"].text();
+    std::string_view name = root["general.architecture"].text();
+    refuse_foreign(Foreign::kind, [&](auto mark) { return name == mark || kind == mark ? file.path : ""; });
     if (!file.is_gguf) {
-        const Json& root = file.config.root();
-        const Json& outer = root["model_type"];
-        name = (root["text_config"]["model_type"].is_null() ? outer : root["text_config"]["model_type"]).text();
+        const Json& inner = root["text_config"]["model_type"];
+        name = (inner.is_null() ? root["model_type"] : inner).text();
     }
     return find_architecture(name, !file.is_gguf,
                              file.path + (file.is_gguf ? ": general.architecture" : ": model_type"));
@@ -4301,9 +4233,9 @@ inline const Architecture& architecture_of(const Checkpoint& file) {
 
 inline Config read_config(const Checkpoint& file) {
     const Architecture& a = architecture_of(file);
-    const Fields f(file, a.gguf);
+    const Fields whole(file, a.type.gguf), f = whole.find("text_config") ? whole.inside("text_config") : whole;
     Config c;
-    c.architecture = a.gguf;
+    c.architecture = a.type.gguf;
     for (std::size_t i = 0; i < std::size(kSizes); ++i) {
         const auto& [name, usual] = a.sizes[i];
         const Size& size = kSizes[i];
@@ -4315,13 +4247,14 @@ inline Config read_config(const Checkpoint& file) {
     const float scale = f.real({"", "attention.scale"}, 0);
     if (scale != 0) c.attention_scale = scale;
     // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
-    const std::uint64_t rows = find_embedding(file, a).second->shape[0];
-    c.vocab_size = int(std::min<std::uint64_t>(rows, kMostRows + 1));
-    const Tensor* head = find_head(file);
-    c.tied_head = !head || same_data(*head, *find_embedding(file, a).second);
+    const Tensor* const embedding = find_wrapped(file, a.embedding).first;
+    const Tensor* const head = find_wrapped(file, kHead).first;
+    if (!embedding || embedding->shape.size() != 2)
+        fail("the embedding is missing", file.path + ": " + std::string(file.of(a.embedding)), kIncomplete);
+    c.vocab_size = int(std::min<std::uint64_t>(embedding->shape[0], kMostRows + 1));
+    c.tied_head = !head || same_data(*head, *embedding);
     if (!head && !file.config.root()["tie_word_embeddings"].flag(true))
-        fail("a tensor is missing", file.path + ": lm_head.weight",
-             "as tie_word_embeddings is false, it must be there");
+        fail("a tensor is missing", file.path + ": lm_head.weight", "tie_word_embeddings is false: it must be there");
     check_config(c, a, file.path + ": ");
 
     f.require({"head_dim|v_head_dim",
@@ -4331,20 +4264,18 @@ inline Config read_config(const Checkpoint& file) {
     f.require({"num_key_value_heads", "attention.head_count_kv"}, to_string(c.num_kv_heads));
     f.require({"rms_norm_eps|layer_norm_epsilon|layer_norm_eps|norm_eps"}, text_of(c.norm_eps));
     f.require_known();
-    Fields(f, &file.config.root(), "").require_known();  // of a multimodal model, around text_config
+    whole.require_known();  // of a multimodal model, around text_config
     return c;
 }
 
 // Into m, whose config and tokenizer are set.
-inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions& options, bool random,
-                         std::uint64_t seed) {
+inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions& options, std::uint64_t seed = 0) {
     Config& c = m.config;
     const Architecture& a = *m.architecture;
     m.dtype = options.dtype;
     m.kernels = &choose_kernels();
     m.info.format = file.format;
-    m.info.ignored = int(file.tensors.size());
-    Loader load{m, a, file, options, random, seed};
+    Loader load{m, a, file, options, seed};
 
     double bytes = 0;  // of all tensors in memory
     for (const auto& [name, tensor] : file.tensors) {
@@ -4354,27 +4285,23 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     }
     if (bytes > double(SIZE_MAX) * 0.75)
         fail("the model is too large for a program of " + to_string(8 * sizeof(void*)) + " bits",
-             file.path + " takes " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use a program of 64 bits",
-             Kind::system);
+             file.path + ", " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use one of 64 bits", Kind::system);
 
     Weights& w = m.weights;
-    const std::string root = random ? "" : find_embedding(file, a).first;
+    const std::string root = find_wrapped(file, a.embedding).second;  // the embedding's name tells
     load.prefix = root;
     w.embedding = load.matrix({{a.embedding, c.vocab_size}}, c.hidden_size);
-    if (a.positions.hf) w.positions = load.floats({a.positions, c.context_length}, ".weight", c.hidden_size);
+    if (!a.positions.hf.empty()) w.positions = load.floats({a.positions, c.context_length}, ".weight", c.hidden_size);
     w.final_norm = load.norm({a.final_norm, c.hidden_size});
     for (int i = 0; i < c.num_layers; ++i) {
         load.prefix = (file.is_gguf ? "blk." : root + a.layers) + to_string(i) + ".";
         w.layers.push_back(a.load_layer(load, c));
     }
 
-    const Tensor* head = random ? nullptr : find_head(file);
-    load.prefix =
-        head ? head->name.substr(0, head->name.size() - std::strlen(file.is_gguf ? "output.weight" : "lm_head.weight"))
-             : "";
-    w.head.w = c.tied_head ? w.embedding : load.matrix({{{"lm_head", "output"}, c.vocab_size}}, c.hidden_size);
+    load.prefix = find_wrapped(file, kHead).second;
+    w.head.w = c.tied_head ? w.embedding : load.matrix({{kHead, c.vocab_size}}, c.hidden_size);
     m.info.weight_bytes += w.memory.bytes();
-    if (!random) load.count_rest(root, c.num_layers);
+    load.count_rest(root, c.num_layers);
 
     for (int i = 0; a.has_rope && i < c.head_dim / 2; ++i) {
         const float part = float(2 * i) / float(c.head_dim);
@@ -4398,7 +4325,7 @@ Model Model::load(const detail::Checkpoint& file, const LoadOptions& options) {
     data->architecture = &architecture_of(file);
     if (options.progress) options.progress(0.0f, "tokenizer");
     data->tokenizer.data_ = TokenizerLoader(file).load(data->config.vocab_size);
-    load_weights(*data, file, options, false, 0);
+    load_weights(*data, file, options);
     Model model;
     model.data_ = std::move(data);
     return model;
@@ -4412,8 +4339,9 @@ Model Model::random(const Config& config, const LoadOptions& options, std::uint6
     check_config(config, *data->architecture, "");
     Checkpoint nothing;
     nothing.format = "random weights";
+    nothing.is_gguf = true;
     data->tokenizer.data_ = std::make_shared<TokenizerData>();
-    load_weights(*data, nothing, options, true, seed);
+    load_weights(*data, nothing, options, seed);
     Model model;
     model.data_ = std::move(data);
     return model;

@@ -8,6 +8,13 @@
 
 namespace tests {
 
+// The number that a GGUF has for a type.
+inline std::uint32_t gguf_id(TensorType type) {
+    std::uint32_t id = 0;
+    while (detail::gguf_type_name(id) != detail::traits(type).name) ++id;
+    return id;
+}
+
 struct Shape {
     bool gemma;
     int vocab = 0, context = 24, hidden = 8, heads = 2, kv_heads = 1, head_dim = 4, ffn = 16, layers = 2, window = 6;
@@ -298,10 +305,8 @@ inline Gguf small_gguf(Shape s) {
             } while (detail::traits(type).block > block);
         std::uint64_t n = 1;
         for (const int size : w.shape) n *= static_cast<std::uint64_t>(size);
-        file.tensors.push_back({w.name,
-                                {w.shape.begin(), w.shape.end()},
-                                static_cast<std::uint32_t>(detail::traits(type).gguf_id),
-                                random_values(type, n, state)});
+        file.tensors.push_back(
+            {w.name, {w.shape.begin(), w.shape.end()}, gguf_id(type), random_values(type, n, state)});
     }
     return file;
 }
@@ -374,8 +379,8 @@ inline Gguf as_gguf(const std::string& directory, TensorType type) {
         const bool is_matrix = tensor.shape.size() == 2, is_norm = name.find("norm") != std::string::npos;
         for (float& v : values) v += is_norm ? 1.0f : 0.0f;  // Gemma's norms alone are named so
         const TensorType held = is_matrix ? type : TensorType::f32;
-        Gguf::Tensor t{names.at(gpt2 ? name : name.substr(name.find('.') + 1)), tensor.shape,
-                       static_cast<std::uint32_t>(detail::traits(held).gguf_id), encoded(values, held)};
+        Gguf::Tensor t{names.at(gpt2 ? name : name.substr(name.find('.') + 1)), tensor.shape, gguf_id(held),
+                       encoded(values, held)};
         if (gpt2 && is_matrix && t.name.rfind("blk.", 0) == 0) {  // Conv1D
             t.bytes = transposed(t.bytes, usize(t.shape[0]), usize(t.shape[1]), usize(detail::traits(held).bytes));
             std::swap(t.shape[0], t.shape[1]);

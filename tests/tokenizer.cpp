@@ -288,17 +288,26 @@ TEST_CASE("Gemma's vocabulary under the name gpt2, as converters write it withou
     for (const Json& merge : model["merges"].array())
         pairs.push_back(std::string(merge.array()[0].string()) + " " + std::string(merge.array()[1].string()));
     std::vector<std::string_view> tokens(1024);
-    std::vector<std::int64_t> types(1024, 1);  // all normal, those around a turn too
+    std::vector<double> types(1024, 1);  // all normal, those around a turn too
     for (const auto& [spelling, id] : model["vocab"].members()) tokens[std::size_t(id.whole())] = spelling;
     std::fill(types.begin(), types.begin() + 4, 3);
-    file.metadata["tokenizer.ggml.model"] = std::string_view("gpt2");
-    file.metadata["tokenizer.ggml.pre"] = std::string_view("gemma");
-    file.metadata["tokenizer.ggml.tokens"] = tokens;
-    file.metadata["tokenizer.ggml.token_type"] = types;
-    file.metadata["tokenizer.ggml.bos_token_id"] = std::int64_t{2};
-    file.metadata["tokenizer.ggml.merges"] = std::vector<std::string_view>(pairs.begin(), pairs.end());
-    file.metadata["tokenizer.chat_templates"] = std::vector<std::string_view>{"short", "long"};
-    file.metadata["tokenizer.chat_template.short"] = std::string_view("{{ it }}");
+    const std::string name = "a GGUF";
+    const auto value = [&](auto one) { return Json(std::move(one), name); };
+    const auto list = [&](const auto& items) {
+        Json::Array all;
+        for (const auto& one : items) all.push_back(value(one));
+        return value(std::move(all));
+    };
+    Json::Object metadata;
+    metadata.emplace_back("tokenizer.ggml.model", value(std::string_view("gpt2")));
+    metadata.emplace_back("tokenizer.ggml.pre", value(std::string_view("gemma")));
+    metadata.emplace_back("tokenizer.ggml.tokens", list(tokens));
+    metadata.emplace_back("tokenizer.ggml.token_type", list(types));
+    metadata.emplace_back("tokenizer.ggml.bos_token_id", value(2.0));
+    metadata.emplace_back("tokenizer.ggml.merges", list(std::vector<std::string_view>(pairs.begin(), pairs.end())));
+    metadata.emplace_back("tokenizer.chat_templates", list(std::vector<std::string_view>{"short", "long"}));
+    metadata.emplace_back("tokenizer.chat_template.short", value(std::string_view("{{ it }}")));
+    file.config = {value(std::move(metadata)), {name}};
     const auto tokenizer = detail::TokenizerLoader(file).load(1024);
     const Tokenizer original = load(tiny("gemma3-tiny")).tokenizer();
     CHECK(tokenizer->before == std::vector<int>{2});
