@@ -146,7 +146,15 @@ TEST_CASE("what a callback throws comes out, and the session can go on") {
         options.sampling.temperature = 0;
         options.max_tokens = 4;
         options.ignore_end = true;
-        CHECK_THROWS_AS(llm::generate(session, "To", options, [](std::string_view) -> bool { throw Stop(); }), Stop);
+        const std::string whole = generated(other, "To", options);
+        other.rewind(0);
+        std::string shown;
+        const auto stop = [&](std::string_view piece) -> bool {
+            shown += piece;
+            throw Stop();
+        };
+        CHECK_THROWS_AS(llm::generate(session, "To", options, stop), Stop);
+        CHECK(shown + generated(session, "", greedy(3)) == whole);
         CHECK_THROWS_AS(session.forward_each(std::vector<int>{1, 2, 3}.data(), 3,
                                              [](int i, const float*) {
                                                  if (i == 1) throw Stop();
