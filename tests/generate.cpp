@@ -372,15 +372,5 @@ TEST_CASE("a prompt reports its progress, and can be ended") {
     CHECK(session.position() == 256);
 }
 
-TEST_CASE("options that cannot be are refused") {
-    Session session(load(tiny("gemma3-tiny")));
-    llm::GenerateOptions options;
-    options.lookup = -1;
-    CHECK(error_of([&] { llm::generate(session, "a", options, nullptr); }).find("lookup") != std::string::npos);
-    const Model gpt2 = load(tiny("gpt2-tiny"));
-    Session plain(gpt2);
-    CHECK(error_of([&] { llm::Chat(plain, "", llm::Chat::Template::gemma); }).find("turn") != std::string::npos);
-}
-
 }  // namespace
 }  // namespace tests

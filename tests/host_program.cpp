@@ -327,6 +327,9 @@ TEST_CASE("a wrong call is an Error that says what was asked and what is possibl
     options.max_tokens = -2;
     CHECK_ERROR(llm::generate(session, "a", options, nullptr), "max_tokens", "-2", "-1");
     options.max_tokens = 1;
+    options.lookup = -1;
+    CHECK_ERROR(llm::generate(session, "a", options, nullptr), "lookup", "-1", "0 to 11");
+    options.lookup = 0;
     CHECK_ERROR(llm::generate(session, std::string(5000, 'a'), options, nullptr), "16", "larger context");
     Session random(Model::random(model.config()), 16);
     CHECK_ERROR(llm::generate(random, "a", options, nullptr), "no tokenizer");
