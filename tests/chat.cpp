@@ -38,10 +38,22 @@ TEST_CASE("a chat is in Gemma's template, and nobody can say its tokens") {
     CHECK(generated(whole, "", greedy(6)) == answer);
 }
 
-TEST_CASE("a chat with the real vocabulary is the reference's") {
-    const fs::path path = real_model(kRealGemma);
-    if (path.empty()) return;
-    const Model model = load(path);
+TEST_CASE("Gemma's template needs its tokens, and is taken where a model was trained for it") {
+    Session plain(load(tiny("gpt2-tiny")));
+    CHECK_ERROR(llm::Chat(plain, "", llm::Chat::Template::gemma), "no turn tokens", "plain template");
+    const TemporaryDirectory directory;
+    Files files = files_of(tiny("gemma3-tiny"));
+    files["generation_config.json"] = R"({"eos_token_id": [1, 5]})";
+    write_files(directory.path, files);
+    Session trained(load(directory.path)), base(load(tiny("gemma3-tiny")));
+    llm::Chat(trained).say("hello", greedy(0), nullptr);
+    llm::Chat(base).say("hello", greedy(0), nullptr);
+    CHECK(held_text(trained) == "<bos><start_of_turn>user\nhello<end_of_turn>\n<start_of_turn>model\n");
+    CHECK(held_text(base) == "<bos>hello");
+}
+
+TEST_CASE("a chat with the real vocabulary is the reference's" * needs(kRealGemma)) {
+    const Model model = load(real_model(kRealGemma));
     Session session(model, 512);
     const std::vector<int> first = {2,      105,    2364,   107,    3912,   8652,   236761, 108,  3689,   563,
                                     236743, 236778, 900,    236743, 236778, 236881, 108,    3133, 236743, 236800,
@@ -169,6 +181,66 @@ TEST_CASE("a chat drops its oldest turns whole when the context is full") {
         CHECK(distance(last_logits(fresh, {9}), last_logits(session, {9})) < 0.2f);  // Q8_0, other batches
         const std::string error = error_of([&] { chat.say(std::string(2000, 'x'), greedy(12), nullptr); });
         CHECK(error.find("160") != std::string::npos);
+    }
+}
+
+// A model that writes dots, and turns of known lengths: what is dropped can be counted.
+TEST_CASE("turns are dropped when the next one and its answer do not fit, as many as leave half of the context") {
+    const Model model = writer_of(std::string(kScript, '.'));
+    const auto size = [&](const std::string& words) {
+        return static_cast<int>(model.tokenizer().encode(words).size());
+    };
+    const int context = kScript, head = size("S\n\n"), between = size("\n\n");
+    for (const int answer : {1, 5, 16, 30}) {
+        CAPTURE(answer);
+        const int room = std::min(answer, context / 4);  // a longer answer may find less
+        Session session(model, context);
+        llm::Chat chat(session, "S", llm::Chat::Template::plain);
+        std::vector<int> turns;  // the sizes of those that are held
+        int dropped = 0, most_at_once = 0;
+        for (const char* words :
+             {"a", "bb", "ccc", "dddd", "e", "f", "ggggg", "h", "ii", "j", "k", "lllll", "m", "n"}) {
+            CAPTURE(std::string(words));
+            const auto held = [&] { return std::accumulate(turns.begin(), turns.end(), head); };
+            const int wanted = size(words) + room;
+            int at_once = 0;
+            if (held() + wanted > context)
+                while (!turns.empty() && (held() > context / 2 || held() + wanted > context))
+                    turns.erase(turns.begin()), ++at_once;
+            const llm::Stats stats = chat.say(words, greedy(answer), nullptr);
+            dropped += at_once;
+            most_at_once = std::max(most_at_once, at_once);
+            CHECK(chat.dropped_turns() == dropped);
+            CHECK(stats.generated >= room);
+            CHECK(stats.generated == std::min(answer, context - held() - size(words) + 1));
+            const std::string text = held_text(session);
+            CHECK(text.rfind("S\n\n", 0) == 0);
+            CHECK(session.position() == held() + size(words) + stats.generated - 1);
+            turns.push_back(size(words) + stats.generated + between);
+        }
+        CHECK(dropped >= 3);
+        if (answer == 1) CHECK(most_at_once > 1);
+    }
+}
+
+TEST_CASE("a chat that goes on with a session gets its own beginning when turns are dropped") {
+    const Model model = load(tiny("gemma3-tiny"));
+    for (const auto style : {llm::Chat::Template::gemma, llm::Chat::Template::plain}) {
+        const bool plain = style == llm::Chat::Template::plain;
+        CAPTURE(plain);
+        Session session(model, 120);
+        llm::Chat before(session, "OLD", style);
+        before.say("first words", greedy(3), nullptr);
+        CHECK(held_text(session).find("OLD\n\nfirst") != std::string::npos);
+        llm::Chat chat(session, "NEW", style);
+        chat.say("second words", greedy(3), nullptr);
+        CHECK(held_text(session).find("OLD\n\nfirst") != std::string::npos);
+        CHECK(held_text(session).find("second") != std::string::npos);
+        CHECK(held_text(session).find("NEW") == std::string::npos);
+        while (chat.dropped_turns() == 0) chat.say("and then some more words", greedy(3), nullptr);
+        const std::string head = plain ? "<bos>NEW\n\n" : "<bos><start_of_turn>user\nNEW\n\n";
+        CHECK(held_text(session).rfind(head, 0) == 0);
+        CHECK(held_text(session).find("OLD") == std::string::npos);
     }
 }
 

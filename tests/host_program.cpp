@@ -146,7 +146,15 @@ TEST_CASE("what a callback throws comes out, and the session can go on") {
         options.sampling.temperature = 0;
         options.max_tokens = 4;
         options.ignore_end = true;
-        CHECK_THROWS_AS(llm::generate(session, "To", options, [](std::string_view) -> bool { throw Stop(); }), Stop);
+        const std::string whole = generated(other, "To", options);
+        other.rewind(0);
+        std::string shown;
+        const auto stop = [&](std::string_view piece) -> bool {
+            shown += piece;
+            throw Stop();
+        };
+        CHECK_THROWS_AS(llm::generate(session, "To", options, stop), Stop);
+        CHECK(shown + generated(session, "", greedy(3)) == whole);
         CHECK_THROWS_AS(session.forward_each(std::vector<int>{1, 2, 3}.data(), 3,
                                              [](int i, const float*) {
                                                  if (i == 1) throw Stop();
@@ -319,6 +327,9 @@ TEST_CASE("a wrong call is an Error that says what was asked and what is possibl
     options.max_tokens = -2;
     CHECK_ERROR(llm::generate(session, "a", options, nullptr), "max_tokens", "-2", "-1");
     options.max_tokens = 1;
+    options.lookup = -1;
+    CHECK_ERROR(llm::generate(session, "a", options, nullptr), "lookup", "-1", "0 to 11");
+    options.lookup = 0;
     CHECK_ERROR(llm::generate(session, std::string(5000, 'a'), options, nullptr), "16", "larger context");
     Session random(Model::random(model.config()), 16);
     CHECK_ERROR(llm::generate(random, "a", options, nullptr), "no tokenizer");
@@ -373,7 +384,8 @@ TEST_CASE("a model larger than the address space is refused") {
     detail::ModelData model;
     model.architecture = &detail::kArchitectures[0];
     model.architecture = &detail::kArchitectures[0];
-    const std::string error = error_of([&] { detail::load_weights(model, file, options, false, 0); });
+    model.architecture = &detail::kArchitectures[0];
+    const std::string error = error_of([&] { detail::load_weights(model, file, options, 0); });
     if (sizeof(void*) == 4) CHECK(error.find("32 bits: huge takes 17179 MB") != error.npos);
     else CHECK(error.find("embedding is missing") != error.npos);  // found to be of the wrong kind later
 }
