@@ -212,10 +212,10 @@ TEST_CASE("turns are dropped when the next one and its answer do not fit, as man
             most_at_once = std::max(most_at_once, at_once);
             CHECK(chat.dropped_turns() == dropped);
             CHECK(stats.generated >= room);
-            CHECK(stats.generated == std::min(answer, context - held() - size(words) + 1));
+            CHECK(stats.generated == std::min(answer, context - held() - size(words)));
             const std::string text = held_text(session);
             CHECK(text.rfind("S\n\n", 0) == 0);
-            CHECK(session.position() == held() + size(words) + stats.generated - 1);
+            CHECK(session.position() == held() + size(words) + stats.generated);
             turns.push_back(size(words) + stats.generated + between);
         }
         CHECK(dropped >= 3);

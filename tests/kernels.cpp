@@ -204,7 +204,8 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {  // w
 
 TEST_CASE("kernels equal the scalar ones, to the bit") {
     const int sizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 96, 127, 128, 129, 255, 640};
-    const std::vector kinds = {Input::ordinary, Input::zeros, Input::large, Input::small, Input::spikes, Input::endless};
+    const std::vector kinds = {Input::ordinary, Input::zeros,  Input::large,
+                               Input::small,    Input::spikes, Input::endless};
     const auto sets = detail::available_kernels();
     for (const detail::Kernels* set : sets) {
         for (const KernelTest& test : kKernelTests)
