@@ -805,6 +805,8 @@ class Json {
     template <class T> T value(T otherwise) const { return is_null() ? otherwise : as<T>(); }
     std::uint64_t whole(std::uint64_t otherwise) const { return is_null() ? otherwise : whole(); }
     Json() = default;  // null
+    Json(Json&&) = default;
+    Json& operator=(Json&&) = default;
     // document: its name, for messages.
     template <class T> Json(T value, const std::string& document)
         : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
@@ -3710,19 +3712,19 @@ class Fields {
         return v && !v->is_null() ? v : nullptr;
     }
     // The first of a field's names that is there; null: none.
-    Json value(const Name& field) const {
+    const Json& value(const Name& field) const {
+        static const Json none;
         const Json* found = nullptr;
         for_parts(file_.of(field), [&](std::string_view name) {
             asked_->insert(key(name));  // its other names are known as well
             if (!found) found = find(name);
         });
-        return found ? *found : Json();
+        return found ? *found : none;
     }
     double number(const Name& field, double fallback) const {
-        Json v = value(field);
-        const Json::Array list = v.list();  // one for each layer
-        if (!list.empty()) v = list[0];
-        for (const Json& one : list)
+        const Json& all = value(field);
+        const Json& v = all.list().empty() ? all : all.list()[0];  // of a list, one for each layer
+        for (const Json& one : all.list())
             if (text_of(one) != text_of(v)) refuse(field, "differs from layer to layer", kNotBuilt);
         if (v.is_null() && std::isfinite(fallback)) return fallback;
         if (v.is_null()) refuse(field, "is missing");
@@ -3741,7 +3743,7 @@ class Fields {
     // Refuses what is none of the choices, "a|b".
     std::string choice(const Name& field, const char* fallback, std::string_view choices,
                        const char* remedy = kNotBuilt) const {
-        const Json v = value(field);
+        const Json& v = value(field);
         const std::string text = v.is_null() ? fallback : text_of(v);
         if (is_any(text, choices)) return text;
         refuse(field, "is " + shown(text) + ", not " + std::string(choices), remedy);
@@ -3806,7 +3808,7 @@ inline std::vector<bool> local_layers(const Fields& f, int layers) {
     std::vector<bool> local;
     const Name types = {"layer_types"}, pattern = {"sliding_window_pattern", "attention.sliding_window_pattern"};
     const Name& field = f.find(types.hf) ? types : pattern;
-    const Json value = f.value(field);
+    const Json& value = f.value(field);
     if (value.is_null() || value.is<double>()) {
         const int every = f.integer(field, f.is_gguf() ? 0 : 1, kMostRows, 6);
         for (int i = 1; i <= layers; ++i) local.push_back(every == 0 || i % every != 0);
