@@ -1,11 +1,11 @@
 // The host program is safe: no memory, no threads, files that change, callbacks that throw, wrong calls.
 
 #include "heap.h"
+#include "programs.h"
 #include "small_models.h"
 #include "support.h"
 
 #include <sys/resource.h>
-#include <sys/wait.h>
 
 namespace tests {
 namespace {
@@ -24,23 +24,6 @@ bool threads_are(int expected) {
     for (int i = 0; i < 2000 && threads_running() != expected; ++i)
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return threads_running() == expected;
-}
-
-// Runs the call in a process of its own; what it returns comes back.
-template <class Call> int in_child(const Call& call) {
-    const pid_t child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        int code = 100;
-        try {
-            code = call();
-        } catch (...) {
-        }
-        _exit(code);
-    }
-    int status = 0;
-    REQUIRE(waitpid(child, &status, 0) == child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 // The small models in a directory, and what a program does with them.

@@ -1,4 +1,4 @@
-// Runs the programs that were built beside the tests, and compiles others.
+// Runs the programs that were built beside the tests, compiles others, and calls functions in a process of their own.
 
 #ifndef LLM_TESTS_PROGRAMS_H
 #define LLM_TESTS_PROGRAMS_H
@@ -71,6 +71,23 @@ inline std::string compile(const fs::path& result, const std::vector<std::string
     for (const std::string& source : sources) command += " " + quoted(source);
     command += " -o " + quoted(result.string()) + " >" + quoted(log) + " 2>&1";
     return std::system(command.c_str()) == 0 ? "" : "failed: " + read_file(log);
+}
+
+// Runs the call in a process of its own; what it returns comes back.
+template <class Call> int in_child(const Call& call) {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        int code = 100;
+        try {
+            code = call();
+        } catch (...) {
+        }
+        _exit(code);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 }  // namespace tests
