@@ -114,15 +114,22 @@ TEST_CASE("what a callback throws comes out, and the session can go on") {
     const int running = threads_running();
     {
         const Small small(true);
-        for (int n = 0; n < 30; ++n) {
+        int thrown = 0;
+        for (bool loaded = false; !loaded; ++thrown) {  // at each of the reports in turn
             llm::LoadOptions options;
             options.threads = 2;
             int calls = 0;
             options.progress = [&](float, const char*) {
-                if (calls++ == n) throw Stop();
+                if (calls++ == thrown) throw Stop();
             };
-            if (n < 8) CHECK_THROWS_AS(Model::load(small.directory.path.string(), options), Stop);
+            try {
+                Model::load(small.directory.path.string(), options);
+                loaded = true;
+            } catch (const Stop&) {
+            }
+            CHECK(calls == (loaded ? thrown : thrown + 1));
         }
+        CHECK(thrown > 10);
         const Model model = small.model();
         Session session(model, 0, 2), other(model, 0, 2);
         llm::GenerateOptions options;
@@ -282,7 +289,14 @@ TEST_CASE("a wrong call is an Error that says what was asked and what is possibl
     CHECK_ERROR(session.rewind(4), "rewind", "4", "0 to 3");
     CHECK_ERROR(session.rewind(-1), "rewind", "-1", "0 to 3");
     CHECK_ERROR(session.forward(ids, 14), "14 tokens after 3", "16");
+    const int wrong_second[] = {1, 768};
+    CHECK_ERROR(session.forward(wrong_second, 2), "768");
+    CHECK_ERROR(session.forward_hidden(ids, 0, nothing), "no tokens", "0");
     CHECK(session.position() == 3);
+    Session fresh(model, 16);  // none of them did anything
+    fresh.forward(ids, 3);
+    CHECK(last_logits(session, {7}) == last_logits(fresh, {7}));
+    session.rewind(3);
 
     CHECK_ERROR(Session(model, -1), "context size", "-1", "1 to 256");
     CHECK_ERROR(Session(model, 257), "context size", "257", "1 to 256");
@@ -290,6 +304,9 @@ TEST_CASE("a wrong call is an Error that says what was asked and what is possibl
     CHECK_ERROR(Session(model, 0, 1025), "threads", "1025", "1 to 1024");
     CHECK_ERROR(model.session_bytes(-1), "context size", "-1");
     CHECK_ERROR(load(tiny("gpt2-tiny"), DType::q8_0, -1), "threads", "-1");
+    CHECK_ERROR(Model::load("no/such/model"), "no such file", "no/such/model");
+    CHECK_ERROR(Model::load(""), "no such file");
+    CHECK_ERROR(Model::load("/dev/null"), "not a file", "/dev/null");
     CHECK_ERROR(Session(Model()), "no model", "Model::load");
     CHECK_ERROR(Model().config(), "no model", "Model::load");
 
@@ -316,114 +333,50 @@ TEST_CASE("a wrong call is an Error that says what was asked and what is possibl
     CHECK_ERROR(llm::generate(session, std::string(5000, 'a'), options, nullptr), "16", "larger context");
     Session random(Model::random(model.config()), 16);
     CHECK_ERROR(llm::generate(random, "a", options, nullptr), "no tokenizer");
-
-    const auto sampler = [](auto set) {
-        llm::Sampling s;
-        set(s);
-        llm::Sampler(s).accept(0);
-    };
-    CHECK_ERROR(sampler([](auto& s) { s.temperature = -1; }), "temperature", "-1");
-    CHECK_ERROR(sampler([](auto& s) { s.temperature = NAN; }), "temperature", "nan");
-    CHECK_ERROR(sampler([](auto& s) { s.top_p = 1.5f; }), "top_p", "1.5", "0 to 1");
-    CHECK_ERROR(sampler([](auto& s) { s.min_p = -0.5f; }), "min_p", "0 to 1");
-    CHECK_ERROR(sampler([](auto& s) { s.top_k = -1; }), "top_k", "-1");
-    CHECK_ERROR(sampler([](auto& s) { s.repeat_penalty = 0; }), "repeat_penalty");
-    CHECK_ERROR(sampler([](auto& s) { s.repeat_last_n = -1; }), "repeat_last_n", "-1");
-    CHECK_ERROR(llm::Sampler().sample(nullptr, 5), "no logits");
-    const float one = 1;
-    CHECK_ERROR(llm::Sampler().sample(&one, 0), "no logits", "0");
-    CHECK_ERROR(llm::Sampler().sample(&one, -3), "no logits", "-3");
 }
 
-TEST_CASE("a shape that cannot be is refused") {
-    const llm::Config good = load(tiny("gemma3-tiny")).config();
-    const auto refused = [&](auto change) {
+TEST_CASE("a shape that cannot be is refused by name") {
+    const std::pair<const char*, void (*)(llm::Config&)> cases[] = {
+        {"vocab_size", [](llm::Config& c) { c.vocab_size = 0; }},
+        {"vocab_size", [](llm::Config& c) { c.vocab_size = INT_MAX; }},
+        {"hidden_size", [](llm::Config& c) { c.hidden_size = -1; }},
+        {"hidden_size", [](llm::Config& c) { c.hidden_size = INT_MAX; }},
+        {"intermediate_size", [](llm::Config& c) { c.intermediate_size = 1 << 24; }},
+        {"num_hidden_layers", [](llm::Config& c) { c.num_layers = INT_MAX; }},
+        {"num_attention_heads", [](llm::Config& c) { c.num_heads = 0; }},
+        {"num_kv_heads", [](llm::Config& c) { c.num_kv_heads = 3; }},
+        {"head_dim", [](llm::Config& c) { c.head_dim = 15; }},
+        {"head_dim", [](llm::Config& c) { c.head_dim = 1 << 20; }},
+        {"heads x head_dim", [](llm::Config& c) { c.num_heads = 4096, c.num_kv_heads = 1, c.head_dim = 1024; }},
+        {"is_local", [](llm::Config& c) { c.is_local.pop_back(); }},
+        {"sliding_window", [](llm::Config& c) { c.sliding_window = 0; }},
+        {"rope", [](llm::Config& c) { c.rope_theta = 0; }},
+        {"rope", [](llm::Config& c) { c.rope_scaling = -1; }},
+        {"rope", [](llm::Config& c) { c.rope_local_theta = NAN; }},
+        {"heads", [](llm::Config& c) { c.architecture = llm::Config::Architecture::gpt2; }},
+    };
+    const llm::Config good = shape(llm::Config::Architecture::gemma3, 32, 4, 2, 16, 64);
+    CHECK(Model::random(good).config().num_heads == 4);
+    for (const auto& [name, change] : cases) {
         llm::Config c = good;
         change(c);
-        return error_of([&] { Model::random(c, {}, 1); }) != "";
-    };
-    CHECK(!refused([](llm::Config&) {}));
-    CHECK(refused([](llm::Config& c) { c.num_heads = 0; }));
-    CHECK(refused([](llm::Config& c) { c.num_kv_heads = 3; }));
-    CHECK(refused([](llm::Config& c) { c.head_dim = 7; }));
-    CHECK(refused([](llm::Config& c) { c.head_dim = 1 << 20; }));
-    CHECK(refused([](llm::Config& c) { c.hidden_size = -1; }));
-    CHECK(refused([](llm::Config& c) { c.hidden_size = INT_MAX; }));
-    CHECK(refused([](llm::Config& c) { c.intermediate_size = 1 << 24; }));
-    CHECK(refused([](llm::Config& c) { c.vocab_size = INT_MAX; }));
-    CHECK(refused([](llm::Config& c) { c.is_local.clear(); }));
-    CHECK(refused([](llm::Config& c) { c.num_layers = INT_MAX; }));
+        CHECK_ERROR(Model::random(c), "this configuration cannot be used", name);
+    }
 }
 
-// A program of 32 bits says that it is too small, before it reads for minutes.
+// Said before anything is read for minutes: 17 GB to a program of 32 bits, 36 exabytes to one of 64.
 TEST_CASE("a model larger than the address space is refused") {
+    const bool is_small = sizeof(void*) == 4;
     detail::Checkpoint file;
     detail::Tensor tensor;
-    tensor.shape = {1u << 20, 1u << 12};
+    tensor.shape = {1u << 20, std::uint64_t{1} << (is_small ? 12 : 43)};
     file.path = "huge";
     file.tensors.emplace("wte", tensor);
     llm::LoadOptions options;
     options.dtype = DType::f32;
     detail::ModelData model;
-    const std::string error = error_of([&] { detail::load_weights(model, file, options, 0); });
-    if (sizeof(void*) == 4) CHECK(error.find("32 bits: huge takes 17179 MB") != error.npos);
-    else CHECK(error.find("embedding is missing") != error.npos);  // found to be of the wrong kind later
-}
-
-TEST_CASE("a call that cannot work says what was asked and what is possible") {
-    const Model model = load(tiny("gpt2-tiny"));
-    Session session(model, 16);
-    const std::vector<int> ids(20, 5);
-    session.forward(ids.data(), 10);
-    const auto with_ids = [&](std::vector<int> bad) { session.forward(bad.data(), static_cast<int>(bad.size())); };
-    const auto with_shape = [](void (*change)(llm::Config&)) {
-        llm::Config c = shape(llm::Config::Architecture::gemma3, 32, 4, 2, 16, 64);
-        change(c);
-        Model::random(c);
-    };
-    const std::pair<std::function<void()>, std::vector<std::string>> cases[] = {
-        {[&] { session.forward(ids.data(), 0); }, {"0"}},
-        {[&] { session.forward(ids.data(), -1); }, {"-1"}},
-        {[&] { session.forward(nullptr, 1); }, {"token"}},
-        {[&] { session.forward(ids.data(), 7); }, {"7", "10", "16"}},
-        {[&] {
-             with_ids({1, 768});
-         },
-         {"768", "767"}},
-        {[&] { with_ids({-1}); }, {"-1", "767"}},
-        {[&] { session.forward_each(ids.data(), 7, [](int, const float*) {}); }, {"7", "10", "16"}},
-        {[&] { session.rewind(-1); }, {"-1", "10"}},
-        {[&] { session.rewind(11); }, {"11", "10"}},
-        {[&] { Session other(model, 257); }, {"257", "256"}},
-        {[&] { Session other(model, -1); }, {"-1", "256"}},
-        {[&] { Session other(model, 16, -1); }, {"-1", "threads"}},
-        {[&] { Session other(model, 16, 100000); }, {"100000", "threads"}},
-        {[&] { load(tiny("gpt2-tiny"), DType::q8_0, -5); }, {"-5", "threads"}},
-        {[&] { Model::load("no/such/model"); }, {"no/such/model"}},
-        {[&] { Model::load(""); }, {"no such file"}},
-        {[&] { Model::load("/dev/null"); }, {"/dev/null"}},
-        {[&] { with_shape([](llm::Config& c) { c.vocab_size = 0; }); }, {"size"}},
-        {[&] { with_shape([](llm::Config& c) { c.hidden_size = INT_MAX; }); }, {"size"}},
-        {[&] { with_shape([](llm::Config& c) { c.head_dim = 15; }); }, {"head_dim"}},
-        {[&] { with_shape([](llm::Config& c) { c.num_kv_heads = 3; }); }, {"num_kv_heads"}},
-        {[&] { with_shape([](llm::Config& c) { c.is_local.pop_back(); }); }, {"is_local"}},
-        {[&] { with_shape([](llm::Config& c) { c.sliding_window = 0; }); }, {"sliding_window"}},
-        {[&] { with_shape([](llm::Config& c) { c.architecture = llm::Config::Architecture::gpt2; }); }, {"heads"}},
-    };
-    for (std::size_t i = 0; i < std::size(cases); ++i) {
-        CAPTURE(i);
-        const std::string message = error_of(cases[i].first);
-        CAPTURE(message);
-        CHECK(message != "");
-        for (const std::string& part : cases[i].second) CHECK(message.find(part) != std::string::npos);
-    }
-    CHECK(session.position() == 10);  // none of them did anything
-    Session fresh(model, 16);
-    fresh.forward(ids.data(), 10);
-    CHECK(distance(last_logits(session, {7}), last_logits(fresh, {7})) == 0);
-
-    Session untrained(Model::random(shape(llm::Config::Architecture::gemma3, 32, 4, 2, 16, 64)));
-    CHECK_THROWS_AS(llm::generate(untrained, "text", {}, nullptr), llm::Error);  // it has no tokenizer
+    CHECK_ERROR(detail::load_weights(model, file, options, 0), "too large for a program of",
+                is_small ? "32 bits: huge takes 17179 MB" : "64 bits: huge takes 36893488147419 MB");
 }
 
 }  // namespace
