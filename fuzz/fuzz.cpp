@@ -8,7 +8,7 @@
 //     text          a text for both families' tokenizers, which must come back from its tokens byte by byte
 //
 // A directory on the command line gets the target's seeds before it is read. The tests of damaged files use the targets
-// as well, and replay what was ever found (tests/data/finds).
+// as well.
 
 #include "../tests/small_models.h"
 
@@ -16,8 +16,8 @@ namespace fuzz {
 
 using namespace tests;
 
-// What may happen to a model from a stranger: an Error, or it runs.
-inline bool runs(const std::string& path, llm::DType dtype = llm::DType::q8_0) {
+// What may happen to a model from a stranger: an Error, whose text is returned, or it runs.
+inline std::string refusal(const std::string& path, llm::DType dtype = llm::DType::q8_0) {
     try {
         llm::LoadOptions options;
         options.threads = 1;
@@ -31,9 +31,9 @@ inline bool runs(const std::string& path, llm::DType dtype = llm::DType::q8_0) {
         session.rewind(1);
         const int last = model.config().vocab_size - 1;
         session.forward(&last, 1);
-        return true;
-    } catch (const llm::Error&) {
-        return false;
+        return "";
+    } catch (const llm::Error& error) {
+        return error.what();
     }
 }
 
@@ -59,7 +59,7 @@ template <bool Gemma> void run_in_directory(const std::string& file, const std::
     }();
     (void)written;
     write_file(directory.path / file, bytes);
-    runs(directory.path.string());
+    refusal(directory.path.string());
     write_file(directory.path / file, files.at(file));
 }
 inline void run_in_directories(const std::string& file, const std::string& bytes) {
@@ -74,7 +74,7 @@ inline void run_gguf(const std::string& bytes) {
     static const TemporaryDirectory directory;
     const fs::path path = directory.path / "model.gguf";
     write_file(path, bytes);
-    runs(path.string(), bytes.size() % 2 ? llm::DType::f32 : llm::DType::q8_0);
+    refusal(path.string(), bytes.size() % 2 ? llm::DType::f32 : llm::DType::q8_0);
 }
 
 // Makes the sum at the end of a session's file right, whatever is in it, as someone would who knows how.

@@ -383,8 +383,6 @@ TEST_CASE("a model larger than the address space is refused") {
     options.dtype = DType::f32;
     detail::ModelData model;
     model.architecture = &detail::kArchitectures[0];
-    model.architecture = &detail::kArchitectures[0];
-    model.architecture = &detail::kArchitectures[0];
     const std::string error = error_of([&] { detail::load_weights(model, file, options, 0); });
     if (sizeof(void*) == 4) CHECK(error.find("32 bits: huge takes 17179 MB") != error.npos);
     else CHECK(error.find("embedding is missing") != error.npos);  // found to be of the wrong kind later

@@ -137,6 +137,33 @@ TEST_CASE("profiling: the operations of a step add up to it, in the order of the
         }
 }
 
+TEST_CASE("profiling: waiting for other threads is part of each operation, and adds up to the step's") {
+    const Model model = load(tiny("gemma3-tiny"));
+    const std::vector<int> ids = some_tokens(model, 40);
+    for (const int threads : {1, 2}) {
+        CAPTURE(threads);
+        Session session(model, 0, threads);
+        double parts = 0, all = 0;
+        int steps = 0;
+        session.on_timing([&](const Timing& t) {
+            if (!is(t.part, "step")) {
+                parts += t.waited;
+                return;
+            }
+            CHECK(std::fabs(t.waited - parts) <= 1e-6 * t.seconds);
+            all += t.waited;
+            parts = 0;
+            ++steps;
+        });
+        for (int i = 0; i < 20; ++i) {
+            session.rewind(0);
+            session.forward(ids.data(), 40);
+        }
+        CHECK(steps == 20);
+        CHECK((all > 0) == (threads > 1));
+    }
+}
+
 TEST_CASE("profiling: a listener may throw and may leave, and generate reports its sampling") {
     const Model model = load(tiny("gemma3-tiny"));
     Session session(model, 64, 2);

@@ -1,4 +1,4 @@
-// Runs the programs that were built beside the tests, and compiles others.
+// Runs the programs that were built beside the tests, compiles others, and calls functions in a process of their own.
 
 #ifndef LLM_TESTS_PROGRAMS_H
 #define LLM_TESTS_PROGRAMS_H
@@ -67,10 +67,27 @@ inline std::string compile(const fs::path& result, const std::vector<std::string
 #endif
     const std::string log = result.string() + ".log";
     std::string command = "cd " + quoted(repository().string()) + " && " + compiler +
-                          " -std=c++17 -O0 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. " + flags;
+                          " -std=c++17 -Og -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. " + flags;
     for (const std::string& source : sources) command += " " + quoted(source);
     command += " -o " + quoted(result.string()) + " >" + quoted(log) + " 2>&1";
     return std::system(command.c_str()) == 0 ? "" : "failed: " + read_file(log);
+}
+
+// Runs the call in a process of its own; what it returns comes back.
+template <class Call> int in_child(const Call& call) {
+    const pid_t child = fork();
+    if (child < 0) return -1;
+    if (child == 0) {
+        int code = 100;
+        try {
+            code = call();
+        } catch (...) {
+        }
+        _exit(code);
+    }
+    int status = 0;
+    if (waitpid(child, &status, 0) != child) return -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 }  // namespace tests

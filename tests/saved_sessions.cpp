@@ -1,7 +1,12 @@
 // Sessions in files.
 
-#include "gguf_writer.h"
+#include "programs.h"
+#include "small_models.h"
 #include "support.h"
+
+#include <sys/resource.h>
+
+#include <csignal>
 
 namespace tests {
 namespace {
@@ -120,6 +125,62 @@ TEST_CASE("a saved session that is damaged or of another model is refused, and n
     for (const std::string& target : {taken.string(), (taken / "no" / "session").string()})
         CHECK(error_of([&] { writer.save(target); }).find(target) != std::string::npos);
     CHECK(std::distance(fs::directory_iterator(directory.path), fs::directory_iterator()) == 2);
+}
+
+TEST_CASE("a session of a model that differs in one norm or one matrix is refused") {
+    const std::vector<std::string> names[] = {
+        {"wte", "h.1.ln_1", "h.0.ln_2", "h.1.attn.c_attn", "h.0.attn.c_proj", "h.1.mlp.c_fc", "h.0.mlp.c_proj"},
+        {"embed_tokens", "layers.0.input_layernorm", "layers.1.self_attn.q_norm", "layers.0.post_attention_layernorm",
+         "layers.1.pre_feedforward_layernorm", "layers.0.post_feedforward_layernorm", "layers.1.self_attn.q_proj",
+         "layers.0.self_attn.o_proj", "layers.1.mlp.gate_proj", "layers.0.mlp.down_proj"}};
+    for (const bool gemma : {false, true})
+        for (const DType dtype : {DType::f32, DType::q8_0}) {
+            const TemporaryDirectory directory;
+            const Files files = directory_of(gemma);
+            write_files(directory.path, files);
+            const std::string saved = (directory.path / "session").string();
+            Session writer(load(directory.path, dtype));
+            writer.forward(std::vector<int>{5, 6, 7}.data(), 3);
+            writer.save(saved);
+            Session same(load(directory.path, dtype));
+            same.load(saved);
+            CHECK(same.tokens() == writer.tokens());
+            for (const std::string& name : names[gemma]) {
+                CAPTURE(name);
+                std::string weights = files.at("model.safetensors");
+                const std::string full = (gemma ? "model." : "transformer.") + name + ".weight";
+                const auto checkpoint = detail::open_checkpoint(directory.path.string());
+                weights[usize(checkpoint.tensors.at(full).offset + 1)] =
+                    0x41;  // of the first value, which becomes 2 or more
+                write_file(directory.path / "model.safetensors", weights);
+                Session other(load(directory.path, dtype));
+                CHECK_ERROR(other.load(saved), "another model", saved);
+                CHECK(other.position() == 0);
+                write_file(directory.path / "model.safetensors", files.at("model.safetensors"));
+            }
+        }
+}
+
+TEST_CASE("a session that cannot be written whole leaves the file before it as it was") {
+    const TemporaryDirectory directory;
+    const std::string file = (directory.path / "session").string();
+    Session session(load(tiny("gpt2-tiny")), 0, 1);
+    generated(session, "To be", greedy(10));
+    session.save(file);
+    const std::string before = read_file(file);
+    generated(session, "", greedy(10));
+    CHECK(in_child([&] {
+              std::signal(SIGXFSZ, SIG_IGN);
+              const rlimit limit = {before.size() / 2, before.size() / 2};  // of a file, in bytes
+              if (setrlimit(RLIMIT_FSIZE, &limit) != 0) return 2;
+              const std::string error = error_of([&] { session.save(file); });
+              return error.find("cannot write the session") != error.npos && error.find(file) != error.npos ? 0 : 1;
+          }) == 0);
+    CHECK(read_file(file) == before);
+    CHECK(std::distance(fs::directory_iterator(directory.path), fs::directory_iterator()) == 1);
+    session.save(file);
+    CHECK(read_file(file) != before);
+    CHECK(std::distance(fs::directory_iterator(directory.path), fs::directory_iterator()) == 1);
 }
 
 }  // namespace
