@@ -22,7 +22,7 @@ TEST_CASE("bench prints what llama-bench prints, as JSON, CSV and Markdown") {
         return o.out;
     };
     const JsonDocument json(print("json"), "bench");
-    const auto rows = json.root().array();
+    const auto& rows = json.root().array();
     REQUIRE(rows.size() == 6);
     for (const Json& row : rows) {
         const auto number = [&](const char* name) {
