@@ -24,6 +24,15 @@ struct Program {
     }
 };
 
+TEST_CASE("make run writes the README's text, on every machine") {
+    const std::string readme = read_file(repository() / "README.md"), command = "$ make run\n";
+    const std::size_t begin = readme.find(command) + command.size(), end = readme.find("...\n", begin);
+    REQUIRE(end != std::string::npos);
+    const std::string text = readme.substr(begin, end - begin);
+    CHECK(text.size() > 200);
+    CHECK(output({"-m", tiny("gemma3-tiny"), "-p", "ROMEO:"}).substr(0, text.size()) == text);
+}
+
 TEST_CASE("the README's program compiles as printed, and writes" * not_sanitized()) {
     const std::string readme = read_file(repository() / "README.md"), fence = "```cpp\n";
     const std::size_t begin = readme.find(fence), end = readme.find("```", begin + fence.size());
