@@ -5718,8 +5718,9 @@ std::vector<int> Chat::turn(std::string_view words, std::string_view after) cons
 
 void Chat::add(Role role, std::string_view text) {
     const detail::TurnTemplate& row = detail::row_of(template_);
+    if (text_.empty()) detail::misuse("there is no chat", "a moved-from llm::Chat", "use the one it became");
     if ((role == Role::user) != asked_.empty())
-        detail::fail("two turns of one side in a row", "Chat::add", "let user and model take turns");
+        detail::misuse("two turns of one side in a row", "Chat::add", "let user and model take turns");
     if (role == Role::user) asked_ = turn(text, row.model);
     else text_.push_back(detail::joined({std::exchange(asked_, {}), turn(text, row.end), turn({}, row.between)}));
 }
@@ -5728,7 +5729,8 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     using namespace detail;
     const TurnTemplate& row = row_of(template_);
     const Tokenizer& tokenizer = session_.model().tokenizer();
-    if (!asked_.empty()) fail("the user's last turn has no answer yet", "Chat::say", "add one of the model");
+    if (text_.empty()) misuse("there is no chat", "a moved-from llm::Chat", "use the one it became");
+    if (!asked_.empty()) misuse("the user's last turn has no answer yet", "Chat::say", "add one of the model");
     const std::vector<int> said = turn(words, row.model);
     const int context = session_.context(), answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
     if (head_.size() + said.size() >= usize(context))

@@ -280,5 +280,13 @@ TEST_CASE("a plain chat goes on in the same text, after a stop text without a bl
     CHECK(held_text(session).find("\n\nC") != std::string::npos);
 }
 
+TEST_CASE("a chat that was moved from is an error, and goes on as what it became") {
+    Session session(load(tiny("gemma3-tiny")));
+    llm::Chat chat(session), other = std::move(chat);
+    CHECK_ERROR(chat.say("a", greedy(1), nullptr), "moved-from");
+    CHECK_ERROR(chat.add(llm::Chat::Role::user, "a"), "moved-from");
+    CHECK(other.say("a", greedy(1), nullptr).generated == 1);
+}
+
 }  // namespace
 }  // namespace tests
