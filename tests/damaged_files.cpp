@@ -49,7 +49,7 @@ const char* const kValues[] = {"0",
 
 void flip_bits(std::string& s, Random& random) {
     const std::size_t range = random.below(2) ? s.size() : std::min<std::size_t>(s.size(), 4096);
-    for (std::size_t n = 1 + random.below(16); n > 0 && range > 0; --n) {
+    for (std::size_t n = 1 + random.below(16u); n > 0 && range > 0; --n) {
         char& c = s[random.below(range)];
         c = static_cast<char>(c ^ 1 << random.below(8));
     }
@@ -64,22 +64,22 @@ void set_number(std::string& s, Random& random) {
         at = random.below(s.size() - 8);
     }
     std::uint64_t value = random.of(kNumbers);
-    if (random.below(4) == 0) value = s.size() + random.below(3) - 1;
-    if (random.below(4) == 0) value = static_cast<unsigned char>(s[at]) + random.below(3) - 1;
+    if (random.below(4u) == 0) value = s.size() + random.below(3u) - 1;
+    if (random.below(4u) == 0) value = static_cast<unsigned char>(s[at]) + random.below(3u) - 1;
     std::memcpy(&s[at], &value, random.below(2) ? 8 : 4);
 }
 
 void cut(std::string& s, Random& random) { s.resize(random.below(s.size())); }
 
-void grow(std::string& s, Random& random) { s.append(random.below(300), static_cast<char>(random.below(256))); }
+void grow(std::string& s, Random& random) { s.append(random.below(300u), static_cast<char>(random.below(256))); }
 
 void copy_over(std::string& s, Random& random) {  // one piece over another, or in between
-    const std::string piece = s.substr(random.below(s.size()), random.below(random.below(2) ? 16 : 600));
+    const std::string piece = s.substr(random.below(s.size()), random.below(random.below(2) ? 16u : 600u));
     const std::size_t at = random.below(s.size());
     s.replace(at, random.below(2) ? std::min(piece.size(), s.size() - at) : 0, piece);
 }
 
-void remove_piece(std::string& s, Random& random) { s.erase(random.below(s.size()), random.below(40)); }
+void remove_piece(std::string& s, Random& random) { s.erase(random.below(s.size()), random.below(40u)); }
 
 void poison(std::string& s, Random& random) {  // as weights: NaN, infinity, the largest, the smallest
     static constexpr unsigned char kBytes[] = {0xFF, 0x7F, 0x7C, 0x80, 0x00, 0xFC};
@@ -122,7 +122,7 @@ void change_value(std::string& s, Random& random) {
 }
 
 void nest(std::string& s, Random& random) {
-    const std::size_t at = value_begin(s, random), depth = random.below(3) ? 1000000 : 63 + random.below(4);
+    const std::size_t at = value_begin(s, random), depth = random.below(3u) ? 1000000u : 63u + random.below(4u);
     std::string deep;
     for (std::size_t i = 0; i < depth; ++i) deep += random.below(2) ? "[" : "{\"\":";
     if (random.below(2)) deep = std::string(depth, '[') + std::string(depth, ']');
@@ -195,7 +195,7 @@ TEST_CASE("a damaged model ends in an Error or runs, within bounds") {
         CAPTURE(round);
         Random random{static_cast<std::uint64_t>(round)};
         Files files = random.of(sound);
-        for (std::size_t n = 1 + random.below(3); n > 0; --n) {
+        for (std::size_t n = 1 + random.below(3u); n > 0; --n) {
             auto file = files.begin();
             std::advance(file, static_cast<std::ptrdiff_t>(random.below(files.size())));
             damage(file->first, file->second, random);
@@ -256,10 +256,10 @@ TEST_CASE("a damaged session is refused or goes on, and a refused one leaves the
             std::string bytes = good.bytes;
             if (random.below(2)) {  // a field of the header: version, held, unread, written, model
                 const std::uint64_t value = random.of(kNumbers);
-                std::memcpy(&bytes[8 + 4 * random.below(6)], &value, 4);
+                std::memcpy(&bytes[8 + 4 * random.below(6u)], &value, 4);
             } else if (random.below(2)) {  // a token
                 const std::uint64_t value = random.of(kNumbers);
-                std::memcpy(&bytes[32 + 4 * random.below(6)], &value, 4);
+                std::memcpy(&bytes[32 + 4 * random.below(6u)], &value, 4);
             } else {
                 random.of(kBinary)(bytes, random);
             }

@@ -38,8 +38,9 @@ const std::pair<int, int> kSizes[] = {{1, 1},   {1, 31},  {15, 32},  {16, 33}, {
 
 TEST_CASE("a row of a matrix is what was put into it") {
     Random random{1};
-    for (const auto& [rows, cols] : kSizes)
+    for (const auto& size : kSizes)
         for (const DType dtype : {DType::f32, DType::q8_0}) {
+            const int rows = size.first, cols = size.second;
             CAPTURE(rows);
             CAPTURE(name_of(dtype));
             detail::Arena arena;
@@ -135,9 +136,10 @@ TEST_CASE("a product is the plain sum, each value handed out once") {
     for (const int threads : {1, 2, 3}) {
         detail::ThreadPool pool(threads);
         for (const detail::Kernels* kernels : detail::available_kernels())
-            for (const auto& [rows, cols] : kSizes)
+            for (const auto& size : kSizes)
                 for (const DType dtype : {DType::f32, DType::q8_0})
                     for (const int tokens : thinned<int>({1, 2, 5, 12, 13, 100})) {
+                        const int rows = size.first, cols = size.second;
                         CAPTURE(std::string(kernels->name));
                         CAPTURE(threads);
                         CAPTURE(rows);

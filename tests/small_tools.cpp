@@ -30,8 +30,8 @@ TEST_CASE("a file is read to its last byte and not beyond") {
     CHECK(read(10, 0) == "------------");
     const std::pair<std::uint64_t, std::size_t> beyond[] = {
         {10, 1}, {0, 11}, {9, 2}, {11, 0}, {UINT64_MAX, 1}, {UINT64_MAX, 2}, {2, SIZE_MAX}, {UINT64_MAX - 1, SIZE_MAX}};
-    for (const auto& [offset, bytes] : beyond)
-        CHECK_ERROR(file.read(offset, nullptr, bytes), "the file ends too early", path);
+    for (const auto& range : beyond)
+        CHECK_ERROR(file.read(range.first, nullptr, range.second), "the file ends too early", path);
     CHECK(file.read_all(10) == "0123456789");
     CHECK_ERROR(file.read_all(9), "larger than", path);
 }

@@ -29,8 +29,9 @@ Reference reference(const std::string& model, const std::string& name) {
 void check_logits(const Model& model, const Reference& expected) {
     Session session(model);
     const std::vector<float> logits = last_logits(session, expected.ids);
-    for (const auto& [id, logit] : expected.top) {
-        CAPTURE(id);
+    for (const auto& one : expected.top) {
+        const auto [id, logit] = one;
+        CAPTURE(one.first);
         CHECK(std::fabs(logits[usize(id)] - logit) < 3e-4f);
     }
     CHECK(argmax(logits) == expected.top[0].first);
