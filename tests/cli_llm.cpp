@@ -42,8 +42,8 @@ TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
         {"--profile", "step"},
     };
     const std::set<std::string> switches = {
-        "--ignore-eos", "--no-display-prompt", "--chat", "--tokenize", "--perplexity", "--info", "--quiet", "--help",
-        "--version"};
+        "--ignore-eos", "--no-display-prompt", "--chat",       "--tokenize", "--perplexity", "--info", "--quiet",
+        "--help",       "--version",           "--no-special", "--json"};
     const std::string help = output({"--help"});
     CHECK(output({"-h"}) == help);
     std::set<std::string> met, known = switches;
