@@ -4255,8 +4255,10 @@ inline Config read_config(const Checkpoint& file) {
         fail("the embedding is missing", file.path + ": " + std::string(file.of(a.embedding)), kIncomplete);
     c.vocab_size = int(std::min<std::uint64_t>(embedding->shape[0], kMostRows + 1));
     c.tied_head = !head || same_data(*head, *embedding);
-    if (!head && !file.config.root()["tie_word_embeddings"].flag(true))
-        fail("a tensor is missing", file.path + ": lm_head.weight", "tie_word_embeddings is false: it must be there");
+    for (const Json* config : {&file.config.root(), &file.config.root()["text_config"]})
+        if (!head && !(*config)["tie_word_embeddings"].flag(true))
+            fail("a tensor is missing", file.path + ": lm_head.weight",
+                 "tie_word_embeddings is false: it must be there");
     check_config(c, a, file.path + ": ");
 
     f.require({"head_dim|v_head_dim",
