@@ -3522,7 +3522,8 @@ struct TokenizerLoader : TokenizerData {
             unsupported("pre-tokenizer " + shown(splitter));
         const auto token_id = [&](const char* key) {  // or -1
             const double id = metadata[key].value(-1.0);
-            if (!(id >= -1 && id < double(spellings.size()))) damaged(std::string(key) + " is out of range");
+            if (!(id >= -1 && id < double(spellings.size()) && id == std::floor(id)))
+                damaged(std::string(key) + " is out of range");
             return int(id);
         };
         bos = token_id("tokenizer.ggml.bos_token_id");

@@ -457,6 +457,7 @@ TEST_CASE("a model without a tokenizer runs but does not write; ids without a te
         if (std::find(t.tokens.end() - 3, t.tokens.end(), left + right) == t.tokens.end())
             merges.push_back(left + " " + right);
     file.set_list("tokenizer.ggml.merges", Gguf::string, merges);
+    for (const char* key : {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"}) file.set(key, 0);
     const Model wide = Model::load_bytes(file.bytes());
     CHECK(wide.config().vocab_size == known + 3);
     CHECK(wide.sampleable() == known);
