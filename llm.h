@@ -125,11 +125,13 @@ struct Error : std::runtime_error {
     explicit Error(const std::string& text, Kind k = Kind::argument) : std::runtime_error(text), kind(k) {}
 };
 
-// How matrices are held at run time. Norms and biases are always F32.
-enum class DType { f32, q8_0 };
+// How matrices are held at run time: all as F32 or Q8_0; with the 4 bits of Q4_0, but the embedding and the head in Q8_0;
+// or, `native`, as small as the file has them (Model::info says how), and in Q8_0 where it has 16 or 32 bits. Norms and
+// biases are always F32.
+enum class DType { f32, q8_0, q4_0, native };
 
 struct LoadOptions {
-    DType dtype = DType::q8_0;
+    DType dtype = DType::native;
     int threads = 0;  // that load; 0: all physical cores; at most 1024
     // Called on the loading thread with done in 0..1; `what` names what is being read and is valid during the call. What
     // it throws ends the loading. Null: not called.
@@ -190,12 +192,17 @@ struct ModelInfo {
     std::string format;                  // "safetensors, 2 shards", "GGUF v3"
     std::uint64_t parameters = 0;        // tied matrices counted once
     std::map<std::string, int> tensors;  // how many of each type the file holds, by the type's name
-    int quantized = 0;                   // matrices that became Q8_0 while loading
-    int exact = 0;                       // matrices whose values are the file's own
-    int fused = 0;                       // matrices that were joined with others (q+k+v, gate+up)
-    int ignored = 0;                     // tensors of the file that were not read
-    std::map<std::string, int> outside;  // these by kind, such as "vision_tower": they are not the text model's
-    std::size_t weight_bytes = 0;        // memory of all weights
+    int quantized = 0;                   // matrices that were rounded to fewer bits while loading
+    int exact = 0;  // matrices whose values are the file's own (Q2_K to Q6_K: but for their scales, to 16 bits)
+    struct Held {
+        int matrices = 0;
+        std::size_t bytes = 0;
+    };
+    std::map<std::string, Held> formats;  // what the file's matrices are in memory: f32, q8_0, q4_0, q4_1 and so on
+    int fused = 0;                        // matrices that were joined with others (q+k+v, gate+up)
+    int ignored = 0;                      // tensors of the file that were not read
+    std::map<std::string, int> outside;   // these by kind, such as "vision_tower": they are not the text model's
+    std::size_t weight_bytes = 0;         // memory of all weights
 };
 
 // A loaded checkpoint. Immutable after loading: share it between sessions and threads. Copies share the data, which lives
@@ -1023,21 +1030,55 @@ inline std::uint16_t f32_to_f16(float value) {
     return std::uint16_t(half | (bits >> 16 & 0x8000));
 }
 
-// n <= 32 values to a Q8_0 block as it stands in a file: the scale d = max|x| / 127 in F16, q = round(x / d) by the scale
-// as it will be read. If a value is not finite, so is the scale.
-inline void quantize_q8_0(const float* x, int n, std::uint8_t* __restrict block) {
+// 32 neighbours of a row on their way from a file's blocks into a matrix: integers, and for each half f16 numbers, in one
+// of these ways:   x = scale * (q - offset)   or   scale * q + minimum.
+struct Quants {
+    std::uint8_t q[32];
+    std::uint16_t scale[2], minimum[2];
+};
+
+// n <= 32 values to 8 bits, q + 128: the scale d = max|x| / 127 in F16, q = round(x / d) by the scale as it will be read.
+// If a value is not finite, so is the scale.
+inline void quantize_q8_0(const float* x, int n, Quants& out) {
     float values[32] = {};
     std::copy_n(x, n, values);
     std::int32_t largest = 0;  // magnitudes of floats sort like their bits; nan comes last
     for (const float& v : values) largest = std::max(largest, load_as<std::int32_t>(&v) & 0x7FFFFFFF);
-    const std::uint16_t scale = f32_to_f16(bits_to_f32(std::uint32_t(largest)) / 127.0f);
-    const float d = f16_to_f32(scale), inverse = d > 0 && std::isfinite(d) ? 1.0f / d : 0.0f;
-    std::memcpy(block, &scale, sizeof scale);
+    out.scale[0] = out.scale[1] = f32_to_f16(bits_to_f32(std::uint32_t(largest)) / 127.0f);
+    const float d = f16_to_f32(out.scale[0]), inverse = d > 0 && std::isfinite(d) ? 1.0f / d : 0.0f;
     for (int i = 0; i < 32; ++i) {
         const float v = inverse > 0 ? std::min(std::max(values[i] * inverse, -127.0f), 127.0f) : 0.0f;
         // Halves go away from zero. Adding the float below 0.5, not 0.5 itself, keeps 0.49999997 from becoming 1.
-        block[2 + i] = std::uint8_t(int(v + std::copysign(0.49999997f, v)));
+        out.q[i] = std::uint8_t(int(v + std::copysign(0.49999997f, v)) + 128);
     }
+}
+
+// n <= 32 values to 4 bits, q + 8: of some scales near -x / 8 of the largest x, the one with the least squared error, which
+// is the one with the largest sum(x q)^2 / sum(q q). Products are exact in double: nothing depends on the compiler.
+inline void quantize_q4_0(const float* x, int n, Quants& out) {
+    double values[32] = {}, largest = 0, best = 0, found = 0, scale = 0;  // scale: infinite if a value is not finite
+    std::copy_n(x, n, values);
+    for (const double v : values) {
+        if (std::fabs(v) > std::fabs(largest)) largest = v;
+        if (!std::isfinite(v)) scale = HUGE_VAL;
+    }
+    std::memset(out.q, 8, sizeof out.q);
+    for (int step = 0; step < 6 && scale == 0 && std::fabs(largest) > 1e-37; ++step) {
+        const double to_int = float((-9 + 0.5 * step) / largest);
+        std::uint8_t q[32];
+        double xq = 0;
+        int qq = 0;
+        for (int i = 0; i < 32; ++i) {
+            const int v = std::min(std::max(int(values[i] * to_int + 8.5), 0), 15);
+            q[i] = std::uint8_t(v);
+            xq += values[i] * (v - 8);
+            qq += (v - 8) * (v - 8);
+        }
+        if (qq == 0 || xq * xq / qq <= best) continue;
+        best = xq * xq / qq, found = xq / qq;
+        std::memcpy(out.q, q, sizeof q);
+    }
+    out.scale[0] = out.scale[1] = f32_to_f16(float(scale + found));
 }
 
 // The readers below take n blocks to floats. Their inner loops have fixed lengths and `out` overlaps nothing
@@ -1053,6 +1094,10 @@ void values_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n
 
 inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load_as<std::uint16_t>(p)); }
 
+inline void q8_0_quants(const std::uint8_t* block, int, Quants& out) {
+    for (int i = 0; i < 32; ++i) out.q[i] = block[2 + i] ^ 128;
+    out.scale[0] = out.scale[1] = load_as<std::uint16_t>(block);
+}
 inline void q8_0_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
     for (; n > 0; --n, in += 34, out += 32) {
         const float d = f16_at(in);
@@ -1060,8 +1105,12 @@ inline void q8_0_to_f32(const std::uint8_t* in, float* __restrict out, std::int6
     }
 }
 
+// What the 4 bits of IQ4_NL and IQ4_XS stand for, + 128.
+constexpr int kCodebookOffset = 128;
+constexpr std::uint8_t kCodebook[] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+
 // All other formats, whose integers q are packed. They have an offset, x = d * scale * (q - Offset), or, where Offset is
-// 0, a minimum, x = d * scale * q - dmin * minimum.
+// 0, a minimum, x = d * scale * q + dmin * minimum.
 struct Factors {
     int scale, minimum;
 };
@@ -1071,22 +1120,40 @@ template <int Values, int Bytes,                                   // of a block
           int Shared,                                              // neighbours with the same scale and minimum
           Factors (*FactorsOf)(const std::uint8_t* block, int v),  // of the value v and the following ones
           class Low, class High>                                   // the lower and upper bits of q
-void packed_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += Bytes) {
-        const float d = f16_at(in + D), dmin = Offset == 0 ? f16_at(in + D + 2) : 0;
-        for (int v = 0; v < Values; v += Shared, out += Shared) {
-            const Factors factors = FactorsOf(in, v);
-            const float scale = d * float(factors.scale);
-            const float minimum = Offset == 0 ? dmin * float(factors.minimum) : 0;
-            const Low low(in, v);
-            const High high(in, v);
-            for (int i = 0; i < Shared; ++i) {
-                const int q = low[i] | high[i] << Low::kBits;
-                out[i] = scale * float(q - Offset) - minimum;
+struct PackedType {
+    static constexpr int kValues = Values, kBytes = Bytes;
+    static void to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+        for (; n > 0; --n, in += Bytes)
+            for (int v = 0; v < Values; v += Shared, out += Shared) {
+                float scale, minimum;
+                factors(in, v, scale, minimum);
+                const Low low(in, v);
+                const High high(in, v);
+                for (int i = 0; i < Shared; ++i) {
+                    const int q = low[i] | high[i] << Low::kBits;
+                    out[i] = scale * float((Offset == kCodebookOffset ? kCodebook[q] : q) - Offset) + minimum;
+                }
             }
+    }
+    // Values v to v + 31 of a block.
+    static void quants(const std::uint8_t* block, int v, Quants& out) {
+        for (int half = 0; half < 2; ++half, v += 16) {
+            float scale, minimum;
+            factors(block, v, scale, minimum);
+            out.scale[half] = f32_to_f16(scale);
+            out.minimum[half] = f32_to_f16(Offset == 0 ? minimum : float(-Offset) * f16_to_f32(out.scale[half]));
+            const Low low(block, v);
+            const High high(block, v);
+            for (int i = 0; i < 16; ++i) out.q[16 * half + i] = std::uint8_t(low[i] | high[i] << Low::kBits);
         }
     }
-}
+  private:
+    static void factors(const std::uint8_t* block, int v, float& scale, float& minimum) {
+        const Factors f = FactorsOf(block, v);
+        scale = f16_at(block + D) * float(f.scale);
+        minimum = Offset == 0 ? f16_at(block + D + 2) * float(f.minimum) : 0;
+    }
+};
 
 // Integers of `Bits` bits in a block, from byte `At` on: of each `Run` bytes the lowest bits hold the first `Run`
 // integers, the bits above them the next ones, and so on. [i] is the integer i after the v-th.
@@ -1104,25 +1171,15 @@ struct NoBits {
     int operator[](int) const { return 0; }
 };
 
-// What the 4 bits of IQ4_NL and IQ4_XS stand for, + 128 as in Q8_0's offset.
-template <int At> struct Codebook : Packed<At, 4, 16> {
-    using Packed<At, 4, 16>::Packed;
-    int operator[](int i) const {
-        static constexpr std::uint8_t kValues[] = {1,   24,  45,  63,  79,  93,  106, 118,
-                                                   129, 141, 153, 166, 181, 197, 217, 241};
-        return kValues[Packed<At, 4, 16>::operator[](i)];
-    }
-};
-
 template <int At> struct FifthBits {  // one after another
     FifthBits(const std::uint8_t* block, int v) : bits(load_as<std::uint16_t>(block + At + v / 8)) {}
     int operator[](int i) const { return bits >> i & 1; }
     int bits;
 };
 
-// Q4_1 and Q5_1 add their minimum, x = d * q + m, where the K types subtract theirs: so here it counts minus once.
-inline Factors no_factors(const std::uint8_t*, int) { return {1, -1}; }
-inline Factors q2_k_factors(const std::uint8_t* block, int v) { return {block[v / 16] & 15, block[v / 16] >> 4}; }
+inline Factors no_factors(const std::uint8_t*, int) { return {1, 1}; }
+// The K types subtract their minimums.
+inline Factors q2_k_factors(const std::uint8_t* block, int v) { return {block[v / 16] & 15, -(block[v / 16] >> 4)}; }
 inline Factors q6_k_factors(const std::uint8_t* block, int v) {
     return {load_as<std::int8_t>(block + 192 + v / 16), 0};
 }
@@ -1137,8 +1194,8 @@ inline Factors q3_k_factors(const std::uint8_t* block, int v) {  // the low 4 bi
 inline Factors q45_k_factors(const std::uint8_t* block, int v) {
     const int g = v / 32;
     const std::uint8_t *first = block + 4 + g % 4, *halves = block + 12 + g % 4;
-    if (g < 4) return {first[0] & 63, first[4] & 63};
-    return {(halves[0] & 15) | first[0] >> 6 << 4, halves[0] >> 4 | first[4] >> 6 << 4};
+    if (g < 4) return {first[0] & 63, -(first[4] & 63)};
+    return {(halves[0] & 15) | first[0] >> 6 << 4, -(halves[0] >> 4 | first[4] >> 6 << 4)};
 }
 
 inline Factors iq4_xs_factors(const std::uint8_t* block, int v) {  // the low 4 bits in 4 bytes, the upper 2 in 2 bytes
@@ -1158,27 +1215,35 @@ struct TypeTraits {
     int block;  // values
     int bytes;  // of a block
     void (*to_f32)(const std::uint8_t* blocks, float* out, std::int64_t n_blocks);
+    TensorType kept_as;  // what a matrix is in memory
+    // Values v to v + 31 of a block for the format that it is kept as; null: it is made of floats.
+    void (*quants)(const std::uint8_t* block, int v, Quants& out);
 };
 
+template <class Type> constexpr TypeTraits packed(const char* name, TensorType kept_as) {
+    return {name, Type::kValues, Type::kBytes, Type::to_f32, kept_as, Type::quants};
+}
+
 inline const TypeTraits& traits(TensorType type) {
+    using T = TensorType;
     // clang-format off
     static constexpr TypeTraits kTable[] = {
-        {"F32",   1,   4,   values_to_f32<std::uint32_t, bits_to_f32>},
-        {"F16",   1,   2,   values_to_f32<std::uint16_t, f16_to_f32>},
-        {"BF16",  1,   2,   values_to_f32<std::uint16_t, bf16_to_f32>},
-        {"Q4_0",  32,  18,  packed_to_f32<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>},
-        {"Q4_1",  32,  20,  packed_to_f32<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>},
-        {"Q5_0",  32,  22,  packed_to_f32<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>},
-        {"Q5_1",  32,  24,  packed_to_f32<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>},
-        {"Q8_0",  32,  34,  q8_0_to_f32},
-        {"Q2_K",  256, 84,  packed_to_f32<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>},
-        {"Q3_K",  256, 110, packed_to_f32<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>},
-        {"Q4_K",  256, 144, packed_to_f32<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>},
-        {"Q5_K",  256, 176, packed_to_f32<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>},
-        {"Q6_K",  256, 210, packed_to_f32<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>},
-        {"IQ4_NL", 32,  18,  packed_to_f32<32, 18, 0, 128, 16, no_factors, Codebook<2>, NoBits>},
-        {"IQ4_XS", 256, 136, packed_to_f32<256, 136, 0, 128, 16, iq4_xs_factors, Codebook<8>, NoBits>},
-        {"other", 1,   0,   nullptr},
+        {"F32",   1,   4,  values_to_f32<std::uint32_t, bits_to_f32>, T::q8_0, nullptr},
+        {"F16",   1,   2,  values_to_f32<std::uint16_t, f16_to_f32>, T::q8_0, nullptr},
+        {"BF16",  1,   2,  values_to_f32<std::uint16_t, bf16_to_f32>, T::q8_0, nullptr},
+        packed<PackedType<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>>("Q4_0", T::q4_0),
+        packed<PackedType<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>>("Q4_1", T::q4_1),
+        packed<PackedType<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>>("Q5_0", T::q5_0),
+        packed<PackedType<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>>("Q5_1", T::q5_1),
+        {"Q8_0",  32,  34, q8_0_to_f32, T::q8_0, q8_0_quants},
+        packed<PackedType<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>>("Q2_K", T::q2_k),
+        packed<PackedType<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>>("Q3_K", T::q2_k),
+        packed<PackedType<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>>("Q4_K", T::q4_1),
+        packed<PackedType<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>>("Q5_K", T::q5_1),
+        packed<PackedType<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>>("Q6_K", T::q6_k),
+        packed<PackedType<32, 18, 0, 128, 16, no_factors, Packed<2, 4, 16>, NoBits>>("IQ4_NL", T::iq4_nl),
+        packed<PackedType<256, 136, 0, 128, 16, iq4_xs_factors, Packed<8, 4, 16>, NoBits>>("IQ4_XS", T::iq4_nl),
+        {"other", 1,   0,  nullptr, T::other, nullptr},
     };
     // clang-format on
     return kTable[std::size_t(type)];
@@ -1372,11 +1437,12 @@ struct alignas(64) Laps {
 class ThreadPool {
   public:
 #ifdef LLM_NO_THREADS
-    explicit ThreadPool(int) : laps(1) {}
+    explicit ThreadPool(int) : laps(1), scratch(1) {}
 #else
     // Once the constructor without arguments has ended, an exception runs the destructor, and that ends the helpers.
     explicit ThreadPool(int threads) : ThreadPool() {
         laps.resize(usize(threads));
+        scratch.resize(usize(threads));
         shares_ = std::vector<Share>(usize(threads));
         try {
             for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
@@ -1402,7 +1468,8 @@ class ThreadPool {
     // Seconds that callers have waited for helpers at the ends of regions; counted while `timed` is set.
     bool timed = false;
     double waited = 0;
-    std::vector<Laps> laps;  // [threads]
+    std::vector<Laps> laps;       // [threads]
+    std::vector<Buffer> scratch;  // [threads]: what a body needs for a moment
 
     // Calls body(begin, end, thread) for ranges of at most `grain` items that cover 0 .. count-1 once, and returns when
     // all are done. An exception of a body is thrown here, once no thread is inside any more.
@@ -1555,23 +1622,46 @@ constexpr int kTile = 12;   // most tokens per call of a product
 constexpr int kBlock = 32;  // columns that share a scale
 constexpr int kSpan = 64;   // columns of float activations that lie side by side
 
-// 32 quantized values x ~ scale * q; `offset` is -128 * sum(q).
+// 32 quantized values x ~ scale * q; `offset` is -128 * sum(q), of all and of the first 16 of them.
 struct ActivationBlock {
     float scale;
-    std::int32_t offset;
+    std::int32_t offset, first_offset;
     std::int8_t q[kBlock];
 };
 
-// A Q8_0 group's block of 32 columns.
-struct WeightBlock {
-    std::uint16_t scale[kGroup];            // f16
-    std::uint8_t w[kBlock / 4][kGroup][4];  // w + 128
+// A group's block of 32 columns, by what the formats of weights differ in: x = scale * (q - Offset), or + minimum.
+template <int Bits,                  // of q: 8, or 4 to 6
+          int Parts,                 // each 32 / Parts columns of a row have a scale, and a minimum
+          bool Minimum, int Offset,  //
+          bool InBytes = Bits == 8>  // each q, or else packed
+struct BlockOf {
+    static constexpr int kParts = Parts, kOffset = Offset;
+    static constexpr bool kHasMinimum = Minimum, kHasCodebook = Bits == 4 && Offset == kCodebookOffset;
+    static constexpr bool kInBytes = InBytes, kIsSmall = Bits < 8 && !kHasCodebook;  // q < 64
+    // Bytes: scales f16 [Parts][16], minimums the same, the integers as drawn above.
+    static constexpr int kMinimums = 2 * kGroup * Parts, kIntegers = kMinimums * (Minimum ? 2 : 1);
+    static constexpr int kUpper = kIntegers + kGroup * kBlock * (InBytes ? 8 : 4) / 8;
+    static constexpr int kUpperBits = InBytes ? 0 : Bits - 4, kBytes = kUpper + kUpperBits * kGroup * kBlock / 8;
+    // Where the upper bits of columns 8 i to 8 i + 7 are: in which 64 bytes, and how far up in a half of each.
+    static constexpr int upper(int i) { return kUpper + i * kUpperBits / 4 * 4 * kGroup; }
+    static constexpr int upper_shift(int i) { return i * kUpperBits % 4; }
+    static constexpr std::int32_t kUpperMask = 0x10101010 * ((1 << kUpperBits) - 1);
+    // The same with each q in a byte, for products of several tokens.
+    using Bytes = BlockOf<kIsSmall ? 6 : 8, Parts, Minimum, Minimum ? 0 : kIsSmall ? 32 : Offset, true>;
 };
-static_assert(sizeof(ActivationBlock) == 40 && sizeof(WeightBlock) == 544, "the kernels count on these sizes");
+using BlockQ8_0 = BlockOf<8, 1, false, 128>;
+using BlockQ4_0 = BlockOf<4, 1, false, 8>;
+using BlockQ4_1 = BlockOf<4, 1, true, 0>;  // Q4_K too, whose scales and minimums of 32 columns are made f16
+using BlockQ5_0 = BlockOf<5, 1, false, 16>;
+using BlockQ5_1 = BlockOf<5, 1, true, 0>;  // Q5_K
+using BlockQ6_K = BlockOf<6, 2, false, 32>;
+using BlockQ2_K = BlockOf<4, 2, true, 0>;                   // Q3_K
+using BlockIQ4_NL = BlockOf<4, 1, false, kCodebookOffset>;  // IQ4_XS
+static_assert(BlockQ8_0::kBytes == 544 && BlockQ4_0::kBytes == 288 && BlockQ6_K::kBytes == 448, "as drawn above");
 
 // Groups of rows times m <= kTile tokens: y[t * stride + r] = sum over c of W[r][c] * x[c][t].
-struct ProductQ8 {
-    const WeightBlock* w;  // [groups][blocks]
+struct ProductBlocks {
+    const std::uint8_t* w;  // [groups][blocks]
     int groups, blocks;
     const ActivationBlock* x;  // [blocks][m]
     int m;
@@ -1589,11 +1679,19 @@ template <class Weight> struct ProductFloat {  // of F32 or F16
     bool add;  // to what y holds
 };
 
+// What a format of weights has kernels of its own for.
+struct ForFormat {
+    void (*product)(const ProductBlocks&);  // of one token
+    // Of more than one, with groups whose integers are in bytes, and how they come there: blocks of a group.
+    void (*product_bytes)(const ProductBlocks&);
+    void (*to_bytes)(const std::uint8_t* in, int blocks, std::uint8_t* out);
+};
+
 struct Kernels {
     const char* name;     // as LLM_SIMD takes it
     bool (*runs_here)();  // whether this processor has the instructions
 
-    void (*product_q8)(const ProductQ8&);
+    ForFormat q8_0, q4_0, q4_1, q5_0, q5_1, q6_k, q2_k, iq4_nl;
     void (*product_f32)(const ProductFloat<float>&);
     void (*product_f16)(const ProductFloat<std::uint16_t>&);
     // x[n] in blocks of 32, the last one filled up with zeros: out[b * step] for block b.
@@ -1622,8 +1720,10 @@ struct Kernels {
 };
 
 // What every set of kernels calls them, in the order of the table.
-#define LLM_KERNELS \
-    product, product, product, quantize, rms_norm, center, gelu, angles, rotate, softmax, join, axpy, scale, to_f16
+#define LLM_KERNELS                                                                                             \
+    kFor<BlockQ8_0>, kFor<BlockQ4_0>, kFor<BlockQ4_1>, kFor<BlockQ5_0>, kFor<BlockQ5_1>, kFor<BlockQ6_K>,       \
+        kFor<BlockQ2_K>, kFor<BlockIQ4_NL>, product, product, quantize, rms_norm, center, gelu, angles, rotate, \
+        softmax, join, axpy, scale, to_f16
 
 // A product of few tokens asks for weights ahead of what it reads: far ahead into the second-level cache, which can
 // wait for more lines at once, and from there into the first.
@@ -1706,7 +1806,7 @@ LLM_BEGIN
 namespace detail::LLM_SET {
 inline bool runs_here() { return true; }
 constexpr int kLanes = 16;
-constexpr int kQ8Tokens = 1, kQ8Vectors = 1, kFloatTokens = 1, kFloatVectors = 1;
+constexpr int kBlockTokens = 1, kBlockVectors = 1, kFloatTokens = 1, kFloatVectors = 1;
 template <class T> struct Lanes { T lane[kLanes]; };
 using Floats = Lanes<float>;
 using Ints = Lanes<std::int32_t>;
@@ -1750,7 +1850,28 @@ LLM_OP Floats to_floats(const Ints& a) { return each<float>([&](int i) { return 
 LLM_OP Floats power_of_2(const Ints& n) {
     return each<float>([&](int i) { return bits_to_f32(std::uint32_t(n.lane[i] + 127) << 23); });
 }
-LLM_OP Ints load_weights(const std::uint8_t* p) { return load_as<Ints>(p); }
+template <class Op> LLM_OP Ints words(const Ints& a, const Op& op) {  // op(lane, its number)
+    return each<std::int32_t>([&](int i) { return std::int32_t(op(std::uint32_t(a.lane[i]), i)); });
+}
+LLM_OP Ints operator&(const Ints& a, const Ints& b) {
+    return words(a, [&](std::uint32_t w, int i) { return w & std::uint32_t(b.lane[i]); });
+}
+LLM_OP Ints operator|(const Ints& a, const Ints& b) {
+    return words(a, [&](std::uint32_t w, int i) { return w | std::uint32_t(b.lane[i]); });
+}
+LLM_OP Ints operator+(const Ints& a, const Ints& b) {
+    return words(a, [&](std::uint32_t w, int i) { return w + std::uint32_t(b.lane[i]); });
+}
+LLM_OP Ints shift_right(const Ints& a, int n) { return words(a, [&](std::uint32_t w, int) { return w >> n; }); }
+LLM_OP Ints shift_left(const Ints& a, int n) { return words(a, [&](std::uint32_t w, int) { return w << n; }); }
+LLM_OP Ints in_codebook(Ints a) {
+    return words(a, [](std::uint32_t w, int) {
+        std::uint32_t out = 0;
+        for (int k = 0; k < 32; k += 8) out |= std::uint32_t{kCodebook[w >> k & 15]} << k;
+        return out;
+    });
+}
+LLM_OP Ints for_dot(const Ints& w) { return w; }
 LLM_OP Ints start_dot(std::int32_t offset) { return set(offset); }
 LLM_OP Ints dot(const Ints& acc, const Ints& w, const Ints& x) {  // u8 times i8, 4 of them to each lane
     return each<std::int32_t>([&](int i) {
@@ -1776,9 +1897,10 @@ using Floats = __m512;
 using Ints = __m512i;
 using Halves = __m256i;
 constexpr int kLanes = 16;
-constexpr int kQ8Tokens = 6, kQ8Vectors = 2, kFloatTokens = 12, kFloatVectors = 2;
+constexpr int kBlockTokens = 6, kBlockVectors = 2, kFloatTokens = 12, kFloatVectors = 2;
 LLM_OP void store(std::int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
-LLM_OP Ints load_weights(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
+LLM_OP Ints four_times(__m128i a) { return _mm512_broadcast_i32x4(a); }
+LLM_OP Ints for_dot(Ints w) { return w; }
 LLM_OP Ints start_dot(std::int32_t offset) { return _mm512_set1_epi32(offset); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return _mm512_dpbusd_epi32(acc, w, x); }
 
@@ -1793,18 +1915,22 @@ using Floats = __m256;
 using Ints = __m256i;
 using Halves = __m128i;
 constexpr int kLanes = 8;
-constexpr int kQ8Tokens = 4, kQ8Vectors = 1, kFloatTokens = 6, kFloatVectors = 2;
+constexpr int kBlockTokens = 4, kBlockVectors = 1, kFloatTokens = 6, kFloatVectors = 2;
 LLM_OP void store(std::int8_t* p, Ints a) {
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
-// vpmaddubsw's 16-bit sums saturate where an unsigned factor exceeds 128, so |w| meets x with w's sign.
-LLM_OP Ints load_weights(const std::uint8_t* p) {
-    return _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_set1_epi8(-128));
-}
+LLM_OP Ints four_times(__m128i a) { return _mm256_broadcastsi128_si256(a); }
+// vpmaddubsw's 16-bit sums saturate where an unsigned factor exceeds 128, so |w| meets x with w's sign. Below 64 even
+// those of two products do not.
+LLM_OP Ints for_dot(Ints w) { return _mm256_xor_si256(w, _mm256_set1_epi8(-128)); }
 LLM_OP Ints start_dot(std::int32_t) { return _mm256_setzero_si256(); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+LLM_OP Ints dot_small(Ints acc, Ints w, Ints x, Ints w2, Ints x2) {
+    const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w, x), _mm256_maddubs_epi16(w2, x2));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
@@ -1832,7 +1958,7 @@ inline bool runs_here() {
 using Floats = float32x4_t;
 using Ints = int32x4_t;
 constexpr int kLanes = 4;
-constexpr int kQ8Tokens = 4, kQ8Vectors = 2, kFloatTokens = 6, kFloatVectors = 4;
+constexpr int kBlockTokens = 4, kBlockVectors = 2, kFloatTokens = 6, kFloatVectors = 4;
 LLM_OP Floats set(float x) { return vdupq_n_f32(x); }
 LLM_OP Floats load(const float* p) { return vld1q_f32(p); }
 LLM_OP void store(float* p, Floats x) { vst1q_f32(p, x); }
@@ -1852,7 +1978,14 @@ LLM_OP void store(std::int8_t* p, Ints a) {
     const int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));
     vst1_lane_s32(reinterpret_cast<std::int32_t*>(p), vreinterpret_s32_s8(bytes), 0);
 }
-LLM_OP Ints load_weights(const std::uint8_t* p) { return vreinterpretq_s32_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(128))); }
+LLM_OP Ints shift_left(Ints a, int n) {
+    return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(n)));
+}
+LLM_OP Ints shift_right(Ints a, int n) { return shift_left(a, -n); }
+LLM_OP Ints in_codebook(Ints a) {
+    return vreinterpretq_s32_u8(vqtbl1q_u8(vld1q_u8(kCodebook), vreinterpretq_u8_s32(a)));
+}
+LLM_OP Ints for_dot(Ints w) { return vreinterpretq_s32_u8(veorq_u8(vreinterpretq_u8_s32(w), vdupq_n_u8(128))); }
 LLM_OP Ints start_dot(std::int32_t) { return vdupq_n_s32(0); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     const int8x16_t a = vreinterpretq_s8_s32(w), b = vreinterpretq_s8_s32(x);
@@ -1906,7 +2039,18 @@ LLM_OP Floats to_floats(Ints a) { return LLM_MM(cvtepi32_ps)(a); }
 LLM_OP Floats power_of_2(Ints n) {
     return reinterpret_cast<Floats>(LLM_MM(slli_epi32)(LLM_MM(add_epi32)(n, set(127)), 23));
 }
+LLM_OP Ints shift_right(Ints a, int n) { return LLM_MM(srl_epi32)(a, _mm_cvtsi32_si128(n)); }
+LLM_OP Ints shift_left(Ints a, int n) { return LLM_MM(sll_epi32)(a, _mm_cvtsi32_si128(n)); }
+LLM_OP Ints in_codebook(Ints a) {
+    return LLM_MM(shuffle_epi8)(four_times(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook))), a);
+}
 #undef LLM_MM
+#endif
+#if LLM_KERNEL_PASS != LLM_KERNELS_AVX2
+// Of w and w2 below 64.
+LLM_OP Ints dot_small(const Ints& acc, const Ints& w, const Ints& x, const Ints& w2, const Ints& x2) {
+    return dot(dot(acc, w, x), w2, x2);
+}
 #endif
 
 // ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
@@ -1919,39 +2063,103 @@ LLM_OP void prefetch([[maybe_unused]] const void* p) {
 #endif
 }
 
-template <int M, int V> LLM_TARGET void tile(const ProductQ8& p, int first, int row) {
-    const int lane = row % kGroup;
-    const WeightBlock* w[V];
+LLM_OP Ints load_bytes(const std::uint8_t* p) {
+    Ints out;
+    std::memcpy(&out, p, sizeof out);
+    return out;
+}
+// Columns 8 i to 8 i + 7 of a block: the first four, the next four.
+template <class Block> LLM_OP void load_columns(const std::uint8_t* block, int i, int lane, Ints (&eight)[2]) {
+    const std::uint8_t* integers = block + Block::kIntegers + i * kGroup * (Block::kInBytes ? 8 : 4) + 4 * lane;
+    const Ints first = load_bytes(integers);
+    if constexpr (Block::kInBytes) {
+        eight[0] = first;
+        eight[1] = load_bytes(integers + 4 * kGroup);
+    } else {
+        eight[0] = first & set(0x0F0F0F0F);
+        eight[1] = shift_right(first, 4) & set(0x0F0F0F0F);
+    }
+    if constexpr (Block::kHasCodebook)
+        for (Ints& four : eight) four = in_codebook(four);
+    if constexpr (Block::kUpperBits > 0) {
+        const Ints upper = load_bytes(block + Block::upper(i) + 4 * lane), mask = set(Block::kUpperMask);
+        eight[0] = eight[0] | (shift_left(upper, 4 - Block::upper_shift(i)) & mask);
+        eight[1] = eight[1] | (shift_right(upper, Block::upper_shift(i)) & mask);
+    }
+}
+
+template <class Block> LLM_TARGET void to_bytes(const std::uint8_t* in, int blocks, std::uint8_t* out) {
+    using Bytes = typename Block::Bytes;
+    const Ints offset = set((Bytes::kOffset - Block::kOffset) * 0x01010101);
+    for (int b = 0; b < blocks; ++b, in += Block::kBytes, out += Bytes::kBytes) {
+        std::memcpy(out, in, Block::kIntegers);
+        LLM_UNROLL for (int i = 0; i < kBlock / 8; ++i) {
+            for (int lane = 0; lane < kGroup; lane += kLanes) {
+                Ints eight[2];
+                load_columns<Block>(in, i, lane, eight);
+                for (int k = 0; k < 2; ++k) {
+                    const Ints four = eight[k] + offset;
+                    std::memcpy(out + Bytes::kIntegers + (2 * i + k) * 4 * kGroup + 4 * lane, &four, sizeof four);
+                }
+            }
+        }
+    }
+}
+
+// Adds what the columns of one part of a block give: w points to it in V vectors' groups, a to the tokens' values.
+template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* const (&w)[V], int lane, int part,
+                                                          const ActivationBlock* a, Floats (&total)[M][V]) {
+    constexpr int kEights = kBlock / 8 / Block::kParts, kLines = (Block::kBytes + 63) / 64;
+    Ints acc[M][V];
+    std::int32_t offset[M];
+    LLM_UNROLL for (int t = 0; t < M; ++t) {
+        offset[t] = Block::kParts == 1 ? a[t].offset : a[t].first_offset;
+        if (part == 1) offset[t] = a[t].offset - offset[t];
+        LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] =
+            Block::kIsSmall ? set(offset[t] / 128 * Block::kOffset) : start_dot(offset[t]);
+    }
+    LLM_UNROLL for (int i = part * kEights; i < (part + 1) * kEights; ++i) {
+        Ints eight[V][2];
+        LLM_UNROLL for (int v = 0; v < V; ++v) {
+            for (int line = kLines * i / 4; line < kLines * (i + 1) / 4; ++line)
+                if (M <= kPrefetchTokens && v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line);
+            load_columns<Block>(w[v], i, (lane + v * kLanes) % kGroup, eight[v]);
+            if constexpr (!Block::kIsSmall)
+                for (Ints& four : eight[v]) four = for_dot(four);
+        }
+        LLM_UNROLL for (int t = 0; t < M; ++t) {
+            const Ints x = set(load_as<std::int32_t>(a[t].q + 8 * i));
+            const Ints x2 = set(load_as<std::int32_t>(a[t].q + 8 * i + 4));
+            LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] =
+                Block::kIsSmall ? dot_small(acc[t][v], eight[v][0], x, eight[v][1], x2)
+                                : dot(dot(acc[t][v], eight[v][0], x), eight[v][1], x2);
+        }
+    }
+    LLM_UNROLL for (int v = 0; v < V; ++v) {
+        const auto factors =
+            reinterpret_cast<const std::uint16_t*>(w[v]) + part * kGroup + (lane + v * kLanes) % kGroup;
+        const Floats scale = load(factors);
+        LLM_UNROLL for (int t = 0; t < M; ++t) {
+            total[t][v] = fma(to_floats(acc[t][v]), scale * set(a[t].scale), total[t][v]);
+            if constexpr (Block::kHasMinimum)
+                total[t][v] = fma(load(factors + Block::kMinimums / 2),
+                                  set(a[t].scale * (float(offset[t]) * (-1.0f / 128))), total[t][v]);
+        }
+    }
+}
+
+template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p, int first, int row) {
+    const std::uint8_t* w[V];
     Floats total[M][V];
     LLM_UNROLL for (int v = 0; v < V; ++v) {
-        w[v] = p.w + usize((row + v * kLanes) / kGroup) * usize(p.blocks);
+        w[v] = p.w + usize((row + v * kLanes) / kGroup) * usize(p.blocks) * Block::kBytes;
         LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = set(0.0f);
     }
     const ActivationBlock* a = p.x + first;
     for (int b = 0; b < p.blocks; ++b, a += p.m) {
-        Ints acc[M][V];
-        LLM_UNROLL for (int v = 0; v < V; ++v) {
-            if (M <= kPrefetchTokens && v * kLanes % kGroup == 0) prefetch(w[v]);
-            LLM_UNROLL for (int t = 0; t < M; ++t) acc[t][v] = start_dot(a[t].offset);
-        }
-        LLM_UNROLL for (int c = 0; c < kBlock / 4; ++c) {
-            Ints columns[V];
-            LLM_UNROLL for (int v = 0; v < V; ++v) {
-                const std::uint8_t* four = w[v]->w[c][(lane + v * kLanes) % kGroup];
-                if (M <= kPrefetchTokens && v * kLanes % kGroup == 0) prefetch(four);
-                columns[v] = load_weights(four);
-            }
-            LLM_UNROLL for (int t = 0; t < M; ++t) {
-                const Ints q = set(load_as<std::int32_t>(a[t].q + 4 * c));
-                LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = dot(acc[t][v], columns[v], q);
-            }
-        }
-        LLM_UNROLL for (int v = 0; v < V; ++v) {
-            const Floats scale = load(w[v]->scale + (lane + v * kLanes) % kGroup);
-            LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
-                fma(to_floats(acc[t][v]), scale * set(a[t].scale), total[t][v]);
-            ++w[v];
-        }
+        LLM_UNROLL for (int part = 0; part < Block::kParts; ++part)
+            add_part<Block, M, V>(w, row % kGroup, part, a, total);
+        LLM_UNROLL for (int v = 0; v < V; ++v) w[v] += Block::kBytes;
     }
     LLM_UNROLL for (int t = 0; t < M; ++t) {
         float* out = p.y + usize(first + t) * p.stride + row;
@@ -1959,7 +2167,7 @@ template <int M, int V> LLM_TARGET void tile(const ProductQ8& p, int first, int 
     }
 }
 
-template <int M, int V, class Weight> LLM_TARGET void tile(const ProductFloat<Weight>& p, int first, int row) {
+template <class, int M, int V, class Weight> LLM_TARGET void tile(const ProductFloat<Weight>& p, int first, int row) {
     const Weight* w[V];
     Floats total[M][V];
     float* out = p.y + usize(first) * p.stride + row;
@@ -1990,30 +2198,34 @@ template <int M, int V, class Weight> LLM_TARGET void tile(const ProductFloat<We
 }
 
 // Does `left` tokens, M at a time and then the rest. Their rows stay in the first-level cache.
-template <int M, int V, class Product> LLM_TARGET void cover_tokens(const Product& p, int first, int left, int row) {
+template <class Block, int M, int V, class Product>
+LLM_TARGET void cover_tokens(const Product& p, int first, int left, int row) {
     if (left >= M) {
-        tile<M, V>(p, first, row);
-        if (left > M) cover_tokens<M, V>(p, first + M, left - M, row);
+        tile<Block, M, V>(p, first, row);
+        if (left > M) cover_tokens<Block, M, V>(p, first + M, left - M, row);
     } else if constexpr (M > 1) {
-        cover_tokens<M - 1, V>(p, first, left, row);
+        cover_tokens<Block, M - 1, V>(p, first, left, row);
     }
 }
 
 // Covers all tokens and rows, V vectors of rows at a time, and a last group of 16 rows alone.
-template <int M, int V, class Product> LLM_TARGET void cover(const Product& p) {
+template <class Block, int M, int V, class Product> LLM_TARGET void cover(const Product& p) {
     const int rows = p.groups * kGroup;
     int row = 0;
-    for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<M, V>(p, 0, p.m, row);
-    for (; row < rows; row += kGroup) cover_tokens<M, kGroup / kLanes>(p, 0, p.m, row);
+    for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<Block, M, V>(p, 0, p.m, row);
+    if constexpr (V * kLanes > kGroup)
+        for (; row < rows; row += kGroup) cover_tokens<Block, M, kGroup / kLanes>(p, 0, p.m, row);
 }
 
-LLM_TARGET inline void product(const ProductQ8& p) {
-    p.m == 1 ? cover<1, kGroup / kLanes>(p) : cover<kQ8Tokens, kQ8Vectors>(p);  // one token: one stream of weights
-}
+template <class Block, int M, int V> LLM_TARGET void product(const ProductBlocks& p) { cover<Block, M, V>(p); }
+
+// One token: one stream of weights.
+template <class Block> inline constexpr ForFormat kFor = {
+    product<Block, 1, kGroup / kLanes>, product<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
 
 template <class Weight> LLM_TARGET void product(const ProductFloat<Weight>& p) {
-    p.m == 1 ? cover<1, 4 * kGroup / kLanes>(p)
-             : cover<kFloatTokens, kFloatVectors>(p);  // one token: four sums hide the latency of fma
+    if (p.m == 1) cover<Weight, 1, 4 * kGroup / kLanes>(p);  // one token: four sums hide the latency of fma
+    else cover<Weight, kFloatTokens, kFloatVectors>(p);
 }
 
 // ---- along one row: kWide vectors are 16 lanes, value i in lane i % 16
@@ -2051,15 +2263,16 @@ LLM_TARGET inline void quantize(const float* x, int n, ActivationBlock* out, int
         }
         const float largest_x = largest(top);
         const Floats to_int = set(largest_x > 0 ? 127.0f / largest_x : 0.0f);
-        Floats total = set(0.0f);  // of whole numbers: exact in any order
+        Floats total[2] = {set(0.0f), set(0.0f)};  // of each half; of whole numbers: exact in any order
         LLM_UNROLL for (int k = 0; k < kBlock / kLanes; ++k) {
             const Floats rounded = fma(part[k], to_int, set(kRound));
             const Ints q = whole(max(min(rounded, set(kRound + 127)), set(kRound - 127)));
             store(out->q + k * kLanes, q);
-            total = total + to_floats(q);
+            total[k * kLanes / 16] = total[k * kLanes / 16] + to_floats(q);
         }
         out->scale = largest_x / 127.0f;
-        out->offset = -128 * int(sum(total));
+        out->first_offset = -128 * int(sum(total[0]));
+        out->offset = out->first_offset - 128 * int(sum(total[1]));
     }
 }
 
@@ -2260,83 +2473,159 @@ inline const Kernels& choose_kernels() {
 // products take on their other side is a property of the format; the KV cache has a format of its own.
 struct WeightFormat {
     const char* name;
-    int columns;          // of a block of a group
-    std::size_t bytes;    // of a block
-    bool takes_integers;  // products take x in ActivationBlocks, or else as floats
+    int columns;                  // of a block of a group
+    std::size_t bytes, in_bytes;  // of a block; with its integers in bytes
+    ForFormat Kernels::*kernels;  // of products with integers, ActivationBlocks; null: they take floats
     // Row `lane` of a group, as floats.
     void (*unpack)(const std::uint8_t* group, int lane, int cols, float* out);
-    // Sets n <= 32 neighbouring values of a row from `block` on: to x, or where x is null to those of a block of a file
-    // that is in this very format.
-    void (*pack)(std::uint8_t* block, int lane, int n, const float* x, const std::uint8_t* file_block);
+    // Sets 32 columns of a row. False if a scale or minimum is not finite.
+    bool (*pack)(std::uint8_t* block, int lane, const Quants& in);
+    // Of n <= 32 values; null: matrices of this format come from files that have it.
+    void (*quantize)(const float* x, int n, Quants& out);
 };
 
 inline void unpack_f32(const std::uint8_t* group, int lane, int cols, float* out) {
     const float* column = reinterpret_cast<const float*>(group) + lane;
     for (int c = 0; c < cols; ++c, column += kGroup) out[c] = *column;
 }
-inline void pack_f32(std::uint8_t* block, int lane, int n, const float* x, const std::uint8_t*) {
-    float* column = reinterpret_cast<float*>(block) + lane;
-    for (int c = 0; c < n; ++c, column += kGroup) *column = x[c];
-}
-inline void unpack_q8_0(const std::uint8_t* group, int lane, int cols, float* out) {
-    const WeightBlock* block = reinterpret_cast<const WeightBlock*>(group);
-    for (int begin = 0; begin < cols; begin += kBlock, ++block) {
-        const float scale = f16_to_f32(block->scale[lane]);
-        for (int c = 0; c < std::min(kBlock, cols - begin); ++c)
-            out[begin + c] = scale * float(block->w[c / 4][lane][c % 4] - 128);
+
+// Four neighbouring integers go together through these, as one u32.
+template <class Block> std::uint32_t unpack_four(const std::uint8_t* block, int lane, int column) {
+    const int i = column / 8, up = column % 8;  // 0: in the low halves of the bytes, 4: in the high ones
+    const std::uint8_t* const integers = block + Block::kIntegers + 4 * lane;
+    if constexpr (Block::kInBytes) return load_as<std::uint32_t>(integers + column * kGroup);
+    std::uint32_t four = load_as<std::uint32_t>(integers + i * 4 * kGroup) >> up & 0x0F0F0F0F;
+    if constexpr (Block::kUpperBits > 0) {
+        const std::uint32_t upper = load_as<std::uint32_t>(block + Block::upper(i) + 4 * lane) >> Block::upper_shift(i);
+        four |= (up ? upper : upper << 4) & Block::kUpperMask;
     }
+    return four;
 }
-inline void pack_q8_0(std::uint8_t* block, int lane, int n, const float* x, const std::uint8_t* file_block) {
-    WeightBlock& out = *reinterpret_cast<WeightBlock*>(block);
-    std::uint8_t quantized[2 + kBlock];
-    if (x) quantize_q8_0(x, n, quantized);
-    const std::uint8_t* in = x ? quantized : file_block;
-    std::memcpy(&out.scale[lane], in, 2);
-    for (int c = 0; c < kBlock / 4; ++c) {
-        const std::uint32_t four = load_as<std::uint32_t>(in + 2 + 4 * c) ^ 0x80808080u;  // i8 to u8: + 128
-        std::memcpy(out.w[c][lane], &four, sizeof four);
+
+template <class Block> void unpack_block(const std::uint8_t* group, int lane, int cols, float* out) {
+    for (int c = 0; c < cols; c += 4) {
+        const std::uint8_t* block = group + usize(c / kBlock) * Block::kBytes;
+        const std::uint8_t* factors = block + 2 * kGroup * (c % kBlock * Block::kParts / kBlock) + 2 * lane;
+        const float scale = f16_at(factors), minimum = Block::kHasMinimum ? f16_at(factors + Block::kMinimums) : 0;
+        const std::uint32_t four = unpack_four<Block>(block, lane, c % kBlock);
+        for (int k = 0; k < std::min(4, cols - c); ++k) {
+            const int q = four >> 8 * k & 255;
+            out[c + k] = scale * float((Block::kHasCodebook ? kCodebook[q] : q) - Block::kOffset) + minimum;
+        }
     }
 }
 
-inline const WeightFormat& format_of(DType type) {
+template <class Block> bool pack_block(std::uint8_t* block, int lane, const Quants& in) {
+    bool good = true;
+    for (int part = 0; part < Block::kParts; ++part)
+        for (const bool minimum : {false, true}) {
+            const std::uint16_t& factor = minimum ? in.minimum[part] : in.scale[part];
+            if (minimum && !Block::kHasMinimum) continue;
+            good &= (factor & 0x7C00) != 0x7C00;
+            std::memcpy(block + minimum * Block::kMinimums + 2 * kGroup * part + 2 * lane, &factor, sizeof factor);
+        }
+    for (int i = 0; i < kBlock / 8; ++i) {
+        const std::uint32_t low = load_as<std::uint32_t>(in.q + 8 * i), high = load_as<std::uint32_t>(in.q + 8 * i + 4);
+        std::uint8_t* const to = block + Block::kIntegers + 4 * lane;
+        if constexpr (Block::kInBytes) {
+            std::memcpy(to + 2 * i * 4 * kGroup, &low, 4);
+            std::memcpy(to + (2 * i + 1) * 4 * kGroup, &high, 4);
+            continue;
+        }
+        const std::uint32_t both = (low & 0x0F0F0F0F) | (high & 0x0F0F0F0F) << 4;
+        std::memcpy(to + i * 4 * kGroup, &both, 4);
+        if constexpr (Block::kUpperBits > 0) {
+            std::uint8_t* const upper = block + Block::upper(i) + 4 * lane;
+            const int shift = Block::upper_shift(i);
+            const std::uint32_t bits = ((low & Block::kUpperMask) >> 4 | (high & Block::kUpperMask)) << shift;
+            const std::uint32_t before = shift ? load_as<std::uint32_t>(upper) : 0, word = before | bits;
+            std::memcpy(upper, &word, 4);
+        }
+    }
+    return good;
+}
+
+template <class Block> constexpr WeightFormat block_format(const char* name, ForFormat Kernels::*kernels,
+                                                           void (*quantize)(const float*, int, Quants&) = nullptr) {
+    return {name,    kBlock, Block::kBytes, Block::Bytes::kBytes, kernels, unpack_block<Block>, pack_block<Block>,
+            quantize};
+}
+
+// The format of this name in files, which is what it is in memory as well; see TypeTraits::kept_as.
+inline const WeightFormat& format_of(TensorType type) {
     static constexpr WeightFormat kFormats[] = {
-        {"f32", 1, kGroup * sizeof(float), false, unpack_f32, pack_f32},
-        {"q8_0", kBlock, sizeof(WeightBlock), true, unpack_q8_0, pack_q8_0},
+        {"f32", 1, kGroup * sizeof(float), 0, nullptr, unpack_f32, nullptr, nullptr},
+        block_format<BlockQ8_0>("q8_0", &Kernels::q8_0, quantize_q8_0),
+        block_format<BlockQ4_0>("q4_0", &Kernels::q4_0, quantize_q4_0),
+        block_format<BlockQ4_1>("q4_1", &Kernels::q4_1),
+        block_format<BlockQ5_0>("q5_0", &Kernels::q5_0),
+        block_format<BlockQ5_1>("q5_1", &Kernels::q5_1),
+        block_format<BlockQ6_K>("q6_k", &Kernels::q6_k),
+        block_format<BlockQ2_K>("q2_k", &Kernels::q2_k),
+        block_format<BlockIQ4_NL>("iq4_nl", &Kernels::iq4_nl),
     };
-    return kFormats[usize(int(type))];
+    using T = TensorType;
+    static constexpr T kTypes[] = {T::f32, T::q8_0, T::q4_0, T::q4_1, T::q5_0, T::q5_1, T::q6_k, T::q2_k, T::iq4_nl};
+    return kFormats[std::find(std::begin(kTypes), std::end(kTypes), type) - std::begin(kTypes)];
 }
 
-// W [rows, cols] in groups of 16 rows; rows that fill up the last group are zero. The memory is an Arena's.
+// W [rows, cols] in groups of 16 rows; rows that fill up the last group are zero. Neighbouring groups of one format are a
+// section; one that was joined of a file's tensors of several types has several. The memory is an Arena's.
 struct Matrix {
-    const WeightFormat* format = nullptr;
+    struct Section {
+        const WeightFormat* format;
+        int begin, end;  // groups
+        std::uint8_t* data;
+        std::size_t group_bytes;
+    };
     int rows = 0, cols = 0;
-    std::uint8_t* data = nullptr;  // [groups][blocks]
+    std::vector<Section> sections;
+    std::uint8_t* data = nullptr;
+    std::size_t bytes = 0;
 
     Matrix() = default;
-    Matrix(Arena& arena, const WeightFormat& f, int r, int c) : format(&f), rows(r), cols(c) {
-        if (group_bytes() > SIZE_MAX / usize(groups() + 1)) throw std::bad_alloc();
-        data = arena.allocate(bytes());
+    // formats: of each group
+    Matrix(Arena& arena, int r, int c, const std::vector<const WeightFormat*>& formats) : rows(r), cols(c) {
+        for (int g = 0; g < groups(); ++g) {
+            const WeightFormat* f = formats[usize(g)];
+            const std::size_t group_bytes = usize((cols - 1) / f->columns + 1) * f->bytes;
+            if (bytes > SIZE_MAX / 2 - group_bytes) throw std::bad_alloc();
+            if (g == 0 || f != sections.back().format) sections.push_back({f, g, g, nullptr, group_bytes});
+            ++sections.back().end;
+            bytes += group_bytes;
+        }
+        std::uint8_t* at = data = arena.allocate(bytes);
+        for (Section& s : sections) s.data = std::exchange(at, at + s.group_bytes * usize(s.end - s.begin));
     }
+    Matrix(Arena& arena, const WeightFormat& f, int r, int c)
+        : Matrix(arena, r, c, std::vector<const WeightFormat*>(usize((r - 1) / kGroup + 1), &f)) {}
+
     int groups() const { return (rows - 1) / kGroup + 1; }
-    int blocks() const { return (cols - 1) / format->columns + 1; }
-    std::size_t group_bytes() const { return usize(blocks()) * format->bytes; }
-    std::size_t bytes() const { return group_bytes() * usize(groups()); }
-    std::uint8_t* group(int g) const { return data + usize(g) * group_bytes(); }
+    bool takes_integers() const { return sections[0].format->kernels != nullptr; }
+    const Section& section(int group) const {
+        const Section* s = sections.data();
+        if (sections.size() > 1)
+            s = &*std::partition_point(sections.begin(), sections.end(),
+                                       [&](const Section& one) { return one.end <= group; });
+        return *s;
+    }
+    std::uint8_t* group(int g) const {
+        const Section& s = section(g);
+        return s.data + usize(g - s.begin) * s.group_bytes;
+    }
 
     // One row as F32: how an embedding is looked up.
-    void row(int r, float* out) const { format->unpack(group(r / kGroup), r % kGroup, cols, out); }
-
-    // Sets columns col .. col + n - 1 of some rows: to x [rows, n], or where x is null to the file's blocks, 32 values in
-    // each. col is a multiple of 32.
-    void pack(int row, int rows_here, int col, int n, const float* x, const std::uint8_t* file_blocks) const {
-        const std::size_t file_bytes = format->bytes / kGroup;
-        for (int c = 0; c < n; c += kBlock)
-            for (int r = 0; r < rows_here; ++r) {
-                std::uint8_t* block = group((row + r) / kGroup) + usize((col + c) / format->columns) * format->bytes;
-                const std::size_t in_file = (usize(r) * usize((n - 1) / kBlock + 1) + usize(c / kBlock)) * file_bytes;
-                format->pack(block, (row + r) % kGroup, std::min(kBlock, n - c), x ? x + usize(r) * usize(n) + c : x,
-                             file_blocks + in_file);
-            }
+    void row(int r, float* out) const { section(r / kGroup).format->unpack(group(r / kGroup), r % kGroup, cols, out); }
+    // Sets n <= 32 columns of a row from column c on, a multiple of 32: to x, or to a file's own values where there are
+    // some. False if the format cannot hold a value.
+    bool set(int r, int c, int n, const float* x, const Quants* file) const {
+        const WeightFormat& f = *section(r / kGroup).format;
+        std::uint8_t* const block = group(r / kGroup) + usize(c / f.columns) * f.bytes;
+        Quants quantized;
+        if (f.pack && !file) f.quantize(x, n, quantized);
+        if (f.pack) return f.pack(block, r % kGroup, file ? *file : quantized);
+        for (int i = 0; i < n; ++i) reinterpret_cast<float*>(block)[i * kGroup + r % kGroup] = x[i];
+        return true;
     }
 };
 
@@ -2346,7 +2635,7 @@ class Activations {
   public:
     // For a product with matrices like w.
     void resize(const Matrix& w, int tokens) {
-        integers_ = w.format->takes_integers;
+        integers_ = w.takes_integers();
         tokens_ = tokens;
         cols_ = w.cols;
         data_.grow(usize(tokens) * row_bytes(integers_, cols_));
@@ -2381,18 +2670,62 @@ class Activations {
     Buffer data_;
 };
 
-// The product of `count` groups, from group g on, with the tile of x that begins with token `first`, to
-// y[t * stride + row].
-inline void product(const Kernels& k, const Matrix& w, int g, int count, const Activations& x, int first, float* y,
-                    std::size_t stride) {
-    const int m = x.tile_size(first);
-    if (w.format->takes_integers)
-        k.product_q8({reinterpret_cast<const WeightBlock*>(w.group(g)), count, w.blocks(),
-                      x.tile<ActivationBlock>(first), m, y, stride});
-    else
-        k.product_f32({reinterpret_cast<const float*>(w.group(g)), count, w.cols, kGroup,
-                       w.group_bytes() / sizeof(float), x.tile<float>(first), m, y, stride, false});
-}
+// Some groups of W as products read them: for several tokens, whose products take most of their time from the cache,
+// integers are put into bytes once, in a thread's scratch.
+class Operand {
+  public:
+    static constexpr int kMost = 4;  // groups
+
+    Operand(const Kernels& k, const Matrix& w, int g, int count, bool several, Buffer& scratch) : k_(k), w_(w) {
+        for (int n; count > 0; g += n, count -= n) {
+            const Matrix::Section& s = w.section(g);
+            n = std::min(count, s.end - g);
+            runs_[size_++] = {&s, w.group(g), n};
+        }
+        if (several && w.takes_integers()) to_bytes(scratch);
+    }
+    // With the tile of x that begins with token `first`, to y[t * stride + row].
+    void product(const Activations& x, int first, float* y, std::size_t stride) const {
+        const int m = x.tile_size(first);
+        for (int i = 0; i < size_; y += runs_[i++].groups * kGroup) {
+            const Run& r = runs_[i];
+            if (r.section->format->kernels) {
+                const ForFormat& f = k_.*r.section->format->kernels;
+                (in_bytes_ ? f.product_bytes
+                           : f.product)({r.w, r.groups, blocks(), x.tile<ActivationBlock>(first), m, y, stride});
+            } else {
+                k_.product_f32({reinterpret_cast<const float*>(r.w), r.groups, w_.cols, kGroup,
+                                r.section->group_bytes / sizeof(float), x.tile<float>(first), m, y, stride, false});
+            }
+        }
+    }
+  private:
+    struct Run {
+        const Matrix::Section* section;
+        const std::uint8_t* w;
+        int groups;
+    };
+    int blocks() const { return (w_.cols - 1) / kBlock + 1; }
+    void to_bytes(Buffer& scratch) {
+        in_bytes_ = true;
+        constexpr std::size_t kLargest = BlockQ2_K::Bytes::kBytes;
+        scratch.grow(kLargest * usize(blocks() * kMost));
+        std::uint8_t* out = scratch.as<std::uint8_t>();
+        for (int i = 0; i < size_; ++i) {
+            Run& run = runs_[i];
+            const WeightFormat& f = *run.section->format;
+            if (f.bytes == f.in_bytes) continue;
+            const std::uint8_t* in = std::exchange(run.w, out);
+            for (int g = 0; g < run.groups; ++g, in += run.section->group_bytes, out += f.in_bytes * usize(blocks()))
+                (k_.*f.kernels).to_bytes(in, blocks(), out);
+        }
+    }
+    const Kernels& k_;
+    const Matrix& w_;
+    Run runs_[kMost];
+    int size_ = 0;
+    bool in_bytes_ = false;
+};
 
 // y = W x, some rows at a time: epilogue(t, row, y, n) gets the n <= 64 values of token t from y[row] on, in the thread
 // that made them, while they are in its first-level cache.
@@ -2403,13 +2736,14 @@ inline void product(const Kernels& k, const Matrix& w, int g, int count, const A
 // microseconds to hand over a line, so what one thread writes, the same should read in the operations that follow.
 template <class Epilogue> void multiply(ThreadPool& pool, const Kernels& k, const Matrix& w, const Activations& x,
                                         int least, const Epilogue& epilogue) {
-    constexpr int kMost = 4;  // groups in a step
-    const int step = x.tokens() > 1 ? kMost : least;
+    constexpr int kMost = Operand::kMost;
+    const bool several = x.tokens() > 1;
+    const int step = several ? kMost : least;
     const int groups = w.groups(), steps = (groups - 1) / step + 1, tiles = (x.tokens() - 1) / kTile + 1;
     const int parts = std::max(1, std::min(pool.size(), tiles / 8));  // of the tokens
 
     constexpr std::size_t kGrain = std::size_t{1} << 18;  // bytes x tokens: some microseconds, so that none waits long
-    const std::size_t step_cost = w.group_bytes() * usize(step * x.tokens() / parts);
+    const std::size_t step_cost = w.bytes / usize(groups) * usize(step * x.tokens() / parts);
     const int grain = std::min(parts * steps / (pool.size() * 16), int(kGrain / step_cost));
 
     pool.for_ranges(parts * steps, grain, [&](int begin, int end, int thread) {
@@ -2419,9 +2753,10 @@ template <class Epilogue> void multiply(ThreadPool& pool, const Kernels& k, cons
         for (int i = begin; i < end; ++i) {
             const int g = i % steps * step, count = std::min(step, groups - g), part = i / steps;
             const int n = std::min(count * kGroup, w.rows - g * kGroup);
+            const Operand operand(k, w, g, count, several, pool.scratch[usize(thread)]);
             for (int tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile) {
                 const int first = tile * kTile;
-                product(k, w, g, count, x, first, rows[0], kMost * kGroup);
+                operand.product(x, first, rows[0], kMost * kGroup);
                 laps.lap(0);
                 for (int t = 0; t < x.tile_size(first); ++t) epilogue(first + t, g * kGroup, rows[t], n);
                 laps.lap(1);
@@ -3831,26 +4166,18 @@ struct Rows {
     std::vector<std::uint8_t> raw;
     std::vector<float> floats;
 
-    // limit: what values must be below; Q8_0 blocks that stay as they are have finite scales.
-    void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true, float limit = INFINITY) {
+    void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true) {
         const TypeTraits& type = traits(t.type);
         const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
         const std::uint64_t cols = t.elements() / t.shape[0];
         if (!t.file) return make_up(t.offset + first, usize(cols), usize(count));
         raw.resize(usize(count * cols / block * bytes));
         t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
-        bool good = true;
-        for (std::size_t i = 0; !convert && i < raw.size(); i += usize(bytes)) good &= (raw[i + 1] & 0x7C) != 0x7C;
-        if (convert) {
-            floats.resize(usize(count * cols));
-            type.to_f32(raw.data(), floats.data(), std::int64_t(count * cols / block));
-            good = all_below(floats.data(), floats.size(), limit);
-        }
-        if (good) return;
-        if (convert && all_below(floats.data(), floats.size(), INFINITY))
-            fail("a weight is too large for Q8_0", t.file->path() + ": " + shown(t.name),
-                 "use DType::f32 (--dtype f32)");
-        damaged("a weight of " + shown(t.name) + " is infinite or no number", *t.file);
+        if (!convert) return;
+        floats.resize(usize(count * cols));
+        type.to_f32(raw.data(), floats.data(), std::int64_t(count * cols / block));
+        if (!all_below(floats.data(), floats.size(), INFINITY))
+            damaged("a weight of " + shown(t.name) + " is infinite or no number", *t.file);
     }
     // Random weights of the size that keeps activations as they are in trained models.
     void make_up(std::uint64_t seed, std::size_t cols, std::size_t count) {
@@ -3895,6 +4222,13 @@ struct Loader {
         Name name;
         int rows;
     };
+    // A tensor in a matrix: row r of it is row to(r) there, or if it is transposed, column r.
+    struct Piece {
+        const Tensor* tensor;
+        const WeightFormat* format;
+        int rows, first, stride;  // of 32 rows to the next 32
+        int to(int r) const { return first + r / kGateRows * stride + r % kGateRows; }
+    };
     // How parts make a matrix. in_turn: kGateRows rows of the first, as many of the second, and so on; conv1d: GPT-2's,
     // which is [cols, rows] in safetensors.
     enum class Layout { stacked, in_turn, conv1d };
@@ -3929,49 +4263,89 @@ struct Loader {
         return norm;
     }
 
-    Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout = Layout::stacked) {
+    static const WeightFormat& format_for(const Tensor& t, DType dtype) {
+        if (dtype == DType::native) return format_of(traits(t.type).kept_as);
+        return format_of(dtype == DType::f32    ? TensorType::f32
+                         : dtype == DType::q4_0 ? TensorType::q4_0
+                                                : TensorType::q8_0);
+    }
+    // Of each group of 16 rows: that of the part to which its rows belong; if some share a group and differ, Q8_0 of all.
+    static std::vector<const WeightFormat*> formats_of(const std::vector<Piece>& pieces, int rows) {
+        std::vector<const WeightFormat*> formats(usize((rows - 1) / kGroup + 1));
+        for (const Piece& piece : pieces)
+            for (int row = 0; row < int(piece.rows); ++row) {
+                const WeightFormat*& format = formats[usize(piece.to(row) / kGroup)];
+                if (format && format != piece.format) return {formats.size(), &format_of(TensorType::q8_0)};
+                format = piece.format;
+            }
+        return formats;
+    }
+
+    // dtype: of the model, or of this matrix
+    Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout, DType dtype) {
         const bool in_turn = layout == Layout::in_turn, transposed = layout == Layout::conv1d && !file.is_gguf;
         // All tensors are found before memory is asked for.
-        std::vector<const Tensor*> tensors;
+        std::vector<Piece> pieces;
         int rows = 0;
-        bool exact = true;
         for (const Part& part : parts) {
-            rows += in_turn ? round_up(part.rows, kGateRows) : part.rows;
             const std::vector<int> shape = {transposed ? cols : part.rows, transposed ? part.rows : cols};
-            tensors.push_back(&find_tensor(part.name, ".weight", shape));
-            exact = exact && (options.dtype == DType::f32 || tensors.back()->type == TensorType::q8_0);
+            const Tensor& t = find_tensor(part.name, ".weight", shape);
+            const int first = in_turn ? kGateRows * int(pieces.size()) : rows;
+            pieces.push_back(
+                {&t, &format_for(t, dtype), part.rows, first, in_turn ? kGateRows * int(parts.size()) : kGateRows});
+            rows += in_turn ? round_up(part.rows, kGateRows) : part.rows;
         }
-        Matrix m(model.weights.memory, format_of(options.dtype), rows, cols);
+        Matrix m(model.weights.memory, rows, cols, formats_of(pieces, rows));
+        bool exact = true;
+        for (const Piece& piece : pieces) {
+            exact &= fill(m, piece, transposed);
+            ++model.info.formats[m.section(piece.first / kGroup).format->name].matrices;
+        }
+        for (const auto& s : m.sections)
+            model.info.formats[s.format->name].bytes += s.group_bytes * usize(s.end - s.begin);
         ++(exact ? model.info.exact : model.info.quantized);
-        int first = 0;
-        for (const Tensor* t : tensors) {
-            fill(m, *t, transposed, first, in_turn ? kGateRows * int(tensors.size()) : kGateRows);
-            first += in_turn ? kGateRows : int(t->shape[0]);
-        }
         if (parts.size() > 1) model.info.fused += int(parts.size());
         if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].name.hf.data());
         return m;
     }
+    Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout = Layout::stacked) {
+        return matrix(parts, cols, layout, options.dtype);
+    }
 
-    // Row r of the tensor becomes row first + r / 32 * stride + r % 32, or if it is transposed column r.
-    void fill(const Matrix& m, const Tensor& t, bool transposed, int first, int stride) {
-        const bool as_it_is = options.dtype == DType::q8_0 && t.type == TensorType::q8_0;
-        const float limit = options.dtype == DType::q8_0 ? 127 * 65504.0f : INFINITY;
+    // Returns whether the matrix has the file's own values.
+    bool fill(const Matrix& m, const Piece& piece, bool transposed) {
+        const Tensor& t = *piece.tensor;
+        const TypeTraits& type = traits(t.type);
+        const WeightFormat& format = *m.section(piece.first / kGroup).format;
+        const bool as_it_is = type.quants && &format == &format_of(type.kept_as);
         const int rows = int(t.shape[0]);
         pool.for_ranges((rows - 1) / kGateRows + 1, 2, [&](int begin, int end, int thread) {
             Rows& in = scratch[usize(thread)];
             for (int i = begin; i < end; ++i) {
-                const int n = std::min(kGateRows, rows - i * kGateRows);
-                in.read(t, usize(i) * kGateRows, usize(n), !as_it_is, limit);
-                if (!transposed)
-                    m.pack(first + i * stride, n, 0, m.cols, as_it_is ? nullptr : in.floats.data(), in.raw.data());
+                const int first = i * kGateRows, n = std::min(kGateRows, rows - first);
+                in.read(t, usize(first), usize(n), !as_it_is);
+                bool good = true;
+                for (int r = 0; !transposed && r < n; ++r)
+                    for (int c = 0; c < m.cols; c += kBlock) {
+                        Quants own;
+                        const int at = r * m.cols + c;
+                        if (as_it_is)
+                            type.quants(in.raw.data() + usize(at / type.block * type.bytes), at % type.block, own);
+                        good &= m.set(piece.to(first + r), c, std::min(kBlock, m.cols - c), in.floats.data() + at,
+                                      as_it_is ? &own : nullptr);
+                    }
                 for (int r = 0; transposed && r < m.rows; ++r) {
                     float x[kGateRows];
                     for (int c = 0; c < n; ++c) x[c] = in.floats[usize(c) * usize(m.rows) + usize(r)];
-                    m.pack(r, 1, i * kGateRows, n, x, nullptr);
+                    good &= m.set(r, first, n, x, nullptr);
                 }
+                if (good) continue;
+                in.read(t, usize(first), usize(n));  // refuses what is damaged
+                fail("a weight is too large for scales of 16 bits", t.file->path() + ": " + shown(t.name),
+                     "use DType::f32 (--dtype f32)");
             }
         });
+        return as_it_is || &format == &format_of(TensorType::f32);
     }
 
     std::string name_of(const Name& part, const char* suffix) const {
@@ -4295,7 +4669,8 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     Weights& w = m.weights;
     const std::string root = find_wrapped(file, a.embedding).second;  // the embedding's name tells
     load.prefix = root;
-    w.embedding = load.matrix({{a.embedding, c.vocab_size}}, c.hidden_size);
+    const DType ends = options.dtype == DType::q4_0 ? DType::q8_0 : options.dtype;  // of the embedding and the head
+    w.embedding = load.matrix({{a.embedding, c.vocab_size}}, c.hidden_size, Loader::Layout::stacked, ends);
     if (!a.positions.hf.empty()) w.positions = load.floats({a.positions, c.context_length}, ".weight", c.hidden_size);
     w.final_norm = load.norm({a.final_norm, c.hidden_size});
     for (int i = 0; i < c.num_layers; ++i) {
@@ -4304,7 +4679,8 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     }
 
     load.prefix = find_wrapped(file, kHead).second;
-    w.head.w = c.tied_head ? w.embedding : load.matrix({{kHead, c.vocab_size}}, c.hidden_size);
+    w.head.w =
+        c.tied_head ? w.embedding : load.matrix({{kHead, c.vocab_size}}, c.hidden_size, Loader::Layout::stacked, ends);
     m.info.weight_bytes += w.memory.bytes();
     load.count_rest(root, c.num_layers);
 
@@ -4780,7 +5156,7 @@ struct Transformer {
         const Matrix& w = model.weights.embedding;
         const std::vector<float>& positions = model.weights.positions;
         const int d = config.hidden_size;
-        each_token({"embedding", "embedding", usize(n) * w.group_bytes()}, [&](int t) {
+        each_token({"embedding", "embedding", usize(n) * (w.bytes / usize(w.groups()))}, [&](int t) {
             w.row(ids[t], x[t]);
             if (model.architecture->scales_embedding) kernels.scale(std::sqrt(float(d)), d, x[t]);
             if (!positions.empty()) kernels.axpy(1.0f, positions.data() + usize(position + t) * usize(d), d, x[t]);
@@ -4811,7 +5187,7 @@ struct Transformer {
     template <class Epilogue> void project(const char* name, const Linear& l, const Activations& from, int groups,
                                            const char* epilogue_name, const Epilogue& epilogue) {
         const int m = from.tokens();
-        const Timing product{name, name, l.w.bytes(), 2ull * usize(l.w.rows) * usize(l.w.cols) * usize(m)};
+        const Timing product{name, name, l.w.bytes, 2ull * usize(l.w.rows) * usize(l.w.cols) * usize(m)};
         const auto run = [&] {
             multiply(pool, kernels, l.w, from, groups, [&](int t, int row, float* values, int count) {
                 if (!l.b.empty()) kernels.axpy(1.0f, l.b.data() + row, count, values);
@@ -5101,7 +5477,7 @@ std::size_t Model::session_bytes(int context) const {
     std::size_t batched = 0;  // of a token in a batch
     for (const int width : scratch_widths(c)) batched += usize(width) * sizeof(float);
     for (const Matrix* m : {&w.head.w, &w.layers[0].out.w, &w.layers[0].down.w})
-        batched += Activations::row_bytes(m->format->takes_integers, m->cols);
+        batched += Activations::row_bytes(m->takes_integers(), m->cols);
     const std::size_t once = usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits; ids
     std::size_t total = usize(std::min(context, kBatch)) * batched + once;
     for (const KvCache& cache : Sequence::kv_caches(data(), context)) total += usize(cache.bytes());
@@ -5150,9 +5526,9 @@ inline std::uint64_t fingerprint(const ModelData& model) {
     std::uint64_t h = 0;
     const auto add = [&h](const auto&... x) { ((h = hash(h, x.data(), x.size() * sizeof x[0])), ...); };
     add(c.architecture, numbers, model.rope_global, model.rope_local, w.positions, w.final_norm.w, w.final_norm.b);
-    for (const Matrix* m : {&w.embedding, &w.head.w}) h = hash(h, m->data, m->bytes());
+    for (const Matrix* m : {&w.embedding, &w.head.w}) h = hash(h, m->data, m->bytes);
     for (const Layer& l : w.layers) {
-        for (const Linear* m : {&l.qkv, &l.out, &l.up, &l.down}) h = hash(h, m->w.data, m->w.bytes()), add(m->b);
+        for (const Linear* m : {&l.qkv, &l.out, &l.up, &l.down}) h = hash(h, m->w.data, m->w.bytes), add(m->b);
         for (const Norm* n : {&l.attn_norm, &l.ffn_norm, &l.post_attn_norm, &l.post_ffn_norm, &l.q_norm, &l.k_norm})
             add(n->w, n->b);
     }

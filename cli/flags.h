@@ -74,7 +74,10 @@ template <class T> Setter choice(T& target, const std::vector<std::pair<std::str
 }
 
 inline Setter dtype(llm::DType& target) {
-    return choice<llm::DType>(target, {{"f32", llm::DType::f32}, {"q8_0", llm::DType::q8_0}});
+    return choice<llm::DType>(target, {{"native", llm::DType::native},
+                                       {"q8_0", llm::DType::q8_0},
+                                       {"q4_0", llm::DType::q4_0},
+                                       {"f32", llm::DType::f32}});
 }
 
 template <class T> Setter turn(T& target, T to) {

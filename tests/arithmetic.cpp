@@ -72,31 +72,30 @@ TEST_CASE("kernels are what the plain loops say, to the bit") {
 TEST_CASE("a product of integers is exact, and a product of floats runs over the columns in order") {
     Random random{3};
     const int cols = 96, blocks = cols / detail::kBlock;
-    std::vector<detail::WeightBlock> w(usize(blocks));
-    std::vector<detail::ActivationBlock> x(usize(blocks));
-    for (auto& block : w) {
-        for (auto& scale : block.scale) scale = detail::f32_to_f16(random.uniform(-0.1f, 0.1f));
-        for (int c = 0; c < detail::kBlock; ++c)
-            for (int r = 0; r < detail::kGroup; ++r)
-                block.w[c / 4][r][c % 4] = static_cast<std::uint8_t>(random.below(256));
-    }
-    for (auto& block : x) {
-        block = {random.uniform(0, 1), 0, {}};
-        for (auto& q : block.q) block.offset -= 128 * (q = static_cast<std::int8_t>(random.below(255) - 127));
-    }
+    std::vector<std::uint8_t> w(usize(blocks) * detail::BlockQ8_0::kBytes);
+    std::vector<detail::Quants> rows_q8[detail::kGroup];
+    for (int r = 0; r < detail::kGroup; ++r)
+        for (std::size_t b = 0; b < usize(blocks); ++b) {
+            detail::Quants& q = rows_q8[r].emplace_back();
+            q.scale[0] = detail::f32_to_f16(random.uniform(-0.1f, 0.1f));
+            for (auto& value : q.q) value = static_cast<std::uint8_t>(random.below(256));
+            detail::pack_block<detail::BlockQ8_0>(w.data() + b * detail::BlockQ8_0::kBytes, r, q);
+        }
+    const std::vector<detail::ActivationBlock> x = random_activations(random, blocks, false);
     const std::vector<float> rows = random.values(cols * detail::kGroup), values = random.values(cols);
     std::vector<float> spans(2 * detail::kSpan);
     std::copy(values.begin(), values.end(), spans.begin());
     for (const detail::Kernels* k : detail::available_kernels()) {
         CAPTURE(std::string(k->name));
         std::vector<float> y(detail::kGroup), expected(detail::kGroup);
-        k->product_q8({w.data(), 1, blocks, x.data(), 1, y.data(), detail::kGroup});
+        k->q8_0.product({w.data(), 1, blocks, x.data(), 1, y.data(), detail::kGroup});
         for (std::size_t r = 0; r < detail::kGroup; ++r)
-            for (std::size_t b = 0; b < w.size(); ++b) {
+            for (std::size_t b = 0; b < usize(blocks); ++b) {
+                const detail::Quants& q = rows_q8[r][b];
                 int dot = 0;
-                for (std::size_t c = 0; c < detail::kBlock; ++c) dot += (w[b].w[c / 4][r][c % 4] - 128) * x[b].q[c];
+                for (std::size_t c = 0; c < detail::kBlock; ++c) dot += (q.q[c] - 128) * x[b].q[c];
                 expected[r] =
-                    std::fma(static_cast<float>(dot), detail::f16_to_f32(w[b].scale[r]) * x[b].scale, expected[r]);
+                    std::fma(static_cast<float>(dot), detail::f16_to_f32(q.scale[0]) * x[b].scale, expected[r]);
             }
         CHECK(y == expected);
 

@@ -43,34 +43,40 @@ std::vector<float> as_floats(const std::vector<std::uint16_t>& x) { return {x.be
 void append(std::vector<float>& out, const detail::ActivationBlock& block) {
     out.push_back(block.scale);
     out.push_back(static_cast<float>(block.offset));
+    out.push_back(static_cast<float>(block.first_offset));
     out.insert(out.end(), std::begin(block.q), std::end(block.q));
 }
 
-// Q8_0 products of groups with m tokens. Weights and activations are random bytes, or all at an end of their range.
-std::vector<float> product_q8(const detail::Kernels& k, int groups, int blocks, int m, Input& in) {
-    std::vector<detail::WeightBlock> w(usize(groups * blocks));
-    std::vector<detail::ActivationBlock> x(usize(blocks * m));
-    const bool extreme = in.kind == Input::large;
-    for (detail::WeightBlock& block : w) {
-        for (auto& scale : block.scale) scale = detail::f32_to_f16(in.random.uniform(-0.1f, 0.1f));
-        for (auto& columns : block.w)
-            for (auto& row : columns)
-                for (auto& value : row)
-                    value = static_cast<std::uint8_t>(extreme ? 255 * in.random.below(2) : in.random.below(256));
+// Products of one format, of one token and of several. Weights and activations are random bytes, or all at an end of their
+// range.
+template <class Block> struct Products {
+    std::vector<std::uint8_t> w, bytes;
+    const detail::ForFormat& f;
+    int groups, blocks;
+
+    Products(const detail::ForFormat& format, int n, Input& in) : f(format), groups(n % 4 + 1), blocks(n % 6 + 1) {
+        const bool extreme = in.kind == Input::large;
+        for (int b = 0; b < groups * blocks; ++b)
+            for (int i = 0; i < Block::kBytes; i += 2) {
+                std::uint16_t two = detail::f32_to_f16(in.random.uniform(-0.1f, 0.1f));
+                if (i >= Block::kIntegers)
+                    two = static_cast<std::uint16_t>(extreme ? 65535 * in.random.below(2) : in.random.below(65536));
+                w.push_back(static_cast<std::uint8_t>(two & 255));
+                w.push_back(static_cast<std::uint8_t>(two >> 8));
+            }
+        bytes.resize(usize(groups * blocks * Block::Bytes::kBytes));
+        f.to_bytes(w.data(), groups * blocks, bytes.data());
     }
-    for (detail::ActivationBlock& block : x) {
-        block.scale = in.kind == Input::zeros ? 0 : in.random.uniform(0, 1);
-        block.offset = 0;
-        for (auto& value : block.q) {
-            value = static_cast<std::int8_t>(extreme ? 254 * in.random.below(2) - 127 : in.random.below(255) - 127);
-            block.offset -= 128 * value;
-        }
+    std::vector<float> operator()(int m, Input& in) const {
+        const std::vector<detail::ActivationBlock> x =
+            random_activations(in.random, blocks * m, in.kind == Input::large, in.kind == Input::zeros);
+        const std::size_t stride = usize(groups * detail::kGroup) + 3;
+        std::vector<float> y = guarded(m * static_cast<int>(stride));
+        if (m == 1) f.product({w.data(), groups, blocks, x.data(), m, y.data(), stride});
+        else f.product_bytes({bytes.data(), groups, blocks, x.data(), m, y.data(), stride});
+        return y;
     }
-    const std::size_t stride = usize(groups * detail::kGroup) + 3;
-    std::vector<float> y = guarded(m * static_cast<int>(stride));
-    k.product_q8({w.data(), groups, blocks, x.data(), m, y.data(), stride});
-    return y;
-}
+};
 
 // Groups of n columns; columns and groups lie some floats further apart than they must.
 template <class Weight, class Product>
@@ -98,16 +104,28 @@ template <class OneCount> std::vector<float> all_counts(const OneCount& one) {
     return all;
 }
 
+template <class Block, detail::ForFormat detail::Kernels::*format>
+std::vector<float> product_of(const detail::Kernels& k, int n, Input& in) {
+    const Products<Block> products(k.*format, n, in);
+    std::vector<float> all = all_counts([&](int m) { return products(m, in); });
+    all.insert(all.end(), products.bytes.begin(), products.bytes.end());
+    return all;
+}
+
 struct KernelTest {
     const char* name;
     std::vector<float> (*run)(const detail::Kernels& k, int n, Input& in);
 };
 
 const KernelTest kKernelTests[] = {
-    {"product_q8",
-     [](const detail::Kernels& k, int n, Input& in) {
-         return all_counts([&](int m) { return product_q8(k, n % 4 + 1, n % 6 + 1, m, in); });
-     }},
+    {"q8_0", product_of<detail::BlockQ8_0, &detail::Kernels::q8_0>},
+    {"q4_0", product_of<detail::BlockQ4_0, &detail::Kernels::q4_0>},
+    {"q4_1", product_of<detail::BlockQ4_1, &detail::Kernels::q4_1>},
+    {"q5_0", product_of<detail::BlockQ5_0, &detail::Kernels::q5_0>},
+    {"q5_1", product_of<detail::BlockQ5_1, &detail::Kernels::q5_1>},
+    {"q6_k", product_of<detail::BlockQ6_K, &detail::Kernels::q6_k>},
+    {"q2_k", product_of<detail::BlockQ2_K, &detail::Kernels::q2_k>},
+    {"iq4_nl", product_of<detail::BlockIQ4_NL, &detail::Kernels::iq4_nl>},
     {"product_f32",
      [](const detail::Kernels& k, int n, Input& in) {
          return all_counts([&](int m) { return product_float<float>(k.product_f32, n, m, in); });
@@ -121,7 +139,7 @@ const KernelTest kKernelTests[] = {
          const std::vector<float> x = in.values(n);
          const int step = n % 3 + 1;
          std::vector<detail::ActivationBlock> blocks(usize((n / detail::kBlock + 2) * step));
-         for (auto& block : blocks) block = {7, 7, {7}};
+         for (auto& block : blocks) block = {7, 7, 7, {7}};
          k.quantize(x.data(), n, blocks.data(), step);
          std::vector<float> y;
          for (const auto& block : blocks) append(y, block);
@@ -305,7 +323,7 @@ TEST_CASE("all kernel sets give the same logits, for shapes that fill no vector 
     std::vector<int> counts = {25, 31, 90};
     for (int n = 1; n <= 13; ++n) counts.push_back(n);
     for (const llm::Config& config : shapes)
-        for (const DType dtype : {DType::f32, DType::q8_0}) {
+        for (const DType dtype : {DType::f32, DType::q8_0, DType::q4_0}) {
             llm::LoadOptions options;
             options.dtype = dtype;
             options.threads = 2;

@@ -7,79 +7,123 @@ namespace {
 
 using detail::kBlock, detail::kTile, detail::Matrix;
 
-// A matrix of these values [rows, cols], which the Arena holds.
-Matrix matrix_of(detail::Arena& arena, DType dtype, int rows, int cols, const std::vector<float>& values) {
-    Matrix m(arena, detail::format_of(dtype), rows, cols);
-    m.pack(0, rows, 0, cols, values.data(), nullptr);
-    return m;
-}
-
-// What a Q8_0 matrix holds of a row's values: those that their blocks read as.
-std::vector<float> as_q8_0(const float* row, int cols) {
-    std::vector<float> out;
-    for (int begin = 0; begin < cols; begin += kBlock) {
-        std::uint8_t block[34];
-        float values[kBlock];
-        const int n = std::min(kBlock, cols - begin);
-        detail::quantize_q8_0(row + begin, n, block);
-        detail::q8_0_to_f32(block, values, 1);
-        out.insert(out.end(), values, values + n);
+const TensorType kFormats[] = {TensorType::f32,  TensorType::q8_0, TensorType::q4_0,
+                               TensorType::q4_1, TensorType::q5_0, TensorType::q5_1,
+                               TensorType::q6_k, TensorType::q2_k, TensorType::iq4_nl};
+struct Range {  // of a format's integers, and what they stand for
+    int count, offset, parts;
+    bool has_minimum;
+};
+Range range_of(TensorType type) {
+    switch (type) {
+        case TensorType::q8_0: return {256, 128, 1, false};
+        case TensorType::q4_0: return {16, 8, 1, false};
+        case TensorType::q4_1: return {16, 0, 1, true};
+        case TensorType::q5_0: return {32, 16, 1, false};
+        case TensorType::q5_1: return {32, 0, 1, true};
+        case TensorType::q6_k: return {64, 32, 2, false};
+        case TensorType::q2_k: return {16, 0, 2, true};
+        default: return {16, 128, 1, false};  // iq4_nl
     }
-    return out;
 }
 
-std::vector<float> row_of(const std::vector<float>& values, int row, int cols, DType dtype) {
-    const float* begin = values.data() + row * cols;
-    return dtype == DType::f32 ? std::vector<float>(begin, begin + cols) : as_q8_0(begin, cols);
-}
+// A matrix, and the values [rows][cols] that it should have.
+struct Filled {
+    detail::Arena arena;
+    Matrix m;
+    std::vector<std::vector<float>> rows;
+
+    // formats: of each group
+    Filled(const std::vector<TensorType>& formats, int r, int cols, Random& random)
+        : rows(usize(r), std::vector<float>(usize(cols))) {
+        std::vector<const detail::WeightFormat*> of_groups;
+        for (const TensorType type : formats) of_groups.push_back(&detail::format_of(type));
+        m = Matrix(arena, r, cols, of_groups);
+        for (int row = r; row-- > 0;)
+            for (int c = (cols - 1) / kBlock * kBlock; c >= 0; c -= kBlock) {
+                const TensorType type = formats[usize(row / detail::kGroup)];
+                const int n = std::min(kBlock, cols - c);
+                float* const values = rows[usize(row)].data() + c;
+                if (type == TensorType::f32) {
+                    for (int i = 0; i < n; ++i) values[i] = random.uniform(-1, 1);
+                    CHECK(m.set(row, c, n, values, nullptr));
+                } else {
+                    CHECK(m.set(row, c, n, nullptr, &quants(type, n, values, random)));
+                }
+            }
+    }
+    Filled(TensorType type, int r, int cols, Random& random)
+        : Filled(std::vector<TensorType>(usize((r - 1) / detail::kGroup + 1), type), r, cols, random) {}
+
+    const detail::Quants& quants(TensorType type, int n, float* values, Random& random) {
+        static const int codebook[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+        const Range range = range_of(type);
+        for (int half = 0; half < 2; ++half) {
+            last.scale[half] = detail::f32_to_f16(random.uniform(-2, 2) / static_cast<float>(range.count));
+            last.minimum[half] = detail::f32_to_f16(random.uniform(-1, 1));
+        }
+        for (int i = 0; i < kBlock; ++i) {
+            const int q = i < n ? random.below(range.count) : 0, part = i * range.parts / kBlock;
+            last.q[i] = static_cast<std::uint8_t>(q);
+            const float scale = detail::f16_to_f32(last.scale[part]),
+                        minimum = range.has_minimum ? detail::f16_to_f32(last.minimum[part]) : 0;
+            if (i < n)
+                values[i] =
+                    scale * static_cast<float>(type == TensorType::iq4_nl ? codebook[q] : q - range.offset) + minimum;
+        }
+        return last;
+    }
+    detail::Quants last{};
+};
 
 const std::pair<int, int> kSizes[] = {{1, 1},   {1, 31},  {15, 32},  {16, 33}, {17, 64}, {31, 65},
                                       {33, 95}, {64, 97}, {70, 200}, {129, 7}, {96, 384}};
 
-TEST_CASE("a row of a matrix is what was put into it") {
+TEST_CASE("a row of a matrix is what was put into it, in every format") {
     Random random{1};
     for (const auto& size : kSizes)
-        for (const DType dtype : {DType::f32, DType::q8_0}) {
+        for (const TensorType type : kFormats) {
             const int rows = size.first, cols = size.second;
             CAPTURE(rows);
-            CAPTURE(name_of(dtype));
-            detail::Arena arena;
-            const std::vector<float> values = random.values(rows * cols, -3, 3);
-            const Matrix m = matrix_of(arena, dtype, rows, cols, values);
-            CHECK(m.bytes() >= usize(rows * cols) * (dtype == DType::f32 ? 4 : 1));
+            CAPTURE(std::string(detail::format_of(type).name));
+            const Filled filled(type, rows, cols, random);
+            CHECK(filled.m.bytes >= usize(rows * cols) / 2);
             for (int r = 0; r < rows; ++r) {
                 std::vector<float> row(usize(cols + 1), 5);
-                m.row(r, row.data());
+                filled.m.row(r, row.data());
                 CHECK(row.back() == 5);
                 row.pop_back();
-                if (row != row_of(values, r, cols, dtype)) FAIL("row " << r);
+                if (row != filled.rows[usize(r)]) FAIL("row " << r);
             }
         }
 }
 
-TEST_CASE("blocks of a Q8_0 file become rows as they are, in any order of rows and columns") {
+TEST_CASE("values that come as floats are those of their rounded blocks") {
     Random random{2};
-    const int rows = 37, cols = 96;
-    detail::Arena arena;
-    const Matrix m(arena, detail::format_of(DType::q8_0), rows, cols);
-    std::vector<std::vector<float>> expected(usize(rows), std::vector<float>(usize(cols)));
-    for (const auto& [first, count] : {std::pair{30, 7}, std::pair{0, 13}, std::pair{13, 17}})
-        for (const int col : {32, 64, 0}) {
-            std::string raw;
-            for (int r = 0; r < count; ++r) {
-                std::uint8_t block[34];
-                const std::vector<float> x = random.values(kBlock);
-                detail::quantize_q8_0(x.data(), kBlock, block);
-                detail::q8_0_to_f32(block, expected[usize(first + r)].data() + col, 1);
-                raw.append(reinterpret_cast<const char*>(block), sizeof block);
+    for (const TensorType type : {TensorType::q8_0, TensorType::q4_0})
+        for (const int cols : {1, 33, 96}) {
+            const detail::WeightFormat& format = detail::format_of(type);
+            detail::Arena arena, same;
+            const Matrix m(arena, format, 20, cols), by_blocks(same, format, 20, cols);
+            for (int r = 0; r < 20; ++r) {
+                const std::vector<float> x = random.values(cols);
+                std::vector<float> a(usize(cols)), b(usize(cols));
+                for (int c = 0; c < cols; c += kBlock) {
+                    const int n = std::min(kBlock, cols - c);
+                    detail::Quants quants;
+                    format.quantize(x.data() + c, n, quants);
+                    CHECK(m.set(r, c, n, x.data() + c, nullptr));
+                    CHECK(by_blocks.set(r, c, n, nullptr, &quants));
+                }
+                m.row(r, a.data());
+                by_blocks.row(r, b.data());
+                CHECK((a == b));
+                for (std::size_t i = 0; i < a.size(); ++i)
+                    CHECK(std::fabs(a[i] - x[i]) < (type == TensorType::q8_0 ? 0.005 : 0.13));
             }
-            m.pack(first, count, col, kBlock, nullptr, reinterpret_cast<const std::uint8_t*>(raw.data()));
+            const float bad[] = {INFINITY};
+            CHECK(!m.set(0, 0, 1, bad, nullptr));
         }
-    for (int r = 0; r < rows; ++r) {
-        std::vector<float> row(usize(cols));
-        m.row(r, row.data());
-        if (row != expected[usize(r)]) FAIL("row " << r);
-    }
 }
 
 // What activations hold of a token: itself in F32, integers times a scale for each block in Q8_0.
@@ -103,9 +147,10 @@ TEST_CASE("activations keep every column of every token, in whatever pieces they
                 CAPTURE(cols);
                 CAPTURE(name_of(dtype));
                 detail::Activations x;
-                Matrix w;  // its format and columns are all that counts
-                w.format = &detail::format_of(dtype), w.cols = cols;
-                x.resize(w, tokens);
+                detail::Arena arena;
+                x.resize(
+                    Matrix(arena, detail::format_of(dtype == DType::f32 ? TensorType::f32 : TensorType::q8_0), 1, cols),
+                    tokens);
                 CHECK(x.tokens() == tokens);
                 std::vector<std::vector<float>> values;
                 for (int t = 0; t < tokens; ++t) values.push_back(random.values(cols + kBlock));
@@ -137,7 +182,7 @@ TEST_CASE("a product is the plain sum, each value handed out once") {
         detail::ThreadPool pool(threads);
         for (const detail::Kernels* kernels : detail::available_kernels())
             for (const auto& size : kSizes)
-                for (const DType dtype : {DType::f32, DType::q8_0})
+                for (const TensorType type : thinned(std::vector<TensorType>(std::begin(kFormats), std::end(kFormats))))
                     for (const int tokens : thinned<int>({1, 2, 5, 12, 13, 100})) {
                         const int rows = size.first, cols = size.second;
                         CAPTURE(std::string(kernels->name));
@@ -145,10 +190,14 @@ TEST_CASE("a product is the plain sum, each value handed out once") {
                         CAPTURE(rows);
                         CAPTURE(cols);
                         CAPTURE(tokens);
-                        CAPTURE(name_of(dtype));
-                        detail::Arena arena;
-                        const std::vector<float> w = random.values(rows * cols);
-                        const Matrix m = matrix_of(arena, dtype, rows, cols, w);
+                        CAPTURE(std::string(detail::format_of(type).name));
+                        const DType dtype = type == TensorType::f32 ? DType::f32 : DType::q8_0;
+                        // Some have several formats, by groups.
+                        std::vector<TensorType> formats(usize((rows - 1) / detail::kGroup + 1), type);
+                        for (std::size_t g = 0; g < formats.size() && type != TensorType::f32; g += 3)
+                            formats[g] = TensorType::q6_k;
+                        const Filled filled(formats, rows, cols, random);
+                        const Matrix& m = filled.m;
                         detail::Activations x;
                         x.resize(m, tokens);
                         std::vector<std::vector<double>> inputs;
@@ -170,7 +219,7 @@ TEST_CASE("a product is the plain sum, each value handed out once") {
                         CHECK(twice == 0);
                         double worst = 0;
                         for (int r = 0; r < rows; ++r) {
-                            const std::vector<float> row = row_of(w, r, cols, dtype);
+                            const std::vector<float>& row = filled.rows[usize(r)];
                             for (int t = 0; t < tokens; ++t) {
                                 const double exact =
                                     std::inner_product(row.begin(), row.end(), inputs[usize(t)].begin(), 0.0);
@@ -184,8 +233,9 @@ TEST_CASE("a product is the plain sum, each value handed out once") {
 }
 
 TEST_CASE("rows that fill up the last group change nothing, and a matrix beyond the address space is no memory") {
-    detail::Arena arena;
-    const Matrix m = matrix_of(arena, DType::f32, 17, 40, std::vector<float>(17 * 40, 1));
+    Random random{5};
+    Filled filled(TensorType::f32, 17, 40, random);
+    const Matrix& m = filled.m;
     CHECK(m.groups() == 2);
     for (int r = 17; r < 32; ++r) {
         std::vector<float> row(40, 9);
@@ -193,7 +243,7 @@ TEST_CASE("rows that fill up the last group change nothing, and a matrix beyond 
         CHECK(row == std::vector<float>(40));
     }
     if (sizeof(void*) == 4)
-        CHECK_THROWS_AS(Matrix(arena, detail::format_of(DType::f32), 1 << 24, 1 << 18), std::bad_alloc);
+        CHECK_THROWS_AS(Matrix(filled.arena, detail::format_of(TensorType::f32), 1 << 24, 1 << 18), std::bad_alloc);
 }
 
 TEST_CASE("the kernels are the best of this machine, or those that LLM_SIMD names") {

@@ -58,14 +58,90 @@ TEST_CASE("F16 and BF16 to F32 and back") {
     CHECK(detail::bf16_to_f32(0xFF80) == -INFINITY);
 }
 
-// A block of Q8_0 as it stands in a file.
-struct Q8Block {
-    std::uint8_t bytes[34];
-    explicit Q8Block(const std::vector<float>& x) {
-        detail::quantize_q8_0(x.data(), static_cast<int>(x.size()), bytes);
+// The same integers and scales on their way into a matrix: exactly the file's, or with a scale of a part of a block, and a
+// minimum, rounded to F16.
+TEST_CASE("a block's integers, scales and minimums are its values") {
+    int types = 0;
+    for (const auto& entry : fs::directory_iterator(test_data() / "blocks")) {
+        const std::string name = entry.path().stem().string(), bytes = read_file(entry.path());
+        CAPTURE(name);
+        const TensorType type = detail::find_type(name);
+        const detail::TypeTraits& traits = detail::traits(type);
+        if (!traits.quants) continue;
+        ++types;
+        const auto* const blocks = reinterpret_cast<const std::uint8_t*>(bytes.data());
+        std::vector<float> expected(usize(5 * traits.block)), got(expected.size());
+        traits.to_f32(blocks, expected.data(), 5);
+        const detail::WeightFormat& format = detail::format_of(traits.kept_as);
+        const bool is_exact = traits.block == 32;
+        for (int b = 0, i = 0; b < 5; ++b)
+            for (int v = 0; v < traits.block; v += 32, i += 32) {
+                detail::Quants quants;
+                traits.quants(blocks + b * traits.bytes, v, quants);
+                std::vector<std::uint8_t> group(format.bytes);
+                if (!format.pack(group.data(), 5, quants)) {  // one of the blocks' scales is too large for F16
+                    std::copy_n(expected.data() + i, 32, got.data() + i);
+                    CHECK(!is_exact);
+                    continue;
+                }
+                format.unpack(group.data(), 5, 32, got.data() + i);
+            }
+        double worst = 0;  // of what a scale or a minimum may be off, in units of the largest value of each 32
+        for (std::size_t i = 0; i < got.size(); i += 32) {
+            double top = 1e-3, off = 0;
+            for (std::size_t k = i; k < i + 32; ++k) {
+                top = std::max(top, std::fabs(double{expected[k]}));
+                off = std::max(off, std::fabs(double{got[k]} - double{expected[k]}));
+            }
+            worst = std::max(worst, off / top);
+        }
+        if (is_exact) CHECK((got == expected));
+        else CHECK(worst < 0.02);  // random blocks have minimums far larger than what is left of them
     }
-    std::uint16_t scale() const { return detail::load_as<std::uint16_t>(bytes); }
-    int operator[](std::size_t i) const { return static_cast<std::int8_t>(bytes[2 + i]); }
+    CHECK(types == 12);
+}
+
+TEST_CASE("4 bits are as near to the values as the best scale makes them") {
+    Random random{9};
+    for (int round = 0; round < 500; ++round) {
+        const int n = round % 4 ? 32 : 1 + random.below(32);
+        const std::vector<float> x = random.values(n, -1, 1);
+        detail::Quants quants;
+        detail::quantize_q4_0(x.data(), n, quants);
+        const auto error = [&](double scale, const auto& q) {
+            double sum = 0;
+            for (int i = 0; i < n; ++i) sum += std::pow(x[usize(i)] - scale * (q(i) - 8), 2);
+            return sum;
+        };
+        const double got = error(detail::f16_to_f32(quants.scale[0]), [&](int i) { return int{quants.q[i]}; });
+        double largest = 0;
+        for (const float v : x)
+            if (std::fabs(v) > std::fabs(largest)) largest = v;
+        const double plain = error(
+            largest / -8, [&](int i) { return std::min(15, static_cast<int>(x[usize(i)] * -8 / largest + 8.5)); });
+        if (got > plain * 1.001 + 1e-6) FAIL(got << " instead of " << plain);
+    }
+    for (const float bad : {INFINITY, -INFINITY, NAN}) {
+        detail::Quants quants;
+        const float x[] = {1, bad, 2};
+        detail::quantize_q4_0(x, 3, quants);
+        CHECK(!std::isfinite(detail::f16_to_f32(quants.scale[0])));
+    }
+    for (const float tiny : {0.0f, 1e-40f, 1e-9f}) {
+        detail::Quants quants;
+        detail::quantize_q4_0(&tiny, 1, quants);
+        CHECK(detail::f16_to_f32(quants.scale[0]) == doctest::Approx(0));
+    }
+}
+
+// The integers of Q8_0, as they are in a file.
+struct Q8Block {
+    detail::Quants quants;
+    explicit Q8Block(const std::vector<float>& x) {
+        detail::quantize_q8_0(x.data(), static_cast<int>(x.size()), quants);
+    }
+    std::uint16_t scale() const { return quants.scale[0]; }
+    int operator[](std::size_t i) const { return quants.q[i] - 128; }
 };
 
 TEST_CASE("values are rounded to the nearest integer by the scale that is stored") {

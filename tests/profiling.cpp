@@ -27,9 +27,9 @@ const detail::Kernels* real_kernels = nullptr;
 detail::Kernels counting(const detail::Kernels& base) {
     real_kernels = &base;
     detail::Kernels k = base;
-    k.product_q8 = [](const detail::ProductQ8& p) {
-        bytes_q8 += std::uint64_t(p.groups) * std::uint64_t(p.blocks) * sizeof *p.w;
-        real_kernels->product_q8(p);
+    k.q8_0.product = [](const detail::ProductBlocks& p) {
+        bytes_q8 += std::uint64_t(p.groups) * std::uint64_t(p.blocks) * detail::BlockQ8_0::kBytes;
+        real_kernels->q8_0.product(p);
     };
     k.product_f32 = [](const detail::ProductFloat<float>& p) {
         bytes_f32 += std::uint64_t(p.groups) * std::uint64_t(p.columns) * detail::kGroup * sizeof *p.w;

@@ -35,6 +35,7 @@
 
 namespace tests {
 
+using detail::TensorType;
 using llm::DType, llm::Model, llm::Session, llm::Tokenizer;
 
 inline const std::string kTinyModels[] = {"gpt2-tiny", "gemma3-tiny"};
@@ -150,6 +151,22 @@ inline llm::Config shape(const std::string& architecture, int hidden, int heads,
     c.sliding_window = 5;
     c.is_local = {architecture == "gemma3", false};
     return c;
+}
+
+// Blocks of random integers, or of those at the ends of the range.
+inline std::vector<detail::ActivationBlock> random_activations(Random& random, int count, bool extreme,
+                                                               bool zeros = false) {
+    std::vector<detail::ActivationBlock> blocks(static_cast<std::size_t>(count));
+    for (auto& block : blocks) {
+        block = {zeros ? 0 : random.uniform(0, 1), 0, 0, {}};
+        for (int i = 0; i < detail::kBlock; ++i) {
+            const int q = extreme ? 254 * random.below(2) - 127 : random.below(255) - 127;
+            block.q[i] = static_cast<std::int8_t>(q);
+            block.offset -= 128 * q;
+            if (i < 16) block.first_offset -= 128 * q;
+        }
+    }
+    return blocks;
 }
 
 using Logits = std::vector<std::vector<float>>;  // [tokens][vocab_size]
