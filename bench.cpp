@@ -20,6 +20,7 @@
 #include "bench/models.h"
 #include "bench/options.h"
 #include "bench/output.h"
+#include "bench/quality.h"
 #include "bench/report.h"
 #include "bench/statistics.h"
 
@@ -127,6 +128,7 @@ int main(int argc, char** argv) {
         cli::parse(cli::arguments(argc, argv), flags, "-h");
         check(o);
         if (o.help) std::cout << usage(flags);
+        else if (o.quality) quality(o);
         else if (o.report) report(o);
         else run_tests(o);
         return 0;

@@ -4278,6 +4278,8 @@ struct Loader {
                 if (format && format != piece.format) return {formats.size(), &format_of(TensorType::q8_0)};
                 format = piece.format;
             }
+        std::replace(formats.begin(), formats.end(), static_cast<const WeightFormat*>(nullptr),
+                     pieces[0].format);  // filling
         return formats;
     }
 

@@ -88,7 +88,7 @@ struct Prompt {
 
 struct Measurement {
     std::string name, type;
-    bool gpt2 = false, q8 = true;
+    bool gpt2 = false, integers = true;  // which products take
     int context = 0, profiled_prompt = 0;
     double load_s = 0, weight_bytes = 0, session_bytes = 0, full_context_bytes = 0, profile_cost = 0;
     std::string huge_pages;
@@ -155,7 +155,7 @@ class Measuring {
         result.name = name_;
         result.type = type_of(model);
         result.gpt2 = is_gpt2(model);
-        result.q8 = model.dtype() == llm::DType::q8_0;
+        result.integers = model.dtype() != llm::DType::f32;
         result.weight_bytes = double(model.info().weight_bytes);
         result.session_bytes = double(model.session_bytes(result.context));
         result.full_context_bytes = double(model.session_bytes(model.config().context_length));

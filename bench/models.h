@@ -52,10 +52,11 @@ inline llm::Config config_of(const Shape& s) {
     return c;
 }
 
-inline double weight_bytes(const Shape& s, bool q8) {
+inline double weight_bytes(const Shape& s, llm::DType dtype) {
     const double attention = double(s.hidden) * s.head_dim * (2 * s.heads + 2 * s.kv_heads);
     const double ffn = double(s.hidden) * s.intermediate * (s.window ? 3 : 2);
-    return (s.layers * (attention + ffn) + double(s.vocab) * s.hidden) * (q8 ? 34.0 / 32 : 4);
+    const double q8 = dtype == llm::DType::f32 ? 4 : 34.0 / 32, layers = dtype == llm::DType::q4_0 ? 18.0 / 32 : q8;
+    return s.layers * (attention + ffn) * layers + double(s.vocab) * s.hidden * q8;
 }
 
 inline const Shape& shape_of(const std::string& name) {
@@ -68,25 +69,35 @@ inline const Shape& shape_of(const std::string& name) {
 }
 
 // The same, if there is memory for its weights.
-inline const Shape& find_shape(const std::string& name, bool q8) {
+inline const Shape& find_shape(const std::string& name, llm::DType dtype) {
     const Shape& s = shape_of(name);
-    if (weight_bytes(s, q8) * 1.1 > available_memory())
+    if (weight_bytes(s, dtype) * 1.1 > available_memory())
         throw llm::Error(format("--shape: %s needs %.1f GB of memory, %.1f GB are available: choose a smaller one",
-                                s.name, weight_bytes(s, q8) / 1e9, available_memory() / 1e9));
+                                s.name, weight_bytes(s, dtype) / 1e9, available_memory() / 1e9));
     return s;
 }
 
 // A shape's name makes a random model, anything else is a path.
 inline llm::Model make_model(const std::string& name, bool is_shape, const llm::LoadOptions& load) {
     if (!is_shape) return llm::Model::load(name, load);
-    return llm::Model::random(config_of(find_shape(name, load.dtype == llm::DType::q8_0)), load);
+    return llm::Model::random(config_of(find_shape(name, load.dtype)), load);
 }
 
 inline bool is_gpt2(const llm::Model& m) { return m.config().architecture == "gpt2"; }
 
+// The formats of its matrices, that of most bytes first: "q4_0+q6_k".
+inline std::string formats_of(const llm::Model& m) {
+    std::vector<std::pair<std::size_t, std::string>> formats;
+    for (const auto& [name, held] : m.info().formats) formats.emplace_back(held.bytes, name);
+    std::sort(formats.rbegin(), formats.rend());
+    std::string text;
+    for (const auto& [bytes, name] : formats) text += (text.empty() ? "" : "+") + name;
+    return text;
+}
+
 inline std::string type_of(const llm::Model& m) {
     return (is_gpt2(m) ? "gpt2 " : "gemma3 ") + std::to_string((m.info().parameters + 500000) / 1000000) + "M " +
-           (m.dtype() == llm::DType::f32 ? "f32" : "q8_0");
+           formats_of(m);
 }
 
 inline std::vector<int> random_tokens(const llm::Model& model, int count) {

@@ -22,8 +22,8 @@ struct Options {
     std::optional<int> rounds;  // repetitions
     std::optional<std::string> form;
     llm::LoadOptions load;
-    std::string png, compare;
-    bool report = false, quiet = false, help = false;
+    std::string png, compare, reference, text;
+    bool report = false, quality = false, quiet = false, help = false;
 
     std::string output() const { return form.value_or(report ? "text" : "md"); }
     int repetitions() const { return rounds.value_or(report ? 3 : 5); }
@@ -60,13 +60,18 @@ inline std::vector<cli::Flag> make_flags(Options& o) {
         {"-t", "", "N", "threads, 0: one for each physical core (0)", cli::number(o.load.threads, 0, 1024)},
         {"-r", "", "N", "repetitions of each test (5; with --report 3)", cli::number(o.rounds, 1, 1 << 28)},
         {"-o", "", "FORMAT", "md, json or csv (md; with --report text for a terminal)", form},
-        {"", "--dtype", "TYPE", "q8_0 or f32 (q8_0)", cli::dtype(o.load.dtype)},
+        {"", "--dtype", "TYPE", "native, q8_0, q4_0 or f32 (native: as the file has it)", cli::dtype(o.load.dtype)},
         {"", "--report", "",
          "the status page: machine, prompts of -p tokens (1,128,512,2048), generation after each, where the\n"
          "time of a step goes, and what is left to gain; without -m and --shape for gpt2-124m, gemma3-270m\n"
          "and gemma3-1b, as far as memory allows",
          cli::turn(o.report, true)},
         {"", "--png", "FILE", "the report as a picture", cli::text(o.png)},
+        {"", "--quality", "",
+         "how near the model is to its file in F32 over the text of -f: perplexity, divergence, likeliest token",
+         cli::turn(o.quality, true)},
+        {"", "--reference", "PATH", "with --quality: another model's F32 instead", cli::text(o.reference)},
+        {"-f", "", "FILE", "with --quality: the text", cli::text(o.text)},
         {"", "--compare", "FILE", "the ratio to an earlier run's -o json, marked where it is beyond the spread of both",
          cli::text(o.compare)},
         {"-q", "", "", "no progress on the terminal", cli::turn(o.quiet, true)},
@@ -90,6 +95,9 @@ inline void check(const Options& o) {
     if (o.form == "text" && !o.report) throw llm::Error("-o: text is how a report looks: add --report");
     if (!o.png.empty() && !o.report) throw llm::Error("--png: draws a report: add --report");
     if (!o.model.empty() && !o.shape.empty()) throw llm::Error("--shape: a model is named as well: choose one");
+    if (o.quality == o.text.empty()) throw llm::Error("--quality: takes a text: add both, --quality and -f");
+    if (o.quality && (o.report || !o.shape.empty())) throw llm::Error("--quality: is of a model's file, and no report");
+    if (!o.reference.empty() && !o.quality) throw llm::Error("--reference: add --quality");
     if (o.report && o.prompts && *std::min_element(o.prompts->begin(), o.prompts->end()) < 1)
         throw llm::Error("-p: a report's prompts have one token or more: leave out 0");
 }

@@ -28,11 +28,13 @@ inline void print_tables(Output& out, const std::vector<Table>& tables) {
 }
 
 inline void report(const Options& o) {
-    const bool q8 = o.load.dtype == llm::DType::q8_0, is_shape = o.model.empty();
-    std::vector<std::string> names;
-    if (!is_shape) names = {o.model};
-    else if (!o.shape.empty()) names = {find_shape(o.shape, q8).name};
-    else names = {"gpt2-124m", "gemma3-270m", "gemma3-1b"};
+    const bool is_shape = o.model.empty();
+    std::vector<std::pair<std::string, llm::DType>> models;
+    if (!is_shape) models = {{o.model, o.load.dtype}};
+    else if (!o.shape.empty()) models = {{find_shape(o.shape, o.load.dtype).name, o.load.dtype}};
+    else
+        for (const char* name : {"gpt2-124m", "gemma3-270m", "gemma3-1b"}) models.emplace_back(name, o.load.dtype);
+    if (models.size() > 1 && o.load.dtype == llm::DType::native) models.emplace_back("gemma3-1b", llm::DType::q4_0);
     const Earlier earlier(o.compare);
     Output out(o.output());
     std::optional<Progress> progress(std::in_place, o.quiet);
@@ -42,12 +44,15 @@ inline void report(const Options& o) {
     std::vector<Table> tables = tables_of(machine);
     print_tables(out, tables);
     std::vector<Measurement> measured;
-    for (const std::string& name : names) {
-        if (names.size() > 1 && weight_bytes(shape_of(name), q8) * 1.3 > available_memory()) {
+    for (const auto& [name, dtype] : models) {
+        if (models.size() > 1 && weight_bytes(shape_of(name), dtype) * 1.3 > available_memory()) {
             out.line("\n" + name + ": left out for want of memory");
             continue;
         }
-        measured.push_back(Measuring(o, machine, name, is_shape).result);
+        Options one = o;
+        one.load.dtype = dtype;
+        measured.push_back(Measuring(one, machine, name, is_shape).result);
+        if (dtype != o.load.dtype) measured.back().name += " q4_0";
         const std::vector<Table> more = tables_of(measured.back());
         print_tables(out, more);
         tables.insert(tables.end(), more.begin(), more.end());

@@ -36,7 +36,7 @@ struct Phase {
         for (const int p : {kEmbedding, kNorm, kQkv, kRope, kAttention, kAttnOut, kUp, kActivation, kDown, kHead}) {
             const bool product = p == kQkv || p == kAttnOut || p == kUp || p == kDown || p == kHead;
             memory[p] = all.parts[p].bytes / m.roof.read;
-            arithmetic[p] = all.parts[p].operations / (m.q8 && product ? m.roof.int8 : m.roof.f32);
+            arithmetic[p] = all.parts[p].operations / (m.integers && product ? m.roof.int8 : m.roof.f32);
             limits[p] = std::max(memory[p], arithmetic[p]);
             memory[kStep] += memory[p];
             arithmetic[kStep] += arithmetic[p];

@@ -88,6 +88,9 @@ inline std::string describe(const llm::Session& session, const std::string& path
     for (const auto& [type, count] : info.tensors) tensors += format("%d %s, ", count, type.c_str());
     for (const auto& [kind, count] : info.outside) outside += format("; %d of %s", count, kind.c_str());
     const auto mega = [](auto count) { return double(count) / 1e6; };
+    std::string formats;
+    for (const auto& [name, held] : info.formats)
+        formats += format("%d %s of %.1f MB, ", held.matrices, name.c_str(), mega(held.bytes));
     return format("model         %s (%s)\n", path.c_str(), info.format.c_str()) +
            format("architecture  %s\n", c.architecture == "gpt2" ? "GPT-2" : "Gemma 3") +
            format("parameters    %.2f M\n", mega(info.parameters)) + format("layers        %d", c.num_layers) +
@@ -97,8 +100,8 @@ inline std::string describe(const llm::Session& session, const std::string& path
            format("vocabulary    %d tokens, head %s\n", c.vocab_size, c.tied_head ? "tied" : "untied") +
            format("context       %d positions of %d\n", session.context(), c.context_length) +
            format("tensors       %s%d ignored%s\n", tensors.c_str(), info.ignored, outside.c_str()) +
-           format("matrices      %s: ", model.dtype() == llm::DType::f32 ? "f32" : "q8_0") +
-           format("%d quantized, %d exact, %d fused\n", info.quantized, info.exact, info.fused) +
+           format("matrices      %s%d quantized, ", formats.c_str(), info.quantized) +
+           format("%d exact, %d fused\n", info.exact, info.fused) +
            format("memory        %.1f MB weights, ", mega(info.weight_bytes)) +
            format("%.1f MB KV cache and scratch\n", mega(model.session_bytes(session.context())));
 }

@@ -17,7 +17,7 @@ namespace fuzz {
 using namespace tests;
 
 // What may happen to a model from a stranger: an Error, whose text is returned, or it runs.
-inline std::string refusal(const std::string& path, llm::DType dtype = llm::DType::q8_0) {
+inline std::string refusal(const std::string& path, llm::DType dtype = llm::DType::native) {
     try {
         llm::LoadOptions options;
         options.threads = 1;
@@ -74,7 +74,7 @@ inline void run_gguf(const std::string& bytes) {
     static const TemporaryDirectory directory;
     const fs::path path = directory.path / "model.gguf";
     write_file(path, bytes);
-    refusal(path.string(), bytes.size() % 2 ? llm::DType::f32 : llm::DType::q8_0);
+    refusal(path.string(), kAllDTypes[bytes.size() % 4]);
 }
 
 // Makes the sum at the end of a session's file right, whatever is in it, as someone would who knows how.

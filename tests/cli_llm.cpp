@@ -171,11 +171,11 @@ TEST_CASE("llm --info says what is in the file and what it becomes") {
         output({"--info", "-m", (test_data() / "layouts/gemma3-q3_k_m.gguf").string(), "-c", "64"});
     for (const char* part : {"Gemma 3", "GGUF v3", "layers        3", "see 16 positions", "hidden 256",
                              "heads 4 of 64, KV heads 1", "1024 tokens", "head tied", "64 positions of 256", "12 Q3_K",
-                             "1 Q6_K", "13 quantized, 0 exact, 15 fused", "MB weights", "MB KV cache"}) {
+                             "1 Q6_K", "0 quantized, 13 exact, 15 fused", "MB weights", "MB KV cache"}) {
         CAPTURE(std::string(part));
         CHECK(info.find(part) != std::string::npos);
     }
-    CHECK(output({"--info", "-m", tiny("gpt2-tiny"), "--dtype", "f32"}).find("f32: 0 quantized, 17 exact") !=
+    CHECK(output({"--info", "-m", tiny("gpt2-tiny"), "--dtype", "f32"}).find("f32 of 3.6 MB, 0 quantized, 17 exact") !=
           std::string::npos);
     CHECK(output({"--version"}) == "llm " LLM_VERSION "\n");
 }

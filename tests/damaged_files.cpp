@@ -205,7 +205,7 @@ TEST_CASE("a damaged model ends in an Error or runs, within bounds") {
         const TemporaryDirectory directory;
         write_files(directory.path, files);
         const bool single = files.count("model.gguf") || files.empty();
-        const DType dtype = random.below(2) ? DType::q8_0 : DType::f32;
+        const DType dtype = kAllDTypes[random.below(4)];
         Heap::peak = Heap::live.load();
         const long long before = Heap::live;
         error.assign(

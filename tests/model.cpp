@@ -12,14 +12,17 @@ TEST_CASE("info says what was in the file and what it became") {
         DType dtype;
         const char* format;
         int quantized, exact, fused, ignored;
+        const char* formats;
     } const cases[] = {
-        {tiny("gpt2-tiny"), DType::q8_0, "safetensors", 1 + 4 * 4, 0, 0, 0},
-        {tiny("gpt2-tiny"), DType::f32, "safetensors", 0, 1 + 4 * 4, 0, 0},
-        {tiny("gemma3-tiny"), DType::q8_0, "safetensors", 1 + 6 * 4, 0, 6 * 5, 0},
-        {test_data() / "layouts/gemma3-mm", DType::q8_0, "safetensors, 2 shards", 1 + 7 * 4, 0, 7 * 5, 2},
-        {test_data() / "layouts/gpt2-odd", DType::q8_0, "safetensors", 2 + 3 * 4, 0, 0, 3},
-        {test_data() / "layouts/gemma3-q8_0.gguf", DType::q8_0, "GGUF v3", 0, 1 + 3 * 4, 3 * 5, 0},
-        {test_data() / "layouts/gemma3-q2_k.gguf", DType::q8_0, "GGUF v3", 1 + 3 * 4, 0, 3 * 5, 0},
+        {tiny("gpt2-tiny"), DType::native, "safetensors", 1 + 4 * 4, 0, 0, 0, "17 q8_0"},
+        {tiny("gpt2-tiny"), DType::f32, "safetensors", 0, 1 + 4 * 4, 0, 0, "17 f32"},
+        {tiny("gemma3-tiny"), DType::q4_0, "safetensors", 1 + 6 * 4, 0, 6 * 5, 0, "42 q4_0, 1 q8_0"},
+        {test_data() / "layouts/gemma3-mm", DType::q8_0, "safetensors, 2 shards", 1 + 7 * 4, 0, 7 * 5, 2, "50 q8_0"},
+        {test_data() / "layouts/gpt2-odd", DType::q4_0, "safetensors", 2 + 3 * 4, 0, 0, 3, "12 q4_0, 2 q8_0"},
+        {test_data() / "layouts/gemma3-q8_0.gguf", DType::native, "GGUF v3", 0, 1 + 3 * 4, 3 * 5, 0, "22 q8_0"},
+        {test_data() / "layouts/gemma3-q2_k.gguf", DType::q8_0, "GGUF v3", 1 + 3 * 4, 0, 3 * 5, 0, "22 q8_0"},
+        {test_data() / "layouts/gemma3-q2_k.gguf", DType::native, "GGUF v3", 0, 1 + 3 * 4, 3 * 5, 0,
+         "18 q2_k, 3 q4_1, 1 q6_k"},
     };
     for (const auto& one : cases) {
         CAPTURE(one.path);
@@ -31,7 +34,15 @@ TEST_CASE("info says what was in the file and what it became") {
         CHECK(info.fused == one.fused);
         CHECK(info.ignored == one.ignored);
         CHECK(model.dtype() == one.dtype);
-        CHECK(info.weight_bytes >= info.parameters * (one.dtype == DType::f32 ? 4 : 1));
+        std::string formats;
+        std::size_t bytes = 0;
+        for (const auto& [name, held] : info.formats) {
+            formats += (formats.empty() ? "" : ", ") + std::to_string(held.matrices) + " " + name;
+            bytes += held.bytes;
+        }
+        CHECK(formats == one.formats);
+        CHECK(bytes <= info.weight_bytes);
+        CHECK(info.weight_bytes >= info.parameters * (one.dtype == DType::f32 ? 4u : 1u) / 2);
     }
     CHECK(load(tiny("gpt2-tiny")).info().parameters == 924416);
 }

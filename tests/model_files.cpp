@@ -6,7 +6,7 @@
 namespace tests {
 namespace {
 
-// Every model of a directory with a golden.json: its tokens, and its logits in F32 and Q8_0. Those that are in tests/data/
+// Every model of a directory with a golden.json: its tokens, and its logits in F32, in Q8_0 and as the file has them. Those that are in tests/data/
 // as well are left out elsewhere.
 int check_layouts(const fs::path& directory) {
     const JsonDocument golden = read_json(directory / "golden.json");
@@ -17,16 +17,19 @@ int check_layouts(const fs::path& directory) {
         if (directory != ours && fs::exists(ours / name)) continue;
         CAPTURE(name);
         const std::string path = (directory / name).string();
-        const Model exact = load(path, DType::f32), quantized = load(path, DType::q8_0);
-        Session session(exact), rounded(quantized);
+        const Model exact = load(path, DType::f32), quantized = load(path, DType::q8_0), small = load(path);
+        Session session(exact), rounded(quantized), native(small);
+        CHECK(small.info().weight_bytes <= quantized.info().weight_bytes);
         for (const Json& one : cases.array()) {
             const std::vector<int> ids = ints(*one.find("ids"));
             CHECK(exact.tokenizer().encode(text(one, "prompt")) == ids);
             session.rewind(0);
             rounded.rewind(0);
+            native.rewind(0);
             const std::vector<float> expected = floats(*one.find("logits"));
             CHECK(distance(last_logits(session, ids), expected) < 2.4e-5f);
             CHECK(distance(last_logits(rounded, ids), expected) < 0.4f);
+            CHECK(distance(last_logits(native, ids), expected) < 0.2f);
         }
         ++models;
     }

@@ -125,13 +125,17 @@ inline std::string replaced(const std::string& text, const std::string& from, co
 
 // ---- models and sessions
 
-inline Model load(const fs::path& path, DType dtype = DType::q8_0, int threads = 2) {
+inline Model load(const fs::path& path, DType dtype = DType::native, int threads = 2) {
     llm::LoadOptions options;
     options.dtype = dtype;
     options.threads = threads;
     return Model::load(path.string(), options);
 }
-inline std::string name_of(DType dtype) { return dtype == DType::f32 ? "f32" : "q8_0"; }
+constexpr DType kAllDTypes[] = {DType::f32, DType::q8_0, DType::q4_0, DType::native};
+inline std::string name_of(DType dtype) {
+    static const char* const names[] = {"f32", "q8_0", "q4_0", "native"};
+    return names[static_cast<int>(dtype)];
+}
 
 // A small shape for Model::random.
 inline llm::Config shape(const std::string& architecture, int hidden, int heads, int kv_heads, int head_dim, int ffn) {
