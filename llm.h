@@ -1590,8 +1590,8 @@ class ThreadPool {
 // in the order in which it is read: groups of 16 rows, whose values of a column sit side by side. A lane of a vector is a
 // row, so no sum is ever taken across lanes.
 //
-// In F32 a group is [cols][16] floats. In Q8_0 it is a WeightBlock of 544 bytes for every 32 columns: 16 scales, and then
-// 8 times the 64 bytes that one AVX-512 register holds (two of AVX2, four of NEON), 4 neighbouring columns of 16 rows:
+// In F32 a group is [cols][16] floats. In Q8_0 it is a block of 544 bytes for every 32 columns: 16 scales, and then 8
+// times the 64 bytes that one AVX-512 register holds (two of AVX2, four of NEON), 4 neighbouring columns of 16 rows:
 //
 //     W[r][c] lies in group r / 16, block c / 32, at w[c % 32 / 4][r % 16][c % 4]
 //
@@ -1603,8 +1603,20 @@ class ThreadPool {
 // One instruction does that (vpdpbusd), for unsigned weights: they are stored as w + 128, and the offset is undone for
 // free, as the sum starts at -128 * sum(x). The product's other side, x, is quantized per 32 columns like the weights
 // (ActivationBlock), and its tokens are interleaved in tiles of up to 12, so that all addresses are constants from one
-// pointer. Loads are what limits a product of many tokens: a register of weights meets several tokens, and a value of x
-// several registers of weights.
+// pointer.
+//
+// Formats of 4 to 6 bits have the same blocks with less in them, so that a token reads as many bytes as the file has. The
+// low halves of the 64 bytes i are columns 8 i to 8 i + 3, the high halves the next four; a mask and a shift make two
+// registers like w[0] of them. Fifth and sixth bits lie in 64 bytes more, for 32 or 16 columns:
+//
+//     Q4_0   | 16 scales | 4 x 64: columns 0..3 and 4..7 | 8..11 and 12..15 | ...           288 bytes for 16 x 32 weights
+//     Q4_1   | 16 scales | 16 minimums | 4 x 64                                             320; Q4_K too
+//     Q5_0   | 16 scales | 4 x 64 | 64: bit i of a byte's low half belongs to i's low half  352; Q5_1, Q5_K: 384
+//     Q6_K   | 2 x 16 scales | 4 x 64 | 2 x 64: two bits for each                           448
+//
+// A minimum costs one fma a block, with the sum of x. IQ4_NL's bits go through a table of 16 on their way. A product of
+// several tokens takes its weights from the cache many times, so their integers are put into bytes first. There loads are
+// what limits: a register of weights meets several tokens, and a value of x several registers of weights.
 //
 // One arithmetic. The kernels are one text in terms of a vector type, and every set of them (plain C++, AVX2, AVX-512,
 // NEON) is that text with its own vectors. The text says which operations happen in which order, so that all sets give
