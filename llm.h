@@ -1653,7 +1653,10 @@ struct BlockOf {
     // Bytes: scales f16 [Parts][16], minimums the same, the integers as drawn above.
     static constexpr int kMinimums = 2 * kGroup * Parts, kIntegers = kMinimums * (Minimum ? 2 : 1);
     static constexpr int kUpper = kIntegers + kGroup * kBlock * (InBytes ? 8 : 4) / 8;
-    static constexpr int kUpperBits = InBytes ? 0 : Bits - 4, kBytes = kUpper + kUpperBits * kGroup * kBlock / 8;
+    static constexpr bool kInPlanes = Bits == 8 && !InBytes;  // the low halves of q lie elsewhere
+    static constexpr int kLower = kInPlanes ? kGroup * kBlock / 2 : 0;
+    static constexpr int kUpperBits = InBytes || kInPlanes ? 0 : Bits - 4;
+    static constexpr int kBytes = kUpper + kUpperBits * kGroup * kBlock / 8;
     // Where the upper bits of columns 8 i to 8 i + 7 are: in which 64 bytes, and how far up in a half of each.
     static constexpr int upper(int i) { return kUpper + i * kUpperBits / 4 * 4 * kGroup; }
     static constexpr int upper_shift(int i) { return i * kUpperBits % 4; }
@@ -1662,6 +1665,7 @@ struct BlockOf {
     using Bytes = BlockOf<kIsSmall ? 6 : 8, Parts, Minimum, Minimum ? 0 : kIsSmall ? 32 : Offset, true>;
 };
 using BlockQ8_0 = BlockOf<8, 1, false, 128>;
+using BlockQ8Planes = BlockOf<8, 1, false, 128, false>;  // see LIKELIEST TOKENS
 using BlockQ4_0 = BlockOf<4, 1, false, 8>;
 using BlockQ4_1 = BlockOf<4, 1, true, 0>;  // Q4_K too, whose scales and minimums of 32 columns are made f16
 using BlockQ5_0 = BlockOf<5, 1, false, 16>;
@@ -1673,7 +1677,7 @@ static_assert(BlockQ8_0::kBytes == 544 && BlockQ4_0::kBytes == 288 && BlockQ6_K:
 
 // Groups of rows times m <= kTile tokens: y[t * stride + r] = sum over c of W[r][c] * x[c][t].
 struct ProductBlocks {
-    const std::uint8_t* w;  // [groups][blocks]
+    const std::uint8_t *w, *lower;  // [groups][blocks], and of those in planes the low halves
     int groups, blocks;
     const ActivationBlock* x;  // [blocks][m]
     int m;
@@ -1696,14 +1700,25 @@ struct ForFormat {
     void (*product)(const ProductBlocks&);  // of one token
     // Of more than one, with groups whose integers are in bytes, and how they come there: blocks of a group.
     void (*product_bytes)(const ProductBlocks&);
-    void (*to_bytes)(const std::uint8_t* in, int blocks, std::uint8_t* out);
+    void (*to_bytes)(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out);
+};
+
+// From the upper planes of groups times a token: for each row an estimate of its sum, and the sum of what makes the
+// estimate uncertain: scale^2 * squares of the block.
+struct Screening {
+    const std::uint8_t* w;
+    int groups, blocks;
+    const ActivationBlock* x;
+    const float* squares;  // [blocks]
+    float *estimates, *variances;
 };
 
 struct Kernels {
     const char* name;     // as LLM_SIMD takes it
     bool (*runs_here)();  // whether this processor has the instructions
 
-    ForFormat q8_0, q4_0, q4_1, q5_0, q5_1, q6_k, q2_k, iq4_nl;
+    ForFormat q8_0, q8_planes, q4_0, q4_1, q5_0, q5_1, q6_k, q2_k, iq4_nl;
+    void (*screen)(const Screening&);
     void (*product_f32)(const ProductFloat<float>&);
     void (*product_f16)(const ProductFloat<std::uint16_t>&);
     // x[n] in blocks of 32, the last one filled up with zeros: out[b * step] for block b.
@@ -1732,10 +1747,10 @@ struct Kernels {
 };
 
 // What every set of kernels calls them, in the order of the table.
-#define LLM_KERNELS                                                                                             \
-    kFor<BlockQ8_0>, kFor<BlockQ4_0>, kFor<BlockQ4_1>, kFor<BlockQ5_0>, kFor<BlockQ5_1>, kFor<BlockQ6_K>,       \
-        kFor<BlockQ2_K>, kFor<BlockIQ4_NL>, product, product, quantize, rms_norm, center, gelu, angles, rotate, \
-        softmax, join, axpy, scale, to_f16
+#define LLM_KERNELS                                                                                                \
+    kFor<BlockQ8_0>, kFor<BlockQ8Planes>, kFor<BlockQ4_0>, kFor<BlockQ4_1>, kFor<BlockQ5_0>, kFor<BlockQ5_1>,      \
+        kFor<BlockQ6_K>, kFor<BlockQ2_K>, kFor<BlockIQ4_NL>, screen, product, product, quantize, rms_norm, center, \
+        gelu, angles, rotate, softmax, join, axpy, scale, to_f16
 
 // A product of few tokens asks for weights ahead of what it reads: far ahead into the second-level cache, which can
 // wait for more lines at once, and from there into the first.
@@ -2081,7 +2096,8 @@ LLM_OP Ints load_bytes(const std::uint8_t* p) {
     return out;
 }
 // Columns 8 i to 8 i + 7 of a block: the first four, the next four.
-template <class Block> LLM_OP void load_columns(const std::uint8_t* block, int i, int lane, Ints (&eight)[2]) {
+template <class Block>
+LLM_OP void load_columns(const std::uint8_t* block, const std::uint8_t* lower, int i, int lane, Ints (&eight)[2]) {
     const std::uint8_t* integers = block + Block::kIntegers + i * kGroup * (Block::kInBytes ? 8 : 4) + 4 * lane;
     const Ints first = load_bytes(integers);
     if constexpr (Block::kInBytes) {
@@ -2093,6 +2109,11 @@ template <class Block> LLM_OP void load_columns(const std::uint8_t* block, int i
     }
     if constexpr (Block::kHasCodebook)
         for (Ints& four : eight) four = in_codebook(four);
+    if constexpr (Block::kInPlanes) {
+        const Ints low = load_bytes(lower + i * 4 * kGroup + 4 * lane);
+        eight[0] = shift_left(eight[0], 4) | (low & set(0x0F0F0F0F));
+        eight[1] = shift_left(eight[1], 4) | (shift_right(low, 4) & set(0x0F0F0F0F));
+    }
     if constexpr (Block::kUpperBits > 0) {
         const Ints upper = load_bytes(block + Block::upper(i) + 4 * lane), mask = set(Block::kUpperMask);
         eight[0] = eight[0] | (shift_left(upper, 4 - Block::upper_shift(i)) & mask);
@@ -2100,15 +2121,16 @@ template <class Block> LLM_OP void load_columns(const std::uint8_t* block, int i
     }
 }
 
-template <class Block> LLM_TARGET void to_bytes(const std::uint8_t* in, int blocks, std::uint8_t* out) {
+template <class Block>
+LLM_TARGET void to_bytes(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out) {
     using Bytes = typename Block::Bytes;
     const Ints offset = set((Bytes::kOffset - Block::kOffset) * 0x01010101);
-    for (int b = 0; b < blocks; ++b, in += Block::kBytes, out += Bytes::kBytes) {
+    for (int b = 0; b < blocks; ++b, in += Block::kBytes, lower += Block::kLower, out += Bytes::kBytes) {
         std::memcpy(out, in, Block::kIntegers);
         LLM_UNROLL for (int i = 0; i < kBlock / 8; ++i) {
             for (int lane = 0; lane < kGroup; lane += kLanes) {
                 Ints eight[2];
-                load_columns<Block>(in, i, lane, eight);
+                load_columns<Block>(in, lower, i, lane, eight);
                 for (int k = 0; k < 2; ++k) {
                     const Ints four = eight[k] + offset;
                     std::memcpy(out + Bytes::kIntegers + (2 * i + k) * 4 * kGroup + 4 * lane, &four, sizeof four);
@@ -2118,8 +2140,9 @@ template <class Block> LLM_TARGET void to_bytes(const std::uint8_t* in, int bloc
     }
 }
 
-// Adds what the columns of one part of a block give: w points to it in V vectors' groups, a to the tokens' values.
-template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* const (&w)[V], int lane, int part,
+// Adds what the columns of one part of a block give: w and lower point to it in V vectors' groups, a to the tokens' values.
+template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* const (&w)[V],
+                                                          const std::uint8_t* const (&lower)[V], int lane, int part,
                                                           const ActivationBlock* a, Floats (&total)[M][V]) {
     constexpr int kEights = kBlock / 8 / Block::kParts, kLines = (Block::kBytes + 63) / 64;
     Ints acc[M][V];
@@ -2135,7 +2158,8 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
         LLM_UNROLL for (int v = 0; v < V; ++v) {
             for (int line = kLines * i / 4; line < kLines * (i + 1) / 4; ++line)
                 if (M <= kPrefetchTokens && v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line);
-            load_columns<Block>(w[v], i, (lane + v * kLanes) % kGroup, eight[v]);
+            if (Block::kInPlanes && v * kLanes % kGroup == 0) prefetch(lower[v] + 64 * i);
+            load_columns<Block>(w[v], lower[v], i, (lane + v * kLanes) % kGroup, eight[v]);
             if constexpr (!Block::kIsSmall)
                 for (Ints& four : eight[v]) four = for_dot(four);
         }
@@ -2161,17 +2185,19 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
 }
 
 template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p, int first, int row) {
-    const std::uint8_t* w[V];
+    const std::uint8_t *w[V], *lower[V];
     Floats total[M][V];
     LLM_UNROLL for (int v = 0; v < V; ++v) {
-        w[v] = p.w + usize((row + v * kLanes) / kGroup) * usize(p.blocks) * Block::kBytes;
+        const std::size_t blocks_before = usize((row + v * kLanes) / kGroup) * usize(p.blocks);
+        w[v] = p.w + blocks_before * Block::kBytes;
+        lower[v] = p.lower + blocks_before * Block::kLower;
         LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = set(0.0f);
     }
     const ActivationBlock* a = p.x + first;
     for (int b = 0; b < p.blocks; ++b, a += p.m) {
         LLM_UNROLL for (int part = 0; part < Block::kParts; ++part)
-            add_part<Block, M, V>(w, row % kGroup, part, a, total);
-        LLM_UNROLL for (int v = 0; v < V; ++v) w[v] += Block::kBytes;
+            add_part<Block, M, V>(w, lower, row % kGroup, part, a, total);
+        LLM_UNROLL for (int v = 0; v < V; ++v) w[v] += Block::kBytes, lower[v] += Block::kLower;
     }
     LLM_UNROLL for (int t = 0; t < M; ++t) {
         float* out = p.y + usize(first + t) * p.stride + row;
@@ -2234,6 +2260,37 @@ template <class Block, int M, int V> LLM_TARGET void product(const ProductBlocks
 // One token: one stream of weights.
 template <class Block> inline constexpr ForFormat kFor = {
     product<Block, 1, kGroup / kLanes>, product<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
+
+// q - 128 is 16 * upper - 120.5 and a rest, which is within 7.5.
+LLM_TARGET inline void screen(const Screening& s) {
+    constexpr int kVectors = kGroup / kLanes, kLines = (BlockQ8Planes::kBytes + 63) / 64;
+    const std::uint8_t* w = s.w;
+    for (int g = 0; g < s.groups; ++g) {
+        Floats total[kVectors], variance[kVectors];
+        LLM_UNROLL for (int v = 0; v < kVectors; ++v) total[v] = variance[v] = set(0.0f);
+        for (int b = 0; b < s.blocks; ++b, w += BlockQ8Planes::kBytes) {
+            const ActivationBlock& a = s.x[b];
+            LLM_UNROLL for (int line = 0; line < kLines; ++line) prefetch(w + 64 * line);
+            LLM_UNROLL for (int v = 0; v < kVectors; ++v) {
+                Ints acc = set(0);
+                LLM_UNROLL for (int i = 0; i < kBlock / 8; ++i) {
+                    Ints eight[2];
+                    load_columns<BlockQ4_0>(w, nullptr, i, v * kLanes, eight);
+                    acc = dot_small(acc, eight[0], set(load_as<std::int32_t>(a.q + 8 * i)), eight[1],
+                                    set(load_as<std::int32_t>(a.q + 8 * i + 4)));
+                }
+                const Floats scale = load(reinterpret_cast<const std::uint16_t*>(w) + v * kLanes);
+                const Floats whole_sum = fma(to_floats(acc), set(16.0f), set(float(a.offset) * (120.5f / 128)));
+                total[v] = fma(whole_sum, scale * set(a.scale), total[v]);
+                variance[v] = fma(scale * scale, set(s.squares[b]), variance[v]);
+            }
+        }
+        LLM_UNROLL for (int v = 0; v < kVectors; ++v) {
+            store(s.estimates + g * kGroup + v * kLanes, total[v]);
+            store(s.variances + g * kGroup + v * kLanes, variance[v]);
+        }
+    }
+}
 
 template <class Weight> LLM_TARGET void product(const ProductFloat<Weight>& p) {
     if (p.m == 1) cover<Weight, 1, 4 * kGroup / kLanes>(p);  // one token: four sums hide the latency of fma
@@ -2485,24 +2542,25 @@ inline const Kernels& choose_kernels() {
 // products take on their other side is a property of the format; the KV cache has a format of its own.
 struct WeightFormat {
     const char* name;
-    int columns;                  // of a block of a group
-    std::size_t bytes, in_bytes;  // of a block; with its integers in bytes
-    ForFormat Kernels::*kernels;  // of products with integers, ActivationBlocks; null: they take floats
+    int columns;                         // of a block of a group
+    std::size_t bytes, lower, in_bytes;  // of a block; of its low halves elsewhere; with its integers in bytes
+    ForFormat Kernels::*kernels;         // of products with integers, ActivationBlocks; null: they take floats
     // Row `lane` of a group, as floats.
-    void (*unpack)(const std::uint8_t* group, int lane, int cols, float* out);
+    void (*unpack)(const std::uint8_t* group, const std::uint8_t* lower, int lane, int cols, float* out);
     // Sets 32 columns of a row. False if a scale or minimum is not finite.
-    bool (*pack)(std::uint8_t* block, int lane, const Quants& in);
+    bool (*pack)(std::uint8_t* block, std::uint8_t* lower, int lane, const Quants& in);
     // Of n <= 32 values; null: matrices of this format come from files that have it.
     void (*quantize)(const float* x, int n, Quants& out);
 };
 
-inline void unpack_f32(const std::uint8_t* group, int lane, int cols, float* out) {
+inline void unpack_f32(const std::uint8_t* group, const std::uint8_t*, int lane, int cols, float* out) {
     const float* column = reinterpret_cast<const float*>(group) + lane;
     for (int c = 0; c < cols; ++c, column += kGroup) out[c] = *column;
 }
 
 // Four neighbouring integers go together through these, as one u32.
-template <class Block> std::uint32_t unpack_four(const std::uint8_t* block, int lane, int column) {
+template <class Block>
+std::uint32_t unpack_four(const std::uint8_t* block, const std::uint8_t* lower, int lane, int column) {
     const int i = column / 8, up = column % 8;  // 0: in the low halves of the bytes, 4: in the high ones
     const std::uint8_t* const integers = block + Block::kIntegers + 4 * lane;
     if constexpr (Block::kInBytes) return load_as<std::uint32_t>(integers + column * kGroup);
@@ -2511,15 +2569,19 @@ template <class Block> std::uint32_t unpack_four(const std::uint8_t* block, int 
         const std::uint32_t upper = load_as<std::uint32_t>(block + Block::upper(i) + 4 * lane) >> Block::upper_shift(i);
         four |= (up ? upper : upper << 4) & Block::kUpperMask;
     }
+    if constexpr (Block::kInPlanes)
+        four = four << 4 | (load_as<std::uint32_t>(lower + i * 4 * kGroup + 4 * lane) >> up & 0x0F0F0F0F);
     return four;
 }
 
-template <class Block> void unpack_block(const std::uint8_t* group, int lane, int cols, float* out) {
+template <class Block>
+void unpack_block(const std::uint8_t* group, const std::uint8_t* lower, int lane, int cols, float* out) {
     for (int c = 0; c < cols; c += 4) {
         const std::uint8_t* block = group + usize(c / kBlock) * Block::kBytes;
         const std::uint8_t* factors = block + 2 * kGroup * (c % kBlock * Block::kParts / kBlock) + 2 * lane;
         const float scale = f16_at(factors), minimum = Block::kHasMinimum ? f16_at(factors + Block::kMinimums) : 0;
-        const std::uint32_t four = unpack_four<Block>(block, lane, c % kBlock);
+        const std::uint32_t four =
+            unpack_four<Block>(block, lower + usize(c / kBlock) * Block::kLower, lane, c % kBlock);
         for (int k = 0; k < std::min(4, cols - c); ++k) {
             const int q = four >> 8 * k & 255;
             out[c + k] = scale * float((Block::kHasCodebook ? kCodebook[q] : q) - Block::kOffset) + minimum;
@@ -2527,7 +2589,7 @@ template <class Block> void unpack_block(const std::uint8_t* group, int lane, in
     }
 }
 
-template <class Block> bool pack_block(std::uint8_t* block, int lane, const Quants& in) {
+template <class Block> bool pack_block(std::uint8_t* block, std::uint8_t* lower, int lane, const Quants& in) {
     bool good = true;
     for (int part = 0; part < Block::kParts; ++part)
         for (const bool minimum : {false, true}) {
@@ -2544,8 +2606,10 @@ template <class Block> bool pack_block(std::uint8_t* block, int lane, const Quan
             std::memcpy(to + (2 * i + 1) * 4 * kGroup, &high, 4);
             continue;
         }
-        const std::uint32_t both = (low & 0x0F0F0F0F) | (high & 0x0F0F0F0F) << 4;
-        std::memcpy(to + i * 4 * kGroup, &both, 4);
+        const std::uint32_t low_halves = (low & 0x0F0F0F0F) | (high & 0x0F0F0F0F) << 4;
+        const std::uint32_t high_halves = (low >> 4 & 0x0F0F0F0F) | (high & 0xF0F0F0F0);
+        std::memcpy(to + i * 4 * kGroup, Block::kInPlanes ? &high_halves : &low_halves, 4);
+        if (Block::kInPlanes) std::memcpy(lower + i * 4 * kGroup + 4 * lane, &low_halves, 4);
         if constexpr (Block::kUpperBits > 0) {
             std::uint8_t* const upper = block + Block::upper(i) + 4 * lane;
             const int shift = Block::upper_shift(i);
@@ -2559,14 +2623,24 @@ template <class Block> bool pack_block(std::uint8_t* block, int lane, const Quan
 
 template <class Block> constexpr WeightFormat block_format(const char* name, ForFormat Kernels::*kernels,
                                                            void (*quantize)(const float*, int, Quants&) = nullptr) {
-    return {name,    kBlock, Block::kBytes, Block::Bytes::kBytes, kernels, unpack_block<Block>, pack_block<Block>,
+    return {name,
+            kBlock,
+            Block::kBytes,
+            Block::kLower,
+            Block::Bytes::kBytes,
+            kernels,
+            unpack_block<Block>,
+            pack_block<Block>,
             quantize};
 }
+
+// Q8_0 of a head.
+inline constexpr WeightFormat kInPlanes = block_format<BlockQ8Planes>("q8_0", &Kernels::q8_planes, quantize_q8_0);
 
 // The format of this name in files, which is what it is in memory as well; see TypeTraits::kept_as.
 inline const WeightFormat& format_of(TensorType type) {
     static constexpr WeightFormat kFormats[] = {
-        {"f32", 1, kGroup * sizeof(float), 0, nullptr, unpack_f32, nullptr, nullptr},
+        {"f32", 1, kGroup * sizeof(float), 0, 0, nullptr, unpack_f32, nullptr, nullptr},
         block_format<BlockQ8_0>("q8_0", &Kernels::q8_0, quantize_q8_0),
         block_format<BlockQ4_0>("q4_0", &Kernels::q4_0, quantize_q4_0),
         block_format<BlockQ4_1>("q4_1", &Kernels::q4_1),
@@ -2587,8 +2661,11 @@ struct Matrix {
     struct Section {
         const WeightFormat* format;
         int begin, end;  // groups
-        std::uint8_t* data;
-        std::size_t group_bytes;
+        std::size_t group_bytes, group_lower;
+        std::uint8_t *data, *lower;  // [groups]; of those in planes, the low halves
+        // Of one group.
+        std::uint8_t* group(int g) const { return data + usize(g - begin) * group_bytes; }
+        std::uint8_t* lower_of(int g) const { return lower + usize(g - begin) * group_lower; }
     };
     int rows = 0, cols = 0;
     std::vector<Section> sections;
@@ -2600,14 +2677,19 @@ struct Matrix {
     Matrix(Arena& arena, int r, int c, const std::vector<const WeightFormat*>& formats) : rows(r), cols(c) {
         for (int g = 0; g < groups(); ++g) {
             const WeightFormat* f = formats[usize(g)];
-            const std::size_t group_bytes = usize((cols - 1) / f->columns + 1) * f->bytes;
-            if (bytes > SIZE_MAX / 2 - group_bytes) throw std::bad_alloc();
-            if (g == 0 || f != sections.back().format) sections.push_back({f, g, g, nullptr, group_bytes});
+            const std::size_t blocks = usize((cols - 1) / f->columns + 1), all = blocks * (f->bytes + f->lower);
+            if (bytes > SIZE_MAX / 2 - all) throw std::bad_alloc();
+            if (g == 0 || f != sections.back().format)
+                sections.push_back({f, g, g, blocks * f->bytes, blocks * f->lower, nullptr, nullptr});
             ++sections.back().end;
-            bytes += group_bytes;
+            bytes += all;
         }
         std::uint8_t* at = data = arena.allocate(bytes);
-        for (Section& s : sections) s.data = std::exchange(at, at + s.group_bytes * usize(s.end - s.begin));
+        for (Section& s : sections) {
+            s.data = at;
+            s.lower = s.group(s.end);
+            at = s.lower_of(s.end);
+        }
     }
     Matrix(Arena& arena, const WeightFormat& f, int r, int c)
         : Matrix(arena, r, c, std::vector<const WeightFormat*>(usize((r - 1) / kGroup + 1), &f)) {}
@@ -2621,21 +2703,24 @@ struct Matrix {
                                        [&](const Section& one) { return one.end <= group; });
         return *s;
     }
-    std::uint8_t* group(int g) const {
-        const Section& s = section(g);
-        return s.data + usize(g - s.begin) * s.group_bytes;
-    }
 
     // One row as F32: how an embedding is looked up.
-    void row(int r, float* out) const { section(r / kGroup).format->unpack(group(r / kGroup), r % kGroup, cols, out); }
+    void row(int r, float* out) const {
+        const int g = r / kGroup;
+        const Section& s = section(g);
+        s.format->unpack(s.group(g), s.lower_of(g), r % kGroup, cols, out);
+    }
     // Sets n <= 32 columns of a row from column c on, a multiple of 32: to x, or to a file's own values where there are
     // some. False if the format cannot hold a value.
     bool set(int r, int c, int n, const float* x, const Quants* file) const {
-        const WeightFormat& f = *section(r / kGroup).format;
-        std::uint8_t* const block = group(r / kGroup) + usize(c / f.columns) * f.bytes;
+        const int g = r / kGroup;
+        const Section& s = section(g);
+        const WeightFormat& f = *s.format;
+        const std::size_t before = usize(c / f.columns);
+        std::uint8_t* const block = s.group(g) + before * f.bytes;
         Quants quantized;
         if (f.pack && !file) f.quantize(x, n, quantized);
-        if (f.pack) return f.pack(block, r % kGroup, file ? *file : quantized);
+        if (f.pack) return f.pack(block, s.lower_of(g) + before * f.lower, r % kGroup, file ? *file : quantized);
         for (int i = 0; i < n; ++i) reinterpret_cast<float*>(block)[i * kGroup + r % kGroup] = x[i];
         return true;
     }
@@ -2692,7 +2777,7 @@ class Operand {
         for (int n; count > 0; g += n, count -= n) {
             const Matrix::Section& s = w.section(g);
             n = std::min(count, s.end - g);
-            runs_[size_++] = {&s, w.group(g), n};
+            runs_[size_++] = {&s, s.group(g), s.lower_of(g), n};
         }
         if (several && w.takes_integers()) to_bytes(scratch);
     }
@@ -2703,8 +2788,8 @@ class Operand {
             const Run& r = runs_[i];
             if (r.section->format->kernels) {
                 const ForFormat& f = k_.*r.section->format->kernels;
-                (in_bytes_ ? f.product_bytes
-                           : f.product)({r.w, r.groups, blocks(), x.tile<ActivationBlock>(first), m, y, stride});
+                (in_bytes_ ? f.product_bytes : f.product)(
+                    {r.w, r.lower, r.groups, blocks(), x.tile<ActivationBlock>(first), m, y, stride});
             } else {
                 k_.product_f32({reinterpret_cast<const float*>(r.w), r.groups, w_.cols, kGroup,
                                 r.section->group_bytes / sizeof(float), x.tile<float>(first), m, y, stride, false});
@@ -2714,7 +2799,7 @@ class Operand {
   private:
     struct Run {
         const Matrix::Section* section;
-        const std::uint8_t* w;
+        const std::uint8_t *w, *lower;
         int groups;
     };
     int blocks() const { return (w_.cols - 1) / kBlock + 1; }
@@ -2728,8 +2813,9 @@ class Operand {
             const WeightFormat& f = *run.section->format;
             if (f.bytes == f.in_bytes) continue;
             const std::uint8_t* in = std::exchange(run.w, out);
-            for (int g = 0; g < run.groups; ++g, in += run.section->group_bytes, out += f.in_bytes * usize(blocks()))
-                (k_.*f.kernels).to_bytes(in, blocks(), out);
+            const int all = run.groups * blocks();
+            (k_.*f.kernels).to_bytes(in, run.lower, all, out);
+            out += f.in_bytes * usize(all);
         }
     }
     const Kernels& k_;
@@ -4241,6 +4327,9 @@ struct Loader {
         int rows, first, stride;  // of 32 rows to the next 32
         int to(int r) const { return first + r / kGateRows * stride + r % kGateRows; }
     };
+    // Where a matrix is: what is multiplied with the last hidden state lies in planes, the others do not; what looks words
+    // up and the head have 8 bits also where the layers have 4.
+    enum class Role { inside, embedding, head };
     // How parts make a matrix. in_turn: kGateRows rows of the first, as many of the second, and so on; conv1d: GPT-2's,
     // which is [cols, rows] in safetensors.
     enum class Layout { stacked, in_turn, conv1d };
@@ -4275,11 +4364,13 @@ struct Loader {
         return norm;
     }
 
-    static const WeightFormat& format_for(const Tensor& t, DType dtype) {
-        if (dtype == DType::native) return format_of(traits(t.type).kept_as);
-        return format_of(dtype == DType::f32    ? TensorType::f32
-                         : dtype == DType::q4_0 ? TensorType::q4_0
-                                                : TensorType::q8_0);
+    const WeightFormat& format_for(const Tensor& t, Role role) const {
+        const DType dtype = options.dtype;
+        const TensorType type = dtype == DType::f32                            ? TensorType::f32
+                                : dtype == DType::native                       ? traits(t.type).kept_as
+                                : dtype == DType::q4_0 && role == Role::inside ? TensorType::q4_0
+                                                                               : TensorType::q8_0;
+        return role == Role::head && type == TensorType::q8_0 ? kInPlanes : format_of(type);
     }
     // Of each group of 16 rows: that of the part to which its rows belong; if some share a group and differ, Q8_0 of all.
     static std::vector<const WeightFormat*> formats_of(const std::vector<Piece>& pieces, int rows) {
@@ -4295,8 +4386,7 @@ struct Loader {
         return formats;
     }
 
-    // dtype: of the model, or of this matrix
-    Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout, DType dtype) {
+    Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout = Layout::stacked, Role role = Role::inside) {
         const bool in_turn = layout == Layout::in_turn, transposed = layout == Layout::conv1d && !file.is_gguf;
         // All tensors are found before memory is asked for.
         std::vector<Piece> pieces;
@@ -4306,7 +4396,7 @@ struct Loader {
             const Tensor& t = find_tensor(part.name, ".weight", shape);
             const int first = in_turn ? kGateRows * int(pieces.size()) : rows;
             pieces.push_back(
-                {&t, &format_for(t, dtype), part.rows, first, in_turn ? kGateRows * int(parts.size()) : kGateRows});
+                {&t, &format_for(t, role), part.rows, first, in_turn ? kGateRows * int(parts.size()) : kGateRows});
             rows += in_turn ? round_up(part.rows, kGateRows) : part.rows;
         }
         Matrix m(model.weights.memory, rows, cols, formats_of(pieces, rows));
@@ -4316,22 +4406,18 @@ struct Loader {
             ++model.info.formats[m.section(piece.first / kGroup).format->name].matrices;
         }
         for (const auto& s : m.sections)
-            model.info.formats[s.format->name].bytes += s.group_bytes * usize(s.end - s.begin);
+            model.info.formats[s.format->name].bytes += (s.group_bytes + s.group_lower) * usize(s.end - s.begin);
         ++(exact ? model.info.exact : model.info.quantized);
         if (parts.size() > 1) model.info.fused += int(parts.size());
         if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].name.hf.data());
         return m;
     }
-    Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout = Layout::stacked) {
-        return matrix(parts, cols, layout, options.dtype);
-    }
-
     // Returns whether the matrix has the file's own values.
     bool fill(const Matrix& m, const Piece& piece, bool transposed) {
         const Tensor& t = *piece.tensor;
         const TypeTraits& type = traits(t.type);
         const WeightFormat& format = *m.section(piece.first / kGroup).format;
-        const bool as_it_is = type.quants && &format == &format_of(type.kept_as);
+        const bool as_it_is = type.quants && std::string_view(format.name) == format_of(type.kept_as).name;
         const int rows = int(t.shape[0]);
         pool.for_ranges((rows - 1) / kGateRows + 1, 2, [&](int begin, int end, int thread) {
             Rows& in = scratch[usize(thread)];
@@ -4683,8 +4769,8 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     Weights& w = m.weights;
     const std::string root = find_wrapped(file, a.embedding).second;  // the embedding's name tells
     load.prefix = root;
-    const DType ends = options.dtype == DType::q4_0 ? DType::q8_0 : options.dtype;  // of the embedding and the head
-    w.embedding = load.matrix({{a.embedding, c.vocab_size}}, c.hidden_size, Loader::Layout::stacked, ends);
+    const auto role = c.tied_head ? Loader::Role::head : Loader::Role::embedding;
+    w.embedding = load.matrix({{a.embedding, c.vocab_size}}, c.hidden_size, Loader::Layout::stacked, role);
     if (!a.positions.hf.empty()) w.positions = load.floats({a.positions, c.context_length}, ".weight", c.hidden_size);
     w.final_norm = load.norm({a.final_norm, c.hidden_size});
     for (int i = 0; i < c.num_layers; ++i) {
@@ -4693,8 +4779,9 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     }
 
     load.prefix = find_wrapped(file, kHead).second;
-    w.head.w =
-        c.tied_head ? w.embedding : load.matrix({{kHead, c.vocab_size}}, c.hidden_size, Loader::Layout::stacked, ends);
+    w.head.w = c.tied_head
+                   ? w.embedding
+                   : load.matrix({{kHead, c.vocab_size}}, c.hidden_size, Loader::Layout::stacked, Loader::Role::head);
     m.info.weight_bytes += w.memory.bytes();
     load.count_rest(root, c.num_layers);
 
