@@ -243,6 +243,11 @@ struct Timing {
     double waited = 0;             // of these, until the other threads were done too
 };
 
+struct Logit {
+    int id;
+    float value;
+};
+
 // A text on its way through a model: KV cache, scratch memory, position, threads. It keeps its Model's data alive. Not to
 // be used by two threads at once. What it calls back may ask it (functions that are const, but save and fork), and gets
 // an Error for all else. After an exception, a callback's own too, it holds the tokens that position() counts, and can go
@@ -267,6 +272,10 @@ class Session {
     // The logits after the last token that is held, as forward returns them. Where they are not there (after generate,
     // rewind, load, forward_hidden), that token goes through the layers for them.
     const float* logits();
+    // The k largest of these logits, largest first, of ids with a text (Model::sampleable); forward_best appends n >= 1
+    // tokens before. What cannot be among them is not computed, see LIKELIEST TOKENS.
+    std::vector<Logit> best(int k);
+    std::vector<Logit> forward_best(const int* tokens, int n, int k);
     // The tokens that are held, also the last one that generate has shown; valid as long as the session, and changed by
     // its calls. And their number.
     const std::vector<int>& tokens() const;
@@ -323,8 +332,14 @@ class Sampler {
     explicit Sampler(const Sampling& = {});  // throws where an option is out of range
     // An id in 0 .. n-1 from n logits. Ids beyond Tokenizer::vocab_size() have no text: leave their logits out.
     int sample(const float* logits, int n);
-    void accept(int id);  // tells the repeat penalty that id is now part of the text
+    // The same from logits of some ids, in any order: as if all others were minus infinity.
+    int sample(std::vector<Logit> candidates);
+    void accept(int id);                 // tells the repeat penalty that id is now part of the text
+    int draws_from() const;              // of how many of the best logits it chooses; 0: of all
+    std::vector<int> penalized() const;  // the ids whose logits it changes, ascending
   private:
+    float penalize(float logit) const;
+    int draw(std::vector<Logit> best);
     Sampling options_;
     std::uint64_t state_;     // of the random number generator
     std::deque<int> recent_;  // the last repeat_last_n ids
@@ -350,6 +365,8 @@ struct GenerateOptions {
     // Guess up to this many tokens (0 to 11) from what followed earlier in the text, and check them together: the
     // text is the same as without, and comes faster where it repeats itself. 0: off.
     int lookup = 0;
+    // Compute the whole head for each token, not only what may be among the best of it; on_logits and on_token need it.
+    bool all_logits = false;
     // Called after each 256 tokens of the prompt and at its end; false ends generation there. Null: not called.
     std::function<bool(int done, int total)> on_prompt;
     // Called before each draw with the logits of the ids 0 .. n-1 (n is Model::sampleable()), a copy that it may change:
@@ -1703,14 +1720,14 @@ struct ForFormat {
     void (*to_bytes)(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out);
 };
 
-// From the upper planes of groups times a token: for each row an estimate of its sum, and the sum of what makes the
-// estimate uncertain: scale^2 * squares of the block.
+// From the upper planes of groups times a token: for each row an estimate of its sum, and for each group the most that one
+// of its 16 sums may be: the estimate and the square root of the sum over blocks of scale^2 * squares.
 struct Screening {
     const std::uint8_t* w;
     int groups, blocks;
     const ActivationBlock* x;
     const float* squares;  // [blocks]
-    float *estimates, *variances;
+    float *estimates, *most;
 };
 
 struct Kernels {
@@ -1850,6 +1867,7 @@ LLM_OP Floats operator+(const Floats& a, const Floats& b) { return both(a, b, st
 LLM_OP Floats operator-(const Floats& a, const Floats& b) { return both(a, b, std::minus<>()); }
 LLM_OP Floats operator*(const Floats& a, const Floats& b) { return both(a, b, std::multiplies<>()); }
 LLM_OP Floats operator/(const Floats& a, const Floats& b) { return both(a, b, std::divides<>()); }
+LLM_OP Floats sqrt(const Floats& a) { return each<float>([&](int i) { return std::sqrt(a.lane[i]); }); }
 LLM_OP Floats operator-(const Floats& a) { return each<float>([&](int i) { return -a.lane[i]; }); }
 LLM_OP Floats set(float x) { return each<float>([&](int) { return x; }); }
 LLM_OP Ints set(std::int32_t x) { return each<std::int32_t>([&](int) { return x; }); }
@@ -1992,6 +2010,7 @@ LLM_OP void store(float* p, Floats x) { vst1q_f32(p, x); }
 LLM_OP Floats load(const std::uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 LLM_OP void store(std::uint16_t* p, Floats x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
+LLM_OP Floats sqrt(Floats a) { return vsqrtq_f32(a); }
 LLM_OP Floats min(Floats a, Floats b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 LLM_OP Floats max(Floats a, Floats b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 LLM_OP float sum(Floats a) { return vaddv_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a))); }
@@ -2040,6 +2059,7 @@ LLM_OP void store(std::uint16_t* p, Floats x) {
     std::memcpy(p, &halves, sizeof halves);
 }
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return LLM_MM(fmadd_ps)(a, b, c); }
+LLM_OP Floats sqrt(Floats a) { return LLM_MM(sqrt_ps)(a); }
 LLM_OP Floats min(Floats a, Floats b) { return LLM_MM(min_ps)(a, b); }
 LLM_OP Floats max(Floats a, Floats b) { return LLM_MM(max_ps)(a, b); }
 LLM_OP float sum(__m256 a) {
@@ -2285,10 +2305,12 @@ LLM_TARGET inline void screen(const Screening& s) {
                 variance[v] = fma(scale * scale, set(s.squares[b]), variance[v]);
             }
         }
+        Floats most = set(-INFINITY);
         LLM_UNROLL for (int v = 0; v < kVectors; ++v) {
             store(s.estimates + g * kGroup + v * kLanes, total[v]);
-            store(s.variances + g * kGroup + v * kLanes, variance[v]);
+            most = max(total[v] + sqrt(variance[v]), most);
         }
+        s.most[g] = largest(most);
     }
 }
 
@@ -5113,6 +5135,139 @@ struct Profiler {
     }
 };
 
+// ==== LIKELIEST TOKENS ===============================================================================================
+//
+// Who samples needs the k best of up to 262144 logits, and the head that they come from is most of what a token of a small
+// model reads. So its 8 bits lie in two planes: the upper halves of all rows with the scales, then the lower halves. From
+// the upper plane alone a logit is known up to a rest,
+//
+//     logit = sum of scale * x * (16 * upper - 120.5)  +  sum of scale * x * e        e = lower - 7.5, in -7.5 .. 7.5
+//
+// which is a sum of hidden_size small terms. Where the lower bits are as good as random it has the mean 0 and the variance
+// 21.25 * sum of (scale * x)^2, which is known for each row: a sum over blocks. A row whose estimate is more than 8
+// standard deviations below the k-th best logit that is known is none of the k best. In a normal distribution that fails
+// once in 10^15 rows; that e is bounded bounds it, whatever its distribution, at 6e-6 (Hoeffding 1963). The rows that may
+// be among the best, some hundred, are computed from both planes: the same bits as in the whole product.
+
+// Whether `a` comes before `b` among the best: of two with one logit the lower id.
+inline bool better(const Logit& a, const Logit& b) { return a.value != b.value ? a.value > b.value : a.id < b.id; }
+
+template <int N> bool any_above(float bar, const float* x) {  // without a branch: in vectors
+    int above = 0;
+    for (int i = 0; i < N; ++i) above |= x[i] > bar;
+    return above != 0;
+}
+
+// The k best of n logits, sorted. One pass with a heap of k: nearly all fail at its top, and so whole strides do. A NaN
+// is none of the best.
+inline std::vector<Logit> take_best(const float* logits, int n, int k) {
+    constexpr int kStride = 64;
+    std::vector<Logit> best;
+    best.reserve(usize(k));
+    for (int id = 0; id < k; ++id) best.push_back({id, std::isnan(logits[id]) ? -INFINITY : logits[id]});
+    if (k < n) std::make_heap(best.begin(), best.end(), better);
+    for (int begin = k; begin < n; begin += kStride) {
+        const int end = std::min(begin + kStride, n);
+        if (end - begin == kStride && !any_above<kStride>(best.front().value, logits + begin)) continue;
+        for (int id = begin; id < end; ++id) {
+            if (!(logits[id] > best.front().value)) continue;
+            std::pop_heap(best.begin(), best.end(), better);
+            best.back() = {id, logits[id]};
+            std::push_heap(best.begin(), best.end(), better);
+        }
+    }
+    std::sort(best.begin(), best.end(), better);
+    return best;
+}
+
+// The logits that a sampler draws from: of the ids 0 .. n - 1 the k best, and those of `also`.
+struct Wanted {
+    int n = 0, k = 0;  // k = 0: all
+    std::vector<int> also{};
+};
+
+struct Likeliest {
+    static constexpr float kDeviations = 8, kVariance = 21.25f;  // of e: (16^2 - 1) / 12
+    ThreadPool& pool;
+    const Kernels& kernels;
+    Profiler& profiler;
+    Buffer memory{};  // of the following
+    float *logits = nullptr,
+          *most = nullptr;      // [rows]: estimates, or where they are known, logits; [groups]: see Screening
+    std::vector<int> groups{};  // that are computed
+    std::vector<Logit> found{};
+
+    // Finds all that are wanted, and maybe a few more, for the one token of x. False: all rows are to be computed.
+    bool find(const Matrix& head, const Activations& x, const Wanted& wanted) {
+        if (head.sections[0].format != &kInPlanes || wanted.k == 0 || !screen(head, x)) return false;
+        std::vector<int> also;
+        for (const int id : wanted.also)
+            if (id >= 0 && id < wanted.n) also.push_back(id), logits[id] = -INFINITY;  // they do not set the bar
+        if (16 * (usize(wanted.k) + also.size()) > usize(wanted.n)) return false;
+
+        const std::vector<Logit> best = take_best(logits, wanted.n, wanted.k);
+        groups.clear();
+        for (const Logit& one : best) groups.push_back(one.id / kGroup);
+        for (const int id : also) groups.push_back(id / kGroup);
+        compute(head, x, 0);
+        float bar = INFINITY;
+        for (const Logit& one : best) bar = std::min(bar, logits[one.id]);
+
+        const std::size_t known = groups.size();
+        for (int g = 0; g * kGroup < wanted.n; ++g)
+            if (most[g] >= bar) groups.push_back(g);
+        compute(head, x, known);
+
+        found.clear();
+        for (const int g : groups)
+            for (int id = g * kGroup; id < std::min((g + 1) * kGroup, wanted.n); ++id)
+                if (logits[id] >= bar || std::count(also.begin(), also.end(), id)) found.push_back({id, logits[id]});
+        return true;
+    }
+  private:
+    // Estimates of all rows. False where numbers are too large for the statistics.
+    bool screen(const Matrix& head, const Activations& x) {
+        const Matrix::Section& s = head.sections[0];
+        const int blocks = (head.cols - 1) / kBlock + 1;
+        const ActivationBlock* const a = x.tile<ActivationBlock>(0);
+        std::vector<float> squares;
+        for (int b = 0; b < blocks; ++b) {
+            int sum = 0;
+            for (const int q : a[b].q) sum += q * q;
+            squares.push_back(kDeviations * kDeviations * kVariance * a[b].scale * a[b].scale * float(sum));
+        }
+        if (!all_below(squares.data(), squares.size(), 1e30f)) return false;
+        const std::size_t rows = usize(s.end) * kGroup;
+        memory.grow((rows + usize(s.end)) * sizeof(float));
+        logits = memory.as<float>();
+        most = logits + rows;
+        const std::size_t bytes = s.group_bytes * usize(s.end), operations = 2 * rows * usize(head.cols);
+        profiler.time({{"lm_head", "screen", bytes, operations}}, -1, 1, [&] {
+            pool.for_ranges(s.end, s.end / (pool.size() * 16), [&](int begin, int end, int) {
+                kernels.screen(
+                    {s.group(begin), end - begin, blocks, a, squares.data(), logits + begin * kGroup, most + begin});
+            });
+        });
+        return true;
+    }
+    // The logits of groups[first] and the following, each once.
+    void compute(const Matrix& head, const Activations& x, std::size_t first) {
+        std::sort(groups.begin() + std::ptrdiff_t(first), groups.end());
+        groups.erase(std::unique(groups.begin() + std::ptrdiff_t(first), groups.end()), groups.end());
+        const std::size_t count = groups.size() - first, bytes = head.bytes / usize(head.groups()) * count;
+        profiler.time({{"lm_head", "rows", bytes, 2 * count * kGroup * usize(head.cols)}}, -1, 1, [&] {
+            pool.for_ranges(int(count), 4, [&](int begin, int end, int thread) {
+                for (int i = begin; i < end; ++i) {
+                    const int g = groups[first + usize(i)];
+                    const Operand group(kernels, head, g, 1, false, pool.scratch[usize(thread)]);
+                    group.product(x, 0, logits + g * kGroup, kGroup);
+                    most[g] = -INFINITY;
+                }
+            });
+        });
+    }
+};
+
 // ==== FORWARD ========================================================================================================
 //
 // A token's way through the layers. x [tokens, hidden_size] is the residual stream: every layer reads it through a
@@ -5184,6 +5339,7 @@ struct Transformer {
     ThreadPool pool;
     Profiler profiler{pool};
     Attention attention{pool, kernels, config};
+    Likeliest likeliest{pool, kernels, profiler};
 
     int batch;               // most tokens that go through the layers together
     Vectors x, y;            // [batch, hidden_size]: the residual stream; a layer's addition to it
@@ -5400,18 +5556,27 @@ struct Transformer {
         norm(model.weights.final_norm, x[t], thread_scratch[0]);
         return thread_scratch[0];
     }
-    // Logits of `count` (at most 12) tokens of the chunk.
-    const float* compute_logits(int first, int count) {
+    // normed = the last norm of `count` tokens of the chunk
+    void normalize_final(int first, int count) {
         const Weights& w = model.weights;
         layer = -1;
-        logits.resize(count, config.vocab_size);
         normed.resize(w.head.w, count);
         profiler.time({norm_timing("final_norm", w.final_norm, count)}, layer, count, [&] {
             const IeeeFloats rounding;
             for (int t = 0; t < count; ++t) normed.set(kernels, t, 0, final_hidden(first + t), config.hidden_size);
         });
+    }
+    // Whether likeliest.found has all logits that are wanted of a token of the chunk.
+    bool find_likeliest(int t, const Wanted& wanted) {
+        normalize_final(t, 1);
+        return config.final_logit_softcapping == 0 && likeliest.find(model.weights.head.w, normed, wanted);
+    }
+    // Logits of `count` (at most 12) tokens of the chunk.
+    const float* compute_logits(int first, int count) {
+        normalize_final(first, count);
+        logits.resize(count, config.vocab_size);
         const float cap = config.final_logit_softcapping;
-        project("lm_head", w.head, normed, 1, nullptr, [&](int t, int row, float* v, int rows) {
+        project("lm_head", model.weights.head, normed, 1, nullptr, [&](int t, int row, float* v, int rows) {
             for (int i = 0; cap > 0 && i < rows; ++i)  // tanh(z) = 1 - 2 / (1 + e^2z)
                 v[i] = cap * float(1 - 2 / (1 + exponential(2 * double(v[i] / cap))));
             std::copy_n(v, rows, logits[t] + row);
@@ -5483,12 +5648,33 @@ struct SessionData {
     }
     // Logits after the pending token and up to 11 guesses that may follow it. The caches hold the guesses too: one that is
     // appended then need only be counted as processed.
-    const float* try_out(const int* ids, int count) {
+    // Null: of the one token all that is wanted is in transformer.likeliest.
+    const float* try_out(const int* ids, int count, const Wanted& wanted) {
         current = nullptr;
         transformer.run_layers(sequence, ids, count);
         sequence.tokens.resize(sequence.tokens.size() - usize(count - 1));
         sequence.processed = sequence.position();
-        return transformer.compute_logits(0, count);
+        return count == 1 && transformer.find_likeliest(0, wanted) ? nullptr : transformer.compute_logits(0, count);
+    }
+    // The k best logits after the last token, once the tokens are appended.
+    std::vector<Logit> best(const int* ids, int count, int k) {
+        const int n = owner.sampleable() ? owner.sampleable() : owner.config().vocab_size;
+        if (k < 1 || k > n) misuse("the number of logits is out of range", to_string(k), "use 1 to " + to_string(n));
+        if (count == 0 && !(current && sequence.pending() == 0)) {
+            if (sequence.position() == 0)
+                misuse("there are no logits", "the session holds nothing", "call forward first");
+            reread();
+        }
+        if (count > 0 || sequence.pending() > 0) {
+            run_batches(ids, count, [](int, int) { return true; });
+            current = nullptr;
+            const int last = transformer.n - 1;
+            if (!transformer.find_likeliest(last, {n, k})) current = transformer.compute_logits(last, 1);
+        }
+        std::vector<Logit> all = current ? take_best(current, n, k) : transformer.likeliest.found;
+        std::sort(all.begin(), all.end(), better);
+        all.resize(usize(k));
+        return all;
     }
     const float* logits() {
         if (current && sequence.pending() == 0) return current;
@@ -5558,6 +5744,12 @@ void Session::forward_hidden(const int* ids, int n, const std::function<void(int
 }
 const float* Session::logits() {
     return detail::InUse(*this).step(1, [](auto& data) { data.logits(); });
+}
+std::vector<Logit> Session::best(int k) { return forward_best(nullptr, 0, k); }
+std::vector<Logit> Session::forward_best(const int* ids, int n, int k) {
+    std::vector<Logit> best;
+    detail::InUse(*this).step(std::max(n, 1), [&](auto& data) { best = data.best(ids, n, k); });
+    return best;
 }
 const std::vector<int>& Session::tokens() const { return data().sequence.tokens; }
 int Session::position() const { return data().sequence.position(); }
@@ -5751,37 +5943,6 @@ Session Session::fork() const {
 
 namespace detail {
 
-using Candidate = std::pair<float, int>;  // logit, -id: of two with one logit the lower id is the greater candidate
-
-template <int N> bool any_above(float bar, const float* x) {  // without a branch: in vectors
-    int above = 0;
-    for (int i = 0; i < N; ++i) above |= x[i] > bar;
-    return above != 0;
-}
-
-// The k best of n logits, sorted. One pass with a heap of k: nearly all fail at its top, and so whole strides do. A NaN
-// is none of the best.
-inline std::vector<Candidate> take_best(const float* logits, int n, int k) {
-    constexpr int kStride = 64;
-    std::vector<Candidate> best;
-    const std::greater<Candidate> better;
-    best.reserve(usize(k));
-    for (int id = 0; id < k; ++id) best.emplace_back(std::isnan(logits[id]) ? -INFINITY : logits[id], -id);
-    if (k < n) std::make_heap(best.begin(), best.end(), better);
-    for (int begin = k; begin < n; begin += kStride) {
-        const int end = std::min(begin + kStride, n);
-        if (end - begin == kStride && !any_above<kStride>(best.front().first, logits + begin)) continue;
-        for (int id = begin; id < end; ++id) {
-            if (!(logits[id] > best.front().first)) continue;
-            std::pop_heap(best.begin(), best.end(), better);
-            best.back() = {logits[id], -id};
-            std::push_heap(best.begin(), best.end(), better);
-        }
-    }
-    std::sort(best.begin(), best.end(), better);
-    return best;
-}
-
 inline void check_option(const char* name, double x, double least, double most, const char* remedy) {
     if (!(x >= least && x <= most)) misuse(std::string(name) + " is out of range", to_string(x), remedy);
 }
@@ -5803,38 +5964,59 @@ void Sampler::accept(int id) {
     if (recent_.size() > detail::usize(options_.repeat_last_n)) recent_.pop_front();
 }
 
+int Sampler::draws_from() const { return options_.temperature == 0 ? 1 : options_.top_k; }
+std::vector<int> Sampler::penalized() const {
+    if (options_.repeat_penalty == 1.0f) return {};
+    std::vector<int> ids(recent_.begin(), recent_.end());
+    std::sort(ids.begin(), ids.end());
+    ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+    return ids;
+}
+
 int Sampler::sample(const float* logits, int n) {
     using namespace detail;
-    const IeeeFloats rounding;
     if (n < 1 || !logits) misuse("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
-    std::vector<float> penalized;
-    if (options_.repeat_penalty != 1.0f) {
-        penalized.assign(logits, logits + n);
-        for (const int id : recent_) {
-            if (id < 0 || id >= n) continue;
-            const float x = logits[id];  // not of penalized: an id may be there more than once
-            penalized[usize(id)] = x > 0 ? x / options_.repeat_penalty : x * options_.repeat_penalty;
-        }
-        logits = penalized.data();
+    const IeeeFloats rounding;
+    std::vector<float> changed;
+    for (const int id : penalized()) {
+        if (id < 0 || id >= n) continue;
+        if (changed.empty()) changed.assign(logits, logits + n);
+        changed[usize(id)] = penalize(logits[id]);
     }
-    const int k = options_.temperature == 0 ? 1 : options_.top_k ? std::min(options_.top_k, n) : n;
-    std::vector<Candidate> c = take_best(logits, n, k);
-    const float best = c[0].first;
-    if (k == 1 || !std::isfinite(best)) return -c[0].second;
+    return draw(take_best(changed.empty() ? logits : changed.data(), n, draws_from() ? std::min(draws_from(), n) : n));
+}
+int Sampler::sample(std::vector<Logit> candidates) {
+    using namespace detail;
+    if (candidates.empty()) misuse("there are no logits to sample from", "0", "pass one or more");
+    const IeeeFloats rounding;
+    const std::vector<int> ids = penalized();
+    for (Logit& c : candidates)
+        if (std::binary_search(ids.begin(), ids.end(), c.id)) c.value = penalize(c.value);
+    std::sort(candidates.begin(), candidates.end(), better);
+    if (draws_from()) candidates.resize(std::min(candidates.size(), usize(draws_from())));
+    return draw(std::move(candidates));
+}
+float Sampler::penalize(float logit) const {
+    return logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
+}
+int Sampler::draw(std::vector<Logit> c) {
+    using namespace detail;
+    const float best = c[0].value;
+    if (c.size() == 1 || !std::isfinite(best)) return c[0].id;
 
     // The first candidates whose probabilities at this temperature add up to `share`: the index of their last.
     const auto reach = [&](double share, float temperature) {
         std::vector<double> weights;  // relative to the best's
-        for (const Candidate& x : c) weights.push_back(exponential((double(x.first) - best) / temperature));
+        for (const Logit& x : c) weights.push_back(exponential((double(x.value) - best) / temperature));
         const double wanted = share * std::accumulate(weights.begin(), weights.end(), 0.0);
         std::size_t last = 0;
         for (double sum = weights[0]; sum < wanted; sum += weights[last]) ++last;
         return last;
     };
     if (options_.top_p < 1) c.resize(reach(options_.top_p, 1) + 1);
-    const auto likely = [&](const Candidate& x) { return exponential(double(x.first) - best) >= options_.min_p; };
+    const auto likely = [&](const Logit& x) { return exponential(double(x.value) - best) >= options_.min_p; };
     c.erase(std::partition_point(c.begin(), c.end(), likely), c.end());
-    return -c[reach(next_uniform(state_), options_.temperature)].second;
+    return c[reach(next_uniform(state_), options_.temperature)].id;
 }
 
 double log_probability(const float* logits, int n, int id) {
@@ -5899,8 +6081,8 @@ class Lookup {
         : session_(session), most_(std::min(most, kTile - 1)), stats_(stats) {
         for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
     }
-    // The logits after the pending token.
-    const float* next() {
+    // The logits after the pending token. Null: those that are wanted are in the transformer's `likeliest`.
+    const float* next(const Wanted& wanted) {
         const int id = session_.sequence.tokens.back();
         if (next_ < guesses_.size()) {
             const bool is_right = guesses_[next_++] == id;
@@ -5917,7 +6099,7 @@ class Lookup {
         const std::vector<int> ids = joined({{id}, guesses_});
         const auto start = Clock::now();
         const int n = int(ids.size());
-        session_.transformer.profiler.step(n, [&] { logits_ = session_.try_out(ids.data(), n); });
+        session_.transformer.profiler.step(n, [&] { logits_ = session_.try_out(ids.data(), n, wanted); });
         const double seconds = seconds_since(start);
         if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
         else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
@@ -5967,7 +6149,7 @@ inline TokenInfo describe(const Model& model, const float* logits, int id, int l
     const auto info = [&](int i) { return TokenInfo{i, model.tokenizer().piece(i), zero + logits[i]}; };
     TokenInfo token = info(id);
     const int n = likeliest > 0 ? model.sampleable() : 0;
-    for (const Candidate& c : take_best(logits, n, std::min(likeliest, n))) token.likeliest.push_back(info(-c.second));
+    for (const Logit& c : take_best(logits, n, std::min(likeliest, n))) token.likeliest.push_back(info(c.id));
     return token;
 }
 
@@ -6020,14 +6202,17 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     // Token after token.
     start = Clock::now();
     Lookup lookup(use.data, options.lookup, stats);
+    const int n_ids = model.sampleable();
+    const bool all_logits = options.all_logits || options.on_logits || options.on_token;
     const auto write = [&] {
-        for (; stats.generated != options.max_tokens; logits = nullptr) {
+        for (bool first = true; stats.generated != options.max_tokens; first = false) {
             if (session.position() == session.context()) return End::context;
-            if (!logits) logits = lookup.next();
+            if (!first) logits = lookup.next({n_ids, all_logits ? 0 : sampler.draws_from(), sampler.penalized()});
             int id = 0;
             use->transformer.profiler.restart();
-            use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1,
-                                           [&] { id = draw(sampler, options, logits, model.sampleable()); });
+            use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1, [&] {
+                id = logits ? draw(sampler, options, logits, n_ids) : sampler.sample(use->transformer.likeliest.found);
+            });
             if (!options.ignore_end && model.tokenizer().is_eos(id)) return End::end_token;
             sampler.accept(id);
             tokens.push_back(id);

@@ -136,7 +136,8 @@ class Measuring {
     }
     Measurement result;
   private:
-    static constexpr int kSteps = 48;        // at most, after a prompt; twice as many after the first
+    static constexpr int kSteps = 48;  // at most, after a prompt; twice as many after the first
+    static constexpr int kBest = 40;
     static constexpr double kPatience = 15;  // seconds for the rounds of one prompt
     static constexpr double kSeconds = 1;    // for the steps after it
 
@@ -166,18 +167,18 @@ class Measuring {
     }
     void warm_up(llm::Session& session) {
         const int n = std::min(64, lengths_.back());
-        logits_ = session.forward(tokens_.data(), n);
+        best_ = session.forward_best(tokens_.data(), n, kBest);
         for (int i = 0; i < 8 && session.position() < session.context(); ++i) step(session, nullptr);
     }
     // Samples a token and appends it. Returns seconds.
     double step(llm::Session& session, Profile* profile) {
         const auto start = Clock::now();
-        const int id = sampler_.sample(logits_, vocab_);
+        const int id = sampler_.sample(best_);
         if (profile) {
             profile->parts[kSampling].seconds += seconds_since(start);
             profile->parts[kStep].seconds += seconds_since(start);
         }
-        logits_ = session.forward(&id, 1);
+        best_ = session.forward_best(&id, 1, kBest);
         return seconds_since(start);
     }
     Samples steps(llm::Session& session, int most, Profile* profile) {
@@ -193,8 +194,8 @@ class Measuring {
         session.rewind(0);
         if (p.tokens == result.profiled_prompt) session.on_timing(listen);
         const auto start = Clock::now();
-        logits_ = session.forward(tokens_.data(), p.tokens);
-        sampler_.sample(logits_, vocab_);
+        best_ = session.forward_best(tokens_.data(), p.tokens, kBest);
+        sampler_.sample(best_);
         p.seconds.push_back(seconds_since(start));
         session.on_timing(nullptr);
         if (p.tokens == result.profiled_prompt) result.prompt.push_back(std::exchange(profile, {}));
@@ -218,7 +219,7 @@ class Measuring {
     int rounds_, vocab_ = 0;
     std::vector<int> lengths_, tokens_;
     llm::Sampler sampler_;
-    const float* logits_ = nullptr;
+    std::vector<llm::Logit> best_;  // as many as generate() samples from
     Samples costs_;
 };
 
