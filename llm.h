@@ -481,9 +481,8 @@ namespace detail {
 // ==== ERRORS AND SMALL TOOLS =========================================================================================
 //
 // Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. `fail` is for
-// files, `misuse` for what callers do. A model
-// file comes from the internet, so nothing in it is believed: sizes, offsets and counts are checked before use, and
-// text from it is cleaned before it gets into a message.
+// files, `misuse` for what callers do. A model file comes from the internet, so nothing in it is believed: sizes, offsets
+// and counts are checked before use, and text from it is cleaned before it gets into a message.
 
 using std::to_string;
 
@@ -551,48 +550,44 @@ inline bool is_any(std::string_view text, std::string_view choices) {
     return any_part(choices, [&](std::string_view one) { return text == one; });
 }
 
-// What cannot be used: where the marks are by which it is known, "a|b", what it is, and what to do about it.
+// What cannot be used: the marks by which it is known, "a|b", what it is, and what to do about it. A mark's first
+// character says where it is looked for; in a file's beginning, ? is any byte.
 struct Foreign {
-    enum In { beginning, file_name, tensor_name, kind } in;  // a beginning's ? is any byte
+    enum In : char { beginning = '^', file_name = '*', tensor_name = '#', kind = '=' };  // file_name: its end
     std::string_view marks;
     const char *what, *remedy;
 };
 constexpr char kGetModel[] = "get the model as safetensors or as a GGUF file";
 constexpr char kGetWhole[] = "get the model unquantized (F16 or BF16), or as a GGUF file";
 constexpr char kMerge[] = "merge it into its model (merge_and_unload of PEFT) and save that";
-constexpr char kPickle[] = "a PyTorch checkpoint (a pickle, which may run code when it is loaded)";
 constexpr char kIsEmbedding[] = "an embedding model, such as EmbeddingGemma, writes no text: get one that does";
 // clang-format off
 constexpr Foreign kForeign[] = {
-    {Foreign::beginning, "version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull, or download it"},
-    {Foreign::beginning, "<", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
-    {Foreign::beginning, "PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
-    {Foreign::beginning, "\x80", kPickle, kGetModel},
-    {Foreign::beginning, "\x08?\x12", "an ONNX model", kGetModel},
-    {Foreign::beginning, "\x89HDF|????TFL3", "a model of TensorFlow", kGetModel},
-    {Foreign::beginning, "lmgg|tjgg|fmgg", "a GGML file, older than GGUF", kGetModel},
-    {Foreign::beginning, "\x1F\x8B", "a gzip archive", "unpack it"},
-    {Foreign::file_name, "adapter_config.json|adapter_model.safetensors", "an adapter (PEFT, LoRA), not a whole model", kMerge},
-    {Foreign::file_name, ".bin|.pt|.pth|.ckpt", kPickle, kGetModel},
-    {Foreign::file_name, ".onnx", "an ONNX model", kGetModel},
-    {Foreign::file_name, ".h5|.msgpack|.tflite", "a model of TensorFlow or Flax", kGetModel},
-    {Foreign::tensor_name, ".base_layer.|.modules_to_save.|lora_", "a checkpoint with adapters (PEFT, LoRA) that were not merged", kMerge},
-    {Foreign::tensor_name, ".g_idx|.qweight|.qzeros", "weights that were quantized by GPTQ or AWQ", kGetWhole},
-    {Foreign::tensor_name, ".quant_state.|.absmax|.SCB", "weights that were quantized by bitsandbytes", kGetWhole},
-    {Foreign::tensor_name, "weight_scale|.weight_packed", "weights that were quantized to FP8 or by compressed-tensors", kGetWhole},
-    {Foreign::tensor_name, ".scales", "weights that were quantized by MLX", kGetWhole},
-    {Foreign::kind, "clip|mmproj", "a vision projector, not a language model", "name the GGUF of the text model"},
-    {Foreign::kind, "adapter|controlvector", "an adapter (LoRA), not a whole model", kMerge},
-    {Foreign::kind, "imatrix|vocab", "a GGUF without a model's weights", "name the GGUF of the model"},
-    {Foreign::kind, "gemma-embedding|bert|nomic-bert|t5encoder", "a GGUF of another kind", kIsEmbedding},
+    {"^version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull, or download it"},
+    {"^<", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
+    {"^\x1F\x8B", "a gzip archive", "unpack it"},
+    {"^PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
+    {"^lmgg|^tjgg|^fmgg", "a GGML file, older than GGUF", kGetModel},
+    {"*adapter_config.json|*adapter_model.safetensors|=adapter|=controlvector", "an adapter (PEFT, LoRA), not a whole model", kMerge},
+    {"^\x80|*.bin|*.pt|*.pth|*.ckpt", "a PyTorch checkpoint (a pickle, which may run code when it is loaded)", kGetModel},
+    {"^\x08?\x12|*.onnx", "an ONNX model", kGetModel},
+    {"^\x89HDF|^????TFL3|*.h5|*.msgpack|*.tflite", "a model of TensorFlow or Flax", kGetModel},
+    {"#.base_layer.|#.modules_to_save.|#lora_", "a checkpoint with adapters (PEFT, LoRA) that were not merged", kMerge},
+    {"#.g_idx|#.qweight|#.qzeros", "weights that were quantized by GPTQ or AWQ", kGetWhole},
+    {"#.quant_state.|#.absmax|#.SCB", "weights that were quantized by bitsandbytes", kGetWhole},
+    {"#weight_scale|#.weight_packed", "weights that were quantized to FP8 or by compressed-tensors", kGetWhole},
+    {"#.scales", "weights that were quantized by MLX", kGetWhole},
+    {"=clip|=mmproj", "a vision projector, not a language model", "name the GGUF of the text model"},
+    {"=imatrix|=vocab", "a GGUF without a model's weights", "name the GGUF of the model"},
+    {"=gemma-embedding|=bert|=nomic-bert|=t5encoder", "a GGUF of another kind", kIsEmbedding},
 };
 // clang-format on
 
 // Refuses what has one of these marks; find(mark) says where one is, or nothing.
 template <class Find> void refuse_foreign(Foreign::In in, const Find& find) {
     for (const Foreign& foreign : kForeign)
-        for_parts(foreign.in == in ? foreign.marks : "", [&](std::string_view mark) {
-            const std::string where = find(mark);
+        for_parts(foreign.marks, [&](std::string_view mark) {
+            const std::string where = mark[0] == in ? find(mark.substr(1)) : "";
             if (!where.empty()) fail(foreign.what, where, foreign.remedy);
         });
 }
@@ -637,11 +632,8 @@ class File {
         });
         refuse_foreign(Foreign::file_name, [&](auto mark) { return ends_with(path_, mark) ? path_ : ""; });
     }
-    std::string read_text(std::uint64_t limit) const {
-        refuse_if_foreign();
-        return read_all(limit);
-    }
     std::string read_all(std::uint64_t limit) const {
+        refuse_if_foreign();
         if (size_ > limit)
             fail("the file is larger than " + to_string(limit >> 20) + " MB", path_, "is it the right one?");
         return text(0, size_);
@@ -672,19 +664,11 @@ class File {
     int descriptor_ = -1;
 #else
   private:
-    bool open() { return stream_.open(to_path(path_), std::ios::binary), stream_.is_open(); }
+    bool open() { return std::ifstream(to_path(path_)).is_open(); }
     bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
-#ifndef LLM_NO_THREADS
-        const std::lock_guard<std::mutex> lock(mutex_);
-#endif
-        stream_.clear();
-        stream_.seekg(std::streamoff(offset));
-        return !!stream_.read(out, std::streamsize(bytes));
+        std::ifstream stream(to_path(path_), std::ios::binary);  // its own, as each thread has its position
+        return stream.seekg(std::streamoff(offset)) && stream.read(out, std::streamsize(bytes));
     }
-#ifndef LLM_NO_THREADS
-    mutable std::mutex mutex_;
-#endif
-    mutable std::ifstream stream_;
 #endif
     std::string path_;
     const char* memory_ = nullptr;
@@ -796,10 +780,10 @@ class Json {
         return std::uint64_t(value);
     }
     const Json* find(std::string_view key) const {  // nullptr: no object or no such member; the last of several
-        const auto* members = std::get_if<Object>(&value_);
-        for (std::size_t i = members ? members->size() : 0; i-- > 0;)
-            if ((*members)[i].first == key) return &(*members)[i].second;
-        return nullptr;
+        const Json* found = nullptr;
+        for (const auto& [name, member] : lenient<Object>())
+            if (name == key) found = &member;
+        return found;
     }
     // What is not there reads as `otherwise`.
     template <class T> T value(T otherwise) const { return is_null() ? otherwise : as<T>(); }
@@ -817,12 +801,13 @@ class Json {
         const Json* found = find(key);
         return found ? *found : null;
     }
-    bool flag(bool otherwise) const { return is<bool>() ? boolean() : otherwise; }
-    std::string_view text() const { return is<std::string_view>() ? string() : std::string_view(); }
-    const Array& list() const {
-        static const Array none;
-        return is<Array>() ? array() : none;
+    template <class T> const T& lenient() const {
+        static const T empty = {};
+        return is<T>() ? as<T>() : empty;
     }
+    bool flag(bool otherwise) const { return is<bool>() ? boolean() : otherwise; }
+    std::string_view text() const { return lenient<std::string_view>(); }
+    const Array& list() const { return lenient<Array>(); }
   private:
     template <class T> const T& as() const {
         if (const T* value = std::get_if<T>(&value_)) return *value;
@@ -926,10 +911,9 @@ struct JsonParser {
     }
     std::uint32_t hex4() {  // of \uXXXX
         std::uint32_t value = 0;
-        if (at[0] != '\\' || at[1] != 'u') error("an escape is not known");
-        at += 2;
+        const bool known = skip("\\u");
         char* const end = at + std::min<std::ptrdiff_t>(4, text.data() + text.size() - at);
-        if (std::from_chars(at, end, value, 16).ptr != at + 4) error("an escape is not known");
+        if (!known || std::from_chars(at, end, value, 16).ptr != at + 4) error("an escape is not known");
         at = end;
         return value;
     }
@@ -2500,8 +2484,15 @@ inline std::uint64_t bytes_of(const Tensor& tensor) {
     return elements / block * bytes;
 }
 
-// Adds a file's tensors, whose offsets count from `data` on. They lie inside and do not share a byte or a name.
+// Adds a file's tensors, whose offsets count from `data` on. They lie inside, do not share a byte or a name, and no other
+// tool has packed them or taken them apart, which their names would tell.
 inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, const File& file, std::uint64_t data) {
+    refuse_foreign(Foreign::tensor_name, [&](auto mark) -> std::string {
+        for (const Tensor& tensor : tensors)
+            if (tensor.name.find(mark) != tensor.name.npos) return file.path() + ": " + shown(tensor.name);
+        return "";
+    });
+
     const std::uint64_t room = file.size() - std::min(data, file.size());
     std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
         return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes;
@@ -2559,7 +2550,7 @@ inline bool is_plain_file_name(std::string_view name) {
 }
 
 inline void read_shards(Checkpoint& checkpoint, const File& index) {
-    const JsonDocument document(index.read_text(100000000), index.path());
+    const JsonDocument document(index.read_all(100000000), index.path());
     const Json* map = document.root().find("weight_map");
     if (!map) damaged("there is no weight_map", index);
     std::unordered_map<std::string_view, const File*> shards;
@@ -2657,10 +2648,7 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
     const auto dimensions = reader.number<std::uint32_t>();
     check(dimensions >= 1 && dimensions <= 4, tensor, "has an impossible number of dimensions");
     tensor.shape.resize(dimensions);
-    for (std::uint32_t k = dimensions; k-- > 0;) {
-        tensor.shape[k] = reader.number<std::uint64_t>();
-        check(tensor.shape[k] > 0, tensor, "has an impossible shape");
-    }
+    for (std::uint32_t k = dimensions; k-- > 0;) tensor.shape[k] = reader.number<std::uint64_t>();
     tensor.type_name = gguf_type_name(reader.number<std::uint32_t>());
     tensor.type = find_type(tensor.type_name);
     tensor.bytes = bytes_of(tensor);
@@ -2694,8 +2682,7 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
     }
     Json metadata(std::move(members), file.path());
     const std::uint64_t alignment = metadata["general.alignment"].whole(32);
-    if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
-        damaged("an impossible general.alignment", file);
+    if (alignment == 0 || 65536 % alignment != 0) damaged("an impossible general.alignment", file);
     std::vector<Tensor> tensors;
     for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file, alignment));
     add_tensors(checkpoint, std::move(tensors), file, (reader.position + alignment - 1) / alignment * alignment);
@@ -2732,15 +2719,6 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
 }
 
 // ---- both ----
-
-// Weights that another tool has packed or taken apart: names of tensors tell.
-inline void refuse_foreign_tensors(const Checkpoint& checkpoint) {
-    refuse_foreign(Foreign::tensor_name, [&](auto mark) -> std::string {
-        for (const auto& [name, tensor] : checkpoint.tensors)
-            if (name.find(mark) != name.npos) return checkpoint.path + ": " + shown(name);
-        return "";
-    });
-}
 
 // Says what a directory without model.safetensors has instead.
 [[noreturn]] inline void refuse_directory(const std::string& path) {
@@ -2787,7 +2765,6 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     if (magic == "GGUF" || magic == "FUGG") {
         checkpoint.config = read_gguf(checkpoint, file);
         read_other_parts(checkpoint, path);
-        refuse_foreign_tensors(checkpoint);
         return checkpoint;
     }
     const bool is_single = to_path(weights).extension() == ".safetensors";
@@ -2797,10 +2774,9 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     }
     is_single ? read_safetensors(checkpoint, file) : read_shards(checkpoint, file);
     const std::string config = checkpoint.directory + "/config.json";
-    const bool described = exists(status_of(config));
-    if (described) checkpoint.config = {File(config).read_text(1 << 24), config};
-    refuse_foreign_tensors(checkpoint);
-    if (!described) fail("the model's description is missing", config, "put config.json beside the weights");
+    if (!exists(status_of(config)))
+        fail("the model's description is missing", config, "put config.json beside the weights");
+    checkpoint.config = {File(config).read_all(1 << 24), config};
     const std::string adapter = checkpoint.directory + "/adapter_model.safetensors";
     if (exists(status_of(adapter))) fail("an adapter (PEFT, LoRA) lies beside the model", adapter, kMerge);
     return checkpoint;
@@ -3269,7 +3245,7 @@ struct TokenizerLoader : TokenizerData {
     bool has(const char* name) const { return exists(status_of(file.directory + "/" + name)); }
     std::string read(const char* name) {
         where = file.directory + "/" + name;
-        return File(where).read_text(std::uint64_t{1} << 30);
+        return File(where).read_all(std::uint64_t{1} << 30);
     }
     JsonDocument read_json(const char* name) {
         std::string text = read(name);
@@ -5234,7 +5210,7 @@ inline void load_state(SessionData& s, const File& file) {
     std::uint64_t cached = 0;
     each_cached(s, header.processed, [&](const void*, std::size_t bytes) { cached += bytes; });
     intact(file.size() == sizeof header + tokens.size() * sizeof(int) + cached + sizeof(std::uint64_t));
-    const std::string saved = file.read_all(file.size());
+    const std::string saved = file.text(0, file.size());
     const char *at = saved.data() + sizeof header, *const end = saved.data() + saved.size() - sizeof(std::uint64_t);
     intact(hash(0, saved.data(), saved.size() - sizeof(std::uint64_t)) == load_as<std::uint64_t>(end));
     const auto take = [&](void* to, std::size_t bytes) {
