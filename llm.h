@@ -443,7 +443,6 @@ LLM_END
 #include <new>
 #include <numeric>
 #include <queue>
-#include <sstream>
 #include <system_error>
 #include <unordered_map>
 #include <unordered_set>
@@ -536,15 +535,16 @@ inline bool ends_with(std::string_view text, std::string_view end) {
 }
 
 // Calls visit(part) for the parts of "a|b|c", until one returns true.
-template <class Visit> bool any_part(std::string_view text, const Visit& visit) {
+template <class Visit> bool any_part(std::string_view text, const Visit& visit, char separator = '|') {
     for (std::size_t end; !text.empty(); text.remove_prefix(std::min(text.size(), end + 1))) {
-        end = std::min(text.find('|'), text.size());
+        end = std::min(text.find(separator), text.size());
         if (visit(text.substr(0, end))) return true;
     }
     return false;
 }
-template <class Visit> void for_parts(std::string_view text, const Visit& visit) {
-    any_part(text, [&](std::string_view part) { return visit(part), false; });
+template <class Visit> void for_parts(std::string_view text, const Visit& visit, char separator = '|') {
+    any_part(
+        text, [&](std::string_view part) { return visit(part), false; }, separator);
 }
 inline bool is_any(std::string_view text, std::string_view choices) {
     return any_part(choices, [&](std::string_view one) { return text == one; });
@@ -2959,8 +2959,7 @@ struct Vocabulary {
         const int id = table.slots[table.find(hash(b, hash(a)))].id;
         if (id < 0) return -1;
         const std::string_view found = (*this)[id].spelling;
-        const bool same = found.size() == a.size() + b.size() && found.substr(0, a.size()) == a;
-        return same && found.substr(a.size()) == b ? id : -1;
+        return found.substr(0, a.size()) == a && found.substr(a.size()) == b ? id : -1;
     }
     void assign(std::vector<Token> list, const std::string& where) {
         tokens = std::move(list);
@@ -2985,24 +2984,20 @@ struct Vocabulary {
 
 // ---- Text to ids and back
 
-// Added tokens by their spelling, sorted: those that begin alike are neighbours.
-struct AddedTokens {
-    using Entry = std::pair<std::string, int>;
-    std::vector<Entry> list;
+// Added tokens by their spelling, sorted.
+using AddedTokens = std::vector<std::pair<std::string, int>>;
 
-    // The longest one that the text begins with; null: there is none.
-    const Entry* at(std::string_view text) const {
-        auto first = list.begin(), last = list.end();
-        const Entry* match = nullptr;
-        for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
-            const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
-            first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
-            last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
-            if (first != last && first->first.size() == n + 1) match = &*first;
-        }
-        return match;
+// The longest one that the text begins with; end(): there is none. Those that begin alike are neighbours.
+inline AddedTokens::const_iterator longest(const AddedTokens& tokens, std::string_view text) {
+    auto first = tokens.begin(), last = tokens.end(), match = last;
+    for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
+        const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
+        first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
+        last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
+        if (first != last && first->first.size() == n + 1) match = first;
     }
-};
+    return match;
+}
 
 struct TokenizerData {
     bool byte_level = true;          // GPT-2's kind; false: Gemma's
@@ -3036,14 +3031,14 @@ struct Encoder {
         if (pass == std::size(tokenizer.added)) return encode_words(text);
         const AddedTokens& added = tokenizer.added[pass];
         std::string normalized;
-        if (pass == 1 && !added.list.empty() && !tokenizer.byte_level)
+        if (pass == 1 && !added.empty() && !tokenizer.byte_level)
             text = normalized = replace_all(text, " ", kSpaceMark);
 
         std::size_t begin = 0, end = 0;  // text[begin .. end) holds no such token
         while (end < text.size()) {
-            const AddedTokens::Entry* match = added.at(text.substr(end));
-            std::size_t next = end + (match ? match->first.size() : 1), length = 0;
-            const Token* token = match ? &tokenizer.vocabulary[match->second] : nullptr;
+            const auto match = longest(added, text.substr(end));
+            const Token* token = match == added.end() ? nullptr : &tokenizer.vocabulary[match->second];
+            std::size_t next = end + (token ? match->first.size() : 1), length = 0;
             if (token && (special == Special::parsed || token->kind == TokenKind::user_defined)) {
                 std::size_t last = token->lstrip ? begin : end;  // where the text before it ends
                 for (std::size_t i = last; i < end; i += length)
@@ -3184,8 +3179,8 @@ struct TokenizerLoader : TokenizerData {
             if (!token.is_added()) continue;
             if (token.spelling.size() > 1000) damaged("too long a token to look for, " + shown(token.spelling));
             const bool marks = token.normalized && !byte_level;
-            added[token.normalized].list.emplace_back(
-                marks ? replace_all(token.spelling, " ", kSpaceMark) : token.spelling, id);
+            added[token.normalized].emplace_back(marks ? replace_all(token.spelling, " ", kSpaceMark) : token.spelling,
+                                                 id);
             if (token.spelling == "<end_of_turn>") ends_turns = std::count(ends.begin(), ends.end(), id) > 0;
             if (is_in(kEnds, token.spelling)) ends.push_back(id);
         }
@@ -3194,7 +3189,7 @@ struct TokenizerLoader : TokenizerData {
                  file.path + ": " + to_string(vocabulary.size()) + " tokens, but " + to_string(rows) +
                      " rows in the embedding",
                  "use the tokenizer that came with the model");
-        for (AddedTokens& tokens : added) std::sort(tokens.list.begin(), tokens.list.end());
+        for (AddedTokens& tokens : added) std::sort(tokens.begin(), tokens.end());
         return std::make_shared<TokenizerData>(std::move(*this));
     }
     [[noreturn]] void unsupported(const std::string& what) const {
@@ -3216,26 +3211,21 @@ struct TokenizerLoader : TokenizerData {
         }
         if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) == 256) damaged("no byte has a token");
     }
-    template <class List> void set_merges(const List& list) {
+    void set_merges(const Json::Array& list) {
         merges = HashTable(list.size());
         std::uint32_t rank = 0;
-        for (const auto& each : list) {
-            const auto [left, right] = parts(each);
+        for (const Json& pair : list) {  // "left right", or, since 2024, ["left", "right"]
+            const std::string_view text = pair.text();
+            const std::size_t space = text.find(' ');
+            const bool apart = pair.list().size() == 2;
+            if (!apart && space == text.npos) damaged("a merge is not of two tokens, " + shown(text));
+            const std::string_view left = apart ? pair.list()[0].string() : text.substr(0, space);
+            const std::string_view right = apart ? pair.list()[1].string() : text.substr(space + 1);
+
             const int a = vocabulary.find(left), b = vocabulary.find(right), id = vocabulary.find(left, right);
             if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
             merges.slots[merges.find(pair_key(a, b))] = {pair_key(a, b), id, rank++};
         }
-    }
-    using Pair = std::pair<std::string_view, std::string_view>;
-    Pair parts(std::string_view pair) const {  // "left right"
-        const std::size_t space = pair.find(' ');
-        if (space == pair.npos) damaged("no merge is " + shown(pair));
-        return {pair.substr(0, space), pair.substr(space + 1)};
-    }
-    Pair parts(const Json& pair) const {  // the same, or, since 2024, ["left", "right"]
-        if (pair.is<std::string_view>()) return parts(pair.string());
-        if (pair.array().size() != 2) damaged("a merge is not of two tokens");
-        return {pair.array()[0].string(), pair.array()[1].string()};
     }
 
     // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt, and files beside them that add to it. As transformers 5
@@ -3247,12 +3237,9 @@ struct TokenizerLoader : TokenizerData {
         where = file.directory + "/" + name;
         return File(where).read_all(std::uint64_t{1} << 30);
     }
-    JsonDocument read_json(const char* name) {
-        std::string text = read(name);
+    JsonDocument read_json(const char* name, bool wanted = true) {  // an empty object if there is none
+        std::string text = wanted && has(name) ? read(name) : "{}";
         return JsonDocument(std::move(text), where);
-    }
-    JsonDocument read_if(bool wanted, const char* name) {
-        return wanted && has(name) ? read_json(name) : JsonDocument("{}", name);
     }
     const Json& need(const Json& object, const char* key) const {
         if (!object.find(key)) damaged(std::string(key) + " is missing");
@@ -3262,22 +3249,21 @@ struct TokenizerLoader : TokenizerData {
         const bool is_json = has("tokenizer.json");
         if (!is_json && !(has("vocab.json") && has("merges.txt")))
             fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
-        const JsonDocument config_file = read_if(true, "tokenizer_config.json");
+        const JsonDocument config_file = read_json("tokenizer_config.json");
         const Json &config = config_file.root(), &decoder = config["added_tokens_decoder"];
         refuse(config, {"split_special_tokens"});
         read_template(config);
-        const JsonDocument map = read_if(decoder.is_null(), "special_tokens_map.json");
-        const JsonDocument older = read_if(decoder.is_null(), "added_tokens.json");
+        const JsonDocument map = read_json("special_tokens_map.json", decoder.is_null());
+        const JsonDocument older = read_json("added_tokens.json", decoder.is_null());
         const JsonDocument document = read_json(is_json ? "tokenizer.json" : "vocab.json");
         const Json &root = document.root(), &model = root["model"];
 
         std::string_view kind = config["tokenizer_class"].text();
         if (kind.empty()) kind = file.config.root()["tokenizer_class"].text();
-        if (kind.size() > 4 && kind.substr(kind.size() - 4) == "Fast") kind.remove_suffix(4);
-        const bool as_it_is = is_json && (kind == "PreTrainedTokenizer" || kind == "TokenizersBackend");
+        const bool as_it_is = is_json && is_any(kind, "PreTrainedTokenizer|PreTrainedTokenizerFast|TokenizersBackend");
         if (is_json) check_rules(root["normalizer"], root["pre_tokenizer"], model);
-        if (!as_it_is && !kind.empty() && kind != (byte_level ? "GPT2Tokenizer" : "GemmaTokenizer"))
-            unsupported("tokenizer_class " + shown(kind));
+        const char* const usual = byte_level ? "GPT2Tokenizer|GPT2TokenizerFast" : "GemmaTokenizer|GemmaTokenizerFast";
+        if (!as_it_is && !kind.empty() && !is_any(kind, usual)) unsupported("tokenizer_class " + shown(kind));
         if (!as_it_is) prefix_space = byte_level && config["add_prefix_space"].flag(false);
 
         read_vocabulary(is_json ? need(model, "vocab") : root);
@@ -3357,10 +3343,6 @@ struct TokenizerLoader : TokenizerData {
         vocabulary[id] = token;
         if (known < 0) vocabulary.insert(id, where);
     }
-    static const Json::Object& members_of(const Json& object) {  // none, if it is no object
-        static const Json::Object none;
-        return object.is<Json::Object>() ? object.members() : none;
-    }
     // An object that describes one, or its spelling alone.
     Token added_token(const Json& token, bool special) const {
         special = token["special"].flag(special);
@@ -3372,10 +3354,10 @@ struct TokenizerLoader : TokenizerData {
     // Of an array whose objects hold their ids; of objects by ids; of ids by spellings.
     void add_by_id(const Json& own, const Json& decoder, const Json& older) {
         std::map<std::uint64_t, Token> tokens;
-        for (const auto& [spelling, id] : members_of(older))
+        for (const auto& [spelling, id] : older.lenient<Json::Object>())
             tokens[id.whole()] = {std::string(spelling), TokenKind::user_defined, false, false, true};
         for (const Json& token : own.list()) tokens[need(token, "id").whole()] = added_token(token, false);
-        for (const auto& [key, token] : members_of(decoder)) {
+        for (const auto& [key, token] : decoder.lenient<Json::Object>()) {
             std::uint64_t id = 0;
             if (std::from_chars(key.data(), key.data() + key.size(), id).ptr != key.data() + key.size())
                 damaged(shown(key) + " is no id");
@@ -3396,9 +3378,8 @@ struct TokenizerLoader : TokenizerData {
             if (i < 2) (i ? eos : bos) = vocabulary.find(token.spelling);
         }
         const auto add_members = [&](const Json& object, std::string_view ending) {
-            for (const auto& [name, token] : members_of(object))
-                if (!token.text().empty() && !is_in(kNames, name) && name.size() >= ending.size() &&
-                    name.substr(name.size() - ending.size()) == ending)
+            for (const auto& [name, token] : object.lenient<Json::Object>())
+                if (!token.text().empty() && !is_in(kNames, name) && ends_with(name, ending))
                     add(added_token(token, true), kNone);
         };
         add_members(config, "_token");
@@ -3446,12 +3427,13 @@ struct TokenizerLoader : TokenizerData {
         after.insert(after.end(), sides[1].begin(), sides[1].end());
     }
     void read_merges() {
-        std::istringstream text(read("merges.txt"));
-        std::vector<std::string> lines;
-        for (std::string line; std::getline(text, line);) {
-            if (!line.empty() && line.back() == '\r') line.pop_back();
-            if (!line.empty() && line.compare(0, 8, "#version") != 0) lines.push_back(line);
-        }
+        const std::string text = read("merges.txt");
+        Json::Array lines;
+        const auto add_line = [&](std::string_view line) {
+            if (ends_with(line, "\r")) line.remove_suffix(1);
+            if (!line.empty() && line.substr(0, 8) != "#version") lines.emplace_back(line, where);
+        };
+        for_parts(text, add_line, '\n');
         set_merges(lines);
     }
     void read_ends(const Json& config) {
@@ -3465,7 +3447,7 @@ struct TokenizerLoader : TokenizerData {
         };
         add_ends(config["eos_token_id"]);
         add_ends(config["text_config"]["eos_token_id"]);
-        if (has("generation_config.json")) add_ends(read_json("generation_config.json").root()["eos_token_id"]);
+        add_ends(read_json("generation_config.json").root()["eos_token_id"]);
         ends.push_back(eos);
         if (bos < 0) bos = token_id(config["bos_token_id"]);
     }
@@ -3478,7 +3460,7 @@ struct TokenizerLoader : TokenizerData {
         };
         take(config["chat_template"]);
         if (has("chat_template.jinja")) chat_template = read("chat_template.jinja");
-        else if (chat_template.empty()) take(read_if(true, "chat_template.json").root()["chat_template"]);
+        else if (chat_template.empty()) take(read_json("chat_template.json").root()["chat_template"]);
     }
 
     // -- GGUF
@@ -3524,14 +3506,17 @@ struct TokenizerLoader : TokenizerData {
     // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
     // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
     void read_listed_tokens(const Json::Array& spellings) {
-        const Json* listed = file.config.root().find("tokenizer.ggml.token_type");
-        const auto* kinds = listed ? &listed->array() : nullptr;
-        if (kinds && kinds->size() != spellings.size()) damaged("not every token has a type");
-        const auto* scores = by_rank ? &need(file.config.root(), "tokenizer.ggml.scores").array() : nullptr;
-        if (scores && scores->size() != spellings.size()) damaged("not every token has a score");
+        const auto column = [&](const char* key, bool wanted) -> const Json* {  // a value for each token
+            const Json* const listed = wanted ? &need(file.config.root(), key) : nullptr;
+            if (listed && listed->array().size() != spellings.size()) damaged(std::string(key) + " misses tokens");
+            return listed;
+        };
+        const char* const types = "tokenizer.ggml.token_type";
+        const Json* const kinds = column(types, file.config.root().find(types));
+        const Json* const scores = column("tokenizer.ggml.scores", by_rank);
         std::vector<Token> tokens(spellings.size());
         for (std::size_t i = 0; i < spellings.size(); ++i) {
-            const double number = kinds ? (*kinds)[i].number() : 1;
+            const double number = kinds ? kinds->array()[i].number() : 1;
             Token& token = tokens[i];
             token.kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(int(number)) : TokenKind::normal;
             token.spelling = spellings[i].string();
@@ -3543,7 +3528,7 @@ struct TokenizerLoader : TokenizerData {
             const bool is_users = token.kind == TokenKind::user_defined;
             if (is_users && !byte_level) token.spelling = replace_all(token.spelling, " ", kSpaceMark);
             if (!scores) continue;
-            const double score = (*scores)[i].number();
+            const double score = scores->array()[i].number();
             if (!(std::fabs(score) < 1e30)) damaged("a score is not a number");
             if (!is_users && token.kind != TokenKind::normal) continue;
             const float cost = is_users ? -1e30f * float(token.spelling.size()) : 0 - float(score);
@@ -5690,7 +5675,8 @@ std::vector<int> Chat::turn(std::string_view words, std::string_view after) cons
     }
     const std::string eos = data.eos < 0 ? "" : data.vocabulary[data.eos].spelling;
     const std::string behind = replace_all(after, "{eos}", eos);
-    if (!words.empty() && !data.added[0].at(behind) && !data.added[1].at(behind))
+    const auto begins = [&](const AddedTokens& tokens) { return longest(tokens, behind) != tokens.end(); };
+    if (!words.empty() && !begins(data.added[0]) && !begins(data.added[1]))
         return tokenizer.encode(std::string(words) + behind, Special::as_text, false);
     return joined({tokenizer.encode(words, Special::as_text, false), tokenizer.encode(behind, Special::parsed, false)});
 }
