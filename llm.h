@@ -543,8 +543,8 @@ template <class Visit> bool any_part(std::string_view text, const Visit& visit, 
     return false;
 }
 template <class Visit> void for_parts(std::string_view text, const Visit& visit, char separator = '|') {
-    any_part(
-        text, [&](std::string_view part) { return visit(part), false; }, separator);
+    const auto go_on = [&](std::string_view part) { return visit(part), false; };
+    any_part(text, go_on, separator);
 }
 inline bool is_any(std::string_view text, std::string_view choices) {
     return any_part(choices, [&](std::string_view one) { return text == one; });
@@ -606,8 +606,7 @@ class File {
         if (!error && !open()) error.assign(errno ? errno : EIO, std::generic_category());
         if (error) fail("cannot open (" + error.message() + ")", path, "check its permissions");
     }
-    File(const File&) = delete;
-    File& operator=(const File&) = delete;
+    File& operator=(File&&) = delete;  // nor is it copied
     const std::string& path() const { return path_; }
     std::uint64_t size() const { return size_; }
 
@@ -626,9 +625,8 @@ class File {
         start.erase(0, start.find_first_not_of(" \t\r\n\xEF\xBB\xBF"));  // a text may begin with a byte order mark
         refuse_foreign(Foreign::beginning, [&](std::string_view mark) {
             const auto same = [](char wanted, char c) { return wanted == '?' || wanted == c; };
-            const bool begins =
-                start.size() >= mark.size() && std::equal(mark.begin(), mark.end(), start.begin(), same);
-            return begins ? path_ : "";
+            const auto differ = std::mismatch(mark.begin(), mark.end(), start.begin(), start.end(), same);
+            return differ.first == mark.end() ? path_ : "";
         });
         refuse_foreign(Foreign::file_name, [&](auto mark) { return ends_with(path_, mark) ? path_ : ""; });
     }
@@ -776,7 +774,8 @@ class Json {
     const Object& members() const { return as<Object>(); }
     std::uint64_t whole() const {  // a count, a size or an id
         const double value = is<double>() ? number() : -1;
-        if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
+        if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value))
+            wrong("a value should be a whole number");
         return std::uint64_t(value);
     }
     const Json* find(std::string_view key) const {  // nullptr: no object or no such member; the last of several
@@ -784,6 +783,10 @@ class Json {
         for (const auto& [name, member] : lenient<Object>())
             if (name == key) found = &member;
         return found;
+    }
+    const Json& at(const std::string& key) const {  // a member that must be there
+        if (const Json* found = find(key)) return *found;
+        wrong(key + " is missing");
     }
     // What is not there reads as `otherwise`.
     template <class T> T value(T otherwise) const { return is_null() ? otherwise : as<T>(); }
@@ -812,10 +815,10 @@ class Json {
     template <class T> const T& as() const {
         if (const T* value = std::get_if<T>(&value_)) return *value;
         constexpr const char* kKinds[] = {"null", "true or false", "a number", "a string", "an array", "an object"};
-        wrong(kKinds[decltype(value_)(std::in_place_type<T>).index()]);
+        wrong(std::string("a value should be ") + kKinds[decltype(value_)(std::in_place_type<T>).index()]);
     }
-    [[noreturn]] void wrong(const char* expected) const {
-        fail(std::string("a value should be ") + expected, document_ ? *document_ : "JSON", "get the file again");
+    [[noreturn]] void wrong(const std::string& problem) const {
+        fail(problem, document_ ? *document_ : "JSON", "get the file again");
     }
     std::variant<std::monostate, bool, double, std::string_view, Array, Object> value_;
     const std::string* document_ = nullptr;  // its name, for messages
@@ -2518,7 +2521,6 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
     check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
     tensor.type_name = dtype->string();
     tensor.type = find_type(tensor.type_name);
-    if (traits(tensor.type).block != 1) tensor.type = TensorType::other;
     for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
     const std::uint64_t end = range->array()[1].whole(), size = bytes_of(tensor);
     tensor.offset = range->array()[0].whole();
@@ -2543,23 +2545,18 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
     add_tensors(checkpoint, std::move(tensors), file, sizeof length + length);
 }
 
-// A name from the internet must not lead out of the directory.
-inline bool is_plain_file_name(std::string_view name) {
-    return !name.empty() && name != "." && name.find("..") == name.npos && name.find_first_of("/\\:") == name.npos &&
-           std::none_of(name.begin(), name.end(), is_control);
-}
-
 inline void read_shards(Checkpoint& checkpoint, const File& index) {
     const JsonDocument document(index.read_all(100000000), index.path());
-    const Json* map = document.root().find("weight_map");
-    if (!map) damaged("there is no weight_map", index);
     std::unordered_map<std::string_view, const File*> shards;
-    for (const auto& [name, value] : map->members()) {
+    for (const auto& [name, value] : document.root().at("weight_map").members()) {
         const std::string_view shard = value.string();
         const std::string path = checkpoint.directory + "/" + std::string(shard);
         const File*& file = shards[shard];
         if (!file) {
-            if (!is_plain_file_name(shard))
+            // A name from the internet must not lead out of the directory.
+            const bool dots = shard.find_first_not_of('.') == shard.npos,
+                       separates = shard.find_first_of("/\\:") != shard.npos;
+            if (dots || separates || std::any_of(shard.begin(), shard.end(), is_control))
                 fail("a shard is not a file of the model's directory", index.path() + " names " + shown(shard),
                      "do not trust this model");
             if (!exists(status_of(path)))
@@ -2945,8 +2942,8 @@ struct Token {
 // Special tokens that begin and end turns and texts, by whatever kind a file gives them.
 constexpr std::string_view kStarts[] = {"<start_of_turn>", "<|im_start|>"};
 constexpr std::string_view kEnds[] = {"<end_of_turn>", "<|im_end|>", "<eos>", "<|endoftext|>"};
-template <class List> bool is_in(const List& list, std::string_view text) {
-    return std::find(std::begin(list), std::end(list), text) != std::end(list);
+template <class List, class T> bool is_in(const List& list, const T& value) {
+    return std::find(std::begin(list), std::end(list), value) != std::end(list);
 }
 
 // Token ids to spellings and back.
@@ -3147,9 +3144,7 @@ std::string Tokenizer::decode(const std::vector<int>& ids) const {
 
 int Tokenizer::vocab_size() const { return data_ ? data_->vocabulary.size() : 0; }
 int Tokenizer::bos() const { return data_ ? data_->bos : -1; }
-bool Tokenizer::is_eos(int id) const {
-    return id >= 0 && data_ && std::find(data_->ends.begin(), data_->ends.end(), id) != data_->ends.end();
-}
+bool Tokenizer::is_eos(int id) const { return id >= 0 && data_ && detail::is_in(data_->ends, id); }
 int Tokenizer::special_id(std::string_view piece) const {
     const int id = data_ ? data_->vocabulary.find(piece) : -1;
     return id >= 0 && data_->vocabulary[id].is_added() ? id : -1;
@@ -3170,8 +3165,7 @@ struct TokenizerLoader : TokenizerData {
     // For an embedding of so many rows. Few of them may be without a token, and ids beyond them are of added tokens only
     // (Gemma's <image_soft_token>).
     std::shared_ptr<const TokenizerData> load(int rows) {
-        if (file.is_gguf) read_metadata();
-        else read_directory(rows);
+        file.is_gguf ? read_metadata() : read_directory(rows);
         bool fits = vocabulary.size() >= rows - std::max(64, rows / 16);
         for (int id = 0; id < vocabulary.size(); ++id) {
             const Token& token = vocabulary[id];
@@ -3181,13 +3175,13 @@ struct TokenizerLoader : TokenizerData {
             const bool marks = token.normalized && !byte_level;
             added[token.normalized].emplace_back(marks ? replace_all(token.spelling, " ", kSpaceMark) : token.spelling,
                                                  id);
-            if (token.spelling == "<end_of_turn>") ends_turns = std::count(ends.begin(), ends.end(), id) > 0;
+            if (token.spelling == "<end_of_turn>") ends_turns = is_in(ends, id);
             if (is_in(kEnds, token.spelling)) ends.push_back(id);
         }
+        const std::string tokens = to_string(vocabulary.size()) + " tokens",
+                          embeddings = to_string(rows) + " embeddings";
         if (!fits)
-            fail("the tokenizer does not fit the model",
-                 file.path + ": " + to_string(vocabulary.size()) + " tokens, but " + to_string(rows) +
-                     " rows in the embedding",
+            fail("the tokenizer does not fit the model", file.path + ": " + tokens + ", but " + embeddings,
                  "use the tokenizer that came with the model");
         for (AddedTokens& tokens : added) std::sort(tokens.begin(), tokens.end());
         return std::make_shared<TokenizerData>(std::move(*this));
@@ -3241,10 +3235,6 @@ struct TokenizerLoader : TokenizerData {
         std::string text = wanted && has(name) ? read(name) : "{}";
         return JsonDocument(std::move(text), where);
     }
-    const Json& need(const Json& object, const char* key) const {
-        if (!object.find(key)) damaged(std::string(key) + " is missing");
-        return object[key];
-    }
     void read_directory(int rows) {
         const bool is_json = has("tokenizer.json");
         if (!is_json && !(has("vocab.json") && has("merges.txt")))
@@ -3266,7 +3256,7 @@ struct TokenizerLoader : TokenizerData {
         if (!as_it_is && !kind.empty() && !is_any(kind, usual)) unsupported("tokenizer_class " + shown(kind));
         if (!as_it_is) prefix_space = byte_level && config["add_prefix_space"].flag(false);
 
-        read_vocabulary(is_json ? need(model, "vocab") : root);
+        read_vocabulary(is_json ? model.at("vocab") : root);
         if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) && as_it_is) refuse(model, {"unk_token"});
         const Json none, &own = is_json ? root["added_tokens"] : none;
         if (as_it_is) add_by_id(own, none, none);
@@ -3325,9 +3315,8 @@ struct TokenizerLoader : TokenizerData {
 
     // - Added tokens, in the order of transformers, as those that the vocabulary lacks get the next ids.
 
-    // said: the id that the file has for it, or kNone. Of the usual ones, which no file names, the embedding must have a row.
-    static constexpr std::int64_t kNone = -1;
-    void add(const Token& token, std::int64_t said, int rows = INT_MAX) {
+    // said: the id that the file has for it, if any. Of the usual ones, which no file names, the embedding must have a row.
+    void add(const Token& token, std::int64_t said = -1, int rows = INT_MAX) {
         const int known = vocabulary.find(token.spelling), next = vocabulary.size();
         const bool in_hole = said >= 0 && said < next && vocabulary[int(said)].kind == TokenKind::absent;
         const int id = known >= 0 ? known : in_hole ? int(said) : next;
@@ -3347,7 +3336,7 @@ struct TokenizerLoader : TokenizerData {
     Token added_token(const Json& token, bool special) const {
         special = token["special"].flag(special);
         refuse(token, {"single_word"});
-        return {std::string((token.is<std::string_view>() ? token : need(token, "content")).string()),
+        return {std::string((token.is<std::string_view>() ? token : token.at("content")).string()),
                 special ? TokenKind::control : TokenKind::user_defined, token["lstrip"].flag(false),
                 token["rstrip"].flag(false), token["normalized"].flag(!special)};
     }
@@ -3356,7 +3345,7 @@ struct TokenizerLoader : TokenizerData {
         std::map<std::uint64_t, Token> tokens;
         for (const auto& [spelling, id] : older.lenient<Json::Object>())
             tokens[id.whole()] = {std::string(spelling), TokenKind::user_defined, false, false, true};
-        for (const Json& token : own.list()) tokens[need(token, "id").whole()] = added_token(token, false);
+        for (const Json& token : own.list()) tokens[token.at("id").whole()] = added_token(token, false);
         for (const auto& [key, token] : decoder.lenient<Json::Object>()) {
             std::uint64_t id = 0;
             if (std::from_chars(key.data(), key.data() + key.size(), id).ptr != key.data() + key.size())
@@ -3374,20 +3363,20 @@ struct TokenizerLoader : TokenizerData {
             const Json* said = (map.find(kNames[i]) ? map : config).find(kNames[i]);
             const char* usual = said || as_it_is ? "" : !byte_level ? kUsual[i] : i < 3 ? "<|endoftext|>" : "";
             const Token token = said && !said->is_null() ? added_token(*said, true) : Token{usual, TokenKind::control};
-            add(token, kNone, *usual ? rows : INT_MAX);
+            add(token, -1, *usual ? rows : INT_MAX);
             if (i < 2) (i ? eos : bos) = vocabulary.find(token.spelling);
         }
         const auto add_members = [&](const Json& object, std::string_view ending) {
             for (const auto& [name, token] : object.lenient<Json::Object>())
                 if (!token.text().empty() && !is_in(kNames, name) && ends_with(name, ending))
-                    add(added_token(token, true), kNone);
+                    add(added_token(token, true));
         };
         add_members(config, "_token");
         add_members(config["extra_special_tokens"], "");
         add_members(map, "_token");
         for (const Json* source : {&config, &map})
             for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
-                for (const Json& token : (*source)[name].list()) add(added_token(token, true), kNone);
+                for (const Json& token : (*source)[name].list()) add(added_token(token, true));
                 if (!(*source)[name].list().empty()) return;
             }
     }
@@ -3405,15 +3394,15 @@ struct TokenizerLoader : TokenizerData {
             sides[side].push_back(int(id));
         };
         if (type == "Sequence") {
-            for (const Json& part : need(processor, "processors").array()) read_processor(part);
+            for (const Json& part : processor.at("processors").array()) read_processor(part);
         } else if (type == "RobertaProcessing" || type == "BertProcessing") {
             for (const char* name : {"cls", "sep"}) {
-                if (need(processor, name).array().size() != 2) damaged(std::string(name) + " is no token and id");
+                if (processor.at(name).array().size() != 2) damaged(std::string(name) + " is no token and id");
                 put(processor[name].array()[1].whole(), name);
                 ++side;
             }
         } else if (type == "TemplateProcessing") {
-            for (const Json& step : need(processor, "single").array()) {
+            for (const Json& step : processor.at("single").array()) {
                 const std::string_view name = step["SpecialToken"]["id"].text();
                 const Json* ids = processor["special_tokens"][name].find("ids");
                 if (step.find("Sequence") && side++) unsupported("with a template that holds the text twice");
@@ -3467,17 +3456,16 @@ struct TokenizerLoader : TokenizerData {
 
     void read_metadata() {
         const Json& metadata = file.config.root();
-        const std::string_view model = need(metadata, "tokenizer.ggml.model").string();
+        const std::string_view model = metadata.at("tokenizer.ggml.model").string();
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
         // Without tokenizer.model, converters call Gemma's vocabulary gpt2; no word of GPT-2's is spelled with the mark.
-        const Json::Array& spellings = need(metadata, "tokenizer.ggml.tokens").array();
+        const Json::Array& spellings = metadata.at("tokenizer.ggml.tokens").array();
         const auto is_mark = [](const Json& spelling) { return spelling.string() == kSpaceMark; };
         byte_level = model == "gpt2" && std::none_of(spellings.begin(), spellings.end(), is_mark);
         const Json& pairs = metadata["tokenizer.ggml.merges"];
         by_rank = !byte_level && (pairs.is_null() || pairs.array().empty());
         const auto splitter = metadata["tokenizer.ggml.pre"].value(std::string_view("default"));
-        if (byte_level && splitter != "gpt-2" && splitter != "gpt2" && splitter != "default")
-            unsupported("pre-tokenizer " + shown(splitter));
+        if (byte_level && !is_any(splitter, "gpt-2|gpt2|default")) unsupported("pre-tokenizer " + shown(splitter));
         const auto token_id = [&](const char* key) {  // or -1
             const double id = metadata[key].value(-1.0);
             if (!(id >= -1 && id < double(spellings.size()) && id == std::floor(id)))
@@ -3488,7 +3476,7 @@ struct TokenizerLoader : TokenizerData {
         eos = token_id("tokenizer.ggml.eos_token_id");
         ends = {eos, token_id("tokenizer.ggml.eot_token_id")};
         read_listed_tokens(spellings);
-        if (!by_rank) set_merges(need(metadata, "tokenizer.ggml.merges").array());
+        if (!by_rank) set_merges(metadata.at("tokenizer.ggml.merges").array());
 
         prefix_space = metadata["tokenizer.ggml.add_space_prefix"].value(false);
         const auto add = [&](const char* key, bool usual, int id, std::vector<int>& to) {
@@ -3506,29 +3494,29 @@ struct TokenizerLoader : TokenizerData {
     // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
     // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
     void read_listed_tokens(const Json::Array& spellings) {
-        const auto column = [&](const char* key, bool wanted) -> const Json* {  // a value for each token
-            const Json* const listed = wanted ? &need(file.config.root(), key) : nullptr;
-            if (listed && listed->array().size() != spellings.size()) damaged(std::string(key) + " misses tokens");
-            return listed;
-        };
-        const char* const types = "tokenizer.ggml.token_type";
-        const Json* const kinds = column(types, file.config.root().find(types));
-        const Json* const scores = column("tokenizer.ggml.scores", by_rank);
+        const Json& metadata = file.config.root();
+        const Json* const types = metadata.find("tokenizer.ggml.token_type");
+        const Json::Array& kinds = types ? types->array() : spellings;
+        const Json::Array& scores = by_rank ? metadata.at("tokenizer.ggml.scores").array() : spellings;
+        if (kinds.size() != spellings.size() || scores.size() != spellings.size())
+            damaged("not every token has a type and a score");
+
         std::vector<Token> tokens(spellings.size());
         for (std::size_t i = 0; i < spellings.size(); ++i) {
-            const double number = kinds ? kinds->array()[i].number() : 1;
+            const double number = types ? kinds[i].number() : 1;
             Token& token = tokens[i];
             token.kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(int(number)) : TokenKind::normal;
             token.spelling = spellings[i].string();
+
             // Google's QAT files call the tokens around a turn normal.
-            const bool is_end = std::count(ends.begin(), ends.end(), int(i)) || int(i) == bos;
-            if (token.kind == TokenKind::normal &&
-                (is_end || is_in(kStarts, token.spelling) || is_in(kEnds, token.spelling)))
-                token.kind = TokenKind::control;
+            const bool is_side = is_in(kStarts, token.spelling) || is_in(kEnds, token.spelling) || int(i) == bos;
+            const bool is_special = is_side || is_in(ends, int(i));
+            if (token.kind == TokenKind::normal && is_special) token.kind = TokenKind::control;
             const bool is_users = token.kind == TokenKind::user_defined;
             if (is_users && !byte_level) token.spelling = replace_all(token.spelling, " ", kSpaceMark);
-            if (!scores) continue;
-            const double score = scores->array()[i].number();
+
+            if (!by_rank) continue;
+            const double score = scores[i].number();
             if (!(std::fabs(score) < 1e30)) damaged("a score is not a number");
             if (!is_users && token.kind != TokenKind::normal) continue;
             const float cost = is_users ? -1e30f * float(token.spelling.size()) : 0 - float(score);
