@@ -2796,64 +2796,18 @@ inline Checkpoint open_checkpoint(const std::string& path) {
 // The data: the tokens, with a hash table of their spellings; and what merges into what: a hash table of pairs of ids,
 // or, in a GGUF of Gemma, a rank for each token, where two tokens merge if their joined spelling is one.
 
-// ---- Unicode
-
-enum class CharClass : std::uint32_t { other, letter, number, space };
-
-// The runs of letters, numbers and white space: \p{L}, \p{N} and White_Space of Unicode 16.0, as in the reference, the
-// `tokenizers` library. Each is its distance from the run before and its length. A run is of white space after ' ', of
-// numbers after '!', otherwise of letters. A number ends in a digit of base 57, '#' to '['; digits of base 34, ']' to
-// '~', may come before. The first run, " ,(", is white space from 9 on, 5 long: U+0009 to U+000D.
-inline constexpr std::string_view kRuns =
-    " ,( 5$!2-*=)= -$ =$,$!*%$$!&$#$!$&$:$B$e%'/1(*$$$_2($%%'$$)$$&$$$7$^=$_<+_W$I%$)L^1>''PN!8-'%$^M$$2%*%!#-#&%$3$$A@"
-    "^C.$!1-#D,%'$(9'$,$&$:<*.(;$)4M^$Y&$5$*-!'-$3'+%%%9$*$$&'&$3$0%$&!'-#%!%)%$+)'%%9$*$%$%$%B'$$!*-%&3,$&$9$*$%$(&$5$"
-    "2%!'-,$.+%%%9$*$%$(&$A%$&!'-$$!#).$$)&&$'&%$$$%&%&&&/9$!805+$&$:$3&$=&%$%%!'-!+*$$'+$&$:$-$(&$B%$%!'-$%4,$&$L%$3$("
-    "&!$*#&!'6$)(5&;$,$$%*!B-4S$%/*!,-J%$$$($;$$$-$%,$%($$!,-%'C$!B7/+$G>(_$N7$!#-))''&$&%*&'0/$!$-)I$$($%N$bS$'%*$$$'%"
-    "L$'%D$'%*$$$'%2$^#$'%^-!17&33^@%)&gU%4 #$#=(^5!&&#+*5061510$&2WF$'$!&-!)-!9-)^C*(%E$$(^0-B!J-#A%(.O'=!).H:,X!N-!)-"
-    "0$^GR4+!&-LA0%!#-#O=G!?-&&!#-#G%.(N%&L'$)$%&$(`8^*aU%)%I%)%+$$$$$$$B%X$*$$&&$*&'%)'0(&$* &. @% ($ R$!3$#$!%)($!#-)"
-    "0^O$'$%-$$&()$$$$$$'$.%'(('$!$V#%!#(!iM^&!^89!h&ApTa$)'&%!,$%I$$($%[*$3:,*$*$*$*$*$*$*$*^:$ e+$'%!#$!<,*(!%&#%'^@)"
-    "&$^D$'(N$^H!&'-CS3!C-!A+!$2!C-!J2bF`jH^*hkL^-Q%aL&3!#-#%7R3B%^0!#-J,%^Q%^-%%$$$+83$&$'$:!0)-W1U!?-;)&$$%!$-#?-:<@*"
-    "R?$!#-)($-!#-#($L:&$+!'-):&$&U$$&%%(%$$$;&%.*&/)%)%),*$*$N$1)_$!0-)bw#/:'Tai3c;%^TI*/(($$-$0$($$$%$%$^VDc85^*%YK/_"
-    "%($_8!6-*=)=.^C&)%)%)%&F/$=$6$%$2%1E_,!/P!/^#!4%a3@&T!3>'C!#',7!#$#+!#$(I-A%G'+!$(M_O!%-)G'G'K+W/.$2$*$%$.$2$*$%&W"
-    "/b=,9-+;)$M$,^/)%$$O$%&$%:!%+#:!%*#B!+,S6$%!((#9!#)'=^0[!'%#%!#3!%Q#$2'$&$@!-,:@!#%$@!#&C+$?!)(3Y-9!%+#6!(+#5!:*^:"
-    "^3ZV0V!*)#G!/-!)-#?,:!`RB$M)%3&^%@!#-#$+9!.'>5Q8!#*7:/X!=A$%%$0PC<!*-,G!2-'$%$+F&$/S1'!.-#$$$!'7.5$<6%^)*$$$'$2$-*"
-    "R!4-.+%%%9$*$%$(&$5$/(A-$$%$$I$$<$$$OX5'!(-(&AS7%$$!+-_WRL'GS7$!.-IN0$!*-!)7?>!8/'*`1O_%^*!#6/+%$%+$%$;2$$$!1-^0+%"
-    "J3$$$?$-K*$8$.Q6$5^3`?D!2-),$H4$!2@(A^Z*$%$I8$!,-))$%$C1$!*-b<62$$0$E!?-^@$!28Nm-!^P^Y4`<^i1^K2oQ4)<__((g0`o$A!5-{"
-    ";f[*B!$-)^9!$-)A5S3'!/-!$*$8(6dDP!&-`>^*!#:^S^5($^,0^*%$$?`bH+rLL-aqN'$*$%$b)2$@&%$1'+cY^c?^U(0&,*-!_b8-!vX7!/7!^V"
-    "<_8^?$^1$%%$%%%'$/$$$*$^+$'%+$*$?$'$($$&*$bZ%<$<$B$<$B$<$B$<$B$<$+!%U|<B))aD^(_CP-*!%-'$bGA5O!'-e1?!'-`NA%$!#-e@*$"
-    "'$%$2$`=!%,S^.*$!'-!jU^%!$&!$'!^6P!$2`:'$>$%$$%$$-$'$$$$)$'$$$$$$&$%$$%$$$$$$$$$$%$$%'$*$'$'$$$-$4(&$($4!g-0!^kV-o"
-    "'s^>C_aU)`V%_~(1`z)2gW^f2f@w;_oH(_bB";
-
-// The class of the character at text[i], and its length in bytes. An invalid byte is `other`.
-inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length) {
-    static constexpr auto kEdges = [] {  // where a class begins, as 4 * code point + class
-        std::array<std::uint32_t, kRuns.size()> edges{};
-        std::uint32_t code_point = 0, number = 0, kind = 1;
-        std::size_t count = 1;
-        for (const char c : kRuns)
-            if (c < '#') kind = c == '!' ? 2 : 3;
-            else if (c > '[') number = number * 34 + std::uint32_t(c - ']');
-            else {
-                code_point += number * 57 + std::uint32_t(c - '#');
-                edges[count++] = 4 * code_point + kind;
-                kind = count % 2;  // `other` from the end of a run on, then letters
-                number = 0;
-            }
-        while (count < edges.size()) edges[count++] = 0xFFFFFFFC;  // beyond all characters
-        return edges;
-    }();
-    const Character c = utf8_decode(text, i);
-    length = c.length;
-    return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c.code_point + 3) - 1) % 4);
-}
-
 // ---- GPT-2's words and spelling, Gemma's spelling
+
+// The class of the character at text[i], and its length in bytes. An invalid byte is `other`. The table is the room's end.
+enum class CharClass : std::uint32_t { other, letter, number, space };
+inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length);
 
 // The end of the word that begins at text[begin], by GPT-2's pattern
 //     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 inline std::size_t word_end(std::string_view text, std::size_t begin) {
     for (const std::string_view suffix : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"})
         if (text.substr(begin, suffix.size()) == suffix) return begin + suffix.size();
+
     std::size_t length, end = begin + 1 < text.size() && text[begin] == ' ' ? begin + 1 : begin;
     const CharClass kind = class_at(text, end, length);
     if (kind == CharClass::space) end = begin;
@@ -2862,6 +2816,7 @@ inline std::size_t word_end(std::string_view text, std::size_t begin) {
         last = end;
         end += length;
     }
+
     // White space leaves its last character to the word that follows, unless it has no other.
     return kind == CharClass::space && end < text.size() && last > begin ? last : end;
 }
@@ -3021,7 +2976,17 @@ struct TokenizerData {
 };
 
 // Encodes a text: cuts it at added tokens, and merges what lies between them. Symbols are a linked list, and what merges
-// next comes from a queue: a long text takes little more than linear time.
+// next comes from a queue: a long text takes little more than linear time. "the", where the merges are
+// 0: t h, 1: h e, 2: th e:
+//
+//     symbols           queue: rank, index of the left symbol
+//     0:t   1:h   2:e   (0, 0) (1, 1)    t h and h e merge; each waits in the queue
+//     0:th        2:e   (1, 1) (2, 0)    (0, 0) was the best: symbol 0 takes in 1, and merges with its new neighbour
+//     0:th        2:e   (2, 0)           (1, 1) is out of date, as symbol 1 is no more
+//     0:the                              (2, 0); nothing is left to do
+//
+// An entry is out of date where its rank is no longer that of its symbol's merge: nothing has to be taken out of the
+// queue's middle.
 struct Encoder {
     // pass: which of tokenizer.added are looked for; in what is left, the next ones.
     void encode(std::string_view text, Special special, std::size_t pass = 0) {
@@ -3036,12 +3001,14 @@ struct Encoder {
             const auto match = longest(added, text.substr(end));
             const Token* token = match == added.end() ? nullptr : &tokenizer.vocabulary[match->second];
             std::size_t next = end + (token ? match->first.size() : 1), length = 0;
+
             if (token && (special == Special::parsed || token->kind == TokenKind::user_defined)) {
                 std::size_t last = token->lstrip ? begin : end;  // where the text before it ends
                 for (std::size_t i = last; i < end; i += length)
                     if (class_at(text, i, length) != CharClass::space) last = i + length;
                 encode(text.substr(begin, last - begin), special, pass + 1);
                 ids.push_back(match->second);
+
                 while (token->rstrip && next < text.size() && class_at(text, next, length) == CharClass::space)
                     next += length;
                 begin = next;
@@ -3056,11 +3023,13 @@ struct Encoder {
         std::string prefixed;
         const bool byte_level = tokenizer.byte_level, has_space = byte_level && text[0] == ' ';
         if (tokenizer.prefix_space && !has_space) text = prefixed.append(" ").append(text);
+
         for (std::size_t i = 0, length; i < text.size();) {
             for (const std::size_t end = byte_level ? word_end(text, i) : text.size(); i < end; i += length) {
                 length = byte_level ? 1 : utf8_decode(text, i).length;
                 const std::string_view character = text.substr(i, length);
                 const int id = byte_level ? -1 : tokenizer.vocabulary.find(character == " " ? kSpaceMark : character);
+
                 if (id >= 0) symbols.push_back({id});
                 else
                     for (const char byte : character)
@@ -3071,17 +3040,21 @@ struct Encoder {
     }
     // Merges the row of symbols as far as it goes, and moves it to ids.
     void merge_symbols() {
+        // Neighbours, and what merges of them.
         for (std::uint32_t i = 0; i < symbols.size(); ++i) {
             symbols[i].previous = i - 1;
             symbols[i].next = i + 1;
             propose(i);
         }
+
+        // The best merge, until there is none.
         while (!queue.empty()) {
             const std::uint64_t best = queue.top();
             const auto i = std::uint32_t(best);
             queue.pop();
             Symbol& left = symbols[i];
-            if (left.merge.rank != best >> 32) continue;  // it has changed since
+            if (left.merge.rank != best >> 32) continue;  // out of date
+
             Symbol& right = symbols[left.next];
             left.id = left.merge.id;
             left.next = right.next;
@@ -3090,6 +3063,7 @@ struct Encoder {
             propose(left.previous);
             propose(i);
         }
+
         for (std::size_t i = 0; i < symbols.size(); i = symbols[i].next) ids.push_back(symbols[i].id);
         symbols.clear();
     }
@@ -3166,11 +3140,14 @@ struct TokenizerLoader : TokenizerData {
     // (Gemma's <image_soft_token>).
     std::shared_ptr<const TokenizerData> load(int rows) {
         file.is_gguf ? read_metadata() : read_directory(rows);
+
+        // Added tokens, those that end a text, and whether each has its row.
         bool fits = vocabulary.size() >= rows - std::max(64, rows / 16);
         for (int id = 0; id < vocabulary.size(); ++id) {
             const Token& token = vocabulary[id];
             fits = fits && (token.is_added() || id < rows);
             if (!token.is_added()) continue;
+
             if (token.spelling.size() > 1000) damaged("too long a token to look for, " + shown(token.spelling));
             const bool marks = token.normalized && !byte_level;
             added[token.normalized].emplace_back(marks ? replace_all(token.spelling, " ", kSpaceMark) : token.spelling,
@@ -3178,11 +3155,12 @@ struct TokenizerLoader : TokenizerData {
             if (token.spelling == "<end_of_turn>") ends_turns = is_in(ends, id);
             if (is_in(kEnds, token.spelling)) ends.push_back(id);
         }
-        const std::string tokens = to_string(vocabulary.size()) + " tokens",
-                          embeddings = to_string(rows) + " embeddings";
+
+        const std::string sizes = to_string(vocabulary.size()) + " tokens, but " + to_string(rows);
         if (!fits)
-            fail("the tokenizer does not fit the model", file.path + ": " + tokens + ", but " + embeddings,
+            fail("the tokenizer does not fit the model", file.path + ": " + sizes + " rows in the embedding",
                  "use the tokenizer that came with the model");
+
         for (AddedTokens& tokens : added) std::sort(tokens.begin(), tokens.end());
         return std::make_shared<TokenizerData>(std::move(*this));
     }
@@ -3236,9 +3214,11 @@ struct TokenizerLoader : TokenizerData {
         return JsonDocument(std::move(text), where);
     }
     void read_directory(int rows) {
+        // What there is.
         const bool is_json = has("tokenizer.json");
         if (!is_json && !(has("vocab.json") && has("merges.txt")))
             fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
+
         const JsonDocument config_file = read_json("tokenizer_config.json");
         const Json &config = config_file.root(), &decoder = config["added_tokens_decoder"];
         refuse(config, {"split_special_tokens"});
@@ -3248,22 +3228,26 @@ struct TokenizerLoader : TokenizerData {
         const JsonDocument document = read_json(is_json ? "tokenizer.json" : "vocab.json");
         const Json &root = document.root(), &model = root["model"];
 
+        // Whose rules apply: as_it_is, tokenizer.json's own.
         std::string_view kind = config["tokenizer_class"].text();
         if (kind.empty()) kind = file.config.root()["tokenizer_class"].text();
         const bool as_it_is = is_json && is_any(kind, "PreTrainedTokenizer|PreTrainedTokenizerFast|TokenizersBackend");
         if (is_json) check_rules(root["normalizer"], root["pre_tokenizer"], model);
+
         const char* const usual = byte_level ? "GPT2Tokenizer|GPT2TokenizerFast" : "GemmaTokenizer|GemmaTokenizerFast";
         if (!as_it_is && !kind.empty() && !is_any(kind, usual)) unsupported("tokenizer_class " + shown(kind));
         if (!as_it_is) prefix_space = byte_level && config["add_prefix_space"].flag(false);
 
+        // Tokens.
         read_vocabulary(is_json ? model.at("vocab") : root);
-        if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) && as_it_is) refuse(model, {"unk_token"});
+        if (is_in(byte_tokens, -1) && as_it_is) refuse(model, {"unk_token"});
         const Json none, &own = is_json ? root["added_tokens"] : none;
         if (as_it_is) add_by_id(own, none, none);
         where = file.directory;
         add_by_id(decoder.is_null() ? own : none, decoder, older.root());
         add_by_name(config, map.root(), as_it_is, rows);
 
+        // Merges, and what texts begin and end with.
         if (is_json) {
             read_processor(root["post_processor"]);
             set_merges(model["merges"].array());
@@ -3282,8 +3266,10 @@ struct TokenizerLoader : TokenizerData {
         const bool marks = first == "Replace" && normalizer["pattern"]["String"].text() == " " &&
                            normalizer["content"].text() == kSpaceMark;
         const bool idle = second == "Split" && splitter["pattern"]["String"].text() == " ";  // none is left by then
+
         if (!byte_level && !(marks && (idle || splitter.is_null())))
             unsupported("normalizer " + shown(first) + ", pre-tokenizer " + shown(second));
+
         const std::string_view type = model["type"].is_null() ? "BPE" : model["type"].text();
         if (type != "BPE" || !model["merges"].is<Json::Array>()) unsupported("model " + shown(type));
         if (model["byte_fallback"].flag(false) == byte_level) unsupported("byte_fallback");
@@ -3304,6 +3290,7 @@ struct TokenizerLoader : TokenizerData {
         for (const auto& [spelling, id] : listed.members()) {
             if (id.whole() >= 2 * listed.members().size() + 1024)
                 damaged("the id of " + shown(spelling) + " is out of range");
+
             const auto i = std::size_t(id.whole());
             if (i >= tokens.size()) tokens.resize(i + 1);
             if (tokens[i].kind != TokenKind::absent)
@@ -3321,6 +3308,7 @@ struct TokenizerLoader : TokenizerData {
         const bool in_hole = said >= 0 && said < next && vocabulary[int(said)].kind == TokenKind::absent;
         const int id = known >= 0 ? known : in_hole ? int(said) : next;
         if (token.spelling.empty() || (known < 0 && next >= rows)) return;
+
         if (said >= 0 && said != id)
             unsupported("with the id " + to_string(said) + " for " + shown(token.spelling) +
                         ", to which transformers gives " + to_string(id));
@@ -3328,6 +3316,7 @@ struct TokenizerLoader : TokenizerData {
             vocabulary[id].kind = TokenKind::control;
             return;
         }
+
         if (id == next) vocabulary.tokens.emplace_back();
         vocabulary[id] = token;
         if (known < 0) vocabulary.insert(id, where);
@@ -3366,6 +3355,8 @@ struct TokenizerLoader : TokenizerData {
             add(token, -1, *usual ? rows : INT_MAX);
             if (i < 2) (i ? eos : bos) = vocabulary.find(token.spelling);
         }
+
+        // Members of other names.
         const auto add_members = [&](const Json& object, std::string_view ending) {
             for (const auto& [name, token] : object.lenient<Json::Object>())
                 if (!token.text().empty() && !is_in(kNames, name) && ends_with(name, ending))
@@ -3374,6 +3365,8 @@ struct TokenizerLoader : TokenizerData {
         add_members(config, "_token");
         add_members(config["extra_special_tokens"], "");
         add_members(map, "_token");
+
+        // The first list that holds some.
         for (const Json* source : {&config, &map})
             for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
                 for (const Json& token : (*source)[name].list()) add(added_token(token, true));
@@ -3393,6 +3386,7 @@ struct TokenizerLoader : TokenizerData {
                 damaged("texts begin or end with an unknown token, " + shown(name));
             sides[side].push_back(int(id));
         };
+
         if (type == "Sequence") {
             for (const Json& part : processor.at("processors").array()) read_processor(part);
         } else if (type == "RobertaProcessing" || type == "BertProcessing") {
@@ -3412,6 +3406,7 @@ struct TokenizerLoader : TokenizerData {
             }
             if (side == 0) unsupported("with a template that does not hold the text");
         } else if (!processor.is_null() && type != "ByteLevel") unsupported("post-processor " + shown(type));
+
         before.insert(before.begin(), sides[0].begin(), sides[0].end());
         after.insert(after.end(), sides[1].begin(), sides[1].end());
     }
@@ -3458,14 +3453,19 @@ struct TokenizerLoader : TokenizerData {
         const Json& metadata = file.config.root();
         const std::string_view model = metadata.at("tokenizer.ggml.model").string();
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
+
         // Without tokenizer.model, converters call Gemma's vocabulary gpt2; no word of GPT-2's is spelled with the mark.
         const Json::Array& spellings = metadata.at("tokenizer.ggml.tokens").array();
         const auto is_mark = [](const Json& spelling) { return spelling.string() == kSpaceMark; };
         byte_level = model == "gpt2" && std::none_of(spellings.begin(), spellings.end(), is_mark);
+
+        // How it merges, and cuts words.
         const Json& pairs = metadata["tokenizer.ggml.merges"];
         by_rank = !byte_level && (pairs.is_null() || pairs.array().empty());
         const auto splitter = metadata["tokenizer.ggml.pre"].value(std::string_view("default"));
         if (byte_level && !is_any(splitter, "gpt-2|gpt2|default")) unsupported("pre-tokenizer " + shown(splitter));
+
+        // Tokens.
         const auto token_id = [&](const char* key) {  // or -1
             const double id = metadata[key].value(-1.0);
             if (!(id >= -1 && id < double(spellings.size()) && id == std::floor(id)))
@@ -3478,6 +3478,7 @@ struct TokenizerLoader : TokenizerData {
         read_listed_tokens(spellings);
         if (!by_rank) set_merges(metadata.at("tokenizer.ggml.merges").array());
 
+        // What texts begin and end with.
         prefix_space = metadata["tokenizer.ggml.add_space_prefix"].value(false);
         const auto add = [&](const char* key, bool usual, int id, std::vector<int>& to) {
             if (!metadata["tokenizer.ggml.add_" + std::string(key)].value(usual)) return;
@@ -3486,6 +3487,8 @@ struct TokenizerLoader : TokenizerData {
         };
         add("bos_token", !byte_level, bos, before);
         add("eos_token", false, eos, after);
+
+        // The chat template, or the first of several.
         const Json::Array& templates = metadata["tokenizer.chat_templates"].list();
         std::string key = "tokenizer.chat_template";
         if (!templates.empty() && !metadata.find(key)) key.append(".").append(templates[0].string());
@@ -3528,6 +3531,55 @@ struct TokenizerLoader : TokenizerData {
     const Checkpoint& file;
     std::string where;  // what is being read
 };
+
+// ---- Unicode
+
+// The runs of letters, numbers and white space: \p{L}, \p{N} and White_Space of Unicode 16.0, as in the reference, the
+// `tokenizers` library; tests/data/make_unicode.py prints them. Each is its distance from the run before and its length.
+// A run is of white space after ' ', of numbers after '!', otherwise of letters. A number ends in a digit of base 57, '#'
+// to '['; digits of base 34, ']' to '~', may come before. The first run, " ,(", is white space from 9 on, 5 long: U+0009
+// to U+000D.
+inline constexpr std::string_view kRuns =
+    " ,( 5$!2-*=)= -$ =$,$!*%$$!&$#$!$&$:$B$e%'/1(*$$$_2($%%'$$)$$&$$$7$^=$_<+_W$I%$)L^1>''PN!8-'%$^M$$2%*%!#-#&%$3$$A@"
+    "^C.$!1-#D,%'$(9'$,$&$:<*.(;$)4M^$Y&$5$*-!'-$3'+%%%9$*$$&'&$3$0%$&!'-#%!%)%$+)'%%9$*$%$%$%B'$$!*-%&3,$&$9$*$%$(&$5$"
+    "2%!'-,$.+%%%9$*$%$(&$A%$&!'-$$!#).$$)&&$'&%$$$%&%&&&/9$!805+$&$:$3&$=&%$%%!'-!+*$$'+$&$:$-$(&$B%$%!'-$%4,$&$L%$3$("
+    "&!$*#&!'6$)(5&;$,$$%*!B-4S$%/*!,-J%$$$($;$$$-$%,$%($$!,-%'C$!B7/+$G>(_$N7$!#-))''&$&%*&'0/$!$-)I$$($%N$bS$'%*$$$'%"
+    "L$'%D$'%*$$$'%2$^#$'%^-!17&33^@%)&gU%4 #$#=(^5!&&#+*5061510$&2WF$'$!&-!)-!9-)^C*(%E$$(^0-B!J-#A%(.O'=!).H:,X!N-!)-"
+    "0$^GR4+!&-LA0%!#-#O=G!?-&&!#-#G%.(N%&L'$)$%&$(`8^*aU%)%I%)%+$$$$$$$B%X$*$$&&$*&'%)'0(&$* &. @% ($ R$!3$#$!%)($!#-)"
+    "0^O$'$%-$$&()$$$$$$'$.%'(('$!$V#%!#(!iM^&!^89!h&ApTa$)'&%!,$%I$$($%[*$3:,*$*$*$*$*$*$*$*^:$ e+$'%!#$!<,*(!%&#%'^@)"
+    "&$^D$'(N$^H!&'-CS3!C-!A+!$2!C-!J2bF`jH^*hkL^-Q%aL&3!#-#%7R3B%^0!#-J,%^Q%^-%%$$$+83$&$'$:!0)-W1U!?-;)&$$%!$-#?-:<@*"
+    "R?$!#-)($-!#-#($L:&$+!'-):&$&U$$&%%(%$$$;&%.*&/)%)%),*$*$N$1)_$!0-)bw#/:'Tai3c;%^TI*/(($$-$0$($$$%$%$^VDc85^*%YK/_"
+    "%($_8!6-*=)=.^C&)%)%)%&F/$=$6$%$2%1E_,!/P!/^#!4%a3@&T!3>'C!#',7!#$#+!#$(I-A%G'+!$(M_O!%-)G'G'K+W/.$2$*$%$.$2$*$%&W"
+    "/b=,9-+;)$M$,^/)%$$O$%&$%:!%+#:!%*#B!+,S6$%!((#9!#)'=^0[!'%#%!#3!%Q#$2'$&$@!-,:@!#%$@!#&C+$?!)(3Y-9!%+#6!(+#5!:*^:"
+    "^3ZV0V!*)#G!/-!)-#?,:!`RB$M)%3&^%@!#-#$+9!.'>5Q8!#*7:/X!=A$%%$0PC<!*-,G!2-'$%$+F&$/S1'!.-#$$$!'7.5$<6%^)*$$$'$2$-*"
+    "R!4-.+%%%9$*$%$(&$5$/(A-$$%$$I$$<$$$OX5'!(-(&AS7%$$!+-_WRL'GS7$!.-IN0$!*-!)7?>!8/'*`1O_%^*!#6/+%$%+$%$;2$$$!1-^0+%"
+    "J3$$$?$-K*$8$.Q6$5^3`?D!2-),$H4$!2@(A^Z*$%$I8$!,-))$%$C1$!*-b<62$$0$E!?-^@$!28Nm-!^P^Y4`<^i1^K2oQ4)<__((g0`o$A!5-{"
+    ";f[*B!$-)^9!$-)A5S3'!/-!$*$8(6dDP!&-`>^*!#:^S^5($^,0^*%$$?`bH+rLL-aqN'$*$%$b)2$@&%$1'+cY^c?^U(0&,*-!_b8-!vX7!/7!^V"
+    "<_8^?$^1$%%$%%%'$/$$$*$^+$'%+$*$?$'$($$&*$bZ%<$<$B$<$B$<$B$<$B$<$+!%U|<B))aD^(_CP-*!%-'$bGA5O!'-e1?!'-`NA%$!#-e@*$"
+    "'$%$2$`=!%,S^.*$!'-!jU^%!$&!$'!^6P!$2`:'$>$%$$%$$-$'$$$$)$'$$$$$$&$%$$%$$$$$$$$$$%$$%'$*$'$'$$$-$4(&$($4!g-0!^kV-o"
+    "'s^>C_aU)`V%_~(1`z)2gW^f2f@w;_oH(_bB";
+
+inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length) {
+    static constexpr auto kEdges = [] {  // where a class begins, as 4 * code point + class
+        std::array<std::uint32_t, kRuns.size()> edges{};
+        std::uint32_t code_point = 0, number = 0, kind = 1;
+        std::size_t count = 1;
+        for (const char c : kRuns)
+            if (c < '#') kind = c == '!' ? 2 : 3;
+            else if (c > '[') number = number * 34 + std::uint32_t(c - ']');
+            else {
+                code_point += number * 57 + std::uint32_t(c - '#');
+                edges[count++] = 4 * code_point + kind;
+                kind = count % 2;  // `other` from the end of a run on, then letters
+                number = 0;
+            }
+        while (count < edges.size()) edges[count++] = 0xFFFFFFFC;  // beyond all characters
+        return edges;
+    }();
+    const Character c = utf8_decode(text, i);
+    length = c.length;
+    return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c.code_point + 3) - 1) % 4);
+}
 
 // ==== MODEL ==========================================================================================================
 //
