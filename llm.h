@@ -600,6 +600,7 @@ class File {
     explicit File(const std::string& path) : path_(path) {
         std::error_code error;
         const auto status = std::filesystem::status(to_path(path), error);
+
         if (status.type() == std::filesystem::file_type::not_found) fail("no such file", path, "check the path");
         if (!error && !is_regular_file(status)) fail("not a file", path, "name a model file or directory");
         if (!error) size_ = std::filesystem::file_size(to_path(path), error);
@@ -623,6 +624,7 @@ class File {
         if (size_ == 0) fail("an empty file", path_, "download it again");
         std::string start = text(0, std::min<std::uint64_t>(size_, 64));
         start.erase(0, start.find_first_not_of(" \t\r\n\xEF\xBB\xBF"));  // a text may begin with a byte order mark
+
         refuse_foreign(Foreign::beginning, [&](std::string_view mark) {
             const auto same = [](char wanted, char c) { return wanted == '?' || wanted == c; };
             const auto differ = std::mismatch(mark.begin(), mark.end(), start.begin(), start.end(), same);
@@ -683,6 +685,7 @@ inline Character utf8_decode(std::string_view text, std::size_t i) {
     const std::uint32_t first = std::uint8_t(text[i]);
     if (first < 0x80) return {first, 1};
     constexpr Character invalid = {0xFFFFFFFF, 1};
+
     const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
     if (first < 0xC2 || first > 0xF4 || text.size() - i < length) return invalid;
     std::uint32_t value = first & (0x7Fu >> length);
@@ -690,6 +693,7 @@ inline Character utf8_decode(std::string_view text, std::size_t i) {
         if ((next & 0xC0) != 0x80) return invalid;
         value = value << 6 | std::uint32_t(next & 0x3F);
     }
+
     const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
     const bool surrogate = value >= 0xD800 && value < 0xE000;
     return value < least || value > 0x10FFFF || surrogate ? invalid : Character{value, length};
@@ -765,6 +769,14 @@ class Json {
     using Array = std::vector<Json>;
     using Object = std::vector<std::pair<std::string_view, Json>>;  // in the file's order
 
+    Json() = default;  // null
+    Json(Json&&) = default;
+    Json& operator=(Json&&) = default;
+    // document: its name, for messages.
+    template <class T> Json(T value, const std::string& document)
+        : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
+
+    // A value of another type is an error.
     template <class T> bool is() const { return std::holds_alternative<T>(value_); }
     bool is_null() const { return is<std::monostate>(); }
     bool boolean() const { return as<bool>(); }
@@ -778,6 +790,7 @@ class Json {
             wrong("a value should be a whole number");
         return std::uint64_t(value);
     }
+
     const Json* find(std::string_view key) const {  // nullptr: no object or no such member; the last of several
         const Json* found = nullptr;
         for (const auto& [name, member] : lenient<Object>())
@@ -791,12 +804,6 @@ class Json {
     // What is not there reads as `otherwise`.
     template <class T> T value(T otherwise) const { return is_null() ? otherwise : as<T>(); }
     std::uint64_t whole(std::uint64_t otherwise) const { return is_null() ? otherwise : whole(); }
-    Json() = default;  // null
-    Json(Json&&) = default;
-    Json& operator=(Json&&) = default;
-    // document: its name, for messages.
-    template <class T> Json(T value, const std::string& document)
-        : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
 
     // Lenient getters, for what may be there: a missing member reads as null, a value of another type as empty.
     const Json& operator[](std::string_view key) const {
@@ -849,6 +856,7 @@ struct JsonParser {
     Json value(int level) {
         if (level > 64) error("it is nested too deeply");
         if (++values > 1 << 23) error("it holds too many values");
+
         const char c = peek();
         if (c == '{') return {list<Json::Object>("}", level), name};
         if (c == '[') return {list<Json::Array>("]", level), name};
@@ -867,6 +875,7 @@ struct JsonParser {
         List items;
         ++at;
         if (peek() != *close) items.reserve(2);  // a merge has two
+
         for (bool more = peek() != *close; more; more = skip(",")) {
             if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
@@ -902,6 +911,7 @@ struct JsonParser {
             *out = kMeanings[k];
             return out + 1;
         }
+
         std::uint32_t code_point = hex4();
         if (code_point >> 11 == 0xD800 >> 11) {  // above 0xFFFF: 10 bits each of a pair of surrogates
             const std::uint32_t low = code_point < 0xDC00 ? hex4() : 0;
@@ -929,6 +939,8 @@ struct JsonParser {
             if (at == first) error("a value cannot be understood");
             return double(at - first);
         };
+
+        // The digits, as a whole number times a power of ten.
         const bool negative = skip("-"), zero = *at == '0';
         double value = 0, exponent = 0, power = 0;
         if (digits(value) > 1 && zero) error("a number starts with 0");
@@ -939,6 +951,7 @@ struct JsonParser {
             digits(power);
             exponent += sign * power;
         }
+
         double scale = 1;  // exact up to 10^22, as promised
         for (double k = std::min(std::fabs(exponent), 400.0); k > 0; --k) scale *= 10;
         if (value != 0) value = exponent < 0 ? value / scale : value * scale;
@@ -2500,6 +2513,7 @@ inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, con
     std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
         return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes;
     });
+
     std::uint64_t end = 0;
     for (Tensor& tensor : tensors) {
         check(tensor.offset <= room && tensor.bytes <= room - tensor.offset, tensor, "lies outside of the file");
@@ -2519,9 +2533,11 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
     tensor.file = &file;
     const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
     check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
+
     tensor.type_name = dtype->string();
     tensor.type = find_type(tensor.type_name);
     for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
+
     const std::uint64_t end = range->array()[1].whole(), size = bytes_of(tensor);
     tensor.offset = range->array()[0].whole();
     check(tensor.offset <= end, tensor, "lies outside of the file");
@@ -2537,6 +2553,7 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
         file.refuse_if_foreign();
         damaged("no safetensors header", file);
     }
+
     const JsonDocument header(file.text(sizeof length, length), "the header of " + file.path());
     std::vector<Tensor> tensors;
     for (const auto& [name, entry] : header.root().members())
@@ -2564,6 +2581,7 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
             file = &checkpoint.files.emplace_back(path);
             read_safetensors(checkpoint, *file);
         }
+
         const Tensor* tensor = checkpoint.find(std::string(name));
         if (!tensor && ends_with(name, "lm_head.weight")) continue;  // a tied head, which some tools list all the same
         if (!tensor || tensor->file != file)
@@ -2646,6 +2664,7 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
     check(dimensions >= 1 && dimensions <= 4, tensor, "has an impossible number of dimensions");
     tensor.shape.resize(dimensions);
     for (std::uint32_t k = dimensions; k-- > 0;) tensor.shape[k] = reader.number<std::uint64_t>();
+
     tensor.type_name = gguf_type_name(reader.number<std::uint32_t>());
     tensor.type = find_type(tensor.type_name);
     tensor.bytes = bytes_of(tensor);
@@ -2657,6 +2676,8 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
 // Adds a file's tensors, and returns its metadata.
 inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
     GgufReader reader{file};
+
+    // Is it one, and of which kind?
     const std::string_view magic(reader.take(4), 4);
     if (magic != "GGUF" && magic != "FUGG") fail("not a GGUF", file.path(), "pass all bytes of a .gguf file");
     const auto version = reader.number<std::uint32_t>();
@@ -2666,6 +2687,8 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
         fail("GGUF version " + to_string(version), file.path(), "get or make one of version 3");
     checkpoint.is_gguf = true;
     checkpoint.format = "GGUF v" + to_string(version);
+
+    // Key-value pairs.
     const std::size_t tensor_count = reader.count(32), pairs = reader.count(13);  // the shortest ones' bytes
     if (pairs > kMostTensors || tensor_count > kMostTensors) damaged("an impossible count in the header", file);
     Json::Object members;
@@ -2678,11 +2701,14 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
         reader.value(type, name, [&](auto value) { members.emplace_back(key, Json(std::move(value), name)); });
     }
     Json metadata(std::move(members), file.path());
+
+    // Tensors. Their data begins where the header ends.
     const std::uint64_t alignment = metadata["general.alignment"].whole(32);
     if (alignment == 0 || 65536 % alignment != 0) damaged("an impossible general.alignment", file);
     std::vector<Tensor> tensors;
     for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file, alignment));
     add_tensors(checkpoint, std::move(tensors), file, (reader.position + alignment - 1) / alignment * alignment);
+
     return {std::move(metadata), std::move(reader.strings)};
 }
 
@@ -2692,6 +2718,7 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
     const std::uint64_t count = own["split.count"].whole(0), named = own["split.no"].whole(0);
     const std::uint64_t all = own["split.tensors.count"].whole(0);
     if (count <= 1) return;
+
     const std::string remedy = "put all " + to_string(count) + " parts into one directory, under their own names";
     const auto name_end = [&](std::uint64_t part) {
         char end[64];
@@ -2710,6 +2737,7 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
             fail("this is not part " + to_string(part + 1) + " of " + to_string(count), other, remedy);
         if (part == 0) checkpoint.config = std::move(metadata);
     }
+
     if (checkpoint.tensors.size() != all)
         fail("the parts do not hold " + to_string(all) + " tensors", path, "download all parts of one model again");
     checkpoint.format += ", " + to_string(count) + " parts";
@@ -2729,6 +2757,7 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
         }
         return "";
     };
+
     refuse_foreign(Foreign::file_name, find_file);
     std::string other = find_file(".gguf");
     if (other.empty()) other = find_file(".safetensors");
@@ -2747,6 +2776,8 @@ inline Checkpoint open_gguf(std::string_view bytes) {
 inline Checkpoint open_checkpoint(const std::string& path) {
     Checkpoint checkpoint;
     checkpoint.path = path;
+
+    // Where the weights are.
     std::string weights = path;
     if (is_directory(status_of(path))) {
         checkpoint.directory = path;
@@ -2757,6 +2788,8 @@ inline Checkpoint open_checkpoint(const std::string& path) {
         const auto parent = to_path(path).parent_path().u8string();
         checkpoint.directory = parent.empty() ? "." : std::string(parent.begin(), parent.end());
     }
+
+    // What they are.
     const File& file = checkpoint.files.emplace_back(weights);
     const std::string magic = file.text(0, std::min<std::uint64_t>(file.size(), 4));
     if (magic == "GGUF" || magic == "FUGG") {
@@ -2770,6 +2803,8 @@ inline Checkpoint open_checkpoint(const std::string& path) {
         fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
     }
     is_single ? read_safetensors(checkpoint, file) : read_shards(checkpoint, file);
+
+    // What lies beside them.
     const std::string config = checkpoint.directory + "/config.json";
     if (!exists(status_of(config)))
         fail("the model's description is missing", config, "put config.json beside the weights");
@@ -5180,6 +5215,7 @@ inline std::string save_state(SessionData& s) {
     StateHeader header;
     header.held = q.position(), header.processed = q.processed, header.written = q.written;
     header.model = fingerprint(s.owner.data());
+
     std::string bytes;
     const auto put = [&](const void* data, std::size_t n) { bytes.append(static_cast<const char*>(data), n); };
     put(&header, sizeof header);
@@ -5200,6 +5236,7 @@ inline void write_file(const std::string& path, const std::string& bytes) {
         file.write(bytes.data(), std::streamsize(bytes.size()));
         if (!file.flush()) error = std::error_code(errno ? errno : EIO, std::generic_category());
     }
+
     if (!error) std::filesystem::rename(to_path(part), to_path(path), error);
     if (!error) return;
     std::filesystem::remove(to_path(part), ignored);
@@ -5631,11 +5668,13 @@ inline const TurnTemplate& row_of(Chat::Template style) { return kTurnTemplates[
 inline bool is_dialogpt(std::string_view jinja) {
     const auto holds = [&](std::string_view text) { return jinja.find(text) != jinja.npos; };
     if (holds("}} {{") || (!holds("-") && (holds("}} ") || holds("}}\n") || holds("\n ")))) return false;
+
     std::string all;
     for (const char c : jinja)
         if (c != ' ' && c != '\n' && c != '-') all += c == '"' ? '\'' : c;
     all = replace_all(replace_all(all, "['content']", ".content"), "}}{{", "+");
     all = replace_all(replace_all(all, ".strip()", ""), "|trim", "");
+
     const std::string loop = "inmessages%}{{", name = all.substr(0, all.find(loop));
     return name.substr(0, 5) == "{%for" && all == name + loop + name.substr(5) + ".content+eos_token}}{%endfor%}";
 }
@@ -5669,6 +5708,8 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     const Tokenizer& tokenizer = session.model().tokenizer();
     const std::string& own = tokenizer.chat_template();
     if (tokenizer.vocab_size() == 0) misuse("there is no tokenizer", "Chat", "load a model from a file");
+
+    // The template, and whether the vocabulary has its tokens.
     const TokenizerData& data = *tokenizer.data_;
     if (style == Template::automatic) template_ = own.empty() && data.ends_turns ? Template::gemma : recognize(own);
     const std::string_view end = row_of(template_).end;
@@ -5736,6 +5777,8 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     const Tokenizer& tokenizer = session_.model().tokenizer();
     if (text_.empty()) misuse("there is no chat", "a moved-from llm::Chat", "use the one it became");
     if (!asked_.empty()) misuse("the user's last turn has no answer yet", "Chat::say", "add one of the model");
+
+    // The user's turn, and room for it.
     const std::vector<int> said = turn(words, row.model);
     const int context = session_.context(), answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
     if (head_.size() + said.size() >= usize(context))
@@ -5744,6 +5787,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
              "shorten it or use a larger context", Kind::context);
     make_room(said.size() + usize(std::min(answer, context / 4)));
 
+    // What the session lacks of all that, and the answer.
     const std::vector<int> before = joined(text_), all = joined({before, said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
     session_.rewind(int(known));
