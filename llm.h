@@ -838,7 +838,6 @@ struct JsonParser {
     std::size_t values = 0;
 
     Json document() {
-        if (text.size() > 1 << 30) error("it is too large");
         Json root = value(0);
         peek();
         if (at != text.data() + text.size()) error("something follows its end");
@@ -3023,13 +3022,12 @@ struct TokenizerData {
 // An entry is out of date where its rank is no longer that of its symbol's merge: nothing has to be taken out of the
 // queue's middle.
 struct Encoder {
-    // pass: which of tokenizer.added are looked for; in what is left, the next ones.
+    // pass: which of tokenizer.added are looked for; in what is left, normalized as a model wants it, the next ones.
     void encode(std::string_view text, Special special, std::size_t pass = 0) {
         if (pass == std::size(tokenizer.added)) return encode_words(text);
         const AddedTokens& added = tokenizer.added[pass];
         std::string normalized;
-        if (pass == 1 && !added.empty() && !tokenizer.byte_level)
-            text = normalized = replace_all(text, " ", kSpaceMark);
+        if (pass == 1 && !tokenizer.byte_level) text = normalized = replace_all(text, " ", kSpaceMark);
 
         std::size_t begin = 0, end = 0;  // text[begin .. end) holds no such token
         while (end < text.size()) {
@@ -3057,13 +3055,13 @@ struct Encoder {
         if (text.empty()) return;
         std::string prefixed;
         const bool byte_level = tokenizer.byte_level, has_space = byte_level && text[0] == ' ';
-        if (tokenizer.prefix_space && !has_space) text = prefixed.append(" ").append(text);
+        if (tokenizer.prefix_space && !has_space) text = prefixed.append(byte_level ? " " : kSpaceMark).append(text);
 
         for (std::size_t i = 0, length; i < text.size();) {
             for (const std::size_t end = byte_level ? word_end(text, i) : text.size(); i < end; i += length) {
                 length = byte_level ? 1 : utf8_decode(text, i).length;
                 const std::string_view character = text.substr(i, length);
-                const int id = byte_level ? -1 : tokenizer.vocabulary.find(character == " " ? kSpaceMark : character);
+                const int id = byte_level ? -1 : tokenizer.vocabulary.find(character);
 
                 if (id >= 0) symbols.push_back({id});
                 else
@@ -3371,10 +3369,8 @@ struct TokenizerLoader : TokenizerData {
             tokens[id.whole()] = {std::string(spelling), TokenKind::user_defined, false, false, true};
         for (const Json& token : own.list()) tokens[token.at("id").whole()] = added_token(token, false);
         for (const auto& [key, token] : decoder.lenient<Json::Object>()) {
-            std::uint64_t id = 0;
-            if (std::from_chars(key.data(), key.data() + key.size(), id).ptr != key.data() + key.size())
-                damaged(shown(key) + " is no id");
-            tokens[id] = added_token(token, false);
+            const JsonDocument id(std::string(key), where + ": the id " + shown(key));
+            tokens[id.root().whole()] = added_token(token, false);
         }
         for (const auto& [id, token] : tokens) add(token, std::int64_t(id));
     }
