@@ -786,8 +786,7 @@ class Json {
     const Object& members() const { return as<Object>(); }
     std::uint64_t whole() const {  // a count, a size or an id
         const double value = is<double>() ? number() : -1;
-        if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value))
-            wrong("a value should be a whole number");
+        if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
         return std::uint64_t(value);
     }
 
@@ -799,7 +798,7 @@ class Json {
     }
     const Json& at(const std::string& key) const {  // a member that must be there
         if (const Json* found = find(key)) return *found;
-        wrong(key + " is missing");
+        fail(key + " is missing", document_ ? *document_ : "JSON", "get the file again");
     }
     // What is not there reads as `otherwise`.
     template <class T> T value(T otherwise) const { return is_null() ? otherwise : as<T>(); }
@@ -813,7 +812,8 @@ class Json {
     }
     template <class T> const T& lenient() const {
         static const T empty = {};
-        return is<T>() ? as<T>() : empty;
+        const T* found = std::get_if<T>(&value_);
+        return found ? *found : empty;
     }
     bool flag(bool otherwise) const { return is<bool>() ? boolean() : otherwise; }
     std::string_view text() const { return lenient<std::string_view>(); }
@@ -822,10 +822,10 @@ class Json {
     template <class T> const T& as() const {
         if (const T* value = std::get_if<T>(&value_)) return *value;
         constexpr const char* kKinds[] = {"null", "true or false", "a number", "a string", "an array", "an object"};
-        wrong(std::string("a value should be ") + kKinds[decltype(value_)(std::in_place_type<T>).index()]);
+        wrong(kKinds[decltype(value_)(std::in_place_type<T>).index()]);
     }
-    [[noreturn]] void wrong(const std::string& problem) const {
-        fail(problem, document_ ? *document_ : "JSON", "get the file again");
+    [[noreturn]] void wrong(const char* expected) const {
+        fail(std::string("a value should be ") + expected, document_ ? *document_ : "JSON", "get the file again");
     }
     std::variant<std::monostate, bool, double, std::string_view, Array, Object> value_;
     const std::string* document_ = nullptr;  // its name, for messages
@@ -3220,12 +3220,12 @@ struct TokenizerLoader : TokenizerData {
         merges = HashTable(list.size());
         std::uint32_t rank = 0;
         for (const Json& pair : list) {  // "left right", or, since 2024, ["left", "right"]
+            const Json::Array& two = pair.list();
             const std::string_view text = pair.text();
             const std::size_t space = text.find(' ');
-            const bool apart = pair.list().size() == 2;
-            if (!apart && space == text.npos) damaged("a merge is not of two tokens, " + shown(text));
-            const std::string_view left = apart ? pair.list()[0].string() : text.substr(0, space);
-            const std::string_view right = apart ? pair.list()[1].string() : text.substr(space + 1);
+            if (two.size() != 2 && space == text.npos) damaged("a merge is not of two tokens, " + shown(text));
+            const std::string_view left = two.size() == 2 ? two[0].string() : text.substr(0, space);
+            const std::string_view right = two.size() == 2 ? two[1].string() : text.substr(space + 1);
 
             const int a = vocabulary.find(left), b = vocabulary.find(right), id = vocabulary.find(left, right);
             if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
