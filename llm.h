@@ -467,7 +467,6 @@ LLM_END
 #include <new>
 #include <numeric>
 #include <queue>
-#include <sstream>
 #include <system_error>
 #include <unordered_map>
 #include <unordered_set>
@@ -505,9 +504,8 @@ namespace detail {
 // ==== ERRORS AND SMALL TOOLS =========================================================================================
 //
 // Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. `fail` is for
-// files, `misuse` for what callers do. A model
-// file comes from the internet, so nothing in it is believed: sizes, offsets and counts are checked before use, and
-// text from it is cleaned before it gets into a message.
+// files, `misuse` for what callers do. A model file comes from the internet, so nothing in it is believed: sizes, offsets
+// and counts are checked before use, and text from it is cleaned before it gets into a message.
 
 using std::to_string;
 
@@ -561,62 +559,59 @@ inline bool ends_with(std::string_view text, std::string_view end) {
 }
 
 // Calls visit(part) for the parts of "a|b|c", until one returns true.
-template <class Visit> bool any_part(std::string_view text, const Visit& visit) {
+template <class Visit> bool any_part(std::string_view text, const Visit& visit, char separator = '|') {
     for (std::size_t end; !text.empty(); text.remove_prefix(std::min(text.size(), end + 1))) {
-        end = std::min(text.find('|'), text.size());
+        end = std::min(text.find(separator), text.size());
         if (visit(text.substr(0, end))) return true;
     }
     return false;
 }
-template <class Visit> void for_parts(std::string_view text, const Visit& visit) {
-    any_part(text, [&](std::string_view part) { return visit(part), false; });
+template <class Visit> void for_parts(std::string_view text, const Visit& visit, char separator = '|') {
+    const auto go_on = [&](std::string_view part) { return visit(part), false; };
+    any_part(text, go_on, separator);
 }
 inline bool is_any(std::string_view text, std::string_view choices) {
     return any_part(choices, [&](std::string_view one) { return text == one; });
 }
 
-// What cannot be used: where the marks are by which it is known, "a|b", what it is, and what to do about it.
+// What cannot be used: the marks by which it is known, "a|b", what it is, and what to do about it. A mark's first
+// character says where it is looked for; in a file's beginning, ? is any byte.
 struct Foreign {
-    enum In { beginning, file_name, tensor_name, kind } in;  // a beginning's ? is any byte
+    enum In : char { beginning = '^', file_name = '*', tensor_name = '#', kind = '=' };  // file_name: its end
     std::string_view marks;
     const char *what, *remedy;
 };
 constexpr char kGetModel[] = "get the model as safetensors or as a GGUF file";
 constexpr char kGetWhole[] = "get the model unquantized (F16 or BF16), or as a GGUF file";
 constexpr char kMerge[] = "merge it into its model (merge_and_unload of PEFT) and save that";
-constexpr char kPickle[] = "a PyTorch checkpoint (a pickle, which may run code when it is loaded)";
 constexpr char kIsEmbedding[] = "an embedding model, such as EmbeddingGemma, writes no text: get one that does";
 // clang-format off
 constexpr Foreign kForeign[] = {
-    {Foreign::beginning, "version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull, or download it"},
-    {Foreign::beginning, "<", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
-    {Foreign::beginning, "PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
-    {Foreign::beginning, "\x80", kPickle, kGetModel},
-    {Foreign::beginning, "\x08?\x12", "an ONNX model", kGetModel},
-    {Foreign::beginning, "\x89HDF|????TFL3", "a model of TensorFlow", kGetModel},
-    {Foreign::beginning, "lmgg|tjgg|fmgg", "a GGML file, older than GGUF", kGetModel},
-    {Foreign::beginning, "\x1F\x8B", "a gzip archive", "unpack it"},
-    {Foreign::file_name, "adapter_config.json|adapter_model.safetensors", "an adapter (PEFT, LoRA), not a whole model", kMerge},
-    {Foreign::file_name, ".bin|.pt|.pth|.ckpt", kPickle, kGetModel},
-    {Foreign::file_name, ".onnx", "an ONNX model", kGetModel},
-    {Foreign::file_name, ".h5|.msgpack|.tflite", "a model of TensorFlow or Flax", kGetModel},
-    {Foreign::tensor_name, ".base_layer.|.modules_to_save.|lora_", "a checkpoint with adapters (PEFT, LoRA) that were not merged", kMerge},
-    {Foreign::tensor_name, ".g_idx|.qweight|.qzeros", "weights that were quantized by GPTQ or AWQ", kGetWhole},
-    {Foreign::tensor_name, ".quant_state.|.absmax|.SCB", "weights that were quantized by bitsandbytes", kGetWhole},
-    {Foreign::tensor_name, "weight_scale|.weight_packed", "weights that were quantized to FP8 or by compressed-tensors", kGetWhole},
-    {Foreign::tensor_name, ".scales", "weights that were quantized by MLX", kGetWhole},
-    {Foreign::kind, "clip|mmproj", "a vision projector, not a language model", "name the GGUF of the text model"},
-    {Foreign::kind, "adapter|controlvector", "an adapter (LoRA), not a whole model", kMerge},
-    {Foreign::kind, "imatrix|vocab", "a GGUF without a model's weights", "name the GGUF of the model"},
-    {Foreign::kind, "gemma-embedding|bert|nomic-bert|t5encoder", "a GGUF of another kind", kIsEmbedding},
+    {"^version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull, or download it"},
+    {"^<", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
+    {"^\x1F\x8B", "a gzip archive", "unpack it"},
+    {"^PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
+    {"^lmgg|^tjgg|^fmgg", "a GGML file, older than GGUF", kGetModel},
+    {"*adapter_config.json|*adapter_model.safetensors|=adapter|=controlvector", "an adapter (PEFT, LoRA), not a whole model", kMerge},
+    {"^\x80|*.bin|*.pt|*.pth|*.ckpt", "a PyTorch checkpoint (a pickle, which may run code when it is loaded)", kGetModel},
+    {"^\x08?\x12|*.onnx", "an ONNX model", kGetModel},
+    {"^\x89HDF|^????TFL3|*.h5|*.msgpack|*.tflite", "a model of TensorFlow or Flax", kGetModel},
+    {"#.base_layer.|#.modules_to_save.|#lora_", "a checkpoint with adapters (PEFT, LoRA) that were not merged", kMerge},
+    {"#.g_idx|#.qweight|#.qzeros", "weights that were quantized by GPTQ or AWQ", kGetWhole},
+    {"#.quant_state.|#.absmax|#.SCB", "weights that were quantized by bitsandbytes", kGetWhole},
+    {"#weight_scale|#.weight_packed", "weights that were quantized to FP8 or by compressed-tensors", kGetWhole},
+    {"#.scales", "weights that were quantized by MLX", kGetWhole},
+    {"=clip|=mmproj", "a vision projector, not a language model", "name the GGUF of the text model"},
+    {"=imatrix|=vocab", "a GGUF without a model's weights", "name the GGUF of the model"},
+    {"=gemma-embedding|=bert|=nomic-bert|=t5encoder", "a GGUF of another kind", kIsEmbedding},
 };
 // clang-format on
 
 // Refuses what has one of these marks; find(mark) says where one is, or nothing.
 template <class Find> void refuse_foreign(Foreign::In in, const Find& find) {
     for (const Foreign& foreign : kForeign)
-        for_parts(foreign.in == in ? foreign.marks : "", [&](std::string_view mark) {
-            const std::string where = find(mark);
+        for_parts(foreign.marks, [&](std::string_view mark) {
+            const std::string where = mark[0] == in ? find(mark.substr(1)) : "";
             if (!where.empty()) fail(foreign.what, where, foreign.remedy);
         });
 }
@@ -629,14 +624,14 @@ class File {
     explicit File(const std::string& path) : path_(path) {
         std::error_code error;
         const auto status = std::filesystem::status(to_path(path), error);
+
         if (status.type() == std::filesystem::file_type::not_found) fail("no such file", path, "check the path");
         if (!error && !is_regular_file(status)) fail("not a file", path, "name a model file or directory");
         if (!error) size_ = std::filesystem::file_size(to_path(path), error);
         if (!error && !open()) error.assign(errno ? errno : EIO, std::generic_category());
         if (error) fail("cannot open (" + error.message() + ")", path, "check its permissions");
     }
-    File(const File&) = delete;
-    File& operator=(const File&) = delete;
+    File& operator=(File&&) = delete;  // nor is it copied
     const std::string& path() const { return path_; }
     std::uint64_t size() const { return size_; }
 
@@ -653,19 +648,16 @@ class File {
         if (size_ == 0) fail("an empty file", path_, "download it again");
         std::string start = text(0, std::min<std::uint64_t>(size_, 64));
         start.erase(0, start.find_first_not_of(" \t\r\n\xEF\xBB\xBF"));  // a text may begin with a byte order mark
+
         refuse_foreign(Foreign::beginning, [&](std::string_view mark) {
             const auto same = [](char wanted, char c) { return wanted == '?' || wanted == c; };
-            const bool begins =
-                start.size() >= mark.size() && std::equal(mark.begin(), mark.end(), start.begin(), same);
-            return begins ? path_ : "";
+            const auto differ = std::mismatch(mark.begin(), mark.end(), start.begin(), start.end(), same);
+            return differ.first == mark.end() ? path_ : "";
         });
         refuse_foreign(Foreign::file_name, [&](auto mark) { return ends_with(path_, mark) ? path_ : ""; });
     }
-    std::string read_text(std::uint64_t limit) const {
-        refuse_if_foreign();
-        return read_all(limit);
-    }
     std::string read_all(std::uint64_t limit) const {
+        refuse_if_foreign();
         if (size_ > limit)
             fail("the file is larger than " + to_string(limit >> 20) + " MB", path_, "is it the right one?");
         return text(0, size_);
@@ -696,19 +688,11 @@ class File {
     int descriptor_ = -1;
 #else
   private:
-    bool open() { return stream_.open(to_path(path_), std::ios::binary), stream_.is_open(); }
+    bool open() { return std::ifstream(to_path(path_)).is_open(); }
     bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
-#ifndef LLM_NO_THREADS
-        const std::lock_guard<std::mutex> lock(mutex_);
-#endif
-        stream_.clear();
-        stream_.seekg(std::streamoff(offset));
-        return !!stream_.read(out, std::streamsize(bytes));
+        std::ifstream stream(to_path(path_), std::ios::binary);  // its own, as each thread has its position
+        return stream.seekg(std::streamoff(offset)) && stream.read(out, std::streamsize(bytes));
     }
-#ifndef LLM_NO_THREADS
-    mutable std::mutex mutex_;
-#endif
-    mutable std::ifstream stream_;
 #endif
     std::string path_;
     const char* memory_ = nullptr;
@@ -725,6 +709,7 @@ inline Character utf8_decode(std::string_view text, std::size_t i) {
     const std::uint32_t first = std::uint8_t(text[i]);
     if (first < 0x80) return {first, 1};
     constexpr Character invalid = {0xFFFFFFFF, 1};
+
     const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
     if (first < 0xC2 || first > 0xF4 || text.size() - i < length) return invalid;
     std::uint32_t value = first & (0x7Fu >> length);
@@ -732,6 +717,7 @@ inline Character utf8_decode(std::string_view text, std::size_t i) {
         if ((next & 0xC0) != 0x80) return invalid;
         value = value << 6 | std::uint32_t(next & 0x3F);
     }
+
     const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
     const bool surrogate = value >= 0xD800 && value < 0xE000;
     return value < least || value > 0x10FFFF || surrogate ? invalid : Character{value, length};
@@ -807,6 +793,14 @@ class Json {
     using Array = std::vector<Json>;
     using Object = std::vector<std::pair<std::string_view, Json>>;  // in the file's order
 
+    Json() = default;  // null
+    Json(Json&&) = default;
+    Json& operator=(Json&&) = default;
+    // document: its name, for messages.
+    template <class T> Json(T value, const std::string& document)
+        : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
+
+    // A value of another type is an error.
     template <class T> bool is() const { return std::holds_alternative<T>(value_); }
     bool is_null() const { return is<std::monostate>(); }
     bool boolean() const { return as<bool>(); }
@@ -819,21 +813,20 @@ class Json {
         if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
         return std::uint64_t(value);
     }
+
     const Json* find(std::string_view key) const {  // nullptr: no object or no such member; the last of several
-        const auto* members = std::get_if<Object>(&value_);
-        for (std::size_t i = members ? members->size() : 0; i-- > 0;)
-            if ((*members)[i].first == key) return &(*members)[i].second;
-        return nullptr;
+        const Json* found = nullptr;
+        for (const auto& [name, member] : lenient<Object>())
+            if (name == key) found = &member;
+        return found;
+    }
+    const Json& at(const std::string& key) const {  // a member that must be there
+        if (const Json* found = find(key)) return *found;
+        fail(key + " is missing", document_ ? *document_ : "JSON", "get the file again");
     }
     // What is not there reads as `otherwise`.
     template <class T> T value(T otherwise) const { return is_null() ? otherwise : as<T>(); }
     std::uint64_t whole(std::uint64_t otherwise) const { return is_null() ? otherwise : whole(); }
-    Json() = default;  // null
-    Json(Json&&) = default;
-    Json& operator=(Json&&) = default;
-    // document: its name, for messages.
-    template <class T> Json(T value, const std::string& document)
-        : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
 
     // Lenient getters, for what may be there: a missing member reads as null, a value of another type as empty.
     const Json& operator[](std::string_view key) const {
@@ -841,12 +834,14 @@ class Json {
         const Json* found = find(key);
         return found ? *found : null;
     }
-    bool flag(bool otherwise) const { return is<bool>() ? boolean() : otherwise; }
-    std::string_view text() const { return is<std::string_view>() ? string() : std::string_view(); }
-    const Array& list() const {
-        static const Array none;
-        return is<Array>() ? array() : none;
+    template <class T> const T& lenient() const {
+        static const T empty = {};
+        const T* found = std::get_if<T>(&value_);
+        return found ? *found : empty;
     }
+    bool flag(bool otherwise) const { return is<bool>() ? boolean() : otherwise; }
+    std::string_view text() const { return lenient<std::string_view>(); }
+    const Array& list() const { return lenient<Array>(); }
   private:
     template <class T> const T& as() const {
         if (const T* value = std::get_if<T>(&value_)) return *value;
@@ -867,7 +862,6 @@ struct JsonParser {
     std::size_t values = 0;
 
     Json document() {
-        if (text.size() > 1 << 30) error("it is too large");
         Json root = value(0);
         peek();
         if (at != text.data() + text.size()) error("something follows its end");
@@ -885,6 +879,7 @@ struct JsonParser {
     Json value(int level) {
         if (level > 64) error("it is nested too deeply");
         if (++values > 1 << 23) error("it holds too many values");
+
         const char c = peek();
         if (c == '{') return {list<Json::Object>("}", level), name};
         if (c == '[') return {list<Json::Array>("]", level), name};
@@ -903,6 +898,7 @@ struct JsonParser {
         List items;
         ++at;
         if (peek() != *close) items.reserve(2);  // a merge has two
+
         for (bool more = peek() != *close; more; more = skip(",")) {
             if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
@@ -938,6 +934,7 @@ struct JsonParser {
             *out = kMeanings[k];
             return out + 1;
         }
+
         std::uint32_t code_point = hex4();
         if (code_point >> 11 == 0xD800 >> 11) {  // above 0xFFFF: 10 bits each of a pair of surrogates
             const std::uint32_t low = code_point < 0xDC00 ? hex4() : 0;
@@ -950,10 +947,9 @@ struct JsonParser {
     }
     std::uint32_t hex4() {  // of \uXXXX
         std::uint32_t value = 0;
-        if (at[0] != '\\' || at[1] != 'u') error("an escape is not known");
-        at += 2;
+        const bool known = skip("\\u");
         char* const end = at + std::min<std::ptrdiff_t>(4, text.data() + text.size() - at);
-        if (std::from_chars(at, end, value, 16).ptr != at + 4) error("an escape is not known");
+        if (!known || std::from_chars(at, end, value, 16).ptr != at + 4) error("an escape is not known");
         at = end;
         return value;
     }
@@ -966,6 +962,8 @@ struct JsonParser {
             if (at == first) error("a value cannot be understood");
             return double(at - first);
         };
+
+        // The digits, as a whole number times a power of ten.
         const bool negative = skip("-"), zero = *at == '0';
         double value = 0, exponent = 0, power = 0;
         if (digits(value) > 1 && zero) error("a number starts with 0");
@@ -976,6 +974,7 @@ struct JsonParser {
             digits(power);
             exponent += sign * power;
         }
+
         double scale = 1;  // exact up to 10^22, as promised
         for (double k = std::min(std::fabs(exponent), 400.0); k > 0; --k) scale *= 10;
         if (value != 0) value = exponent < 0 ? value / scale : value * scale;
@@ -2955,12 +2954,20 @@ inline std::uint64_t bytes_of(const Tensor& tensor) {
     return elements / block * bytes;
 }
 
-// Adds a file's tensors, whose offsets count from `data` on. They lie inside and do not share a byte or a name.
+// Adds a file's tensors, whose offsets count from `data` on. They lie inside, do not share a byte or a name, and no other
+// tool has packed them or taken them apart, which their names would tell.
 inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, const File& file, std::uint64_t data) {
+    refuse_foreign(Foreign::tensor_name, [&](auto mark) -> std::string {
+        for (const Tensor& tensor : tensors)
+            if (tensor.name.find(mark) != tensor.name.npos) return file.path() + ": " + shown(tensor.name);
+        return "";
+    });
+
     const std::uint64_t room = file.size() - std::min(data, file.size());
     std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
         return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes;
     });
+
     std::uint64_t end = 0;
     for (Tensor& tensor : tensors) {
         check(tensor.offset <= room && tensor.bytes <= room - tensor.offset, tensor, "lies outside of the file");
@@ -2980,10 +2987,11 @@ inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const
     tensor.file = &file;
     const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
     check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
+
     tensor.type_name = dtype->string();
     tensor.type = find_type(tensor.type_name);
-    if (traits(tensor.type).block != 1) tensor.type = TensorType::other;
     for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
+
     const std::uint64_t end = range->array()[1].whole(), size = bytes_of(tensor);
     tensor.offset = range->array()[0].whole();
     check(tensor.offset <= end, tensor, "lies outside of the file");
@@ -2999,6 +3007,7 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
         file.refuse_if_foreign();
         damaged("no safetensors header", file);
     }
+
     const JsonDocument header(file.text(sizeof length, length), "the header of " + file.path());
     std::vector<Tensor> tensors;
     for (const auto& [name, entry] : header.root().members())
@@ -3007,23 +3016,18 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
     add_tensors(checkpoint, std::move(tensors), file, sizeof length + length);
 }
 
-// A name from the internet must not lead out of the directory.
-inline bool is_plain_file_name(std::string_view name) {
-    return !name.empty() && name != "." && name.find("..") == name.npos && name.find_first_of("/\\:") == name.npos &&
-           std::none_of(name.begin(), name.end(), is_control);
-}
-
 inline void read_shards(Checkpoint& checkpoint, const File& index) {
-    const JsonDocument document(index.read_text(100000000), index.path());
-    const Json* map = document.root().find("weight_map");
-    if (!map) damaged("there is no weight_map", index);
+    const JsonDocument document(index.read_all(100000000), index.path());
     std::unordered_map<std::string_view, const File*> shards;
-    for (const auto& [name, value] : map->members()) {
+    for (const auto& [name, value] : document.root().at("weight_map").members()) {
         const std::string_view shard = value.string();
         const std::string path = checkpoint.directory + "/" + std::string(shard);
         const File*& file = shards[shard];
         if (!file) {
-            if (!is_plain_file_name(shard))
+            // A name from the internet must not lead out of the directory.
+            const bool dots = shard.find_first_not_of('.') == shard.npos,
+                       separates = shard.find_first_of("/\\:") != shard.npos;
+            if (dots || separates || std::any_of(shard.begin(), shard.end(), is_control))
                 fail("a shard is not a file of the model's directory", index.path() + " names " + shown(shard),
                      "do not trust this model");
             if (!exists(status_of(path)))
@@ -3031,6 +3035,7 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
             file = &checkpoint.files.emplace_back(path);
             read_safetensors(checkpoint, *file);
         }
+
         const Tensor* tensor = checkpoint.find(std::string(name));
         if (!tensor && ends_with(name, "lm_head.weight")) continue;  // a tied head, which some tools list all the same
         if (!tensor || tensor->file != file)
@@ -3112,10 +3117,8 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
     const auto dimensions = reader.number<std::uint32_t>();
     check(dimensions >= 1 && dimensions <= 4, tensor, "has an impossible number of dimensions");
     tensor.shape.resize(dimensions);
-    for (std::uint32_t k = dimensions; k-- > 0;) {
-        tensor.shape[k] = reader.number<std::uint64_t>();
-        check(tensor.shape[k] > 0, tensor, "has an impossible shape");
-    }
+    for (std::uint32_t k = dimensions; k-- > 0;) tensor.shape[k] = reader.number<std::uint64_t>();
+
     tensor.type_name = gguf_type_name(reader.number<std::uint32_t>());
     tensor.type = find_type(tensor.type_name);
     tensor.bytes = bytes_of(tensor);
@@ -3127,6 +3130,8 @@ inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t al
 // Adds a file's tensors, and returns its metadata.
 inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
     GgufReader reader{file};
+
+    // Is it one, and of which kind?
     const std::string_view magic(reader.take(4), 4);
     if (magic != "GGUF" && magic != "FUGG") fail("not a GGUF", file.path(), "pass all bytes of a .gguf file");
     const auto version = reader.number<std::uint32_t>();
@@ -3136,6 +3141,8 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
         fail("GGUF version " + to_string(version), file.path(), "get or make one of version 3");
     checkpoint.is_gguf = true;
     checkpoint.format = "GGUF v" + to_string(version);
+
+    // Key-value pairs.
     const std::size_t tensor_count = reader.count(32), pairs = reader.count(13);  // the shortest ones' bytes
     if (pairs > kMostTensors || tensor_count > kMostTensors) damaged("an impossible count in the header", file);
     Json::Object members;
@@ -3148,12 +3155,14 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
         reader.value(type, name, [&](auto value) { members.emplace_back(key, Json(std::move(value), name)); });
     }
     Json metadata(std::move(members), file.path());
+
+    // Tensors. Their data begins where the header ends.
     const std::uint64_t alignment = metadata["general.alignment"].whole(32);
-    if (alignment == 0 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
-        damaged("an impossible general.alignment", file);
+    if (alignment == 0 || 65536 % alignment != 0) damaged("an impossible general.alignment", file);
     std::vector<Tensor> tensors;
     for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file, alignment));
     add_tensors(checkpoint, std::move(tensors), file, (reader.position + alignment - 1) / alignment * alignment);
+
     return {std::move(metadata), std::move(reader.strings)};
 }
 
@@ -3163,6 +3172,7 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
     const std::uint64_t count = own["split.count"].whole(0), named = own["split.no"].whole(0);
     const std::uint64_t all = own["split.tensors.count"].whole(0);
     if (count <= 1) return;
+
     const std::string remedy = "put all " + to_string(count) + " parts into one directory, under their own names";
     const auto name_end = [&](std::uint64_t part) {
         char end[64];
@@ -3181,21 +3191,13 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
             fail("this is not part " + to_string(part + 1) + " of " + to_string(count), other, remedy);
         if (part == 0) checkpoint.config = std::move(metadata);
     }
+
     if (checkpoint.tensors.size() != all)
         fail("the parts do not hold " + to_string(all) + " tensors", path, "download all parts of one model again");
     checkpoint.format += ", " + to_string(count) + " parts";
 }
 
 // ---- both ----
-
-// Weights that another tool has packed or taken apart: names of tensors tell.
-inline void refuse_foreign_tensors(const Checkpoint& checkpoint) {
-    refuse_foreign(Foreign::tensor_name, [&](auto mark) -> std::string {
-        for (const auto& [name, tensor] : checkpoint.tensors)
-            if (name.find(mark) != name.npos) return checkpoint.path + ": " + shown(name);
-        return "";
-    });
-}
 
 // Says what a directory without model.safetensors has instead.
 [[noreturn]] inline void refuse_directory(const std::string& path) {
@@ -3209,6 +3211,7 @@ inline void refuse_foreign_tensors(const Checkpoint& checkpoint) {
         }
         return "";
     };
+
     refuse_foreign(Foreign::file_name, find_file);
     std::string other = find_file(".gguf");
     if (other.empty()) other = find_file(".safetensors");
@@ -3227,6 +3230,8 @@ inline Checkpoint open_gguf(std::string_view bytes) {
 inline Checkpoint open_checkpoint(const std::string& path) {
     Checkpoint checkpoint;
     checkpoint.path = path;
+
+    // Where the weights are.
     std::string weights = path;
     if (is_directory(status_of(path))) {
         checkpoint.directory = path;
@@ -3237,12 +3242,13 @@ inline Checkpoint open_checkpoint(const std::string& path) {
         const auto parent = to_path(path).parent_path().u8string();
         checkpoint.directory = parent.empty() ? "." : std::string(parent.begin(), parent.end());
     }
+
+    // What they are.
     const File& file = checkpoint.files.emplace_back(weights);
     const std::string magic = file.text(0, std::min<std::uint64_t>(file.size(), 4));
     if (magic == "GGUF" || magic == "FUGG") {
         checkpoint.config = read_gguf(checkpoint, file);
         read_other_parts(checkpoint, path);
-        refuse_foreign_tensors(checkpoint);
         return checkpoint;
     }
     const bool is_single = to_path(weights).extension() == ".safetensors";
@@ -3251,11 +3257,12 @@ inline Checkpoint open_checkpoint(const std::string& path) {
         fail("not a model", path, "name a .gguf file, a .safetensors file or a Hugging Face model directory");
     }
     is_single ? read_safetensors(checkpoint, file) : read_shards(checkpoint, file);
+
+    // What lies beside them.
     const std::string config = checkpoint.directory + "/config.json";
-    const bool described = exists(status_of(config));
-    if (described) checkpoint.config = {File(config).read_text(1 << 24), config};
-    refuse_foreign_tensors(checkpoint);
-    if (!described) fail("the model's description is missing", config, "put config.json beside the weights");
+    if (!exists(status_of(config)))
+        fail("the model's description is missing", config, "put config.json beside the weights");
+    checkpoint.config = {File(config).read_all(1 << 24), config};
     const std::string adapter = checkpoint.directory + "/adapter_model.safetensors";
     if (exists(status_of(adapter))) fail("an adapter (PEFT, LoRA) lies beside the model", adapter, kMerge);
     return checkpoint;
@@ -3278,64 +3285,18 @@ inline Checkpoint open_checkpoint(const std::string& path) {
 // The data: the tokens, with a hash table of their spellings; and what merges into what: a hash table of pairs of ids,
 // or, in a GGUF of Gemma, a rank for each token, where two tokens merge if their joined spelling is one.
 
-// ---- Unicode
-
-enum class CharClass : std::uint32_t { other, letter, number, space };
-
-// The runs of letters, numbers and white space: \p{L}, \p{N} and White_Space of Unicode 16.0, as in the reference, the
-// `tokenizers` library. Each is its distance from the run before and its length. A run is of white space after ' ', of
-// numbers after '!', otherwise of letters. A number ends in a digit of base 57, '#' to '['; digits of base 34, ']' to
-// '~', may come before. The first run, " ,(", is white space from 9 on, 5 long: U+0009 to U+000D.
-inline constexpr std::string_view kRuns =
-    " ,( 5$!2-*=)= -$ =$,$!*%$$!&$#$!$&$:$B$e%'/1(*$$$_2($%%'$$)$$&$$$7$^=$_<+_W$I%$)L^1>''PN!8-'%$^M$$2%*%!#-#&%$3$$A@"
-    "^C.$!1-#D,%'$(9'$,$&$:<*.(;$)4M^$Y&$5$*-!'-$3'+%%%9$*$$&'&$3$0%$&!'-#%!%)%$+)'%%9$*$%$%$%B'$$!*-%&3,$&$9$*$%$(&$5$"
-    "2%!'-,$.+%%%9$*$%$(&$A%$&!'-$$!#).$$)&&$'&%$$$%&%&&&/9$!805+$&$:$3&$=&%$%%!'-!+*$$'+$&$:$-$(&$B%$%!'-$%4,$&$L%$3$("
-    "&!$*#&!'6$)(5&;$,$$%*!B-4S$%/*!,-J%$$$($;$$$-$%,$%($$!,-%'C$!B7/+$G>(_$N7$!#-))''&$&%*&'0/$!$-)I$$($%N$bS$'%*$$$'%"
-    "L$'%D$'%*$$$'%2$^#$'%^-!17&33^@%)&gU%4 #$#=(^5!&&#+*5061510$&2WF$'$!&-!)-!9-)^C*(%E$$(^0-B!J-#A%(.O'=!).H:,X!N-!)-"
-    "0$^GR4+!&-LA0%!#-#O=G!?-&&!#-#G%.(N%&L'$)$%&$(`8^*aU%)%I%)%+$$$$$$$B%X$*$$&&$*&'%)'0(&$* &. @% ($ R$!3$#$!%)($!#-)"
-    "0^O$'$%-$$&()$$$$$$'$.%'(('$!$V#%!#(!iM^&!^89!h&ApTa$)'&%!,$%I$$($%[*$3:,*$*$*$*$*$*$*$*^:$ e+$'%!#$!<,*(!%&#%'^@)"
-    "&$^D$'(N$^H!&'-CS3!C-!A+!$2!C-!J2bF`jH^*hkL^-Q%aL&3!#-#%7R3B%^0!#-J,%^Q%^-%%$$$+83$&$'$:!0)-W1U!?-;)&$$%!$-#?-:<@*"
-    "R?$!#-)($-!#-#($L:&$+!'-):&$&U$$&%%(%$$$;&%.*&/)%)%),*$*$N$1)_$!0-)bw#/:'Tai3c;%^TI*/(($$-$0$($$$%$%$^VDc85^*%YK/_"
-    "%($_8!6-*=)=.^C&)%)%)%&F/$=$6$%$2%1E_,!/P!/^#!4%a3@&T!3>'C!#',7!#$#+!#$(I-A%G'+!$(M_O!%-)G'G'K+W/.$2$*$%$.$2$*$%&W"
-    "/b=,9-+;)$M$,^/)%$$O$%&$%:!%+#:!%*#B!+,S6$%!((#9!#)'=^0[!'%#%!#3!%Q#$2'$&$@!-,:@!#%$@!#&C+$?!)(3Y-9!%+#6!(+#5!:*^:"
-    "^3ZV0V!*)#G!/-!)-#?,:!`RB$M)%3&^%@!#-#$+9!.'>5Q8!#*7:/X!=A$%%$0PC<!*-,G!2-'$%$+F&$/S1'!.-#$$$!'7.5$<6%^)*$$$'$2$-*"
-    "R!4-.+%%%9$*$%$(&$5$/(A-$$%$$I$$<$$$OX5'!(-(&AS7%$$!+-_WRL'GS7$!.-IN0$!*-!)7?>!8/'*`1O_%^*!#6/+%$%+$%$;2$$$!1-^0+%"
-    "J3$$$?$-K*$8$.Q6$5^3`?D!2-),$H4$!2@(A^Z*$%$I8$!,-))$%$C1$!*-b<62$$0$E!?-^@$!28Nm-!^P^Y4`<^i1^K2oQ4)<__((g0`o$A!5-{"
-    ";f[*B!$-)^9!$-)A5S3'!/-!$*$8(6dDP!&-`>^*!#:^S^5($^,0^*%$$?`bH+rLL-aqN'$*$%$b)2$@&%$1'+cY^c?^U(0&,*-!_b8-!vX7!/7!^V"
-    "<_8^?$^1$%%$%%%'$/$$$*$^+$'%+$*$?$'$($$&*$bZ%<$<$B$<$B$<$B$<$B$<$+!%U|<B))aD^(_CP-*!%-'$bGA5O!'-e1?!'-`NA%$!#-e@*$"
-    "'$%$2$`=!%,S^.*$!'-!jU^%!$&!$'!^6P!$2`:'$>$%$$%$$-$'$$$$)$'$$$$$$&$%$$%$$$$$$$$$$%$$%'$*$'$'$$$-$4(&$($4!g-0!^kV-o"
-    "'s^>C_aU)`V%_~(1`z)2gW^f2f@w;_oH(_bB";
-
-// The class of the character at text[i], and its length in bytes. An invalid byte is `other`.
-inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length) {
-    static constexpr auto kEdges = [] {  // where a class begins, as 4 * code point + class
-        std::array<std::uint32_t, kRuns.size()> edges{};
-        std::uint32_t code_point = 0, number = 0, kind = 1;
-        std::size_t count = 1;
-        for (const char c : kRuns)
-            if (c < '#') kind = c == '!' ? 2 : 3;
-            else if (c > '[') number = number * 34 + std::uint32_t(c - ']');
-            else {
-                code_point += number * 57 + std::uint32_t(c - '#');
-                edges[count++] = 4 * code_point + kind;
-                kind = count % 2;  // `other` from the end of a run on, then letters
-                number = 0;
-            }
-        while (count < edges.size()) edges[count++] = 0xFFFFFFFC;  // beyond all characters
-        return edges;
-    }();
-    const Character c = utf8_decode(text, i);
-    length = c.length;
-    return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c.code_point + 3) - 1) % 4);
-}
-
 // ---- GPT-2's words and spelling, Gemma's spelling
+
+// The class of the character at text[i], and its length in bytes. An invalid byte is `other`. The table is the room's end.
+enum class CharClass : std::uint32_t { other, letter, number, space };
+inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length);
 
 // The end of the word that begins at text[begin], by GPT-2's pattern
 //     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 inline std::size_t word_end(std::string_view text, std::size_t begin) {
     for (const std::string_view suffix : {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"})
         if (text.substr(begin, suffix.size()) == suffix) return begin + suffix.size();
+
     std::size_t length, end = begin + 1 < text.size() && text[begin] == ' ' ? begin + 1 : begin;
     const CharClass kind = class_at(text, end, length);
     if (kind == CharClass::space) end = begin;
@@ -3344,6 +3305,7 @@ inline std::size_t word_end(std::string_view text, std::size_t begin) {
         last = end;
         end += length;
     }
+
     // White space leaves its last character to the word that follows, unless it has no other.
     return kind == CharClass::space && end < text.size() && last > begin ? last : end;
 }
@@ -3424,8 +3386,8 @@ struct Token {
 // Special tokens that begin and end turns and texts, by whatever kind a file gives them.
 constexpr std::string_view kStarts[] = {"<start_of_turn>", "<|im_start|>"};
 constexpr std::string_view kEnds[] = {"<end_of_turn>", "<|im_end|>", "<eos>", "<|endoftext|>"};
-template <class List> bool is_in(const List& list, std::string_view text) {
-    return std::find(std::begin(list), std::end(list), text) != std::end(list);
+template <class List, class T> bool is_in(const List& list, const T& value) {
+    return std::find(std::begin(list), std::end(list), value) != std::end(list);
 }
 
 // Token ids to spellings and back.
@@ -3438,8 +3400,7 @@ struct Vocabulary {
         const int id = table.slots[table.find(hash(b, hash(a)))].id;
         if (id < 0) return -1;
         const std::string_view found = (*this)[id].spelling;
-        const bool same = found.size() == a.size() + b.size() && found.substr(0, a.size()) == a;
-        return same && found.substr(a.size()) == b ? id : -1;
+        return found.substr(0, a.size()) == a && found.substr(a.size()) == b ? id : -1;
     }
     void assign(std::vector<Token> list, const std::string& where) {
         tokens = std::move(list);
@@ -3464,24 +3425,20 @@ struct Vocabulary {
 
 // ---- Text to ids and back
 
-// Added tokens by their spelling, sorted: those that begin alike are neighbours.
-struct AddedTokens {
-    using Entry = std::pair<std::string, int>;
-    std::vector<Entry> list;
+// Added tokens by their spelling, sorted.
+using AddedTokens = std::vector<std::pair<std::string, int>>;
 
-    // The longest one that the text begins with; null: there is none.
-    const Entry* at(std::string_view text) const {
-        auto first = list.begin(), last = list.end();
-        const Entry* match = nullptr;
-        for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
-            const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
-            first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
-            last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
-            if (first != last && first->first.size() == n + 1) match = &*first;
-        }
-        return match;
+// The longest one that the text begins with; end(): there is none. Those that begin alike are neighbours.
+inline AddedTokens::const_iterator longest(const AddedTokens& tokens, std::string_view text) {
+    auto first = tokens.begin(), last = tokens.end(), match = last;
+    for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
+        const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
+        first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
+        last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
+        if (first != last && first->first.size() == n + 1) match = first;
     }
-};
+    return match;
+}
 
 struct TokenizerData {
     bool byte_level = true;          // GPT-2's kind; false: Gemma's
@@ -3508,27 +3465,38 @@ struct TokenizerData {
 };
 
 // Encodes a text: cuts it at added tokens, and merges what lies between them. Symbols are a linked list, and what merges
-// next comes from a queue: a long text takes little more than linear time.
+// next comes from a queue: a long text takes little more than linear time. "the", where the merges are
+// 0: t h, 1: h e, 2: th e:
+//
+//     symbols           queue: rank, index of the left symbol
+//     0:t   1:h   2:e   (0, 0) (1, 1)    t h and h e merge; each waits in the queue
+//     0:th        2:e   (1, 1) (2, 0)    (0, 0) was the best: symbol 0 takes in 1, and merges with its new neighbour
+//     0:th        2:e   (2, 0)           (1, 1) is out of date, as symbol 1 is no more
+//     0:the                              (2, 0); nothing is left to do
+//
+// An entry is out of date where its rank is no longer that of its symbol's merge: nothing has to be taken out of the
+// queue's middle.
 struct Encoder {
-    // pass: which of tokenizer.added are looked for; in what is left, the next ones.
+    // pass: which of tokenizer.added are looked for; in what is left, normalized as a model wants it, the next ones.
     void encode(std::string_view text, Special special, std::size_t pass = 0) {
         if (pass == std::size(tokenizer.added)) return encode_words(text);
         const AddedTokens& added = tokenizer.added[pass];
         std::string normalized;
-        if (pass == 1 && !added.list.empty() && !tokenizer.byte_level)
-            text = normalized = replace_all(text, " ", kSpaceMark);
+        if (pass == 1 && !tokenizer.byte_level) text = normalized = replace_all(text, " ", kSpaceMark);
 
         std::size_t begin = 0, end = 0;  // text[begin .. end) holds no such token
         while (end < text.size()) {
-            const AddedTokens::Entry* match = added.at(text.substr(end));
-            std::size_t next = end + (match ? match->first.size() : 1), length = 0;
-            const Token* token = match ? &tokenizer.vocabulary[match->second] : nullptr;
+            const auto match = longest(added, text.substr(end));
+            const Token* token = match == added.end() ? nullptr : &tokenizer.vocabulary[match->second];
+            std::size_t next = end + (token ? match->first.size() : 1), length = 0;
+
             if (token && (special == Special::parsed || token->kind == TokenKind::user_defined)) {
                 std::size_t last = token->lstrip ? begin : end;  // where the text before it ends
                 for (std::size_t i = last; i < end; i += length)
                     if (class_at(text, i, length) != CharClass::space) last = i + length;
                 encode(text.substr(begin, last - begin), special, pass + 1);
                 ids.push_back(match->second);
+
                 while (token->rstrip && next < text.size() && class_at(text, next, length) == CharClass::space)
                     next += length;
                 begin = next;
@@ -3542,12 +3510,14 @@ struct Encoder {
         if (text.empty()) return;
         std::string prefixed;
         const bool byte_level = tokenizer.byte_level, has_space = byte_level && text[0] == ' ';
-        if (tokenizer.prefix_space && !has_space) text = prefixed.append(" ").append(text);
+        if (tokenizer.prefix_space && !has_space) text = prefixed.append(byte_level ? " " : kSpaceMark).append(text);
+
         for (std::size_t i = 0, length; i < text.size();) {
             for (const std::size_t end = byte_level ? word_end(text, i) : text.size(); i < end; i += length) {
                 length = byte_level ? 1 : utf8_decode(text, i).length;
                 const std::string_view character = text.substr(i, length);
-                const int id = byte_level ? -1 : tokenizer.vocabulary.find(character == " " ? kSpaceMark : character);
+                const int id = byte_level ? -1 : tokenizer.vocabulary.find(character);
+
                 if (id >= 0) symbols.push_back({id});
                 else
                     for (const char byte : character)
@@ -3558,17 +3528,21 @@ struct Encoder {
     }
     // Merges the row of symbols as far as it goes, and moves it to ids.
     void merge_symbols() {
+        // Neighbours, and what merges of them.
         for (std::uint32_t i = 0; i < symbols.size(); ++i) {
             symbols[i].previous = i - 1;
             symbols[i].next = i + 1;
             propose(i);
         }
+
+        // The best merge, until there is none.
         while (!queue.empty()) {
             const std::uint64_t best = queue.top();
             const auto i = std::uint32_t(best);
             queue.pop();
             Symbol& left = symbols[i];
-            if (left.merge.rank != best >> 32) continue;  // it has changed since
+            if (left.merge.rank != best >> 32) continue;  // out of date
+
             Symbol& right = symbols[left.next];
             left.id = left.merge.id;
             left.next = right.next;
@@ -3577,6 +3551,7 @@ struct Encoder {
             propose(left.previous);
             propose(i);
         }
+
         for (std::size_t i = 0; i < symbols.size(); i = symbols[i].next) ids.push_back(symbols[i].id);
         symbols.clear();
     }
@@ -3631,9 +3606,7 @@ std::string Tokenizer::decode(const std::vector<int>& ids) const {
 
 int Tokenizer::vocab_size() const { return data_ ? data_->vocabulary.size() : 0; }
 int Tokenizer::bos() const { return data_ ? data_->bos : -1; }
-bool Tokenizer::is_eos(int id) const {
-    return id >= 0 && data_ && std::find(data_->ends.begin(), data_->ends.end(), id) != data_->ends.end();
-}
+bool Tokenizer::is_eos(int id) const { return id >= 0 && data_ && detail::is_in(data_->ends, id); }
 int Tokenizer::special_id(std::string_view piece) const {
     const int id = data_ ? data_->vocabulary.find(piece) : -1;
     return id >= 0 && data_->vocabulary[id].is_added() ? id : -1;
@@ -3654,26 +3627,29 @@ struct TokenizerLoader : TokenizerData {
     // For an embedding of so many rows. Few of them may be without a token, and ids beyond them are of added tokens only
     // (Gemma's <image_soft_token>).
     std::shared_ptr<const TokenizerData> load(int rows) {
-        if (file.is_gguf) read_metadata();
-        else read_directory(rows);
+        file.is_gguf ? read_metadata() : read_directory(rows);
+
+        // Added tokens, those that end a text, and whether each has its row.
         bool fits = vocabulary.size() >= rows - std::max(64, rows / 16);
         for (int id = 0; id < vocabulary.size(); ++id) {
             const Token& token = vocabulary[id];
             fits = fits && (token.is_added() || id < rows);
             if (!token.is_added()) continue;
+
             if (token.spelling.size() > 1000) damaged("too long a token to look for, " + shown(token.spelling));
             const bool marks = token.normalized && !byte_level;
-            added[token.normalized].list.emplace_back(
-                marks ? replace_all(token.spelling, " ", kSpaceMark) : token.spelling, id);
-            if (token.spelling == "<end_of_turn>") ends_turns = std::count(ends.begin(), ends.end(), id) > 0;
+            added[token.normalized].emplace_back(marks ? replace_all(token.spelling, " ", kSpaceMark) : token.spelling,
+                                                 id);
+            if (token.spelling == "<end_of_turn>") ends_turns = is_in(ends, id);
             if (is_in(kEnds, token.spelling)) ends.push_back(id);
         }
+
+        const std::string sizes = to_string(vocabulary.size()) + " tokens, but " + to_string(rows);
         if (!fits)
-            fail("the tokenizer does not fit the model",
-                 file.path + ": " + to_string(vocabulary.size()) + " tokens, but " + to_string(rows) +
-                     " rows in the embedding",
+            fail("the tokenizer does not fit the model", file.path + ": " + sizes + " rows in the embedding",
                  "use the tokenizer that came with the model");
-        for (AddedTokens& tokens : added) std::sort(tokens.list.begin(), tokens.list.end());
+
+        for (AddedTokens& tokens : added) std::sort(tokens.begin(), tokens.end());
         return std::make_shared<TokenizerData>(std::move(*this));
     }
     [[noreturn]] void unsupported(const std::string& what) const {
@@ -3695,26 +3671,21 @@ struct TokenizerLoader : TokenizerData {
         }
         if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) == 256) damaged("no byte has a token");
     }
-    template <class List> void set_merges(const List& list) {
+    void set_merges(const Json::Array& list) {
         merges = HashTable(list.size());
         std::uint32_t rank = 0;
-        for (const auto& each : list) {
-            const auto [left, right] = parts(each);
+        for (const Json& pair : list) {  // "left right", or, since 2024, ["left", "right"]
+            const Json::Array& two = pair.list();
+            const std::string_view text = pair.text();
+            const std::size_t space = text.find(' ');
+            if (two.size() != 2 && space == text.npos) damaged("a merge is not of two tokens, " + shown(text));
+            const std::string_view left = two.size() == 2 ? two[0].string() : text.substr(0, space);
+            const std::string_view right = two.size() == 2 ? two[1].string() : text.substr(space + 1);
+
             const int a = vocabulary.find(left), b = vocabulary.find(right), id = vocabulary.find(left, right);
             if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
             merges.slots[merges.find(pair_key(a, b))] = {pair_key(a, b), id, rank++};
         }
-    }
-    using Pair = std::pair<std::string_view, std::string_view>;
-    Pair parts(std::string_view pair) const {  // "left right"
-        const std::size_t space = pair.find(' ');
-        if (space == pair.npos) damaged("no merge is " + shown(pair));
-        return {pair.substr(0, space), pair.substr(space + 1)};
-    }
-    Pair parts(const Json& pair) const {  // the same, or, since 2024, ["left", "right"]
-        if (pair.is<std::string_view>()) return parts(pair.string());
-        if (pair.array().size() != 2) damaged("a merge is not of two tokens");
-        return {pair.array()[0].string(), pair.array()[1].string()};
     }
 
     // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt, and files beside them that add to it. As transformers 5
@@ -3724,49 +3695,47 @@ struct TokenizerLoader : TokenizerData {
     bool has(const char* name) const { return exists(status_of(file.directory + "/" + name)); }
     std::string read(const char* name) {
         where = file.directory + "/" + name;
-        return File(where).read_text(std::uint64_t{1} << 30);
+        return File(where).read_all(std::uint64_t{1} << 30);
     }
-    JsonDocument read_json(const char* name) {
-        std::string text = read(name);
+    JsonDocument read_json(const char* name, bool wanted = true) {  // an empty object if there is none
+        std::string text = wanted && has(name) ? read(name) : "{}";
         return JsonDocument(std::move(text), where);
     }
-    JsonDocument read_if(bool wanted, const char* name) {
-        return wanted && has(name) ? read_json(name) : JsonDocument("{}", name);
-    }
-    const Json& need(const Json& object, const char* key) const {
-        if (!object.find(key)) damaged(std::string(key) + " is missing");
-        return object[key];
-    }
     void read_directory(int rows) {
+        // What there is.
         const bool is_json = has("tokenizer.json");
         if (!is_json && !(has("vocab.json") && has("merges.txt")))
             fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
-        const JsonDocument config_file = read_if(true, "tokenizer_config.json");
+
+        const JsonDocument config_file = read_json("tokenizer_config.json");
         const Json &config = config_file.root(), &decoder = config["added_tokens_decoder"];
         refuse(config, {"split_special_tokens"});
         read_template(config);
-        const JsonDocument map = read_if(decoder.is_null(), "special_tokens_map.json");
-        const JsonDocument older = read_if(decoder.is_null(), "added_tokens.json");
+        const JsonDocument map = read_json("special_tokens_map.json", decoder.is_null());
+        const JsonDocument older = read_json("added_tokens.json", decoder.is_null());
         const JsonDocument document = read_json(is_json ? "tokenizer.json" : "vocab.json");
         const Json &root = document.root(), &model = root["model"];
 
+        // Whose rules apply: as_it_is, tokenizer.json's own.
         std::string_view kind = config["tokenizer_class"].text();
         if (kind.empty()) kind = file.config.root()["tokenizer_class"].text();
-        if (kind.size() > 4 && kind.substr(kind.size() - 4) == "Fast") kind.remove_suffix(4);
-        const bool as_it_is = is_json && (kind == "PreTrainedTokenizer" || kind == "TokenizersBackend");
+        const bool as_it_is = is_json && is_any(kind, "PreTrainedTokenizer|PreTrainedTokenizerFast|TokenizersBackend");
         if (is_json) check_rules(root["normalizer"], root["pre_tokenizer"], model);
-        if (!as_it_is && !kind.empty() && kind != (byte_level ? "GPT2Tokenizer" : "GemmaTokenizer"))
-            unsupported("tokenizer_class " + shown(kind));
+
+        const char* const usual = byte_level ? "GPT2Tokenizer|GPT2TokenizerFast" : "GemmaTokenizer|GemmaTokenizerFast";
+        if (!as_it_is && !kind.empty() && !is_any(kind, usual)) unsupported("tokenizer_class " + shown(kind));
         if (!as_it_is) prefix_space = byte_level && config["add_prefix_space"].flag(false);
 
-        read_vocabulary(is_json ? need(model, "vocab") : root);
-        if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) && as_it_is) refuse(model, {"unk_token"});
+        // Tokens.
+        read_vocabulary(is_json ? model.at("vocab") : root);
+        if (is_in(byte_tokens, -1) && as_it_is) refuse(model, {"unk_token"});
         const Json none, &own = is_json ? root["added_tokens"] : none;
         if (as_it_is) add_by_id(own, none, none);
         where = file.directory;
         add_by_id(decoder.is_null() ? own : none, decoder, older.root());
         add_by_name(config, map.root(), as_it_is, rows);
 
+        // Merges, and what texts begin and end with.
         if (is_json) {
             read_processor(root["post_processor"]);
             set_merges(model["merges"].array());
@@ -3785,8 +3754,10 @@ struct TokenizerLoader : TokenizerData {
         const bool marks = first == "Replace" && normalizer["pattern"]["String"].text() == " " &&
                            normalizer["content"].text() == kSpaceMark;
         const bool idle = second == "Split" && splitter["pattern"]["String"].text() == " ";  // none is left by then
+
         if (!byte_level && !(marks && (idle || splitter.is_null())))
             unsupported("normalizer " + shown(first) + ", pre-tokenizer " + shown(second));
+
         const std::string_view type = model["type"].is_null() ? "BPE" : model["type"].text();
         if (type != "BPE" || !model["merges"].is<Json::Array>()) unsupported("model " + shown(type));
         if (model["byte_fallback"].flag(false) == byte_level) unsupported("byte_fallback");
@@ -3807,6 +3778,7 @@ struct TokenizerLoader : TokenizerData {
         for (const auto& [spelling, id] : listed.members()) {
             if (id.whole() >= 2 * listed.members().size() + 1024)
                 damaged("the id of " + shown(spelling) + " is out of range");
+
             const auto i = std::size_t(id.whole());
             if (i >= tokens.size()) tokens.resize(i + 1);
             if (tokens[i].kind != TokenKind::absent)
@@ -3818,13 +3790,13 @@ struct TokenizerLoader : TokenizerData {
 
     // - Added tokens, in the order of transformers, as those that the vocabulary lacks get the next ids.
 
-    // said: the id that the file has for it, or kNone. Of the usual ones, which no file names, the embedding must have a row.
-    static constexpr std::int64_t kNone = -1;
-    void add(const Token& token, std::int64_t said, int rows = INT_MAX) {
+    // said: the id that the file has for it, if any. Of the usual ones, which no file names, the embedding must have a row.
+    void add(const Token& token, std::int64_t said = -1, int rows = INT_MAX) {
         const int known = vocabulary.find(token.spelling), next = vocabulary.size();
         const bool in_hole = said >= 0 && said < next && vocabulary[int(said)].kind == TokenKind::absent;
         const int id = known >= 0 ? known : in_hole ? int(said) : next;
         if (token.spelling.empty() || (known < 0 && next >= rows)) return;
+
         if (said >= 0 && said != id)
             unsupported("with the id " + to_string(said) + " for " + shown(token.spelling) +
                         ", to which transformers gives " + to_string(id));
@@ -3832,33 +3804,28 @@ struct TokenizerLoader : TokenizerData {
             vocabulary[id].kind = TokenKind::control;
             return;
         }
+
         if (id == next) vocabulary.tokens.emplace_back();
         vocabulary[id] = token;
         if (known < 0) vocabulary.insert(id, where);
-    }
-    static const Json::Object& members_of(const Json& object) {  // none, if it is no object
-        static const Json::Object none;
-        return object.is<Json::Object>() ? object.members() : none;
     }
     // An object that describes one, or its spelling alone.
     Token added_token(const Json& token, bool special) const {
         special = token["special"].flag(special);
         refuse(token, {"single_word"});
-        return {std::string((token.is<std::string_view>() ? token : need(token, "content")).string()),
+        return {std::string((token.is<std::string_view>() ? token : token.at("content")).string()),
                 special ? TokenKind::control : TokenKind::user_defined, token["lstrip"].flag(false),
                 token["rstrip"].flag(false), token["normalized"].flag(!special)};
     }
     // Of an array whose objects hold their ids; of objects by ids; of ids by spellings.
     void add_by_id(const Json& own, const Json& decoder, const Json& older) {
         std::map<std::uint64_t, Token> tokens;
-        for (const auto& [spelling, id] : members_of(older))
+        for (const auto& [spelling, id] : older.lenient<Json::Object>())
             tokens[id.whole()] = {std::string(spelling), TokenKind::user_defined, false, false, true};
-        for (const Json& token : own.list()) tokens[need(token, "id").whole()] = added_token(token, false);
-        for (const auto& [key, token] : members_of(decoder)) {
-            std::uint64_t id = 0;
-            if (std::from_chars(key.data(), key.data() + key.size(), id).ptr != key.data() + key.size())
-                damaged(shown(key) + " is no id");
-            tokens[id] = added_token(token, false);
+        for (const Json& token : own.list()) tokens[token.at("id").whole()] = added_token(token, false);
+        for (const auto& [key, token] : decoder.lenient<Json::Object>()) {
+            const JsonDocument id(std::string(key), where + ": the id " + shown(key));
+            tokens[id.root().whole()] = added_token(token, false);
         }
         for (const auto& [id, token] : tokens) add(token, std::int64_t(id));
     }
@@ -3871,21 +3838,24 @@ struct TokenizerLoader : TokenizerData {
             const Json* said = (map.find(kNames[i]) ? map : config).find(kNames[i]);
             const char* usual = said || as_it_is ? "" : !byte_level ? kUsual[i] : i < 3 ? "<|endoftext|>" : "";
             const Token token = said && !said->is_null() ? added_token(*said, true) : Token{usual, TokenKind::control};
-            add(token, kNone, *usual ? rows : INT_MAX);
+            add(token, -1, *usual ? rows : INT_MAX);
             if (i < 2) (i ? eos : bos) = vocabulary.find(token.spelling);
         }
+
+        // Members of other names.
         const auto add_members = [&](const Json& object, std::string_view ending) {
-            for (const auto& [name, token] : members_of(object))
-                if (!token.text().empty() && !is_in(kNames, name) && name.size() >= ending.size() &&
-                    name.substr(name.size() - ending.size()) == ending)
-                    add(added_token(token, true), kNone);
+            for (const auto& [name, token] : object.lenient<Json::Object>())
+                if (!token.text().empty() && !is_in(kNames, name) && ends_with(name, ending))
+                    add(added_token(token, true));
         };
         add_members(config, "_token");
         add_members(config["extra_special_tokens"], "");
         add_members(map, "_token");
+
+        // The first list that holds some.
         for (const Json* source : {&config, &map})
             for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
-                for (const Json& token : (*source)[name].list()) add(added_token(token, true), kNone);
+                for (const Json& token : (*source)[name].list()) add(added_token(token, true));
                 if (!(*source)[name].list().empty()) return;
             }
     }
@@ -3902,16 +3872,17 @@ struct TokenizerLoader : TokenizerData {
                 damaged("texts begin or end with an unknown token, " + shown(name));
             sides[side].push_back(int(id));
         };
+
         if (type == "Sequence") {
-            for (const Json& part : need(processor, "processors").array()) read_processor(part);
+            for (const Json& part : processor.at("processors").array()) read_processor(part);
         } else if (type == "RobertaProcessing" || type == "BertProcessing") {
             for (const char* name : {"cls", "sep"}) {
-                if (need(processor, name).array().size() != 2) damaged(std::string(name) + " is no token and id");
+                if (processor.at(name).array().size() != 2) damaged(std::string(name) + " is no token and id");
                 put(processor[name].array()[1].whole(), name);
                 ++side;
             }
         } else if (type == "TemplateProcessing") {
-            for (const Json& step : need(processor, "single").array()) {
+            for (const Json& step : processor.at("single").array()) {
                 const std::string_view name = step["SpecialToken"]["id"].text();
                 const Json* ids = processor["special_tokens"][name].find("ids");
                 if (step.find("Sequence") && side++) unsupported("with a template that holds the text twice");
@@ -3921,16 +3892,18 @@ struct TokenizerLoader : TokenizerData {
             }
             if (side == 0) unsupported("with a template that does not hold the text");
         } else if (!processor.is_null() && type != "ByteLevel") unsupported("post-processor " + shown(type));
+
         before.insert(before.begin(), sides[0].begin(), sides[0].end());
         after.insert(after.end(), sides[1].begin(), sides[1].end());
     }
     void read_merges() {
-        std::istringstream text(read("merges.txt"));
-        std::vector<std::string> lines;
-        for (std::string line; std::getline(text, line);) {
-            if (!line.empty() && line.back() == '\r') line.pop_back();
-            if (!line.empty() && line.compare(0, 8, "#version") != 0) lines.push_back(line);
-        }
+        const std::string text = read("merges.txt");
+        Json::Array lines;
+        const auto add_line = [&](std::string_view line) {
+            if (ends_with(line, "\r")) line.remove_suffix(1);
+            if (!line.empty() && line.substr(0, 8) != "#version") lines.emplace_back(line, where);
+        };
+        for_parts(text, add_line, '\n');
         set_merges(lines);
     }
     void read_ends(const Json& config) {
@@ -3944,7 +3917,7 @@ struct TokenizerLoader : TokenizerData {
         };
         add_ends(config["eos_token_id"]);
         add_ends(config["text_config"]["eos_token_id"]);
-        if (has("generation_config.json")) add_ends(read_json("generation_config.json").root()["eos_token_id"]);
+        add_ends(read_json("generation_config.json").root()["eos_token_id"]);
         ends.push_back(eos);
         if (bos < 0) bos = token_id(config["bos_token_id"]);
     }
@@ -3957,24 +3930,28 @@ struct TokenizerLoader : TokenizerData {
         };
         take(config["chat_template"]);
         if (has("chat_template.jinja")) chat_template = read("chat_template.jinja");
-        else if (chat_template.empty()) take(read_if(true, "chat_template.json").root()["chat_template"]);
+        else if (chat_template.empty()) take(read_json("chat_template.json").root()["chat_template"]);
     }
 
     // -- GGUF
 
     void read_metadata() {
         const Json& metadata = file.config.root();
-        const std::string_view model = need(metadata, "tokenizer.ggml.model").string();
+        const std::string_view model = metadata.at("tokenizer.ggml.model").string();
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
+
         // Without tokenizer.model, converters call Gemma's vocabulary gpt2; no word of GPT-2's is spelled with the mark.
-        const Json::Array& spellings = need(metadata, "tokenizer.ggml.tokens").array();
+        const Json::Array& spellings = metadata.at("tokenizer.ggml.tokens").array();
         const auto is_mark = [](const Json& spelling) { return spelling.string() == kSpaceMark; };
         byte_level = model == "gpt2" && std::none_of(spellings.begin(), spellings.end(), is_mark);
+
+        // How it merges, and cuts words.
         const Json& pairs = metadata["tokenizer.ggml.merges"];
         by_rank = !byte_level && (pairs.is_null() || pairs.array().empty());
         const auto splitter = metadata["tokenizer.ggml.pre"].value(std::string_view("default"));
-        if (byte_level && splitter != "gpt-2" && splitter != "gpt2" && splitter != "default")
-            unsupported("pre-tokenizer " + shown(splitter));
+        if (byte_level && !is_any(splitter, "gpt-2|gpt2|default")) unsupported("pre-tokenizer " + shown(splitter));
+
+        // Tokens.
         const auto token_id = [&](const char* key) {  // or -1
             const double id = metadata[key].value(-1.0);
             if (!(id >= -1 && id < double(spellings.size()) && id == std::floor(id)))
@@ -3985,8 +3962,9 @@ struct TokenizerLoader : TokenizerData {
         eos = token_id("tokenizer.ggml.eos_token_id");
         ends = {eos, token_id("tokenizer.ggml.eot_token_id")};
         read_listed_tokens(spellings);
-        if (!by_rank) set_merges(need(metadata, "tokenizer.ggml.merges").array());
+        if (!by_rank) set_merges(metadata.at("tokenizer.ggml.merges").array());
 
+        // What texts begin and end with.
         prefix_space = metadata["tokenizer.ggml.add_space_prefix"].value(false);
         const auto add = [&](const char* key, bool usual, int id, std::vector<int>& to) {
             if (!metadata["tokenizer.ggml.add_" + std::string(key)].value(usual)) return;
@@ -3995,6 +3973,8 @@ struct TokenizerLoader : TokenizerData {
         };
         add("bos_token", !byte_level, bos, before);
         add("eos_token", false, eos, after);
+
+        // The chat template, or the first of several.
         const Json::Array& templates = metadata["tokenizer.chat_templates"].list();
         std::string key = "tokenizer.chat_template";
         if (!templates.empty() && !metadata.find(key)) key.append(".").append(templates[0].string());
@@ -4003,26 +3983,29 @@ struct TokenizerLoader : TokenizerData {
     // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
     // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
     void read_listed_tokens(const Json::Array& spellings) {
-        const Json* listed = file.config.root().find("tokenizer.ggml.token_type");
-        const auto* kinds = listed ? &listed->array() : nullptr;
-        if (kinds && kinds->size() != spellings.size()) damaged("not every token has a type");
-        const auto* scores = by_rank ? &need(file.config.root(), "tokenizer.ggml.scores").array() : nullptr;
-        if (scores && scores->size() != spellings.size()) damaged("not every token has a score");
+        const Json& metadata = file.config.root();
+        const Json* const types = metadata.find("tokenizer.ggml.token_type");
+        const Json::Array& kinds = types ? types->array() : spellings;
+        const Json::Array& scores = by_rank ? metadata.at("tokenizer.ggml.scores").array() : spellings;
+        if (kinds.size() != spellings.size() || scores.size() != spellings.size())
+            damaged("not every token has a type and a score");
+
         std::vector<Token> tokens(spellings.size());
         for (std::size_t i = 0; i < spellings.size(); ++i) {
-            const double number = kinds ? (*kinds)[i].number() : 1;
+            const double number = types ? kinds[i].number() : 1;
             Token& token = tokens[i];
             token.kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(int(number)) : TokenKind::normal;
             token.spelling = spellings[i].string();
+
             // Google's QAT files call the tokens around a turn normal.
-            const bool is_end = std::count(ends.begin(), ends.end(), int(i)) || int(i) == bos;
-            if (token.kind == TokenKind::normal &&
-                (is_end || is_in(kStarts, token.spelling) || is_in(kEnds, token.spelling)))
-                token.kind = TokenKind::control;
+            const bool is_side = is_in(kStarts, token.spelling) || is_in(kEnds, token.spelling) || int(i) == bos;
+            const bool is_special = is_side || is_in(ends, int(i));
+            if (token.kind == TokenKind::normal && is_special) token.kind = TokenKind::control;
             const bool is_users = token.kind == TokenKind::user_defined;
             if (is_users && !byte_level) token.spelling = replace_all(token.spelling, " ", kSpaceMark);
-            if (!scores) continue;
-            const double score = (*scores)[i].number();
+
+            if (!by_rank) continue;
+            const double score = scores[i].number();
             if (!(std::fabs(score) < 1e30)) damaged("a score is not a number");
             if (!is_users && token.kind != TokenKind::normal) continue;
             const float cost = is_users ? -1e30f * float(token.spelling.size()) : 0 - float(score);
@@ -4034,6 +4017,55 @@ struct TokenizerLoader : TokenizerData {
     const Checkpoint& file;
     std::string where;  // what is being read
 };
+
+// ---- Unicode
+
+// The runs of letters, numbers and white space: \p{L}, \p{N} and White_Space of Unicode 16.0, as in the reference, the
+// `tokenizers` library; tests/data/make_unicode.py prints them. Each is its distance from the run before and its length.
+// A run is of white space after ' ', of numbers after '!', otherwise of letters. A number ends in a digit of base 57, '#'
+// to '['; digits of base 34, ']' to '~', may come before. The first run, " ,(", is white space from 9 on, 5 long: U+0009
+// to U+000D.
+inline constexpr std::string_view kRuns =
+    " ,( 5$!2-*=)= -$ =$,$!*%$$!&$#$!$&$:$B$e%'/1(*$$$_2($%%'$$)$$&$$$7$^=$_<+_W$I%$)L^1>''PN!8-'%$^M$$2%*%!#-#&%$3$$A@"
+    "^C.$!1-#D,%'$(9'$,$&$:<*.(;$)4M^$Y&$5$*-!'-$3'+%%%9$*$$&'&$3$0%$&!'-#%!%)%$+)'%%9$*$%$%$%B'$$!*-%&3,$&$9$*$%$(&$5$"
+    "2%!'-,$.+%%%9$*$%$(&$A%$&!'-$$!#).$$)&&$'&%$$$%&%&&&/9$!805+$&$:$3&$=&%$%%!'-!+*$$'+$&$:$-$(&$B%$%!'-$%4,$&$L%$3$("
+    "&!$*#&!'6$)(5&;$,$$%*!B-4S$%/*!,-J%$$$($;$$$-$%,$%($$!,-%'C$!B7/+$G>(_$N7$!#-))''&$&%*&'0/$!$-)I$$($%N$bS$'%*$$$'%"
+    "L$'%D$'%*$$$'%2$^#$'%^-!17&33^@%)&gU%4 #$#=(^5!&&#+*5061510$&2WF$'$!&-!)-!9-)^C*(%E$$(^0-B!J-#A%(.O'=!).H:,X!N-!)-"
+    "0$^GR4+!&-LA0%!#-#O=G!?-&&!#-#G%.(N%&L'$)$%&$(`8^*aU%)%I%)%+$$$$$$$B%X$*$$&&$*&'%)'0(&$* &. @% ($ R$!3$#$!%)($!#-)"
+    "0^O$'$%-$$&()$$$$$$'$.%'(('$!$V#%!#(!iM^&!^89!h&ApTa$)'&%!,$%I$$($%[*$3:,*$*$*$*$*$*$*$*^:$ e+$'%!#$!<,*(!%&#%'^@)"
+    "&$^D$'(N$^H!&'-CS3!C-!A+!$2!C-!J2bF`jH^*hkL^-Q%aL&3!#-#%7R3B%^0!#-J,%^Q%^-%%$$$+83$&$'$:!0)-W1U!?-;)&$$%!$-#?-:<@*"
+    "R?$!#-)($-!#-#($L:&$+!'-):&$&U$$&%%(%$$$;&%.*&/)%)%),*$*$N$1)_$!0-)bw#/:'Tai3c;%^TI*/(($$-$0$($$$%$%$^VDc85^*%YK/_"
+    "%($_8!6-*=)=.^C&)%)%)%&F/$=$6$%$2%1E_,!/P!/^#!4%a3@&T!3>'C!#',7!#$#+!#$(I-A%G'+!$(M_O!%-)G'G'K+W/.$2$*$%$.$2$*$%&W"
+    "/b=,9-+;)$M$,^/)%$$O$%&$%:!%+#:!%*#B!+,S6$%!((#9!#)'=^0[!'%#%!#3!%Q#$2'$&$@!-,:@!#%$@!#&C+$?!)(3Y-9!%+#6!(+#5!:*^:"
+    "^3ZV0V!*)#G!/-!)-#?,:!`RB$M)%3&^%@!#-#$+9!.'>5Q8!#*7:/X!=A$%%$0PC<!*-,G!2-'$%$+F&$/S1'!.-#$$$!'7.5$<6%^)*$$$'$2$-*"
+    "R!4-.+%%%9$*$%$(&$5$/(A-$$%$$I$$<$$$OX5'!(-(&AS7%$$!+-_WRL'GS7$!.-IN0$!*-!)7?>!8/'*`1O_%^*!#6/+%$%+$%$;2$$$!1-^0+%"
+    "J3$$$?$-K*$8$.Q6$5^3`?D!2-),$H4$!2@(A^Z*$%$I8$!,-))$%$C1$!*-b<62$$0$E!?-^@$!28Nm-!^P^Y4`<^i1^K2oQ4)<__((g0`o$A!5-{"
+    ";f[*B!$-)^9!$-)A5S3'!/-!$*$8(6dDP!&-`>^*!#:^S^5($^,0^*%$$?`bH+rLL-aqN'$*$%$b)2$@&%$1'+cY^c?^U(0&,*-!_b8-!vX7!/7!^V"
+    "<_8^?$^1$%%$%%%'$/$$$*$^+$'%+$*$?$'$($$&*$bZ%<$<$B$<$B$<$B$<$B$<$+!%U|<B))aD^(_CP-*!%-'$bGA5O!'-e1?!'-`NA%$!#-e@*$"
+    "'$%$2$`=!%,S^.*$!'-!jU^%!$&!$'!^6P!$2`:'$>$%$$%$$-$'$$$$)$'$$$$$$&$%$$%$$$$$$$$$$%$$%'$*$'$'$$$-$4(&$($4!g-0!^kV-o"
+    "'s^>C_aU)`V%_~(1`z)2gW^f2f@w;_oH(_bB";
+
+inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length) {
+    static constexpr auto kEdges = [] {  // where a class begins, as 4 * code point + class
+        std::array<std::uint32_t, kRuns.size()> edges{};
+        std::uint32_t code_point = 0, number = 0, kind = 1;
+        std::size_t count = 1;
+        for (const char c : kRuns)
+            if (c < '#') kind = c == '!' ? 2 : 3;
+            else if (c > '[') number = number * 34 + std::uint32_t(c - ']');
+            else {
+                code_point += number * 57 + std::uint32_t(c - '#');
+                edges[count++] = 4 * code_point + kind;
+                kind = count % 2;  // `other` from the end of a run on, then letters
+                number = 0;
+            }
+        while (count < edges.size()) edges[count++] = 0xFFFFFFFC;  // beyond all characters
+        return edges;
+    }();
+    const Character c = utf8_decode(text, i);
+    length = c.length;
+    return static_cast<CharClass>(*(std::upper_bound(kEdges.begin(), kEdges.end(), 4 * c.code_point + 3) - 1) % 4);
+}
 
 // ==== MODEL ==========================================================================================================
 //
@@ -5848,6 +5880,7 @@ inline std::string save_state(SessionData& s) {
     StateHeader header;
     header.held = q.position(), header.processed = q.processed, header.written = q.written;
     header.model = fingerprint(s.owner.data());
+
     std::string bytes;
     const auto put = [&](const void* data, std::size_t n) { bytes.append(static_cast<const char*>(data), n); };
     put(&header, sizeof header);
@@ -5868,6 +5901,7 @@ inline void write_file(const std::string& path, const std::string& bytes) {
         file.write(bytes.data(), std::streamsize(bytes.size()));
         if (!file.flush()) error = std::error_code(errno ? errno : EIO, std::generic_category());
     }
+
     if (!error) std::filesystem::rename(to_path(part), to_path(path), error);
     if (!error) return;
     std::filesystem::remove(to_path(part), ignored);
@@ -5903,7 +5937,7 @@ inline void load_state(SessionData& s, const File& file) {
     std::uint64_t cached = 0;
     each_cached(s, header.processed, [&](const void*, std::size_t bytes) { cached += bytes; });
     intact(file.size() == sizeof header + tokens.size() * sizeof(int) + cached + sizeof(std::uint64_t));
-    const std::string saved = file.read_all(file.size());
+    const std::string saved = file.text(0, file.size());
     const char *at = saved.data() + sizeof header, *const end = saved.data() + saved.size() - sizeof(std::uint64_t);
     intact(hash(0, saved.data(), saved.size() - sizeof(std::uint64_t)) == load_as<std::uint64_t>(end));
     const auto take = [&](void* to, std::size_t bytes) {
@@ -6292,11 +6326,13 @@ inline const TurnTemplate& row_of(Chat::Template style) { return kTurnTemplates[
 inline bool is_dialogpt(std::string_view jinja) {
     const auto holds = [&](std::string_view text) { return jinja.find(text) != jinja.npos; };
     if (holds("}} {{") || (!holds("-") && (holds("}} ") || holds("}}\n") || holds("\n ")))) return false;
+
     std::string all;
     for (const char c : jinja)
         if (c != ' ' && c != '\n' && c != '-') all += c == '"' ? '\'' : c;
     all = replace_all(replace_all(all, "['content']", ".content"), "}}{{", "+");
     all = replace_all(replace_all(all, ".strip()", ""), "|trim", "");
+
     const std::string loop = "inmessages%}{{", name = all.substr(0, all.find(loop));
     return name.substr(0, 5) == "{%for" && all == name + loop + name.substr(5) + ".content+eos_token}}{%endfor%}";
 }
@@ -6330,6 +6366,8 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     const Tokenizer& tokenizer = session.model().tokenizer();
     const std::string& own = tokenizer.chat_template();
     if (tokenizer.vocab_size() == 0) misuse("there is no tokenizer", "Chat", "load a model from a file");
+
+    // The template, and whether the vocabulary has its tokens.
     const TokenizerData& data = *tokenizer.data_;
     if (style == Template::automatic) template_ = own.empty() && data.ends_turns ? Template::gemma : recognize(own);
     const std::string_view end = row_of(template_).end;
@@ -6376,7 +6414,8 @@ std::vector<int> Chat::turn(std::string_view words, std::string_view after) cons
     }
     const std::string eos = data.eos < 0 ? "" : data.vocabulary[data.eos].spelling;
     const std::string behind = replace_all(after, "{eos}", eos);
-    if (!words.empty() && !data.added[0].at(behind) && !data.added[1].at(behind))
+    const auto begins = [&](const AddedTokens& tokens) { return longest(tokens, behind) != tokens.end(); };
+    if (!words.empty() && !begins(data.added[0]) && !begins(data.added[1]))
         return tokenizer.encode(std::string(words) + behind, Special::as_text, false);
     return joined({tokenizer.encode(words, Special::as_text, false), tokenizer.encode(behind, Special::parsed, false)});
 }
@@ -6396,6 +6435,8 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     const Tokenizer& tokenizer = session_.model().tokenizer();
     if (text_.empty()) misuse("there is no chat", "a moved-from llm::Chat", "use the one it became");
     if (!asked_.empty()) misuse("the user's last turn has no answer yet", "Chat::say", "add one of the model");
+
+    // The user's turn, and room for it.
     const std::vector<int> said = turn(words, row.model);
     const int context = session_.context(), answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
     if (head_.size() + said.size() >= usize(context))
@@ -6404,6 +6445,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
              "shorten it or use a larger context", Kind::context);
     make_room(said.size() + usize(std::min(answer, context / 4)));
 
+    // What the session lacks of all that, and the answer.
     const std::vector<int> before = joined(text_), all = joined({before, said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
     session_.rewind(int(known));

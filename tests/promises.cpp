@@ -491,6 +491,9 @@ TEST_CASE("a GGUF in memory is the model that it is in a file, and nothing of it
     }
     CHECK_ERROR(Model::load_bytes(std::string_view()), "memory");
     CHECK_ERROR(Model::load_bytes("{\"a\":1}"), "not a GGUF");
+    Gguf adapter = small_gguf(true);
+    adapter.tensors.back().name += ".lora_a";
+    CHECK_ERROR(Model::load_bytes(adapter.bytes()), "adapters", "memory", "lora_a");
 }
 
 TEST_CASE("an error says whose fault it is") {
