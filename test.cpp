@@ -16,6 +16,7 @@
 #include "tests/model.cpp"
 #include "tests/attention.cpp"
 #include "tests/profiling.cpp"
+#include "tests/likeliest.cpp"
 #include "tests/forward.cpp"
 #include "tests/reference.cpp"
 #include "tests/saved_sessions.cpp"
