@@ -258,7 +258,7 @@ int batch(llm::Session& session, const Options& o) {
     }
     const Streaming now;
     const auto start = std::chrono::steady_clock::now();
-    std::size_t printed = 0, done = 0, prompt_tokens = 0, generated = 0;
+    std::size_t printed = 0, ended = 0, prompt_tokens = 0, generated = 0;
     const auto print_ready = [&] {
         for (; printed < lines.size() && !lines[printed].result.empty(); ++printed) print(lines[printed].result);
     };
@@ -270,14 +270,15 @@ int batch(llm::Session& session, const Options& o) {
             line.result = json_of(line, text, interrupted, tokens[line_of[static_cast<std::size_t>(i)]]);
             prompt_tokens += static_cast<std::size_t>(text.stats.prompt_tokens);
             generated += text.tokens.size();
-            if (o.load.progress) o.load.progress(float(++done) / float(requests.size()), "texts");
+            ++ended;
+            if (o.load.progress) o.load.progress(float(ended) / float(requests.size()), "texts");
             print_ready();
             return !interrupted;
         });
     const double seconds = std::max(llm::detail::seconds_since(start), 1e-9);
     if (!o.quiet)
         std::fprintf(stderr, "%stexts: %zu; prompts: %zu tokens; generated: %zu tokens; %.1f s, %.1f tokens/s in all\n",
-                     clear_line(), requests.size(), prompt_tokens, generated, seconds,
+                     clear_line(), ended, prompt_tokens, generated, seconds,
                      double(prompt_tokens + generated) / seconds);
     return interrupted ? 130 : requests.size() < lines.size() ? 1 : 0;
 }
