@@ -304,7 +304,6 @@ int run(const std::vector<std::string>& args) {
     if (o.batch &&
         (o.prompt || o.file || o.task != Task::generate || o.top > 0 || !o.save.empty() || o.generate.lookup))
         throw llm::Error("--batch: has its own prompts and results: leave out prompts, other tasks, --save, --lookup");
-    if (o.parallel && !o.batch) throw llm::Error("--parallel: is for the texts of --batch");
     const std::string prompt = o.file ? read_file(*o.file) : o.prompt.value_or("");
     if (!o.quiet && on_terminal()) o.load.progress = show_progress;
     if (o.seed == -1) o.seed = std::random_device()();

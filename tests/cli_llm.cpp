@@ -34,6 +34,8 @@ TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
         {"--stop", "zzz"},
         {"--lookup", "3"},
         {"--logprobs", "2"},
+        {"--batch", ".clang-format"},
+        {"--parallel", "2"},
         {"--save", session},
         {"--load", session},  // which stands below --save
         {"--system", "Speak!"},
@@ -61,7 +63,7 @@ TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
         for (const std::string& spelled : {name, has_short ? row.substr(2, 2) : name}) {
             std::vector<std::string> args = {spelled};
             if (has_value) args.push_back(values.at(name));
-            if (name != "--prompt" && name != "--file") args.insert(args.end(), {"-p", "To be"});
+            if (name != "--prompt" && name != "--file" && name != "--batch") args.insert(args.end(), {"-p", "To be"});
             if (name != "--n-predict") args.insert(args.end(), {"-n", "2"});
             CHECK(run_llm(args).status == 0);
             const Outcome wrong =
@@ -418,9 +420,9 @@ TEST_CASE(
     CHECK(detailed.root()["tokens"].array()[0]["likeliest"].array().size() == 2);
     CHECK(output(with({"--batch", "-"}), "\n \n") == "");
     const std::vector<std::vector<std::string>> refused = {
-        {"--batch", "-", "-p", "x"},     {"--batch", "-", "--chat"}, {"--batch", "-", "--lookup", "3"},
-        {"--batch", "-", "--save", "s"}, {"--parallel", "3"},        {"--batch", "-", "--parallel", "257"},
-        {"--batch", "no/such/file"}};
+        {"--batch", "-", "-p", "x"},           {"--batch", "-", "--chat"},
+        {"--batch", "-", "--lookup", "3"},     {"--batch", "-", "--save", "s"},
+        {"--batch", "-", "--parallel", "257"}, {"--batch", "no/such/file"}};
     for (const auto& args : refused) CHECK(run_llm(with(args), "x").status == 1);
 }
 
