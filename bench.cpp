@@ -29,19 +29,27 @@ namespace {
 using namespace bench;
 
 struct Test {
-    int prompt, generate, depth;
-    std::string name() const { return test_name(prompt, generate, depth); }
+    int prompt, generate, depth, parallel;
+    std::string name() const { return test_name(prompt, generate, depth, parallel); }
+    int tokens() const { return (prompt + generate) * parallel; }
 };
 
-// Brings the session to the test's depth, then appends its tokens: a prompt at once, generated ones one by one, with the
+// Brings the sessions to the test's depth, then appends its tokens: a prompt at once, generated ones one by one, with the
 // logits that generate() would sample from. The work does not depend on what is sampled. Returns nanoseconds.
-double measure(llm::Session& session, const Test& test, const std::vector<int>& tokens) {
-    session.rewind(std::min(session.position(), test.depth));
-    if (session.position() < test.depth) session.forward(tokens.data(), test.depth - session.position());
+double measure(std::vector<llm::Session>& sessions, const Test& test, const std::vector<int>& tokens) {
+    std::vector<llm::Session*> together;
+    for (int i = 0; i < test.parallel; ++i) together.push_back(&sessions[llm::detail::usize(i)]);
+    const int best = std::min(llm::Sampling().top_k, sessions[0].model().config().vocab_size);
+    const auto append = [&](int begin, int n) {
+        if (test.parallel == 1) return void(sessions[0].forward_best(tokens.data() + begin, n, best));
+        forward_together(together, {together.size(), {tokens.begin() + begin, tokens.begin() + begin + n}});
+    };
+    for (llm::Session* s : together) s->rewind(std::min(s->position(), test.depth));
+    for (llm::Session* s : together)
+        if (s->position() < test.depth) s->forward(tokens.data(), test.depth - s->position());
     const auto start = Clock::now();
-    if (test.prompt > 0) session.forward(tokens.data(), test.prompt);
-    const int best = std::min(llm::Sampling().top_k, session.model().config().vocab_size);
-    for (int i = 0; i < test.generate; ++i) session.forward_best(tokens.data() + i, 1, best);
+    if (test.prompt > 0) append(0, test.prompt);
+    for (int i = 0; i < test.generate; ++i) append(i, 1);
     return 1e9 * seconds_since(start);
 }
 
@@ -50,7 +58,7 @@ void print_test(Output& out, const llm::Session& session, const std::string& nam
                 bool first) {
     const llm::ModelInfo& info = session.model().info();
     Samples ts;
-    for (const double t : ns) ts.push_back((test.prompt + test.generate) / t * 1e9);
+    for (const double t : ns) ts.push_back(test.tokens() / t * 1e9);
     if (out.prose()) {
         if (first) out.line("| model | MB | threads | test | tokens/s |\n| --- | ---: | ---: | ---: | ---: |");
         out.line(format("| %s | %.2f | %d | %s | %.2f ± %.2f |", type_of(session.model()).c_str(),
@@ -71,6 +79,7 @@ void print_test(Output& out, const llm::Session& session, const std::string& nam
     f.add("n_prompt", test.prompt);
     f.add("n_gen", test.generate);
     f.add("n_depth", test.depth);
+    f.add("n_parallel", test.parallel);
     f.add_text("test_time", time);
     for (const auto& [unit, x] : {std::pair<std::string, Samples>("ns", ns), {"ts", ts}}) {
         std::string samples;
@@ -90,30 +99,33 @@ void run_tests(const Options& o) {
 
     std::vector<Test> tests;
     int longest = 1;
-    for (const int depth : o.depths) {
-        for (const int n : o.prompts.value_or(std::vector<int>{std::min(512, model.config().context_length)}))
-            tests.push_back({n, 0, depth});
-        for (const int n : o.generate) tests.push_back({0, n, depth});
-    }
+    for (const int together : o.parallel())
+        for (const int depth : o.depths) {
+            for (const int n : o.prompts.value_or(std::vector<int>{std::min(512, model.config().context_length)}))
+                tests.push_back({n, 0, depth, together});
+            for (const int n : o.generate) tests.push_back({0, n, depth, together});
+        }
     for (const Test& t : tests) longest = std::max(longest, t.depth + t.prompt + t.generate);
     const std::vector<int> tokens = random_tokens(model, longest);
 
-    llm::Session session(model, longest, o.load.threads);
+    std::vector<llm::Session> sessions;
+    sessions.emplace_back(model, longest, o.load.threads);
     Output out(o.output());
     Table results{name, "test", "", 1, false, {{"row", "test"}, {"avg_ts", "tokens/s", 2}}};
     for (const Test& test : tests) {
-        if (test.prompt + test.generate == 0) continue;
+        if (test.tokens() == 0) continue;
+        while (int(sessions.size()) < test.parallel) sessions.push_back(sessions[0].fork());
         Samples ns, ts;
         const Progress progress(o.quiet);
         // To warm up, as llama-bench does.
-        measure(session, {test.prompt, std::min(test.generate, 1), test.depth}, tokens);
+        measure(sessions, {test.prompt, std::min(test.generate, 1), test.depth, test.parallel}, tokens);
         for (int i = 1; i <= o.repetitions(); ++i) {
             progress(format("%s: %d of %d", test.name().c_str(), i, o.repetitions()));
-            ns.push_back(measure(session, test, tokens));
-            ts.push_back((test.prompt + test.generate) / ns.back() * 1e9);
+            ns.push_back(measure(sessions, test, tokens));
+            ts.push_back(test.tokens() / ns.back() * 1e9);
         }
         progress("");
-        print_test(out, session, name, test, ns, results.rows.empty());
+        print_test(out, sessions[0], name, test, ns, results.rows.empty());
         results.rows.push_back({{test.name(), mean(ts)}, deviation(ts) / mean(ts)});
     }
     if (!earlier.empty()) out.table(earlier.compare({results}));

@@ -221,8 +221,9 @@ class Model {
     DType dtype() const;
     // Ids from 0 to below this have both an embedding and a text, so they can be generated; 0: there is no tokenizer.
     int sampleable() const;
-    // Bytes that a Session with this context (0: as in Session) allocates: its KV cache and, for prompts, scratch.
-    std::size_t session_bytes(int context) const;
+    // Bytes that a Session with this context (0: as in Session) allocates, or so many that share threads: KV caches and,
+    // for prompts, scratch. What is not used yet takes address space only.
+    std::size_t session_bytes(int context, int sessions = 1) const;
     const detail::ModelData& data() const;  // for the library itself
   private:
     static Model load(const detail::Checkpoint&, const LoadOptions&);
@@ -285,8 +286,9 @@ class Session {
     const Model& model() const;
     void rewind(int position);  // forgets everything from `position` (0 .. position()) on
 
-    // An independent session that holds the same, with as many threads and without callbacks. Takes memory for what is
-    // held; the rest of its context takes some when it is used.
+    // A session that holds the same and goes on alone, without callbacks. Takes memory for what is held; the rest of its
+    // context takes some when it is used. It shares threads and scratch with this session and its other forks: they may
+    // be used by several threads, but take turns, and what one of them calls back cannot call another one.
     Session fork() const;
     // What the session holds as bytes, or in a file (written at once or not at all), and takes it from there: into a
     // session of the same model and dtype whose context is large enough. What load() refuses leaves the session as it was.
@@ -305,8 +307,14 @@ class Session {
     void on_timing(std::function<void(const Timing&)> report);
     detail::SessionData& data() const;  // for the library itself
   private:
+    explicit Session(std::shared_ptr<detail::SessionData> data) : data_(std::move(data)) {}
     std::shared_ptr<detail::SessionData> data_;  // its own; a unique_ptr cannot destroy what is not known here
 };
+
+// Appends tokens[i] (one or more) to sessions[i], all in the same steps, so that the weights are read once for all of them;
+// logits() of each is then what forward would have given, to the bit. Sessions of one model, each once; the threads, the
+// scratch and on_timing are the first one's. After an exception, a hook's too, each holds the tokens that position() counts.
+void forward_together(const std::vector<Session*>& sessions, const std::vector<std::vector<int>>& tokens);
 
 // ln p(id) = logits[id] - ln(sum of all exp(logits)), of n logits.
 double log_probability(const float* logits, int n, int id);
@@ -398,6 +406,34 @@ Stats generate(Session&, std::string_view prompt, const GenerateOptions& = {}, c
 // The same after a prompt of tokens, which are appended as they are.
 Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions& = {}, const OnText& on_text = {});
 
+// What generate_many writes after a prompt.
+struct Completion {
+    std::string text;
+    std::vector<int> tokens;  // without the prompt's and without an end token
+    Stats stats;
+};
+// A prompt with options of its own: GenerateOptions::sampler cannot be used, and lookup is not.
+struct Request {
+    std::string prompt;
+    GenerateOptions options;
+};
+using OnTexts = std::function<bool(int i, std::string_view text)>;  // as OnText; false ends text i
+using OnEnd = std::function<bool(int i, const Completion&)>;        // false: no other text begins
+
+// Writes a text for each prompt, up to `at_once` (at most 256; 0: up to 32, as memory allows) in the same steps, so that
+// the weights are read once for all of them. Text i is what generate() writes alone, with the seed + i, after what the
+// session holds (which is left as it is), to the byte. When a text ends another one takes its place. Prompts are read in
+// pieces beside the texts, their common beginning once. Callbacks come on the calling thread; an exception ends all. Texts
+// that on_end lets not begin have End::interrupted. Refused if session_bytes(context, at_once + 2) exceeds the memory.
+std::vector<Completion> generate_many(Session&, const std::vector<std::string>& prompts, const GenerateOptions& = {},
+                                      const OnTexts& on_text = {}, int at_once = 0, const OnEnd& on_end = {});
+std::vector<Completion> generate_many(const Model&, const std::vector<std::string>& prompts,
+                                      const GenerateOptions& = {}, const OnTexts& on_text = {}, int at_once = 0,
+                                      const OnEnd& on_end = {});
+// The same of prompts with options of their own, also their seeds.
+std::vector<Completion> generate_many(Session&, const std::vector<Request>&, const OnTexts& on_text, int at_once = 0,
+                                      const OnEnd& on_end = {});
+
 // A conversation: what is said in turn by the user and the model. It stays in the session from turn to turn; when it
 // outgrows the context, its oldest turns are dropped. The Chat keeps a reference: the session must outlive it, and stay
 // where it is.
@@ -466,6 +502,7 @@ LLM_END
 #include <fstream>
 #include <new>
 #include <numeric>
+#include <optional>
 #include <queue>
 #include <system_error>
 #include <unordered_map>
@@ -1412,6 +1449,15 @@ inline int physical_cores() {
 #endif
 }
 
+// Bytes of the machine; where that is not known, all that can be addressed.
+inline std::uint64_t physical_memory() {
+#ifdef _SC_PHYS_PAGES
+    const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    if (pages > 0 && size > 0) return std::uint64_t(pages) * std::uint64_t(size);
+#endif
+    return SIZE_MAX;
+}
+
 inline void cpu_relax() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -1770,7 +1816,7 @@ struct Kernels {
 
 // A product of few tokens asks for weights ahead of what it reads: far ahead into the second-level cache, which can
 // wait for more lines at once, and from there into the first.
-constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 4;  // bytes; most tokens that are few
+constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 11;  // bytes; most tokens that are few
 
 // Where exponents and angles are split into a whole number and a rest: x + kRound - kRound is x rounded to the nearest
 // whole number (ties to even), as floats of this size have no fraction, and the last bits of x + kRound are that number.
@@ -4962,12 +5008,17 @@ struct KvCache {
     }
 };
 
-// What one call of attention works on.
+// The tokens of one sequence that a call of attention works on.
 struct AttentionInput {
+    const KvCache* cache;
     const float* q;  // [tokens, q_stride], num_heads x head_dim in a row
     std::size_t q_stride;
     int tokens, position;  // the first token's position
     int window;            // 0: all positions
+    float* out;            // [tokens, num_heads * head_dim]
+
+    int low() const { return window ? std::max(0, position - window + 1) : 0; }  // what they see: from here
+    int high() const { return position + tokens; }                               // to before here
 };
 
 // What up to 12 queries have found at the positions that they have looked at.
@@ -5011,8 +5062,9 @@ struct alignas(64) QueryTile {
 };
 
 // All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 256: what it finds in each is
-// found on its own, and then joined in the parts' order. So the result is the same whoever does the parts: one thread
-// after another for a prompt, whose many tiles are work enough, or all threads at once for a single token.
+// found on its own, and then joined in the parts' order. So the result is the same whoever does the parts: a thread does
+// all of a tile, one after the other, unless that is so much of the whole that others would wait for it: of a single
+// token, or of a long text among short ones. The parts of such a tile are divided among the threads.
 struct Attention {
     ThreadPool& pool;
     const Kernels& kernels;
@@ -5021,47 +5073,65 @@ struct Attention {
     const int kv_heads = config.num_kv_heads, sharing = config.num_heads / kv_heads;  // query heads of one K/V head
     const int head_dim = config.head_dim, pitch = round_up(head_dim, kGroup);
 
-    // out [tokens, num_heads * head_dim]
-    void run(const KvCache& cache, const AttentionInput& in, float* out) {
-        const int low = in.window ? std::max(0, in.position - in.window + 1) : 0, high = in.position + in.tokens;
-        const int first_part = low / kPart, parts = (high - 1) / kPart + 1 - first_part;
-        const int tiles = (in.tokens * sharing - 1) / kTile + 1, items = kv_heads * tiles;
-        const bool apart = parts > 1 && pool.size() > 1 && items < 2 * pool.size();
+    // A work item: some parts of a tile. What they hold together goes to `found`, or, where these are all, to the output.
+    struct Piece {
+        const AttentionInput* in;
+        int tile, part, parts, found;  // 0: all parts
+    };
+    std::vector<Piece> pieces{}, divided{};  // divided: the tiles whose parts are pieces, from `found` on
 
+    int tiles_of(const AttentionInput& in) const { return (in.tokens * sharing - 1) / kTile + 1; }  // of a K/V head
+
+    void run(const std::vector<AttentionInput>& inputs) {
+        const int own = 2 * pool.size(), founds = deal(inputs, own);
         tile_memory.grow(usize(pool.size()) * sizeof(QueryTile));
-        found_memory.grow(usize(apart ? items * parts : 2 * pool.size()) * sizeof(Found));
+        found_memory.grow(usize(founds) * sizeof(Found));
         Found* const found = found_memory.as<Found>();
-        pool.for_ranges(apart ? items * parts : items, 1, [&](int i, int, int thread) {
-            Laps& laps = pool.laps[usize(thread)];
-            laps.start();
-            QueryTile& tile = tile_memory.as<QueryTile>()[thread];
-            start(tile, in, apart ? i / parts : i, tiles);
-            if (apart) {
-                find(cache, tile, first_part + i % parts, found[i], laps);
-            } else {
-                Found *all = found + 2 * thread, *next = all + 1;
-                find(cache, tile, first_part, *all, laps);
-                for (int part = 1; part < parts; ++part)
-                    if (find(cache, tile, first_part + part, *next, laps)) join(tile.m, *all, *next);
-                finish(tile, *all, out);
-            }
-            laps.lap(3);
+        const auto each = [&](const std::vector<Piece>& all, const auto& body) {
+            pool.for_ranges(int(all.size()), 1, [&](int i, int, int thread) {
+                Laps& laps = pool.laps[usize(thread)];
+                laps.start();
+                QueryTile& tile = tile_memory.as<QueryTile>()[thread];
+                start(tile, *all[usize(i)].in, all[usize(i)].tile);
+                body(all[usize(i)], tile, thread, laps);
+                laps.lap(3);
+            });
+        };
+        each(pieces, [&](const Piece& p, const QueryTile& tile, int thread, Laps& laps) {
+            Found &sum = found[p.found ? p.found : 2 * thread], &next = found[2 * thread + 1];
+            find(*p.in->cache, tile, p.part, sum, laps);
+            for (int part = 1; part < p.parts; ++part)
+                if (find(*p.in->cache, tile, p.part + part, next, laps)) join(tile.m, sum, next);
+            if (!p.found) finish(tile, sum, p.in->out);
         });
-        if (!apart) return;
-
-        pool.for_ranges(items, 1, [&](int i, int, int thread) {
-            pool.laps[usize(thread)].start();
-            QueryTile& tile = tile_memory.as<QueryTile>()[thread];
-            start(tile, in, i, tiles);
-            for (int part = 1; part < parts; ++part) join(tile.m, found[i * parts], found[i * parts + part]);
-            finish(tile, found[i * parts], out);
-            pool.laps[usize(thread)].lap(3);
+        each(divided, [&](const Piece& p, const QueryTile& tile, int, Laps&) {
+            for (int part = 1; part < p.parts; ++part) join(tile.m, found[p.found], found[p.found + part]);
+            finish(tile, found[p.found], p.in->out);
         });
     }
+    // Makes the pieces of all inputs; returns how many Founds they need with the threads' own.
+    int deal(const std::vector<AttentionInput>& inputs, int founds) {
+        std::int64_t total = 0;  // parts
+        const auto parts_of = [](const AttentionInput& in) { return (in.high() - 1) / kPart + 1 - in.low() / kPart; };
+        for (const AttentionInput& in : inputs) total += std::int64_t{parts_of(in)} * tiles_of(in) * kv_heads;
+        pieces.clear(), divided.clear();
+        for (const AttentionInput& in : inputs) {
+            const int first = in.low() / kPart, parts = parts_of(in);
+            const bool apart = parts > 1 && pool.size() > 1 && total < std::int64_t{parts} * 2 * pool.size();
+            for (int tile = 0; tile < tiles_of(in) * kv_heads; ++tile) {
+                if (apart) divided.push_back({&in, tile, first, parts, founds});
+                else pieces.push_back({&in, tile, first, parts, 0});
+                for (int part = 0; apart && part < parts; ++part)
+                    pieces.push_back({&in, tile, first + part, 1, founds++});
+            }
+        }
+        return founds;
+    }
     // A tile's queries: those of one token that share the K/V head, then the next token's.
-    void start(QueryTile& tile, const AttentionInput& in, int item, int tiles) const {
-        tile.head = item / tiles;
-        tile.first = item % tiles * kTile;
+    void start(QueryTile& tile, const AttentionInput& in, int number) const {
+        const int tiles = tiles_of(in);
+        tile.head = number / tiles;
+        tile.first = number % tiles * kTile;
         const int m = tile.m = std::min(kTile, in.tokens * sharing - tile.first);
         for (int r = 0; r < m; ++r) {
             const int token = (tile.first + r) / sharing, h = tile.head * sharing + (tile.first + r) % sharing;
@@ -5319,25 +5389,86 @@ inline int checked_context(const Config& c, int context) {
     return context ? context : std::min(c.context_length, 8192);
 }
 
+// [count, width] floats
+struct Vectors {
+    std::size_t width = 0;
+    Buffer memory;
+
+    void resize(int count, int w) {
+        width = usize(w);
+        memory.grow(usize(count) * width * sizeof(float));
+    }
+    float* operator[](int i) const { return memory.as<float>() + usize(i) * width; }
+};
+
 // A text: its tokens, and what the layers remember of them. Those at its end may be pending: the one that generate() has
 // shown last, and those that a local layer has forgotten. They go through the layers first in whatever comes next.
 struct Sequence {
+    const Config& config;
     int context;
     std::vector<KvCache> caches;  // [num_layers]
     std::vector<int> tokens;      // that are held
     int processed = 0;            // how many of them went through the layers; the others are pending
     int written = 0;              // one more than the largest position ever stored in the caches
+    Vectors logits{};             // [up to 12, vocab_size]
     Session::OnLayer on_layer{};
 
-    Sequence(const ModelData& model, int context_length) : context(checked_context(model.config, context_length)) {
+    Sequence(const ModelData& model, int context_length)
+        : config(model.config), context(checked_context(config, context_length)) {
         std::array<KvCache, 2> kinds = kv_caches(model, context);
         for (KvCache& kind : kinds) kind.memory = Buffer(kind.bytes());
         for (const bool local : model.config.is_local)
             kinds[local].begin += caches.emplace_back(kinds[local]).chunk_bytes();
         tokens.reserve(usize(context));
     }
+    Sequence(const Sequence&) = delete;  // it would share the caches' memory
+    Sequence(Sequence&&) = default;
     int position() const { return int(tokens.size()); }
     int pending() const { return position() - processed; }
+
+    // Holds what another one does, of the same model and context. Takes memory for what is copied.
+    void copy(const Sequence& other) {
+        for (std::size_t i = 0; i < caches.size(); ++i) {
+            const KvCache &from = other.caches[i], &to = caches[i];
+            const int chunks = round_up(std::min(other.written, from.slots), kChunk) / kChunk;
+            if (from.begin == 0)  // the first layer of its kind: the others' chunks follow each of its own
+                std::copy_n(from.memory.as<std::uint8_t>(), from.stride * usize(chunks), to.memory.as<std::uint8_t>());
+        }
+        tokens = other.tokens;
+        processed = other.processed, written = other.written;
+    }
+    void check(const int* ids, int count) const {
+        if (count < 1 || !ids) misuse("there are no tokens to process", to_string(count), "pass at least one");
+        if (count > context - position())
+            fail("the context is too small",
+                 to_string(count) + " tokens after " + to_string(position()) + " do not fit into " + to_string(context),
+                 "use a larger context or a shorter text", Kind::context);
+        for (int i = 0; i < count; ++i)
+            if (ids[i] < 0 || ids[i] >= config.vocab_size)
+                misuse("a token id is out of range", to_string(ids[i]),
+                       "this model has ids 0 to " + to_string(config.vocab_size - 1));
+    }
+    // Went through the layers: what was pending comes first.
+    void add_processed(const int* ids, int count) {
+        tokens.insert(tokens.end(), ids + std::min(count, pending()), ids + count);
+        processed += count;
+    }
+    // A local layer's cache rolls over its window and little more; from further back, all tokens are pending again.
+    void rewind(int to) {
+        const bool intact = std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
+            return written <= cache.slots || written - to <= cache.slots - config.sliding_window;
+        });
+        tokens.resize(usize(to));
+        processed = std::min(processed, to);
+        if (!intact) processed = written = 0;
+    }
+    // Makes the last token pending, so that there are logits after it soon.
+    void reread() {
+        if (pending() > 0) return;
+        const int last = tokens.back();
+        rewind(position() - 1);
+        tokens.push_back(last);
+    }
 
     // The caches of the global and of the local layers, without memory.
     static std::array<KvCache, 2> kv_caches(const ModelData& model, int context) {
@@ -5352,16 +5483,13 @@ inline std::array<int, 5> scratch_widths(const Config& c) {
     return {c.hidden_size, c.hidden_size, q + 2 * kv, q, 2 * c.head_dim};
 }
 
-// [count, width] floats
-struct Vectors {
-    std::size_t width = 0;
-    Buffer memory;
+// Tokens of a sequence that go through the layers together with those of others; what is pending in it comes first.
+struct Span {
+    Sequence* sequence;
+    const int* ids;
+    int count, first = 0;  // first: which of all tokens is its first
 
-    void resize(int count, int w) {
-        width = usize(w);
-        memory.grow(usize(count) * width * sizeof(float));
-    }
-    float* operator[](int i) const { return memory.as<float>() + usize(i) * width; }
+    int position() const { return sequence->processed; }  // while they are on their way
 };
 
 struct Transformer {
@@ -5373,37 +5501,49 @@ struct Transformer {
     Attention attention{pool, kernels, config};
     Likeliest likeliest{pool, kernels, profiler};
 
-    int batch;               // most tokens that go through the layers together
+    bool busy = false;           // inside of a call
+#ifndef LLM_NO_THREADS
+    std::recursive_mutex mutex;  // of who uses it
+#endif
+
+    int batch;               // most tokens of one sequence that go through the layers together
     Vectors x, y;            // [batch, hidden_size]: the residual stream; a layer's addition to it
     Vectors qkv;             // [batch, (num_heads + 2 num_kv_heads) * head_dim]
     Vectors attended;        // [batch, num_heads * head_dim]
     Vectors angles;          // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
     Vectors thread_scratch;  // [threads, widest]
-    Vectors logits;          // [up to 12, vocab_size]
     // Inputs of products: norm(x) of qkv, up and head; attended of out; the activation's result of down.
     Activations normed, mixed, activated;
 
-    // The chunk that is being processed: n tokens of a sequence, from `position` on.
-    Sequence* sequence = nullptr;
-    int n = 0, position = 0, layer = -1;
+    // The chunk that is being processed: n tokens, and whose they are.
+    std::vector<Span> spans;
+    int n = 0, layer = -1;
+    std::vector<int> ids, positions;  // [n]
+    struct Neighbours {               // tokens that share a group of 16 positions of a cache
+        const Sequence* sequence;
+        int first, count, position;
+    };
+    std::vector<Neighbours> neighbours;
+    std::vector<AttentionInput> inputs;  // of each span
 
     Transformer(const ModelData& m, int context, int threads)
         : model(m), config(m.config), kernels(*m.kernels), pool(checked_threads(threads)),
           batch(std::min(context, kBatch)) {
+        resize_scratch(batch);
         const auto widths = scratch_widths(config);
-        Vectors* const scratch[] = {&x, &y, &qkv, &attended, &angles};
-        for (std::size_t i = 0; i < widths.size(); ++i) scratch[i]->resize(batch, widths[i]);
         thread_scratch.resize(pool.size(), *std::max_element(widths.begin(), widths.end()));
     }
+    void resize_scratch(int count) {
+        const auto widths = scratch_widths(config);
+        Vectors* const scratch[] = {&x, &y, &qkv, &attended, &angles};
+        for (std::size_t i = 0; i < widths.size(); ++i) scratch[i]->resize(count, widths[i]);
+    }
 
-    // Takes n <= batch tokens, what is pending first, through all layers: afterwards x holds what they have become, and
-    // the sequence holds them.
-    void run_layers(Sequence& s, const int* ids, int count) {
-        sequence = &s;
-        n = count;
-        position = s.processed;
-        s.written = std::max(s.written, position + n);  // also if an exception ends it half-way
-        embed(ids);
+    // Takes tokens of any sequences through all layers, at most 256 of each: afterwards x holds what they have become, and
+    // the sequences hold them. Positions, caches and attention alone know whose they are.
+    void run_layers(std::vector<Span> chunk) {
+        begin(std::move(chunk));
+        embed();
         if (model.architecture->has_rope) prepare_angles();
         for (layer = 0; layer < config.num_layers; ++layer) {
             const Layer& l = model.weights.layers[usize(layer)];
@@ -5417,16 +5557,56 @@ struct Transformer {
             normalize("ffn_norm", l.ffn_norm, l.up);
             activate(l.up, l.down);
             add_projected("down", l.down, activated, "post_ffn_norm", l.post_ffn_norm);
-            if (!s.on_layer) continue;
-            s.on_layer(layer, position, n, x[0]);
-            profiler.restart();
+            for (const Span& s : spans) {
+                if (!s.sequence->on_layer) continue;
+                s.sequence->on_layer(layer, s.position(), s.count, x[s.first]);
+                profiler.restart();
+            }
         }
-        s.tokens.resize(usize(position));
-        s.tokens.insert(s.tokens.end(), ids, ids + n);
-        s.processed = s.position();
+        for (const Span& s : spans) s.sequence->add_processed(s.ids, s.count);
+    }
+    // A step of pending tokens: one of each sequence at least, and at most `most` of all, those of the first sequences
+    // first. What has no more of them gets its logits.
+    void step(const std::vector<Sequence*>& sequences, int most) {
+        std::vector<Span> chunk;
+        int total = 0, others = int(sequences.size());
+        for (Sequence* s : sequences) {
+            const int count = std::min({s->pending(), kBatch, most - total - --others});
+            chunk.push_back({s, s->tokens.data() + s->processed, count});
+            total += count;
+        }
+        profiler.step(total, [&] {
+            run_layers(std::move(chunk));
+            std::vector<Output> wanted;
+            for (const Span& s : spans) {
+                if (s.sequence->pending() > 0) continue;
+                s.sequence->logits.resize(1, config.vocab_size);
+                wanted.push_back({s.first + s.count - 1, s.sequence->logits[0]});
+            }
+            if (!wanted.empty()) compute_logits(wanted);
+        });
     }
 
     // ---- the steps that it is made of
+
+    void begin(std::vector<Span> chunk) {
+        spans = std::move(chunk);
+        ids.clear(), positions.clear(), neighbours.clear();
+        for (Span& s : spans) {
+            s.first = int(ids.size());
+            s.sequence->written =
+                std::max(s.sequence->written, s.position() + s.count);  // also if an exception ends it
+            ids.insert(ids.end(), s.ids, s.ids + s.count);
+            for (int t = 0, m; t < s.count; t += m) {
+                const int p = s.position() + t;
+                m = std::min(s.count - t, kGroup - p % kGroup);
+                neighbours.push_back({s.sequence, s.first + t, m, p});
+                for (int i = 0; i < m; ++i) positions.push_back(p + i);
+            }
+        }
+        n = int(ids.size());
+        resize_scratch(n);
+    }
 
     // An operation: body(t) for each token of the chunk; a body may take the scratch of its thread: body(t, row).
     template <class Body> void each_token(const Timing& operation, const Body& body) {
@@ -5440,15 +5620,15 @@ struct Transformer {
     }
 
     // x = rows of the embedding, scaled (Gemma) or with the position's vector added (GPT-2)
-    void embed(const int* ids) {
+    void embed() {
         layer = -1;
         const Matrix& w = model.weights.embedding;
-        const std::vector<float>& positions = model.weights.positions;
+        const std::vector<float>& learnt = model.weights.positions;
         const int d = config.hidden_size;
         each_token({"embedding", "embedding", usize(n) * (w.bytes / usize(w.groups()))}, [&](int t) {
-            w.row(ids[t], x[t]);
+            w.row(ids[usize(t)], x[t]);
             if (model.architecture->scales_embedding) kernels.scale(std::sqrt(float(d)), d, x[t]);
-            if (!positions.empty()) kernels.axpy(1.0f, positions.data() + usize(position + t) * usize(d), d, x[t]);
+            if (!learnt.empty()) kernels.axpy(1.0f, learnt.data() + usize(positions[usize(t)]) * usize(d), d, x[t]);
         });
     }
 
@@ -5522,7 +5702,7 @@ struct Transformer {
             float* out = angles[t];
             const int half = config.head_dim / 2;
             for (const std::vector<float>* frequencies : {&model.rope_global, &model.rope_local}) {
-                kernels.angles(float(position + t), frequencies->data(), half, out, out + half);
+                kernels.angles(float(positions[usize(t)]), frequencies->data(), half, out, out + half);
                 out += 2 * half;
             }
         });
@@ -5541,44 +5721,49 @@ struct Transformer {
         });
     }
 
-    // mixed = attention of the chunk's queries over the cache, to which the chunk's keys and values are added first
+    // mixed = attention of the chunk's queries over the caches, to which the chunk's keys and values are added first
     void attend(const Linear& next) {
-        const KvCache& cache = sequence->caches[usize(layer)];
-        store_keys_and_values(cache);
-        attend_over(cache);
+        store_keys_and_values();
+        attend_over_caches();
         mixed.resize(next.w, n);
         each_token({"attention", "pack"}, [&](int t) { mixed.set(kernels, t, 0, attended[t], next.w.cols); });
     }
-    void store_keys_and_values(const KvCache& cache) {
-        const int first = position / kGroup, groups = (position + n - 1) / kGroup + 1 - first;
-        const auto store = [&](int i) {  // 16 positions of a head, which share their lines of K
-            const int g = first + i / config.num_kv_heads, h = i % config.num_kv_heads;
-            for (int p = std::max(position, g * kGroup); p < std::min(position + n, (g + 1) * kGroup); ++p) {
-                const float* key = qkv[p - position] + (config.num_heads + h) * config.head_dim;
-                const float* value = key + config.num_kv_heads * config.head_dim;
+    void store_keys_and_values() {
+        const int d = config.head_dim, heads = config.num_kv_heads, count = int(neighbours.size()) * heads;
+        const auto store = [&](const Neighbours& some, int h) {  // which share their lines of K
+            const KvCache& cache = some.sequence->caches[usize(layer)];
+            for (int i = 0; i < some.count; ++i) {
+                const float *key = qkv[some.first + i] + (config.num_heads + h) * d, *value = key + heads * d;
                 const bool good = cache.format == CacheFormat::f16
-                                      ? cache.store<std::uint16_t>(kernels, h, p, key, value)
-                                      : cache.store<float>(kernels, h, p, key, value);
+                                      ? cache.store<std::uint16_t>(kernels, h, some.position + i, key, value)
+                                      : cache.store<float>(kernels, h, some.position + i, key, value);
                 if (!good)
                     fail("keys or values of this text are beyond the KV cache's F16, 65504",
                          "layer " + to_string(layer), "run the model in F32: --dtype f32, or DType::f32");
             }
         };
-        profiler.time({{"attention", "kv_store", 2 * usize(n) * cache.bytes_per_slot(config.head_dim)}}, layer, n,
-                      [&] { pool.for_each(groups * config.num_kv_heads, store); });
-    }
-    void attend_over(const KvCache& cache) {
-        const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
-        // What the queries see of the cache: the positions that any of them does, and the sum over all.
-        const int seen = position + n - (window ? std::max(0, position - window + 1) : 0);
-        std::size_t pairs = 0;
-        for (int end = position + 1; end <= position + n; ++end) pairs += usize(window ? std::min(window, end) : end);
-        const std::size_t bytes = usize(seen) * cache.bytes_per_slot(config.head_dim),
-                          operations = 2 * pairs * attended.width;
-        const Timing qk = {"attention", "qk", bytes, operations}, av = {"attention", "av", bytes, operations};
-        profiler.time({qk, {"attention", "softmax"}, av, {"attention", "merge"}}, layer, n, [&] {
-            attention.run(cache, {qkv[0], qkv.width, n, position, window}, attended[0]);
+        const std::size_t bytes = spans[0].sequence->caches[usize(layer)].bytes_per_slot(d);
+        profiler.time({{"attention", "kv_store", 2 * usize(n) * bytes}}, layer, n, [&] {
+            pool.for_ranges(count, count / (16 * pool.size()), [&](int begin, int end, int) {
+                for (int i = begin; i < end; ++i) store(neighbours[usize(i / heads)], i % heads);
+            });
         });
+    }
+    void attend_over_caches() {
+        const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
+        // What the queries see of the caches: the positions that any of them does, and the sum over all.
+        std::size_t seen = 0, pairs = 0;
+        inputs.clear();
+        for (const Span& s : spans) {
+            const KvCache& cache = s.sequence->caches[usize(layer)];
+            inputs.push_back({&cache, qkv[s.first], qkv.width, s.count, s.position(), window, attended[s.first]});
+            seen += usize(inputs.back().high() - inputs.back().low()) * cache.bytes_per_slot(config.head_dim);
+        }
+        for (const int p : positions) pairs += usize(window ? std::min(window, p + 1) : p + 1);
+        const std::size_t operations = 2 * pairs * attended.width;
+        const Timing qk = {"attention", "qk", seen, operations}, av = {"attention", "av", seen, operations};
+        profiler.time({qk, {"attention", "softmax"}, av, {"attention", "merge"}}, layer, n,
+                      [&] { attention.run(inputs); });
     }
 
     // ---- after the last layer
@@ -5588,32 +5773,45 @@ struct Transformer {
         norm(model.weights.final_norm, x[t], thread_scratch[0]);
         return thread_scratch[0];
     }
-    // normed = the last norm of `count` tokens of the chunk
-    void normalize_final(int first, int count) {
+    // A token of the chunk, and where its logits go, [vocab_size].
+    struct Output {
+        int token;
+        float* logits;
+    };
+    // normed = the last norm of these tokens
+    void normalize_final(const std::vector<Output>& outputs) {
         const Weights& w = model.weights;
+        const int count = int(outputs.size());
         layer = -1;
         normed.resize(w.head.w, count);
         profiler.time({norm_timing("final_norm", w.final_norm, count)}, layer, count, [&] {
             const IeeeFloats rounding;
-            for (int t = 0; t < count; ++t) normed.set(kernels, t, 0, final_hidden(first + t), config.hidden_size);
+            for (int t = 0; t < count; ++t)
+                normed.set(kernels, t, 0, final_hidden(outputs[usize(t)].token), config.hidden_size);
         });
     }
     // Whether likeliest.found has all logits that are wanted of a token of the chunk.
     bool find_likeliest(int t, const Wanted& wanted) {
-        normalize_final(t, 1);
-        return config.final_logit_softcapping == 0 && likeliest.find(model.weights.head.w, normed, wanted);
+        if (config.final_logit_softcapping > 0) return false;
+        normalize_final({{t, nullptr}});
+        return likeliest.find(model.weights.head.w, normed, wanted);
     }
-    // Logits of `count` (at most 12) tokens of the chunk.
-    const float* compute_logits(int first, int count) {
-        normalize_final(first, count);
-        logits.resize(count, config.vocab_size);
+    void compute_logits(const std::vector<Output>& outputs) {
+        normalize_final(outputs);
         const float cap = config.final_logit_softcapping;
         project("lm_head", model.weights.head, normed, 1, nullptr, [&](int t, int row, float* v, int rows) {
             for (int i = 0; cap > 0 && i < rows; ++i)  // tanh(z) = 1 - 2 / (1 + e^2z)
                 v[i] = cap * float(1 - 2 / (1 + exponential(2 * double(v[i] / cap))));
-            std::copy_n(v, rows, logits[t] + row);
+            std::copy_n(v, rows, outputs[usize(t)].logits + row);
         });
-        return logits[0];
+    }
+    // The same of `count` tokens of the chunk to the sequence's own.
+    const float* compute_logits(Sequence& s, int first, int count) {
+        std::vector<Output> outputs;
+        s.logits.resize(count, config.vocab_size);
+        for (int t = 0; t < count; ++t) outputs.push_back({first + t, s.logits[t]});
+        compute_logits(outputs);
+        return s.logits[0];
     }
 };
 
@@ -5621,36 +5819,30 @@ struct Transformer {
 struct SessionData {
     Model owner;  // keeps the weights alive
     Sequence sequence;
-    Transformer transformer;
+    std::shared_ptr<Transformer> runner;  // forks share it
+    Transformer& transformer = *runner;
     const float* current = nullptr;  // the logits after the last token processed; null: they are not there
     bool busy = false;               // inside of a call
+    std::function<void(const Timing&)> on_timing{};
 
     SessionData(const Model& m, int context, int threads)
-        : owner(m), sequence(m.data(), context), transformer(m.data(), sequence.context, threads) {}
-
-    void check(const int* ids, int count) const {
-        const int held = sequence.position(), vocab = owner.config().vocab_size;
-        if (count < 1 || !ids) misuse("there are no tokens to process", to_string(count), "pass at least one");
-        if (count > sequence.context - held)
-            fail("the context is too small",
-                 to_string(count) + " tokens after " + to_string(held) + " do not fit into " +
-                     to_string(sequence.context),
-                 "use a larger context or a shorter text", Kind::context);
-        for (int i = 0; i < count; ++i)
-            if (ids[i] < 0 || ids[i] >= vocab)
-                misuse("a token id is out of range", to_string(ids[i]),
-                       "this model has ids 0 to " + to_string(vocab - 1));
+        : owner(m), sequence(m.data(), context),
+          runner(std::make_shared<Transformer>(m.data(), sequence.context, threads)) {}
+    explicit SessionData(const SessionData& other)  // a fork
+        : owner(other.owner), sequence(owner.data(), other.sequence.context), runner(other.runner) {
+        sequence.copy(other.sequence);
     }
+
     // Takes what is pending and then all ids through the layers, a batch at a time; after each, body(how many of them all
     // were before it, how many they are). False ends it.
     template <class Body> bool run_batches(const int* ids, int count, const Body& body) {
-        if (count > 0) check(ids, count);
+        if (count > 0) sequence.check(ids, count);
         std::vector<int> all(sequence.tokens.begin() + sequence.processed, sequence.tokens.end());
         all.insert(all.end(), ids, ids + count);
         bool more = true;
         for (int first = 0, n = int(all.size()); first < n && more; first += transformer.batch) {
             current = nullptr;
-            transformer.run_layers(sequence, all.data() + first, std::min(transformer.batch, n - first));
+            transformer.run_layers({{&sequence, all.data() + first, std::min(transformer.batch, n - first)}});
             more = body(first, n);
             transformer.profiler.restart();
         }
@@ -5659,18 +5851,20 @@ struct SessionData {
     // Null if on_chunk(tokens done, of all) ends it.
     const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {}) {
         const auto go_on = [&](int first, int n) { return !on_chunk || on_chunk(first + transformer.n, n); };
-        return current = run_batches(ids, count, go_on) ? transformer.compute_logits(transformer.n - 1, 1) : nullptr;
+        const bool all = run_batches(ids, count, go_on);
+        return current = all ? transformer.compute_logits(sequence, transformer.n - 1, 1) : nullptr;
     }
     // Hands out the logits after each token, or the hidden states that they would be made of.
     void forward_each(const int* ids, int count, bool hidden, const std::function<void(int, const float*)>& on_output) {
-        check(ids, count);
+        sequence.check(ids, count);
         if (!on_output) misuse("there is no callback", "null", "pass a function");
         const int pending = sequence.pending();
         run_batches(ids, count, [&](int done, int) {
             for (int first = std::max(0, pending - done), m; first < transformer.n; first += m) {
                 m = hidden ? 1 : std::min(kTile, transformer.n - first);
-                const float* out = hidden ? transformer.final_hidden(first) : transformer.compute_logits(first, m);
-                const auto output = [&](int t) { return out + usize(t) * transformer.logits.width; };
+                const float* out =
+                    hidden ? transformer.final_hidden(first) : transformer.compute_logits(sequence, first, m);
+                const auto output = [&](int t) { return out + usize(t) * sequence.logits.width; };
                 for (int t = 0; t < m; ++t) on_output(done + first + t - pending, output(t));
                 if (!hidden && first + m == transformer.n) current = output(m - 1);
                 transformer.profiler.restart();
@@ -5683,10 +5877,11 @@ struct SessionData {
     // Null: of the one token all that is wanted is in transformer.likeliest.
     const float* try_out(const int* ids, int count, const Wanted& wanted) {
         current = nullptr;
-        transformer.run_layers(sequence, ids, count);
+        transformer.run_layers({{&sequence, ids, count}});
         sequence.tokens.resize(sequence.tokens.size() - usize(count - 1));
         sequence.processed = sequence.position();
-        return count == 1 && transformer.find_likeliest(0, wanted) ? nullptr : transformer.compute_logits(0, count);
+        return count == 1 && transformer.find_likeliest(0, wanted) ? nullptr
+                                                                   : transformer.compute_logits(sequence, 0, count);
     }
     // The k best logits after the last token, once the tokens are appended.
     std::vector<Logit> best(const int* ids, int count, int k) {
@@ -5695,13 +5890,13 @@ struct SessionData {
         if (count == 0 && !(current && sequence.pending() == 0)) {
             if (sequence.position() == 0)
                 misuse("there are no logits", "the session holds nothing", "call forward first");
-            reread();
+            sequence.reread();
         }
         if (count > 0 || sequence.pending() > 0) {
             run_batches(ids, count, [](int, int) { return true; });
             current = nullptr;
             const int last = transformer.n - 1;
-            if (!transformer.find_likeliest(last, {n, k})) current = transformer.compute_logits(last, 1);
+            if (!transformer.find_likeliest(last, {n, k})) current = transformer.compute_logits(sequence, last, 1);
         }
         std::vector<Logit> all = current ? take_best(current, n, k) : transformer.likeliest.found;
         std::sort(all.begin(), all.end(), better);
@@ -5711,43 +5906,46 @@ struct SessionData {
     const float* logits() {
         if (current && sequence.pending() == 0) return current;
         if (sequence.position() == 0) misuse("there are no logits", "the session holds nothing", "call forward first");
-        reread();
+        sequence.reread();
         return forward(nullptr, 0);
     }
-    // Makes the last token pending, so that there are logits after it soon.
-    void reread() {
-        if (sequence.pending() > 0) return;
-        const int last = sequence.tokens.back();
-        rewind(sequence.position() - 1);
-        sequence.tokens.push_back(last);
-    }
-    // A local layer's cache rolls over its window and little more; from further back, all tokens are pending again.
     void rewind(int to) {
         if (to < 0 || to > sequence.position())
             misuse("cannot rewind to this position", to_string(to), "choose 0 to " + to_string(sequence.position()));
         if (to == sequence.position()) return;
         current = nullptr;
-        const int written = sequence.written, window = owner.config().sliding_window;
-        const auto& caches = sequence.caches;
-        const bool intact = std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
-            return written <= cache.slots || written - to <= cache.slots - window;
-        });
-        sequence.tokens.resize(usize(to));
-        sequence.processed = std::min(sequence.processed, to);
-        if (!intact) sequence.processed = sequence.written = 0;
+        sequence.rewind(to);
     }
 };
 
 inline int count_of(const std::vector<int>& ids) { return int(std::min<std::size_t>(ids.size(), INT_MAX)); }
 
-// A session while one of its functions runs. What is called back meanwhile cannot call another one.
+// A session while one of its functions runs. What is called back meanwhile cannot call another one. Forks share a
+// Transformer, so those of several threads take turns.
 struct InUse {
     SessionData& data;
-    explicit InUse(const Session& session) : data(session.data()) {
-        if (data.busy) misuse("the session is in use", "a callback calls its own session", "call it afterwards");
+    bool runs;  // it has the Transformer
+#ifndef LLM_NO_THREADS
+    std::unique_lock<std::recursive_mutex> turn{};
+#endif
+    explicit InUse(const Session& session, bool takes_transformer = true)
+        : data(session.data()), runs(takes_transformer) {
+#ifndef LLM_NO_THREADS
+        if (runs) turn = std::unique_lock(data.transformer.mutex);
+#endif
+        if (data.busy || (runs && data.transformer.busy))
+            misuse("the session is in use", "a callback calls its own session or a fork of it", "call it afterwards");
         data.busy = true;
+        if (!runs) return;
+        data.transformer.busy = true;
+        data.transformer.profiler.listen(data.on_timing);
     }
-    ~InUse() { data.busy = false; }
+    ~InUse() {
+        data.busy = false;
+        if (runs) data.transformer.busy = false;
+    }
+    InUse(const InUse&) = delete;
+    InUse& operator=(const InUse&) = delete;
     SessionData* operator->() const { return &data; }
     // Runs body(data), a step of n tokens, and returns the logits after the last one.
     template <class Body> const float* step(int n, const Body& body) const {
@@ -5765,7 +5963,7 @@ detail::SessionData& Session::data() const {
     return *data_;
 }
 const float* Session::forward(const int* ids, int n) {
-    return detail::InUse(*this).step(n, [&](auto& data) { data.check(ids, n), data.forward(ids, n); });
+    return detail::InUse(*this).step(n, [&](auto& data) { data.sequence.check(ids, n), data.forward(ids, n); });
 }
 const float* Session::forward(const std::vector<int>& ids) { return forward(ids.data(), detail::count_of(ids)); }
 void Session::forward_each(const int* ids, int n, const std::function<void(int i, const float* logits)>& on_logits) {
@@ -5791,22 +5989,59 @@ const Model& Session::model() const { return data().owner; }
 void Session::rewind(int position) { detail::InUse(*this)->rewind(position); }
 void Session::on_layer(OnLayer hook) { detail::InUse(*this)->sequence.on_layer = std::move(hook); }
 void Session::on_timing(std::function<void(const Timing&)> report) {
-    data().transformer.profiler.listen(std::move(report));
+    data().on_timing = std::move(report);
+    if (data().busy) data().transformer.profiler.listen(data().on_timing);
+}
+Session Session::fork() const {
+    return Session(std::make_shared<detail::SessionData>(detail::InUse(*this, false).data));
 }
 
-std::size_t Model::session_bytes(int context) const {
+void forward_together(const std::vector<Session*>& sessions, const std::vector<std::vector<int>>& tokens) {
+    using namespace detail;
+    if (sessions.empty() || sessions.size() != tokens.size())
+        misuse("each session needs its tokens", to_string(sessions.size()) + " and " + to_string(tokens.size()),
+               "pass as many of both, and at least one");
+    std::deque<InUse> uses;
+    std::vector<Sequence*> all;
+    for (std::size_t i = 0; i < sessions.size(); ++i) {
+        if (!sessions[i]) misuse("there is no session", "a null pointer", "pass sessions");
+        const InUse& use = uses.emplace_back(*sessions[i], i == 0);
+        all.push_back(&use->sequence);
+        if (&use->owner.data() != &uses[0]->owner.data())
+            misuse("the sessions are of several models", "forward_together", "pass sessions of one");
+        all[i]->check(tokens[i].data(), count_of(tokens[i]));
+    }
+    std::vector<std::size_t> held;
+    for (const InUse& use : uses) use->current = nullptr, held.push_back(use->sequence.tokens.size());
+    try {
+        for (std::size_t i = 0; i < all.size(); ++i)
+            all[i]->tokens.insert(all[i]->tokens.end(), tokens[i].begin(), tokens[i].end());
+        for (std::vector<Sequence*> rest = all; !rest.empty();) {
+            uses[0]->transformer.step(rest, std::max(kBatch, int(rest.size())));
+            rest.erase(std::remove_if(rest.begin(), rest.end(), [](auto* s) { return s->pending() == 0; }), rest.end());
+        }
+    } catch (...) {
+        for (std::size_t i = 0; i < all.size(); ++i) all[i]->tokens.resize(std::max(held[i], usize(all[i]->processed)));
+        throw;
+    }
+    for (const InUse& use : uses) use->current = use->sequence.logits[0];
+}
+
+std::size_t Model::session_bytes(int context, int sessions) const {
     using namespace detail;
     const Config& c = config();
     const Weights& w = data().weights;
     context = checked_context(c, context);
+    if (sessions < 1) misuse("there are no sessions", to_string(sessions), "ask for 1 or more");
     std::size_t batched = 0;  // of a token in a batch
     for (const int width : scratch_widths(c)) batched += usize(width) * sizeof(float);
     for (const Matrix* m : {&w.head.w, &w.layers[0].out.w, &w.layers[0].down.w})
         batched += Activations::row_bytes(m->takes_integers(), m->cols);
-    const std::size_t once = usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits; ids
-    std::size_t total = usize(std::min(context, kBatch)) * batched + once;
-    for (const KvCache& cache : Sequence::kv_caches(data(), context)) total += usize(cache.bytes());
-    return total;
+    std::size_t each = usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits; ids
+    for (const KvCache& cache : Sequence::kv_caches(data(), context)) each += usize(cache.bytes());
+    const int together = sessions > 1 ? kBatch : std::min(context, kBatch);
+    if (each > SIZE_MAX / 2 / usize(sessions)) throw std::bad_alloc();
+    return usize(together) * batched + usize(sessions) * each;
 }
 
 namespace detail {
@@ -5961,12 +6196,6 @@ void Session::load_bytes(std::string_view bytes) {
 }
 void Session::save(const std::string& path) const { detail::write_file(path, save_bytes()); }
 void Session::load(const std::string& path) { load_state(detail::InUse(*this).data, detail::File(path)); }
-
-Session Session::fork() const {
-    Session copy(model(), context(), threads());
-    copy.load_bytes(save_bytes());
-    return copy;
-}
 
 // ==== SAMPLING =======================================================================================================
 //
@@ -6124,7 +6353,7 @@ class Lookup {
             if (is_right) {
                 ++stats_.guessed_right;
                 ++session_.sequence.processed;
-                return logits_ += session_.transformer.logits.width;
+                return logits_ += session_.sequence.logits.width;
             }
         }
         guess();
@@ -6187,16 +6416,6 @@ inline TokenInfo describe(const Model& model, const float* logits, int id, int l
     return token;
 }
 
-// Draws from what on_logits leaves.
-inline int draw(Sampler& sampler, const GenerateOptions& options, const float* logits, int n) {
-    if (!options.on_logits) return sampler.sample(logits, n);
-    std::vector<float> changed(logits, logits + n);
-    options.on_logits(changed.data(), n);
-    const int id = sampler.sample(changed.data(), n);
-    if (!(changed[usize(id)] > -INFINITY)) misuse("no token is left", "on_logits", "leave one above minus infinity");
-    return id;
-}
-
 // The text's last bytes, if they may be the beginning of a character: they were not shown yet.
 inline std::string unfinished_character(const Model& model, const std::vector<int>& tokens) {
     std::string end;
@@ -6205,70 +6424,309 @@ inline std::string unfinished_character(const Model& model, const std::vector<in
     return end.substr(utf8_complete_prefix(end));
 }
 
+inline void check_options(const GenerateOptions& options, const Model& model) {
+    check_option("max_tokens", options.max_tokens, -1, INT_MAX, "use -1 (fill the context) or more");
+    check_option("lookup", options.lookup, 0, kTile - 1, "use 0 to 11");
+    check_option("likeliest", options.likeliest, 0, INT_MAX, "use 0 or more");
+    if (model.sampleable() == 0) misuse("there is no tokenizer", "generate", "load a model from a file");
+}
+
+inline std::vector<int> encode_prompt(const Tokenizer& tokenizer, std::string_view text, Special special, bool first) {
+    std::vector<int> ids = tokenizer.encode(text, special, first);
+    if (ids.empty() && first && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
+    return ids;
+}
+
+// A text that is being written after what a sequence holds.
+struct Writer {
+    const Model& model;
+    Sequence& sequence;
+    const GenerateOptions& options;
+    TextStream stream;
+    Sampler own, &sampler;
+    Stats stats{};
+    Clock::time_point start = Clock::now();  // of the prompt, then of the text
+
+    Writer(const Model& m, Sequence& s, const GenerateOptions& o, const OnText& on_text)
+        : model(m), sequence(s), options(o), stream{o.stop, on_text}, own(o.sampling),
+          sampler(o.sampler ? *o.sampler : own) {}
+    Writer(const Writer&) = delete;
+    Writer& operator=(const Writer&) = delete;
+
+    // Where there is no prompt, the last token is read again.
+    void begin(const std::vector<int>& prompt) {
+        if (!prompt.empty() || sequence.position() == 0) return sequence.check(prompt.data(), count_of(prompt));
+        stream.text = unfinished_character(model, sequence.tokens);
+        sequence.reread();
+    }
+    void end_prompt(int tokens, int known) {  // known: of those that are held, by a sampler that was there before
+        const auto& held = sequence.tokens;
+        for (std::size_t i = options.sampler ? usize(known) : 0; i < held.size(); ++i) sampler.accept(held[i]);
+        stats.prompt_tokens = tokens;
+        stats.prompt_s = seconds_since(std::exchange(start, Clock::now()));
+    }
+    // Whether there is more to write.
+    bool goes_on() {
+        const bool full = sequence.position() == sequence.context;
+        stats.end = stats.generated == options.max_tokens ? End::max_tokens : End::context;
+        return stats.generated != options.max_tokens && !full;
+    }
+    // The logits that the next draw needs.
+    Wanted wanted() const {
+        const bool all = options.all_logits || options.on_logits || options.on_token;
+        return {model.sampleable(), all ? 0 : sampler.draws_from(), sampler.penalized()};
+    }
+    // Draws from what on_logits leaves.
+    int draw(const float* logits) {
+        const int n = model.sampleable();
+        if (!options.on_logits) return sampler.sample(logits, n);
+        std::vector<float> changed(logits, logits + n);
+        options.on_logits(changed.data(), n);
+        const int id = sampler.sample(changed.data(), n);
+        if (!(changed[usize(id)] > -INFINITY))
+            misuse("no token is left", "on_logits", "leave one above minus infinity");
+        return id;
+    }
+    // Appends what was drawn. False: it ends the text.
+    bool take(const float* logits, int id) {
+        stats.end = End::end_token;
+        if (!options.ignore_end && model.tokenizer().is_eos(id)) return false;
+        sampler.accept(id);
+        sequence.tokens.push_back(id);
+        ++stats.generated;
+        const bool wanted = !options.on_token || options.on_token(describe(model, logits, id, options.likeliest));
+        const bool shown = stream.add(model.tokenizer().piece(id));
+        stats.end = stream.stopped ? End::stop_text : End::callback;
+        return !stream.stopped && wanted && shown;
+    }
+    void finish() {
+        stream.emit(std::string::npos);
+        stats.generate_s = seconds_since(start);
+    }
+};
+
 }  // namespace detail
 
 Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
                const OnText& on_text) {
     using namespace detail;
-    const Model& model = session.model();
-    check_option("max_tokens", options.max_tokens, -1, INT_MAX, "use -1 (fill the context) or more");
-    check_option("lookup", options.lookup, 0, kTile - 1, "use 0 to 11");
-    check_option("likeliest", options.likeliest, 0, INT_MAX, "use 0 or more");
-    if (model.sampleable() == 0) misuse("there is no tokenizer", "generate", "load a model from a file");
+    check_options(options, session.model());
     const InUse use(session);
-    std::vector<int>& tokens = use->sequence.tokens;
-    TextStream stream{options.stop, on_text};
-    Sampler own(options.sampling), &sampler = options.sampler ? *options.sampler : own;
-    Stats stats;
-
-    // The prompt. Where there is none, the last token is read again.
+    Writer writer(use->owner, use->sequence, options, on_text);
     const int held = session.position(), n = count_of(prompt);
-    if (n > 0 || held == 0) use->check(prompt.data(), n);
-    else stream.text = unfinished_character(model, tokens), use->reread();
+    writer.begin(prompt);
     const int before = use->sequence.processed;
-    auto start = Clock::now();
     const float* logits = nullptr;
     use.step(held - before + n, [&](auto& data) { logits = data.forward(prompt.data(), n, options.on_prompt); });
-    stats.prompt_tokens = use->sequence.processed - before;
-    stats.prompt_s = seconds_since(start);
-    for (std::size_t i = options.sampler ? usize(held) : 0; i < tokens.size(); ++i) sampler.accept(tokens[i]);
+    writer.end_prompt(use->sequence.processed - before, held);
 
-    // Token after token.
-    start = Clock::now();
-    Lookup lookup(use.data, options.lookup, stats);
-    const int n_ids = model.sampleable();
-    const bool all_logits = options.all_logits || options.on_logits || options.on_token;
-    const auto write = [&] {
-        for (bool first = true; stats.generated != options.max_tokens; first = false) {
-            if (session.position() == session.context()) return End::context;
-            if (!first) logits = lookup.next({n_ids, all_logits ? 0 : sampler.draws_from(), sampler.penalized()});
-            int id = 0;
-            use->transformer.profiler.restart();
-            use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1, [&] {
-                id = logits ? draw(sampler, options, logits, n_ids) : sampler.sample(use->transformer.likeliest.found);
-            });
-            if (!options.ignore_end && model.tokenizer().is_eos(id)) return End::end_token;
-            sampler.accept(id);
-            tokens.push_back(id);
-            ++stats.generated;
-            const bool goes_on = !options.on_token || options.on_token(describe(model, logits, id, options.likeliest));
-            const bool shown = stream.add(model.tokenizer().piece(id));
-            if (stream.stopped) return End::stop_text;
-            if (!goes_on || !shown) return End::callback;
-        }
-        return End::max_tokens;
-    };
-    stats.end = logits ? write() : End::interrupted;
-    stream.emit(std::string::npos);
-    stats.generate_s = seconds_since(start);
-    return stats;
+    Lookup lookup(use.data, options.lookup, writer.stats);
+    if (!logits) writer.stats.end = End::interrupted;
+    for (bool first = true, more = logits; more && writer.goes_on(); first = false) {
+        if (!first) logits = lookup.next(writer.wanted());
+        int id = 0;
+        use->transformer.profiler.restart();
+        use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1, [&] {
+            id = logits ? writer.draw(logits) : writer.sampler.sample(use->transformer.likeliest.found);
+        });
+        more = writer.take(logits, id);
+    }
+    writer.finish();
+    return writer.stats;
 }
 
 Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options, const OnText& on_text) {
     const Tokenizer& tokenizer = session.model().tokenizer();
-    std::vector<int> ids = tokenizer.encode(prompt, options.special, session.position() == 0);
-    if (ids.empty() && session.position() == 0 && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
-    return generate(session, ids, options, on_text);
+    return generate(session, detail::encode_prompt(tokenizer, prompt, options.special, session.position() == 0),
+                    options, on_text);
+}
+
+namespace detail {
+
+// generate_many at work: some slots, each a sequence with a text that is being written.
+class Many {
+  public:
+    Many(Session& session, const std::vector<Request>& requests, const OnTexts& on_text, int at_once,
+         const OnEnd& on_end)
+        : use_(session), requests_(requests), on_text_(on_text), on_end_(on_end), transformer_(use_->transformer),
+          base_(use_->owner.data(), session.context()), prompts_(requests.size()), done_(requests.size()) {
+        at_once_ = choose_at_once(at_once);
+        base_.copy(use_->sequence);
+        for (std::size_t i = 0; i < requests.size(); ++i) check(i);
+        for (Completion& text : done_) text.stats.end = End::interrupted;
+    }
+    std::vector<Completion> run() {
+        read_common_beginning();
+        std::size_t begun = 0;
+        for (;;) {
+            for (int n = running(); n < at_once_ && begun < requests_.size() && !stopped_; ++n) begin(begun++);
+            if (running() == 0) return std::move(done_);
+            step();
+            draw();
+        }
+    }
+  private:
+    struct Slot {
+        Sequence sequence;
+        OnText on_text{};
+        std::optional<Writer> writer{};  // none: the slot is free
+        int index = 0, prompt = 0;       // the text's number; its prompt's tokens, 0 when they are read
+        int id = 0;                      // what was drawn
+        bool draws = false;
+        Slot(const ModelData& model, int context) : sequence(model, context) {}
+    };
+    // Tokens of a step in which texts wait for prompts: enough for nearly the speed of more.
+    static constexpr int kBeside = 64;
+
+    int choose_at_once(int wanted) const {
+        check_option("at_once", wanted, 0, kBatch, "use 0 (as memory allows) to 256");
+        const Model& model = use_->owner;
+        const std::uint64_t memory = physical_memory();
+        const auto bytes = [&](int n) { return model.session_bytes(base_.context, n + 2); };
+        int n = wanted ? wanted : 32;
+        while (!wanted && n > 1 && bytes(n) > memory / 4) n /= 2;
+        if (bytes(n) > memory)
+            fail("there is not enough memory for " + to_string(n) + " texts at once",
+                 to_string(bytes(n) >> 20) + " MB, of " + to_string(memory >> 20), "use a smaller at_once or context",
+                 Kind::system);
+        return n;
+    }
+    void check(std::size_t i) {
+        const GenerateOptions& options = requests_[i].options;
+        try {
+            check_options(options, use_->owner);
+            (void)Sampler(options.sampling);
+            if (options.sampler) misuse("texts cannot share a sampler", "GenerateOptions::sampler", "set their seeds");
+            prompts_[i] =
+                encode_prompt(use_->owner.tokenizer(), requests_[i].prompt, options.special, base_.position() == 0);
+            if (!prompts_[i].empty() || base_.position() == 0) base_.check(prompts_[i].data(), count_of(prompts_[i]));
+        } catch (const Error& e) {
+            throw Error("prompt " + to_string(i) + ": " + e.what(), e.kind);
+        }
+    }
+    // What all prompts begin with goes through the layers once, if that saves more than it costs; each then begins with
+    // a copy.
+    void read_common_beginning() {
+        if (prompts_.size() < 2) return;
+        const std::vector<int>& first = prompts_[0];
+        std::ptrdiff_t same = std::ptrdiff_t(first.size());
+        for (const std::vector<int>& p : prompts_) {
+            same = std::min(same, std::ptrdiff_t(p.size()) - 1);  // what comes after it gives the logits
+            if (same > 0) same = std::mismatch(first.begin(), first.begin() + same, p.begin()).first - first.begin();
+        }
+        if (same <= 0 || usize(same) * prompts_.size() < kBeside) return;
+        base_.tokens.insert(base_.tokens.end(), first.begin(), first.begin() + same);
+        while (base_.pending() > 0) transformer_.step({&base_}, kBatch);
+        shared_ = base_.processed - use_->sequence.processed;
+        for (std::vector<int>& p : prompts_) p.erase(p.begin(), p.begin() + same);
+    }
+    int running() const {
+        return int(std::count_if(slots_.begin(), slots_.end(), [](const Slot& s) { return s.writer.has_value(); }));
+    }
+    void begin(std::size_t i) {
+        auto slot = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) { return !s.writer; });
+        if (slot == slots_.end()) slots_.emplace_back(use_->owner.data(), base_.context), slot = slots_.end() - 1;
+        Sequence& s = slot->sequence;
+        s.rewind(std::min(s.position(), base_.processed));
+        if (s.processed < base_.processed) s.copy(base_);
+        s.tokens = base_.tokens;
+        slot->index = int(i);
+        slot->on_text = [this, i](std::string_view text) {
+            done_[i].text += text;
+            return !on_text_ || on_text_(int(i), text);
+        };
+        slot->writer.emplace(use_->owner, s, requests_[i].options, slot->on_text);
+        slot->writer->begin(prompts_[i]);
+        s.tokens.insert(s.tokens.end(), prompts_[i].begin(), prompts_[i].end());
+        slot->prompt = s.pending();
+    }
+    // All texts go a token further, prompts by what fits beside them.
+    void step() {
+        std::vector<Sequence*> sequences;
+        int texts = 0;
+        for (const bool reads : {false, true})
+            for (Slot& slot : slots_)
+                if (slot.writer && (slot.prompt > 0) == reads) sequences.push_back(&slot.sequence), texts += !reads;
+        transformer_.step(sequences, std::max(int(sequences.size()), texts > 0 ? texts + kBeside : kBatch));
+        for (Slot& slot : slots_) slot.draws = slot.writer && is_ready(slot);
+    }
+    // Whether the next token can be drawn. Where the prompt is not read yet, or the text ends, it cannot.
+    bool is_ready(Slot& slot) {
+        Writer& writer = *slot.writer;
+        const int left = slot.sequence.pending(), total = slot.prompt + shared_;
+        if (slot.prompt > 0) {
+            const auto& on_prompt = writer.options.on_prompt;
+            const bool more = !on_prompt || on_prompt(total - left, total);
+            if (more && left > 0) return false;
+            writer.end_prompt(total - left, 0);
+            slot.prompt = 0;
+            if (!more) return writer.stats.end = End::interrupted, end(slot);
+        }
+        return writer.goes_on() || end(slot);
+    }
+    // Each text draws from its own logits, which takes a core some time: all at once, unless the user has a say.
+    void draw() {
+        std::vector<Slot*> drawing;
+        for (Slot& slot : slots_)
+            if (slot.draws) drawing.push_back(&slot);
+        if (drawing.empty()) return;
+        transformer_.profiler.restart();
+        transformer_.profiler.time({{"sampling", "sample"}}, -1, int(drawing.size()), [&] {
+            const auto draw = [&](int i, bool asks) {
+                Slot& slot = *drawing[usize(i)];
+                if (!!slot.writer->options.on_logits == asks) slot.id = slot.writer->draw(slot.sequence.logits[0]);
+            };
+            transformer_.pool.for_each(int(drawing.size()), [&](int i) { draw(i, false); });
+            for (int i = 0; i < int(drawing.size()); ++i) draw(i, true);
+        });
+        for (Slot* slot : drawing) {
+            Writer& writer = *slot->writer;
+            if (!writer.take(slot->sequence.logits[0], slot->id) || !writer.goes_on()) end(*slot);
+        }
+    }
+    bool end(Slot& slot) {
+        slot.writer->finish();
+        Completion& text = done_[usize(slot.index)];
+        text.stats = slot.writer->stats;
+        text.tokens.assign(slot.sequence.tokens.end() - text.stats.generated, slot.sequence.tokens.end());
+        slot.writer.reset();
+        if (on_end_ && !on_end_(slot.index, text)) stopped_ = true;
+        return false;
+    }
+    const InUse use_;
+    const std::vector<Request>& requests_;
+    const OnTexts& on_text_;
+    const OnEnd& on_end_;
+    Transformer& transformer_;
+    Sequence base_;                          // what all texts begin with
+    std::vector<std::vector<int>> prompts_;  // what comes after that
+    std::vector<Completion> done_;
+    std::deque<Slot> slots_;
+    int at_once_ = 0, shared_ = 0;  // shared_: tokens of the common beginning
+    bool stopped_ = false;
+};
+
+}  // namespace detail
+
+std::vector<Completion> generate_many(Session& session, const std::vector<Request>& requests, const OnTexts& on_text,
+                                      int at_once, const OnEnd& on_end) {
+    return detail::Many(session, requests, on_text, at_once, on_end).run();
+}
+std::vector<Completion> generate_many(Session& session, const std::vector<std::string>& prompts,
+                                      const GenerateOptions& options, const OnTexts& on_text, int at_once,
+                                      const OnEnd& on_end) {
+    std::vector<Request> requests;
+    for (const std::string& prompt : prompts) {
+        requests.push_back({prompt, options});
+        requests.back().options.sampling.seed += requests.size() - 1;
+    }
+    return generate_many(session, requests, on_text, at_once, on_end);
+}
+std::vector<Completion> generate_many(const Model& model, const std::vector<std::string>& prompts,
+                                      const GenerateOptions& options, const OnTexts& on_text, int at_once,
+                                      const OnEnd& on_end) {
+    Session session(model);
+    return generate_many(session, prompts, options, on_text, at_once, on_end);
 }
 
 double score(Session& session, const std::vector<int>& ids) {

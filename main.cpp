@@ -12,6 +12,7 @@
 #include <optional>
 #include <random>
 
+#include "cli/batch.h"
 #include "cli/flags.h"
 #include "cli/json.h"
 #include "cli/profile.h"
@@ -27,9 +28,10 @@ enum class Task { generate, chat, tokenize, perplexity, info, help, version };
 struct Options {
     Task task = Task::generate;
     std::string model = "models/gemma3-tiny";
-    std::optional<std::string> prompt, file;
+    std::optional<std::string> prompt, file, batch;
     std::optional<int> n_predict;
     int context = 0, top = 0;  // top > 0: list that many
+    int parallel = 0;          // 0: as memory allows
     long long seed = 0;
     bool echo = true, quiet = false, json = false;
     std::optional<int> logprobs;  // how many alternatives of each token
@@ -86,6 +88,10 @@ std::vector<Flag> make_flags(Options& o) {
         {"", "--json", "", "the result as one JSON object: text, tokens, timings, why it ended", turn(o.json, true)},
         {"", "--save", "PATH", "write the session to a file at the end", text(o.save)},
         {"", "--load", "PATH", "go on from a saved session of the same model", text(o.load_from)},
+        {"", "--batch", "PATH", "task: a text for each line of a file (-: standard input), as lines of JSON",
+         once(o.batch)},
+        {"", "--parallel", "N", "of these, how many in one step, at most 256; 0: up to 32, as memory allows (0)",
+         number(o.parallel, 0, 256)},
         {"", "--chat", "", "task: a conversation, each line a turn; \\ at its end continues it",
          turn(o.task, Task::chat)},
         {"", "--system", "TEXT", "what comes before the conversation", text(o.system)},
@@ -222,10 +228,68 @@ int chat(llm::Session& session, Options o, const std::string& first) {
     return status;
 }
 
+// A text for each line. Those that are done are printed as soon as all before them are.
+int batch(llm::Session& session, const Options& o) {
+    const llm::Tokenizer& tokenizer = session.model().tokenizer();
+    const auto check = [&](const llm::Request& r) {
+        (void)llm::Sampler(r.options.sampling);
+        const std::size_t n = tokenizer.encode(r.prompt, r.options.special, session.position() == 0).size();
+        if (n > static_cast<std::size_t>(session.context() - session.position()))
+            throw llm::Error(format("prompt of %zu tokens, context of %d: shorten it or see -c", n, session.context()));
+    };
+    std::vector<BatchLine> lines = read_batch(read_file(*o.batch), o.generate, check);
+    std::vector<llm::Request> requests;
+    std::vector<std::size_t> line_of;  // of each request
+    std::vector<std::string> tokens(lines.size());
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+        if (!lines[i].error.empty()) {
+            print_error(format("line %d: %s", lines[i].number, lines[i].error.c_str()).c_str());
+            continue;
+        }
+        llm::GenerateOptions& options = requests.emplace_back(lines[i].request).options;
+        options.on_prompt = [](int, int) { return !interrupted; };
+        if (o.logprobs) {
+            options.likeliest = *o.logprobs;
+            options.on_token = [&text = tokens[i]](const llm::TokenInfo& token) {
+                text += (text.empty() ? "" : ",") + json_of(token);
+                return true;
+            };
+        }
+        line_of.push_back(i);
+    }
+    const Streaming now;
+    const auto start = std::chrono::steady_clock::now();
+    std::size_t printed = 0, ended = 0, prompt_tokens = 0, generated = 0;
+    const auto print_ready = [&] {
+        for (; printed < lines.size() && !lines[printed].result.empty(); ++printed) print(lines[printed].result);
+    };
+    print_ready();
+    generate_many(
+        session, requests, [](int, std::string_view) { return !interrupted; }, o.parallel,
+        [&](int i, const llm::Completion& text) {
+            BatchLine& line = lines[line_of[static_cast<std::size_t>(i)]];
+            line.result = json_of(line, text, interrupted, tokens[line_of[static_cast<std::size_t>(i)]]);
+            prompt_tokens += static_cast<std::size_t>(text.stats.prompt_tokens);
+            generated += text.tokens.size();
+            ++ended;
+            if (o.load.progress) o.load.progress(float(ended) / float(requests.size()), "texts");
+            print_ready();
+            return !interrupted;
+        });
+    const double seconds = std::max(llm::detail::seconds_since(start), 1e-9);
+    if (!o.quiet)
+        std::fprintf(stderr, "%stexts: %zu; prompts: %zu tokens; generated: %zu tokens; %.1f s, %.1f tokens/s in all\n",
+                     clear_line(), ended, prompt_tokens, generated, seconds,
+                     double(prompt_tokens + generated) / seconds);
+    return interrupted ? 130 : requests.size() < lines.size() ? 1 : 0;
+}
+
 int write_text(llm::Session& session, const Options& o, const std::string& prompt) {
     Profile profile(o.profile);
     if (!o.profile.kind.empty()) session.on_timing([&](const llm::Timing& t) { profile.add(t); });
-    const int status = o.task == Task::chat ? chat(session, o, prompt) : generate(session, o, prompt);
+    const int status = o.batch                ? batch(session, o)
+                       : o.task == Task::chat ? chat(session, o, prompt)
+                                              : generate(session, o, prompt);
     if (!o.save.empty()) session.save(o.save);
     if (!o.profile.kind.empty()) std::fprintf(stderr, "\n%s", profile.text().c_str());
     return status;
@@ -238,6 +302,9 @@ int run(const std::vector<std::string>& args) {
     if (o.task == Task::help) return print(usage(flags)), 0;
     if (o.task == Task::version) return print("llm " LLM_VERSION "\n"), 0;
     if (o.prompt && o.file) throw llm::Error("both a prompt and --file are given: choose one");
+    if (o.batch &&
+        (o.prompt || o.file || o.task != Task::generate || o.top > 0 || !o.save.empty() || o.generate.lookup))
+        throw llm::Error("--batch: has its own prompts and results: leave out prompts, other tasks, --save, --lookup");
     const std::string prompt = o.file ? read_file(*o.file) : o.prompt.value_or("");
     if (!o.quiet && on_terminal()) o.load.progress = show_progress;
     if (o.seed == -1) o.seed = std::random_device()();

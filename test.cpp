@@ -22,6 +22,7 @@
 #include "tests/saved_sessions.cpp"
 #include "tests/sampling.cpp"
 #include "tests/generate.cpp"
+#include "tests/many.cpp"
 #include "tests/chat.cpp"
 #include "tests/variants.cpp"
 #include "tests/promises.cpp"

@@ -12,10 +12,10 @@
 
 namespace bench {
 
-// As llama-bench names its tests.
-inline std::string test_name(double prompt, double generate, double depth) {
+// As llama-bench names its tests; and how many sequences did it together.
+inline std::string test_name(double prompt, double generate, double depth, double parallel) {
     return (prompt > 0 ? "pp" : "tg") + format("%.0f", prompt + generate) +
-           (depth > 0 ? format(" @ d%.0f", depth) : "");
+           (depth > 0 ? format(" @ d%.0f", depth) : "") + (parallel > 1 ? format(" x %.0f", parallel) : "");
 }
 
 // An earlier run's JSON: its rows by model, table and name. Plain tests, also llama-bench's, are the table "test".
@@ -35,7 +35,8 @@ class Earlier {
             };
             const bool test = text("table").empty();
             const std::string name =
-                test ? test_name(number("n_prompt"), number("n_gen"), number("n_depth")) : text("row");
+                test ? test_name(number("n_prompt"), number("n_gen"), number("n_depth"), number("n_parallel"))
+                     : text("row");
             auto& values = rows_[key(text("model_filename"), test ? "test" : text("table"), name)];
             for (const auto& [field, value] : object.members())
                 if (value.is<double>()) values[std::string(field)] = value.number();

@@ -86,6 +86,13 @@ struct Prompt {
     Samples rates{};    // tokens/s of these, one for each round
 };
 
+struct Together {  // generation of n texts in the same steps, at depth 0
+    int n = 0;
+    Samples steps{};    // seconds
+    Samples rates{};    // tokens/s of all, one for each round
+    Profile profile{};  // of more steps
+};
+
 struct Measurement {
     std::string name, type;
     bool gpt2 = false, integers = true;  // which products take
@@ -96,6 +103,7 @@ struct Measurement {
     Roof roof;
     std::vector<Prompt> prompts{};
     std::vector<Profile> decode{}, prompt{};  // one for each round
+    std::vector<Together> together{};
 
     double depth_of(const Prompt& p) const { return p.tokens == 1 ? 0 : p.tokens; }
 };
@@ -127,12 +135,17 @@ class Measuring {
                 progress_(format("%s: %d tokens, round %d of %d", name_.c_str(), p.tokens, round + 1, rounds_));
                 measure(session, p);
             }
+        for (const int n : o.parallel()) {
+            progress_(format("%s: %d texts together", name_.c_str(), n));
+            measure_together(session, n);
+        }
         const Samples again = machine.read_rates(pool, result.weight_bytes);
         result.read.insert(result.read.end(), again.begin(), again.end());
         result.roof = machine.measured().back().roof;
         result.roof.read = median(result.read);
         for (std::vector<Profile>* profiles : {&result.decode, &result.prompt})
             for (Profile& p : *profiles) p.close();
+        for (Together& t : result.together) t.profile.close();
     }
     Measurement result;
   private:
@@ -212,6 +225,35 @@ class Measuring {
         costs_.push_back(median(timed) / median(seconds) - 1);
         result.profile_cost = median(costs_);
         result.decode.push_back(profile);
+    }
+
+    void measure_together(llm::Session& first, int n) {
+        first.rewind(0);
+        std::vector<llm::Session> forks;
+        for (int i = 1; i < n; ++i) forks.push_back(first.fork());
+        std::vector<llm::Session*> all = {&first};
+        for (llm::Session& fork : forks) all.push_back(&fork);
+        Together t{n};
+        const auto run = [&](int most, Samples& seconds) {
+            for (llm::Session* s : all) s->rewind(0);
+            for (int i = 0; i < most && (i < 8 || sum(seconds) < kSeconds); ++i) {
+                const auto start = Clock::now();
+                forward_together(all, std::vector<std::vector<int>>(all.size(), {tokens_[usize(i) % tokens_.size()]}));
+                seconds.push_back(seconds_since(start));
+            }
+        };
+        Samples warm, profiled;
+        run(2, warm);
+        for (int round = 0; round < rounds_; ++round) {
+            Samples seconds;
+            run(kSteps, seconds);
+            t.rates.push_back(n / mean(seconds));
+            t.steps.insert(t.steps.end(), seconds.begin(), seconds.end());
+        }
+        first.on_timing([&](const llm::Timing& timing) { t.profile.add(timing); });
+        run(kSteps / 2, profiled);
+        first.on_timing(nullptr);
+        result.together.push_back(t);
     }
 
     std::string name_;

@@ -19,13 +19,17 @@ struct Options {
     std::string model, shape;                 // a path or a published model's name; none: what is usual
     std::optional<std::vector<int>> prompts;  // lengths
     std::vector<int> generate = {128}, depths = {0};
-    std::optional<int> rounds;  // repetitions
+    std::optional<std::vector<int>> sequences;  // of a step
+    std::optional<int> rounds;                  // repetitions
     std::optional<std::string> form;
     llm::LoadOptions load;
     std::string png, compare, reference, text;
     bool report = false, quality = false, quiet = false, help = false;
 
     std::string output() const { return form.value_or(report ? "text" : "md"); }
+    std::vector<int> parallel() const {
+        return sequences.value_or(report ? std::vector<int>{1, 2, 4, 8, 16, 32} : std::vector<int>{1});
+    }
     int repetitions() const { return rounds.value_or(report ? 3 : 5); }
 };
 
@@ -57,6 +61,9 @@ inline std::vector<cli::Flag> make_flags(Options& o) {
          [&o](const std::string& value) { numbers(o.prompts.emplace())(value); }},
         {"-n", "", "N,...", "tokens to generate, 0: no such test (128)", numbers(o.generate)},
         {"-d", "", "N,...", "tokens there before: all tests are done at each depth (0)", numbers(o.depths)},
+        {"", "--parallel", "N,...",
+         "sequences that go through one step together, 1 to 256 (1; with --report 1,2,4,8,16,32)",
+         [&o](const std::string& value) { numbers(o.sequences.emplace())(value); }},
         {"-t", "", "N", "threads, 0: one for each physical core (0)", cli::number(o.load.threads, 0, 1024)},
         {"-r", "", "N", "repetitions of each test (5; with --report 3)", cli::number(o.rounds, 1, 1 << 28)},
         {"-o", "", "FORMAT", "md, json or csv (md; with --report text for a terminal)", form},
@@ -100,6 +107,8 @@ inline void check(const Options& o) {
     if (!o.reference.empty() && !o.quality) throw llm::Error("--reference: add --quality");
     if (o.report && o.prompts && *std::min_element(o.prompts->begin(), o.prompts->end()) < 1)
         throw llm::Error("-p: a report's prompts have one token or more: leave out 0");
+    for (const int n : o.parallel())
+        if (n < 1 || n > 256) throw llm::Error(format("--parallel: '%d' is not a number from 1 to 256", n));
 }
 
 }  // namespace bench

@@ -33,6 +33,13 @@ struct Phase {
 
     Phase(const Measurement& measured, bool prompt) : m(measured), is_prompt(prompt) {
         for (const Profile& round : rounds()) all.add(round);
+        find_limits();
+    }
+    Phase(const Measurement& measured, const Together& together)
+        : m(measured), is_prompt(false), all(together.profile) {
+        find_limits();
+    }
+    void find_limits() {
         for (const int p : {kEmbedding, kNorm, kQkv, kRope, kAttention, kAttnOut, kUp, kActivation, kDown, kHead}) {
             const bool product = p == kQkv || p == kAttnOut || p == kUp || p == kDown || p == kHead;
             memory[p] = all.parts[p].bytes / m.roof.read;
@@ -153,13 +160,27 @@ inline std::vector<Table> tables_of(const Measurement& m) {
              spread(p.rates),
              1 / median(p.steps) / fastest});
     }
+    Table together{m.name, "parallel", "Generation of several texts in the same steps, at depth 0", 1, false, {}};
+    together.columns = {{"parallel", "texts"},        {"tokens_s", "tokens/s", 1}, {"times_one", "x one", 2},
+                        {"p50_ms", "p50 ms", 2},      {"jitter", "p95/p50", 2},    {"limit_tokens_s", "limit", 1},
+                        {"percent_of_limit", "%", 1}, {"bound_by", "bound by"}};
+    for (const Together& t : m.together) {
+        const Phase phase(m, t);
+        const double rate = double(t.steps.size()) * t.n / sum(t.steps),
+                     one = m.together[0].n / mean(m.together[0].steps),
+                     limit = t.n * phase.all.steps / phase.limits[kStep];
+        together.rows.push_back(
+            {{std::to_string(t.n), rate, rate / one, 1e3 * median(t.steps), quantile(t.steps, 0.95) / median(t.steps),
+              limit, 100 * rate / limit, std::string(phase.by_memory() ? "memory" : "arithmetic")},
+             spread(t.rates)});
+    }
     const Phase decoding(m, false), prompting(m, true);
     Table limits{m.name, "limits", "", 1, false, {}};
     limits.columns = {{"row", ""}, {"percent_of_limit", "% of limit", 1}, {"bound_by", ""}, {"verdict", ""}};
     for (const Phase* phase : {&decoding, &prompting})
         limits.rows.push_back({{phase->is_prompt ? "prompt" : "decode", 100 * phase->reached(),
                                 phase->by_memory() ? "memory" : "arithmetic", verdict(*phase)}});
-    return {memory, first, decode, step_table(decoding), step_table(prompting), limits};
+    return {memory, first, decode, together, step_table(decoding), step_table(prompting), limits};
 }
 
 }  // namespace bench

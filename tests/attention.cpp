@@ -85,7 +85,7 @@ TEST_CASE("attention is the plain softmax, for tokens one by one and together, o
                         const int stride = width + 7;
                         const std::vector<float> q = random.values(tokens * stride, -2, 2);
                         std::vector<float> out(usize(tokens * width) + 1, 77);
-                        attention.run(filled.cache, {q.data(), usize(stride), tokens, position, window}, out.data());
+                        attention.run({{&filled.cache, q.data(), usize(stride), tokens, position, window, out.data()}});
                         CHECK(out.back() == 77);
                         for (int t = 0; t<tokens; t += tokens> 20 ? 7 : 1)
                             for (int h = 0; h < s.heads; ++h) {
@@ -139,7 +139,7 @@ TEST_CASE("attention keeps its precision whatever the order of the scores") {
             }
             const float q[] = {1, 0};
             float out[2];
-            attention.run(filled.cache, {q, 2, 1, 499, 0}, out);
+            attention.run({{&filled.cache, q, 2, 1, 499, 0, out}});
             const auto exact = filled.plain(q, 0, 499, 0);
             CHECK(std::fabs(out[0] - exact[0]) < 1e-5);
             CHECK(std::fabs(out[1] - exact[1]) < 1e-5);

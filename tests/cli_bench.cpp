@@ -31,6 +31,7 @@ TEST_CASE("bench prints what llama-bench prints, as JSON, CSV and Markdown") {
             return row.find(name)->number();
         };
         CHECK(text(row, "model_filename") == tiny("gpt2-tiny"));
+        CHECK(number("n_parallel") == 1);
         for (const char* name : {"cpu_info", "model_type", "test_time"}) CHECK(text(row, name) != "");
         CHECK(number("n_threads") == 2);
         CHECK(number("model_n_params") == 924416);
@@ -52,6 +53,20 @@ TEST_CASE("bench prints what llama-bench prints, as JSON, CSV and Markdown") {
     CHECK(md.find("| tg4 |") != std::string::npos);
 }
 
+TEST_CASE("bench --parallel: tokens/s of all sequences together") {
+    const Outcome o = run("bench", {"-m", tiny("gemma3-tiny"), "-p", "20", "-n", "6", "-d", "4", "-r", "2",
+                                    "--parallel", "1,5", "-o", "json"});
+    REQUIRE(o.status == 0);
+    const JsonDocument document(o.out, "bench");
+    REQUIRE(document.root().array().size() == 4);
+    for (const Json& row : document.root().array()) {
+        const double parallel = real(row, "n_parallel"),
+                     tokens = (real(row, "n_prompt") + real(row, "n_gen")) * parallel;
+        CHECK((parallel == 1 || parallel == 5));
+        CHECK(real(row, "avg_ts") >= tokens / real(row, "avg_ns") * 0.999e9);
+    }
+}
+
 TEST_CASE("bench refuses what it cannot measure") {
     const std::vector<std::vector<std::string>> cases = {{"--bogus"},
                                                          {"-p"},
@@ -59,6 +74,8 @@ TEST_CASE("bench refuses what it cannot measure") {
                                                          {"-p", "1,"},
                                                          {"-p", "-1"},
                                                          {"-r", "0"},
+                                                         {"--parallel", "0"},
+                                                         {"--parallel", "257"},
                                                          {"-o", "xml"},
                                                          {"--dtype", "f8"},
                                                          {"-m", "no/such/model"},
@@ -105,6 +122,7 @@ TEST_CASE("bench --report: facts, sums, a picture, and a comparison with itself"
         ++rows[table];
         if (table == "bandwidth") CHECK(real(row, "read_gb_s") > 0);
         if (table == "decode") CHECK(real(row, "p50_ms") <= real(row, "p95_ms"));
+        if (table == "parallel") CHECK(real(row, "limit_tokens_s") > 0);
         if (table == "limits")
             CHECK((text_of(row, "bound_by") == "memory" || text_of(row, "bound_by") == "arithmetic"));
         if (table != "decode_step" && table != "prompt_step") continue;
@@ -112,9 +130,10 @@ TEST_CASE("bench --report: facts, sums, a picture, and a comparison with itself"
         else if (text_of(row, "row") != "other") milliseconds[table] += real(row, "ms");
     }
     for (const char* table :
-         {"machine", "bandwidth", "model", "first_token", "decode", "decode_step", "prompt_step", "limits"})
+         {"machine", "bandwidth", "model", "first_token", "decode", "parallel", "decode_step", "prompt_step", "limits"})
         CHECK(rows[table] > 0);
     CHECK(rows["first_token"] == 2);
+    CHECK(rows["parallel"] == 6);
     for (const char* table : {"decode_step", "prompt_step"}) {
         CHECK(milliseconds[table] >= 0.97 * steps[table]);
         CHECK(milliseconds[table] <= 1.0001 * steps[table]);

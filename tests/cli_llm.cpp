@@ -34,6 +34,8 @@ TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
         {"--stop", "zzz"},
         {"--lookup", "3"},
         {"--logprobs", "2"},
+        {"--batch", ".clang-format"},
+        {"--parallel", "2"},
         {"--save", session},
         {"--load", session},  // which stands below --save
         {"--system", "Speak!"},
@@ -61,7 +63,7 @@ TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
         for (const std::string& spelled : {name, has_short ? row.substr(2, 2) : name}) {
             std::vector<std::string> args = {spelled};
             if (has_value) args.push_back(values.at(name));
-            if (name != "--prompt" && name != "--file") args.insert(args.end(), {"-p", "To be"});
+            if (name != "--prompt" && name != "--file" && name != "--batch") args.insert(args.end(), {"-p", "To be"});
             if (name != "--n-predict") args.insert(args.end(), {"-n", "2"});
             CHECK(run_llm(args).status == 0);
             const Outcome wrong =
@@ -369,6 +371,59 @@ TEST_CASE("llm: --logprobs writes a line of JSON for each token, --json one obje
     CHECK(stopped.root()["text"].string() == joined.substr(0, 3));
     for (const char* task : {"--chat", "--info", "--tokenize"})
         CHECK(run_llm({"-m", tiny("gemma3-tiny"), "--json", task}).status == 1);
+}
+
+TEST_CASE(
+    "llm --batch: a line of JSON for each prompt, in their order; a bad line names its number and ends no other") {
+    const std::vector<std::string> base = {"-m", tiny("gemma3-tiny"), "-n", "12", "-s", "7"};
+    const auto with = [&](std::vector<std::string> more) {
+        more.insert(more.begin(), base.begin(), base.end());
+        return more;
+    };
+    const std::string input =
+        "ROMEO:\r\n\n"
+        R"({"prompt": "KING \u0041", "n_predict": 5, "seed": 3, "stop": ["x", "yz"], "temp": 0.5})"
+        "\n{bad\n"
+        R"({"prompt": "A", "other": 1})"
+        "\n"
+        R"({"prompt": "A", "top_p": 7})"
+        "\n" +
+        std::string(3000, 'x') + "\nJULIET:";
+    for (const char* parallel : {"1", "3", "0"}) {
+        const Outcome o = run_llm(with({"--batch", "-", "--parallel", parallel}), input);
+        CHECK(o.status == 1);
+        std::istringstream lines(o.out);
+        std::vector<std::string> texts;
+        std::string numbers;
+        for (std::string line; std::getline(lines, line);) {
+            const JsonDocument document(line, "line");
+            const Json& one = document.root();
+            numbers += std::to_string(int(one["number"].number())) + (one.find("error") ? "! " : " ");
+            if (one.find("error")) continue;
+            texts.emplace_back(one["text"].string());
+            CHECK(one["end"].string() == "max_tokens");
+            CHECK(one["tokens"].array().size() == one["generated"].number());
+        }
+        CHECK(numbers == "1 3 4! 5! 6! 7! 8 ");
+        REQUIRE(texts.size() == 3);
+        CHECK(texts[0] + "\n" == output(with({"-p", "ROMEO:", "--no-display-prompt", "-q"})));
+        CHECK(texts[1] + "\n" == output({"-m", tiny("gemma3-tiny"), "-p", "KING A", "-n", "5", "-s", "3", "--temp",
+                                         "0.5", "--no-display-prompt", "-q"}));
+        CHECK(texts[2] + "\n" == output({"-m", tiny("gemma3-tiny"), "-p", "JULIET:", "-n", "12", "-s", "14",
+                                         "--no-display-prompt", "-q"}));
+        for (const char* part :
+             {"line 4: ", "line 5: unknown member \"other\"", "line 6: ", "top_p", "line 7: ", "context"})
+            CHECK(o.err.find(part) != std::string::npos);
+        CHECK(o.err.find("texts: 3; ") != std::string::npos);
+    }
+    const JsonDocument detailed(output(with({"--batch", "-", "--logprobs", "2", "-q"}), "ROMEO:"), "line");
+    CHECK(detailed.root()["tokens"].array()[0]["likeliest"].array().size() == 2);
+    CHECK(output(with({"--batch", "-"}), "\n \n") == "");
+    const std::vector<std::vector<std::string>> refused = {
+        {"--batch", "-", "-p", "x"},           {"--batch", "-", "--chat"},
+        {"--batch", "-", "--lookup", "3"},     {"--batch", "-", "--save", "s"},
+        {"--batch", "-", "--parallel", "257"}, {"--batch", "no/such/file"}};
+    for (const auto& args : refused) CHECK(run_llm(with(args), "x").status == 1);
 }
 
 }  // namespace

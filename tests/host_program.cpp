@@ -55,6 +55,9 @@ struct Small {
         session.rewind(1);
         Session moved = std::move(session);
         moved.forward_each(std::vector<int>{1, 2, 3}.data(), 3, [](int, const float*) {});
+        Session fork = moved.fork();
+        llm::forward_together({&moved, &fork}, {{1, 2}, {3}});
+        llm::generate_many(fork, {"To be or", "To be not"}, greedy(2));
     }
 };
 

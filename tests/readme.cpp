@@ -101,6 +101,14 @@ TEST_CASE("examples/choice tells the likelier answer, without either" * not_sani
     CHECK(best < 0);
 }
 
+TEST_CASE("examples/classify judges texts together as one at a time" * not_sanitized()) {
+    Program classify({"examples/classify.cpp"}, "-pthread");
+    const std::string text = classify.run({tiny("gemma3-tiny"), "I laughed a lot.", "Never again."});
+    CHECK(classify.status == 0);
+    CHECK(text.find("  I laughed a lot.\n") != std::string::npos);
+    CHECK(text.find("3 texts: ") != std::string::npos);
+}
+
 TEST_CASE("make install puts the program and the header under PREFIX, make uninstall takes them away") {
     const TemporaryDirectory directory;
     const auto make = [&](const std::string& target) {
