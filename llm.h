@@ -6077,8 +6077,9 @@ inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) 
 inline std::uint64_t fingerprint(const ModelData& model) {
     if (model.fingerprint) return model.fingerprint;
     const Config& c = model.config;
-    std::vector<float> numbers = {float(int(model.dtype)), float(c.vocab_size), float(c.sliding_window), c.norm_eps,
-                                  c.attention_scale};
+    std::vector<float> numbers = {
+        c.final_logit_softcapping, float(int(model.dtype)), float(c.vocab_size), float(c.sliding_window), c.norm_eps,
+        c.attention_scale};
     for (const Size& size : kSizes) numbers.push_back(float(c.*size.member));  // exact: sizes are at most 2^24
     numbers.insert(numbers.end(), c.is_local.begin(), c.is_local.end());
 

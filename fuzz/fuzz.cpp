@@ -74,7 +74,7 @@ inline void run_gguf(const std::string& bytes) {
     static const TemporaryDirectory directory;
     const fs::path path = directory.path / "model.gguf";
     write_file(path, bytes);
-    refusal(path.string(), kAllDTypes[bytes.size() % 4]);
+    refusal(path.string(), static_cast<llm::DType>(bytes.size() % 4));
 }
 
 // Makes the sum at the end of a session's file right, whatever is in it, as someone would who knows how.

@@ -79,7 +79,7 @@ TEST_CASE("a product of integers is exact, and a product of floats runs over the
             detail::Quants& q = rows_q8[r].emplace_back();
             q.scale[0] = detail::f32_to_f16(random.uniform(-0.1f, 0.1f));
             for (auto& value : q.q) value = static_cast<std::uint8_t>(random.below(256));
-            detail::pack_block<detail::BlockQ8_0>(w.data() + b * detail::BlockQ8_0::kBytes, r, q);
+            detail::pack_block<detail::BlockQ8_0>(w.data() + b * detail::BlockQ8_0::kBytes, nullptr, r, q);
         }
     const std::vector<detail::ActivationBlock> x = random_activations(random, blocks, false);
     const std::vector<float> rows = random.values(cols * detail::kGroup), values = random.values(cols);
@@ -88,7 +88,7 @@ TEST_CASE("a product of integers is exact, and a product of floats runs over the
     for (const detail::Kernels* k : detail::available_kernels()) {
         CAPTURE(std::string(k->name));
         std::vector<float> y(detail::kGroup), expected(detail::kGroup);
-        k->q8_0.product({w.data(), 1, blocks, x.data(), 1, y.data(), detail::kGroup});
+        k->q8_0.product({w.data(), nullptr, 1, blocks, x.data(), 1, y.data(), detail::kGroup});
         for (std::size_t r = 0; r < detail::kGroup; ++r)
             for (std::size_t b = 0; b < usize(blocks); ++b) {
                 const detail::Quants& q = rows_q8[r][b];

@@ -275,7 +275,7 @@ TEST_CASE("tokens tried out together have the logits of tokens one by one, to th
                     std::vector<int> batch(ids.begin() + static_cast<std::ptrdiff_t>(at),
                                            ids.begin() + static_cast<std::ptrdiff_t>(at) + 1 + guesses);
                     for (int i = 1 + right; i <= guesses; ++i) batch[usize(i)] = random.below(vocab);
-                    const float* logits = tried.try_out(batch.data(), 1 + guesses);
+                    const float* logits = tried.try_out(batch.data(), 1 + guesses, {});
                     REQUIRE(tried.sequence.position() == static_cast<int>(at) + 1);
                     for (int i = 0; i <= right; ++i, ++at, logits += vocab) {
                         if (i > 0) tried.sequence.tokens.push_back(ids[at]), ++tried.sequence.processed;

@@ -50,7 +50,7 @@ void append(std::vector<float>& out, const detail::ActivationBlock& block) {
 // Products of one format, of one token and of several. Weights and activations are random bytes, or all at an end of their
 // range.
 template <class Block> struct Products {
-    std::vector<std::uint8_t> w, bytes;
+    std::vector<std::uint8_t> w, lower, bytes;
     const detail::ForFormat& f;
     int groups, blocks;
 
@@ -64,16 +64,18 @@ template <class Block> struct Products {
                 w.push_back(static_cast<std::uint8_t>(two & 255));
                 w.push_back(static_cast<std::uint8_t>(two >> 8));
             }
+        for (int i = 0; i < groups * blocks * Block::kLower; ++i)
+            lower.push_back(static_cast<std::uint8_t>(in.random.below(256)));
         bytes.resize(usize(groups * blocks * Block::Bytes::kBytes));
-        f.to_bytes(w.data(), groups * blocks, bytes.data());
+        f.to_bytes(w.data(), lower.data(), groups * blocks, bytes.data());
     }
     std::vector<float> operator()(int m, Input& in) const {
         const std::vector<detail::ActivationBlock> x =
             random_activations(in.random, blocks * m, in.kind == Input::large, in.kind == Input::zeros);
         const std::size_t stride = usize(groups * detail::kGroup) + 3;
         std::vector<float> y = guarded(m * static_cast<int>(stride));
-        if (m == 1) f.product({w.data(), groups, blocks, x.data(), m, y.data(), stride});
-        else f.product_bytes({bytes.data(), groups, blocks, x.data(), m, y.data(), stride});
+        if (m == 1) f.product({w.data(), lower.data(), groups, blocks, x.data(), m, y.data(), stride});
+        else f.product_bytes({bytes.data(), nullptr, groups, blocks, x.data(), m, y.data(), stride});
         return y;
     }
 };
@@ -112,6 +114,17 @@ std::vector<float> product_of(const detail::Kernels& k, int n, Input& in) {
     return all;
 }
 
+std::vector<float> screened(const detail::Kernels& k, int n, Input& in) {
+    const Products<detail::BlockQ8Planes> products(k.q8_planes, n, in);
+    const std::vector<detail::ActivationBlock> x = random_activations(in.random, products.blocks, false);
+    const std::vector<float> squares(usize(products.blocks), 3.0f);
+    const int rows = products.groups * detail::kGroup;
+    std::vector<float> y = guarded(rows + products.groups);
+    k.screen(
+        {products.w.data(), products.groups, products.blocks, x.data(), squares.data(), y.data(), y.data() + rows});
+    return y;
+}
+
 struct KernelTest {
     const char* name;
     std::vector<float> (*run)(const detail::Kernels& k, int n, Input& in);
@@ -119,6 +132,8 @@ struct KernelTest {
 
 const KernelTest kKernelTests[] = {
     {"q8_0", product_of<detail::BlockQ8_0, &detail::Kernels::q8_0>},
+    {"q8_planes", product_of<detail::BlockQ8Planes, &detail::Kernels::q8_planes>},
+    {"screen", screened},
     {"q4_0", product_of<detail::BlockQ4_0, &detail::Kernels::q4_0>},
     {"q4_1", product_of<detail::BlockQ4_1, &detail::Kernels::q4_1>},
     {"q5_0", product_of<detail::BlockQ5_0, &detail::Kernels::q5_0>},

@@ -333,6 +333,7 @@ TEST_CASE("a session is refused by every model that would go on otherwise") {
               &llm::Config::num_kv_heads, &llm::Config::head_dim, &llm::Config::sliding_window})
             tells(c.*size, c.*size + 1);
         tells(c.norm_eps, c.norm_eps * 1.1f);
+        tells(c.final_logit_softcapping, 30.0f);
         tells(c.attention_scale, c.attention_scale * 1.1f);
         tells(c.architecture, std::string("other"));
         tells(data.dtype, DType::f32);
@@ -349,10 +350,10 @@ TEST_CASE("a session is refused by every model that would go on otherwise") {
         for (auto* values : {&data.rope_global, &data.rope_local, &data.weights.positions, &data.weights.final_norm.w,
                              &data.weights.final_norm.b})
             floats_tell(*values);
-        all_tell(data.weights.embedding.data, data.weights.embedding.bytes());
+        all_tell(data.weights.embedding.data, data.weights.embedding.bytes);
         for (detail::Layer& l : data.weights.layers) {
             for (detail::Linear* linear : {&l.qkv, &l.out, &l.up, &l.down}) {
-                all_tell(linear->w.data, linear->w.bytes());
+                all_tell(linear->w.data, linear->w.bytes);
                 floats_tell(linear->b);
             }
             for (detail::Norm* norm :

@@ -213,7 +213,7 @@ TEST_CASE("the best of a vocabulary of any size are those of a sort") {
         std::vector<float> logits(usize(n));
         for (float& x : logits) x = std::floor(random.uniform(-5, 20));  // some are equal
         if (n % 3 == 0) logits[usize(n / 2)] = NAN;
-        std::vector<llm::detail::Candidate> sorted;
+        std::vector<std::pair<float, int>> sorted;  // logit, -id
         for (int id = 0; id < n; ++id)
             sorted.emplace_back(std::isnan(logits[usize(id)]) ? -INFINITY : logits[usize(id)], -id);
         std::sort(sorted.rbegin(), sorted.rend());
@@ -222,7 +222,9 @@ TEST_CASE("the best of a vocabulary of any size are those of a sort") {
             CAPTURE(n);
             CAPTURE(k);
             const auto best = llm::detail::take_best(logits.data(), n, k);
-            CHECK(std::equal(best.begin(), best.end(), sorted.begin()));
+            CHECK(std::equal(best.begin(), best.end(), sorted.begin(), [](const llm::Logit& a, const auto& b) {
+                return a.value == b.first && a.id == -b.second;
+            }));
         }
     }
 }
