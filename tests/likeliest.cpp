@@ -18,7 +18,7 @@ Pairs pairs(const std::vector<Logit>& logits) {
 std::vector<Logit> sorted(const float* logits, int n, int k) {
     std::vector<Logit> all;
     for (int id = 0; id < n; ++id) all.push_back({id, logits[id]});
-    std::stable_sort(all.begin(), all.end(), [](const Logit& a, const Logit& b) { return a.value > b.value; });
+    std::sort(all.begin(), all.end(), llm::detail::better);
     all.resize(usize(k));
     return all;
 }

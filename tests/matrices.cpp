@@ -28,13 +28,13 @@ Range range_of(TensorType type) {
 }
 
 // A matrix, and the values [rows][cols] that it should have.
-struct Filled {
+struct FilledMatrix {
     detail::Arena arena;
     Matrix m;
     std::vector<std::vector<float>> rows;
 
     // formats: of each group
-    Filled(const std::vector<TensorType>& formats, int r, int cols, Random& random)
+    FilledMatrix(const std::vector<TensorType>& formats, int r, int cols, Random& random)
         : rows(usize(r), std::vector<float>(usize(cols))) {
         std::vector<const detail::WeightFormat*> of_groups;
         for (const TensorType type : formats) of_groups.push_back(&detail::format_of(type));
@@ -52,8 +52,8 @@ struct Filled {
                 }
             }
     }
-    Filled(TensorType type, int r, int cols, Random& random)
-        : Filled(std::vector<TensorType>(usize((r - 1) / detail::kGroup + 1), type), r, cols, random) {}
+    FilledMatrix(TensorType type, int r, int cols, Random& random)
+        : FilledMatrix(std::vector<TensorType>(usize((r - 1) / detail::kGroup + 1), type), r, cols, random) {}
 
     const detail::Quants& quants(TensorType type, int n, float* values, Random& random) {
         static const int codebook[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
@@ -86,7 +86,7 @@ TEST_CASE("a row of a matrix is what was put into it, in every format") {
             const int rows = size.first, cols = size.second;
             CAPTURE(rows);
             CAPTURE(std::string(detail::format_of(type).name));
-            const Filled filled(type, rows, cols, random);
+            const FilledMatrix filled(type, rows, cols, random);
             CHECK(filled.m.bytes >= usize(rows * cols) / 2);
             for (int r = 0; r < rows; ++r) {
                 std::vector<float> row(usize(cols + 1), 5);
@@ -196,7 +196,7 @@ TEST_CASE("a product is the plain sum, each value handed out once") {
                         std::vector<TensorType> formats(usize((rows - 1) / detail::kGroup + 1), type);
                         for (std::size_t g = 0; g < formats.size() && type != TensorType::f32; g += 3)
                             formats[g] = TensorType::q6_k;
-                        const Filled filled(formats, rows, cols, random);
+                        const FilledMatrix filled(formats, rows, cols, random);
                         const Matrix& m = filled.m;
                         detail::Activations x;
                         x.resize(m, tokens);
@@ -234,7 +234,7 @@ TEST_CASE("a product is the plain sum, each value handed out once") {
 
 TEST_CASE("rows that fill up the last group change nothing, and a matrix beyond the address space is no memory") {
     Random random{5};
-    Filled filled(TensorType::f32, 17, 40, random);
+    FilledMatrix filled(TensorType::f32, 17, 40, random);
     const Matrix& m = filled.m;
     CHECK(m.groups() == 2);
     for (int r = 17; r < 32; ++r) {
