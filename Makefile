@@ -16,7 +16,8 @@ TEST_PARTS = $(wildcard tests/*.h) fuzz/fuzz.cpp
 SANITIZED ?= -O1
 
 # What tests of some files alone run besides: make test FILE="cli_llm readme" TESTS=-tc="llm --profile*"
-PROGRAMS = $(if $(filter cli_llm cli_terminal readme,$(FILE)),$(BUILD)/llm) $(if $(filter cli_bench,$(FILE)),$(BUILD)/bench)
+PROGRAMS = $(if $(filter cli_llm cli_terminal readme first_evening,$(FILE)),$(BUILD)/llm) \
+    $(if $(filter cli_bench first_evening,$(FILE)),$(BUILD)/bench)
 
 # What `make bench` measures: the model that is named, or else the shapes that bench chooses.
 BENCH_MODEL := $(if $(filter command environment,$(origin MODEL)),-m \"\$$MODEL\")
@@ -36,7 +37,7 @@ run: $(BUILD)/llm  ## continue a text: make run MODEL=models/gpt2-tiny PROMPT="T
 	@eval "$(BUILD)/llm -m \"\$$MODEL\" -p \"\$$PROMPT\" $$ARGS"
 
 gemma: $(BUILD)/llm $(GEMMA)  ## the same with Google's Gemma 3 270M: fetches 250 MB once; the Gemma terms apply
-	$(BUILD)/llm -m $(GEMMA) -p "Once upon a time there was a small dragon who" -n 75 --temp 0 --repeat-penalty 1.15
+	$(BUILD)/llm -m $(GEMMA) -p "Once upon a time there was a small dragon who" -n 57 --temp 0 --repeat-penalty 1.1
 
 ifndef FILE
 test: $(BUILD)/test $(BUILD)/llm $(BUILD)/bench  ## build and run the tests; those of one file: make test FILE=kernels

@@ -34,4 +34,5 @@
 #include "tests/cli_terminal.cpp"
 #include "tests/cli_bench.cpp"
 #include "tests/readme.cpp"
+#include "tests/first_evening.cpp"
 // clang-format on

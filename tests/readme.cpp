@@ -1,5 +1,5 @@
 // What the README and examples/ show: programs that compile without a warning and run; make install. Each is compiled with
-// another set of the header's defines.
+// another set of the header's defines. The commands of docs/ are in first_evening.cpp.
 
 #include "programs.h"
 #include "support.h"
@@ -24,20 +24,70 @@ struct Program {
     }
 };
 
-TEST_CASE("make run writes the README's text, on every machine") {
-    const std::string readme = read_file(repository() / "README.md"), command = "$ make run\n";
-    const std::size_t begin = readme.find(command) + command.size(), end = readme.find("...\n", begin);
+std::string readme_between(const std::string& before, const std::string& after) {
+    const std::string readme = read_file(repository() / "README.md");
+    REQUIRE(readme.find(before) != std::string::npos);
+    const std::size_t begin = readme.find(before) + before.size(), end = readme.find(after, begin);
     REQUIRE(end != std::string::npos);
-    const std::string text = readme.substr(begin, end - begin);
+    return readme.substr(begin, end - begin);
+}
+
+TEST_CASE("the README is a page") {
+    const std::string readme = read_file(repository() / "README.md");
+    CHECK(std::count(readme.begin(), readme.end(), '\n') <= 200);
+}
+
+TEST_CASE("make run writes the README's text, on every machine") {
+    const std::string text = readme_between("$ make run\n", "...\n");
     CHECK(text.size() > 200);
     CHECK(output({"-m", tiny("gemma3-tiny"), "-p", "ROMEO:"}).substr(0, text.size()) == text);
 }
 
+TEST_CASE("make gemma writes the README's text" * needs(kRealGemma)) {
+    const std::string makefile = read_file(repository() / "Makefile"), flags = "-m $(GEMMA) ";
+    const std::size_t at = makefile.find(flags);
+    REQUIRE(at != std::string::npos);
+    const TemporaryDirectory directory;
+    const std::string out = (directory.path / "out").string();
+    const std::string rest = makefile.substr(at + flags.size(), makefile.find('\n', at) - at - flags.size());
+    CHECK(std::system((quoted(built("llm")) + " -m " + quoted(real_model(kRealGemma).string()) + " " + rest +
+                       " 2>/dev/null >" + quoted(out))
+                          .c_str()) == 0);
+    const auto in_one_line = [](std::string text) {
+        std::replace(text.begin(), text.end(), '\n', ' ');
+        return text;
+    };
+    CHECK(in_one_line(read_file(out)) == in_one_line(readme_between("$ make gemma\n", "```")));
+}
+
+// Each code of the table's second column is a statement with these names.
+TEST_CASE("the README's lines of the API compile" * not_sanitized()) {
+    std::istringstream rows(readme_between("## What the API offers\n", "\n## "));
+    std::string source = "#include \"llm.h\"\n#include <cmath>\n#include <cstdio>\nusing namespace llm;\n";
+    int lines = 0;
+    for (std::string row; std::getline(rows, row);) {
+        if (row.rfind("| ", 0) != 0) continue;
+        for (std::size_t at = row.find(" | "), open, close; (open = row.find('`', at)) != std::string::npos;
+             at = close) {
+            close = row.find('`', open + 1) + 1;
+            REQUIRE(close > open);
+            source +=
+                "void f" + std::to_string(lines++) +
+                "(Model& model, Session& session, Session& other, Session& a, Session& b, GenerateOptions& options, "
+                "Sampler& sampler, std::vector<int>& tokens, std::vector<std::string>& prompts, std::string& gguf, "
+                "OnText& on_text, double& sum, bool& retry) {{ " +
+                row.substr(open + 1, close - open - 2) + "; }}\n";
+        }
+    }
+    CHECK(lines >= 18);
+    const TemporaryDirectory directory;
+    const std::string file = (directory.path / "lines.cpp").string();
+    write_file(file, source);
+    CHECK(compile(directory.path / "none", {file}, "-fsyntax-only -w") == "");
+}
+
 TEST_CASE("the README's program compiles as printed, and writes" * not_sanitized()) {
-    const std::string readme = read_file(repository() / "README.md"), fence = "```cpp\n";
-    const std::size_t begin = readme.find(fence), end = readme.find("```", begin + fence.size());
-    REQUIRE(end != std::string::npos);
-    const std::string source = readme.substr(begin + fence.size(), end - begin - fence.size());
+    const std::string source = readme_between("```cpp\n", "```");
     CHECK(std::count(source.begin(), source.end(), '\n') <= 24);
     const TemporaryDirectory directory;
     const std::string file = (directory.path / "hello.cpp").string();

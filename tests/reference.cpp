@@ -1,24 +1,24 @@
-// The whole model against the numbers of the reference, as the README says them.
+// The whole model against the numbers of the reference, as docs/correctness.md says them.
 
 #include "support.h"
 
 namespace tests {
 namespace {
 
-// The figures of a model in README.md, "How correctness is checked". Each is asserted at twice its distance from the
+// The figures of a model in docs/correctness.md. Each is asserted at twice its distance from the
 // reference: from 0 for logits, from the reference's own perplexity, and at the least one in its last digit.
 struct Figures {
     std::vector<std::string> cells;  // F32, Q8_0: largest difference of a logit; perplexity: reference, F32, Q8_0
 
     explicit Figures(const std::string& model) {
-        std::istringstream lines(read_file(repository() / "README.md"));
+        std::istringstream lines(read_file(repository() / "docs" / "correctness.md"));
         for (std::string line, cell; std::getline(lines, line);) {
             if (line.rfind("| " + model + " ", 0) != 0 || !cells.empty()) continue;
             std::istringstream parts(line.substr(2));
             while (std::getline(parts, cell, '|')) cells.push_back(cell);
             cells.erase(cells.begin());
         }
-        REQUIRE_MESSAGE(cells.size() >= 5, "README.md has no row of " << model);
+        REQUIRE_MESSAGE(cells.size() >= 5, "docs/correctness.md has no row of " << model);
     }
     double number(std::size_t i) const { return std::stod(cells[i]); }
     double last_digit(std::size_t i) const {
