@@ -74,13 +74,20 @@ examples: $(patsubst examples/%.cpp,$(BUILD)/examples/%,$(wildcard examples/*.cp
 
 capi: $(CAPI)  ## build the library for C, Python and others: bindings/llm_c.h, bindings/llm.py
 
-install: $(BUILD)/llm  ## put llm and llm.h under PREFIX (/usr/local); DESTDIR is put before it
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/include"
-	install -m 755 $(BUILD)/llm "$(DESTDIR)$(PREFIX)/bin/llm"
-	install -m 644 llm.h "$(DESTDIR)$(PREFIX)/include/llm.h"
+# By llm.pc and the files for CMake, other programs find the header: they name places relative to their own.
+INSTALLED = bin/llm include/llm.h share/pkgconfig/llm.pc share/cmake/llm/llm-config.cmake share/cmake/llm/llm-config-version.cmake
+VERSION   = $(shell sed -n 's/^.define LLM_VERSION "\(.*\)"/\1/p' llm.h)
+
+install: $(BUILD)/llm  ## put llm, llm.h, llm.pc and what CMake looks for under PREFIX (/usr/local); DESTDIR is put before it
+	for directory in $(dir $(INSTALLED)); do install -d "$(DESTDIR)$(PREFIX)/$$directory"; done
+	install -m 755 $(BUILD)/llm "$(DESTDIR)$(PREFIX)/bin"
+	install -m 644 llm.h "$(DESTDIR)$(PREFIX)/include"
+	install -m 644 cmake/llm-config.cmake cmake/llm-config-version.cmake "$(DESTDIR)$(PREFIX)/share/cmake/llm"
+	sed 's/@PACKAGE_VERSION@/$(VERSION)/' cmake/llm.pc.in >"$(DESTDIR)$(PREFIX)/share/pkgconfig/llm.pc"
 
 uninstall:  ## take them away again
-	rm -f "$(DESTDIR)$(PREFIX)/bin/llm" "$(DESTDIR)$(PREFIX)/include/llm.h"
+	for file in $(INSTALLED); do rm -f "$(DESTDIR)$(PREFIX)/$$file"; done
+	-rmdir "$(DESTDIR)$(PREFIX)/share/cmake/llm" 2>/dev/null
 
 clean:  ## remove what was built
 	rm -rf $(BUILD)
