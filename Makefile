@@ -16,8 +16,15 @@ TEST_PARTS = $(wildcard tests/*.h) fuzz/fuzz.cpp
 SANITIZED ?= -O1
 
 # What tests of some files alone run besides: make test FILE="cli_llm readme" TESTS=-tc="llm --profile*"
-PROGRAMS = $(if $(filter cli_llm cli_terminal readme first_evening,$(FILE)),$(BUILD)/llm) \
+PROGRAMS = $(if $(filter bindings cli_llm cli_terminal readme first_evening,$(FILE)),$(BUILD)/llm) \
     $(if $(filter cli_bench first_evening,$(FILE)),$(BUILD)/bench)
+
+# The library of `make capi`, for the system that the compiler builds for. Linkers are told to show nothing else.
+SYSTEM   := $(shell $(CXX) -dumpmachine)
+CAPI      = $(BUILD)/$(if $(findstring mingw,$(SYSTEM)),llm.dll,libllm.$(if $(findstring darwin,$(SYSTEM)),dylib,so))
+link.so   = -fPIC -Wl,--version-script=$(BUILD)/llm.map -Wl,-soname,$(@F)
+link.dylib = -Wl,-exported_symbol,_llm_* -install_name @rpath/$(@F)
+link.dll  = -static
 
 # What `make bench` measures: the model that is named, or else the shapes that bench chooses.
 BENCH_MODEL := $(if $(filter command environment,$(origin MODEL)),-m \"\$$MODEL\")
@@ -28,7 +35,7 @@ override PROMPT := $(value PROMPT)
 override ARGS   := $(value ARGS)
 export MODEL PROMPT ARGS
 
-.PHONY: all run gemma test bench sanitize sanitize-address sanitize-thread fuzz examples install uninstall clean help
+.PHONY: all run gemma test bench sanitize sanitize-address sanitize-thread fuzz examples capi install uninstall clean help
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/llm $(BUILD)/bench  ## build the programs; takes CXX=clang++, CXXFLAGS=-O3, WERROR=1
@@ -66,13 +73,22 @@ fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: sa
 
 examples: $(patsubst examples/%.cpp,$(BUILD)/examples/%,$(wildcard examples/*.cpp))  ## build the programs of examples/
 
-install: $(BUILD)/llm  ## put llm and llm.h under PREFIX (/usr/local); DESTDIR is put before it
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/include"
-	install -m 755 $(BUILD)/llm "$(DESTDIR)$(PREFIX)/bin/llm"
-	install -m 644 llm.h "$(DESTDIR)$(PREFIX)/include/llm.h"
+capi: $(CAPI)  ## build the library for C, Python and others: bindings/llm_c.h, bindings/llm.py
+
+# By llm.pc and the files for CMake, other programs find the header: they name places relative to their own.
+INSTALLED = bin/llm include/llm.h share/pkgconfig/llm.pc share/cmake/llm/llm-config.cmake share/cmake/llm/llm-config-version.cmake
+VERSION   = $(shell sed -n 's/^.define LLM_VERSION "\(.*\)"/\1/p' llm.h)
+
+install: $(BUILD)/llm  ## put llm, llm.h, llm.pc and what CMake looks for under PREFIX (/usr/local); DESTDIR is put before it
+	for directory in $(dir $(INSTALLED)); do install -d "$(DESTDIR)$(PREFIX)/$$directory"; done
+	install -m 755 $(BUILD)/llm "$(DESTDIR)$(PREFIX)/bin"
+	install -m 644 llm.h "$(DESTDIR)$(PREFIX)/include"
+	install -m 644 cmake/llm-config.cmake cmake/llm-config-version.cmake "$(DESTDIR)$(PREFIX)/share/cmake/llm"
+	sed 's/@PACKAGE_VERSION@/$(VERSION)/' cmake/llm.pc.in >"$(DESTDIR)$(PREFIX)/share/pkgconfig/llm.pc"
 
 uninstall:  ## take them away again
-	rm -f "$(DESTDIR)$(PREFIX)/bin/llm" "$(DESTDIR)$(PREFIX)/include/llm.h"
+	for file in $(INSTALLED); do rm -f "$(DESTDIR)$(PREFIX)/$$file"; done
+	-rmdir "$(DESTDIR)$(PREFIX)/share/cmake/llm" 2>/dev/null
 
 clean:  ## remove what was built
 	rm -rf $(BUILD)
@@ -96,6 +112,11 @@ $(BUILD)/tests/%: tests/%.cpp $(BUILD)/tests/doctest.o $(TEST_PARTS) llm.h Makef
 $(BUILD)/tests/doctest.o: tests/doctest.cpp Makefile | need-doctest
 	@mkdir -p $(@D)
 	$(COMPILE) -c $< -o $@
+
+$(CAPI): bindings/llm_c.cpp bindings/llm_c.h llm.h Makefile
+	@mkdir -p $(BUILD)
+	@echo '{ global: llm_*; local: *; };' >$(BUILD)/llm.map
+	$(COMPILE) -fvisibility=hidden -shared $(link$(suffix $@)) $< -o $@
 
 $(BUILD)/fuzz: CXX := clang++
 $(BUILD)/fuzz: CXXFLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all

@@ -1,0 +1,13 @@
+# What find_package(llm) reads, in PREFIX/share/cmake/llm; where CMakeLists.txt includes it, it says where the header is.
+if(NOT LLM_DIRECTORY)
+  get_filename_component(LLM_DIRECTORY "${CMAKE_CURRENT_LIST_DIR}/../../../include" ABSOLUTE)
+endif()
+if(NOT TARGET llm::llm)
+  set(THREADS_PREFER_PTHREAD_FLAG ON)
+  find_package(Threads REQUIRED)
+  add_library(llm::llm INTERFACE IMPORTED GLOBAL)
+  target_include_directories(llm::llm INTERFACE "${LLM_DIRECTORY}")
+  target_compile_features(llm::llm INTERFACE cxx_std_17)
+  target_link_libraries(llm::llm INTERFACE Threads::Threads)
+endif()
+unset(LLM_DIRECTORY)
