@@ -5293,37 +5293,25 @@ struct Likeliest {
     ThreadPool& pool;
     const Kernels& kernels;
     Profiler& profiler;
-    Buffer memory{};  // of the following
-    float *logits = nullptr,
-          *most = nullptr;      // [rows]: estimates, or where they are known, logits; [groups]: see Screening
+    Buffer memory{};            // of the following
+    float* logits = nullptr;    // [rows]: estimates, or where they are known, logits
+    float* most = nullptr;      // [groups]: see Screening
     std::vector<int> groups{};  // that are computed
     std::vector<Logit> found{};
 
     // Finds all that are wanted, and maybe a few more, for the one token of x. False: all rows are to be computed.
     bool find(const Matrix& head, const Activations& x, const Wanted& wanted) {
-        if (head.sections[0].format != &kInPlanes || wanted.k == 0 || !screen(head, x)) return false;
+        const bool few = 16 * (usize(wanted.k) + wanted.also.size()) <= usize(wanted.n);
+        if (head.sections[0].format != &kInPlanes || wanted.k == 0 || !few || !screen(head, x)) return false;
         std::vector<int> also;
         for (const int id : wanted.also)
             if (id >= 0 && id < wanted.n) also.push_back(id), logits[id] = -INFINITY;  // they do not set the bar
-        if (16 * (usize(wanted.k) + also.size()) > usize(wanted.n)) return false;
-
-        const std::vector<Logit> best = take_best(logits, wanted.n, wanted.k);
-        groups.clear();
-        for (const Logit& one : best) groups.push_back(one.id / kGroup);
-        for (const int id : also) groups.push_back(id / kGroup);
-        compute(head, x, 0);
-        float bar = INFINITY;
-        for (const Logit& one : best) bar = std::min(bar, logits[one.id]);
-
-        const std::size_t known = groups.size();
-        for (int g = 0; g * kGroup < wanted.n; ++g)
-            if (most[g] >= bar) groups.push_back(g);
-        compute(head, x, known);
-
-        found.clear();
-        for (const int g : groups)
-            for (int id = g * kGroup; id < std::min((g + 1) * kGroup, wanted.n); ++id)
-                if (logits[id] >= bar || std::count(also.begin(), also.end(), id)) found.push_back({id, logits[id]});
+        profiler.time({{"lm_head", "rows"}}, -1, 1, [&] { select(head, x, wanted, also); });
+        if (profiler.report) {
+            Timing& rows = profiler.done.back();
+            rows.bytes = head.bytes / usize(head.groups()) * groups.size();
+            rows.operations = 2 * groups.size() * kGroup * usize(head.cols);
+        }
         return true;
     }
   private:
@@ -5352,20 +5340,37 @@ struct Likeliest {
         });
         return true;
     }
+    // Computes what may reach the k-th best of the logits that are known: first those with the best estimates.
+    void select(const Matrix& head, const Activations& x, const Wanted& wanted, const std::vector<int>& also) {
+        const std::vector<Logit> best = take_best(logits, wanted.n, wanted.k);
+        groups.clear();
+        for (const Logit& one : best) groups.push_back(one.id / kGroup);
+        for (const int id : also) groups.push_back(id / kGroup);
+        compute(head, x, 0);
+        float bar = INFINITY;
+        for (const Logit& one : best) bar = std::min(bar, logits[one.id]);
+
+        const std::size_t known = groups.size();
+        for (int g = 0; g * kGroup < wanted.n; ++g)
+            if (most[g] >= bar) groups.push_back(g);
+        compute(head, x, known);
+
+        found.clear();
+        for (const int g : groups)
+            for (int id = g * kGroup; id < std::min((g + 1) * kGroup, wanted.n); ++id)
+                if (logits[id] >= bar || std::count(also.begin(), also.end(), id)) found.push_back({id, logits[id]});
+    }
     // The logits of groups[first] and the following, each once.
     void compute(const Matrix& head, const Activations& x, std::size_t first) {
         std::sort(groups.begin() + std::ptrdiff_t(first), groups.end());
         groups.erase(std::unique(groups.begin() + std::ptrdiff_t(first), groups.end()), groups.end());
-        const std::size_t count = groups.size() - first, bytes = head.bytes / usize(head.groups()) * count;
-        profiler.time({{"lm_head", "rows", bytes, 2 * count * kGroup * usize(head.cols)}}, -1, 1, [&] {
-            pool.for_ranges(int(count), 4, [&](int begin, int end, int thread) {
-                for (int i = begin; i < end; ++i) {
-                    const int g = groups[first + usize(i)];
-                    const Operand group(kernels, head, g, 1, false, pool.scratch[usize(thread)]);
-                    group.product(x, 0, logits + g * kGroup, kGroup);
-                    most[g] = -INFINITY;
-                }
-            });
+        pool.for_ranges(int(groups.size() - first), 4, [&](int begin, int end, int thread) {
+            for (int i = begin; i < end; ++i) {
+                const int g = groups[first + usize(i)];
+                const Operand group(kernels, head, g, 1, false, pool.scratch[usize(thread)]);
+                group.product(x, 0, logits + g * kGroup, kGroup);
+                most[g] = -INFINITY;
+            }
         });
     }
 };
@@ -5898,9 +5903,12 @@ struct SessionData {
             const int last = transformer.n - 1;
             if (!transformer.find_likeliest(last, {n, k})) current = transformer.compute_logits(sequence, last, 1);
         }
-        std::vector<Logit> all = current ? take_best(current, n, k) : transformer.likeliest.found;
-        std::sort(all.begin(), all.end(), better);
-        all.resize(usize(k));
+        std::vector<Logit> all;
+        transformer.profiler.time({{"sampling", "best"}}, -1, 1, [&] {
+            all = current ? take_best(current, n, k) : transformer.likeliest.found;
+            std::sort(all.begin(), all.end(), better);
+            all.resize(usize(k));
+        });
         return all;
     }
     const float* logits() {

@@ -31,6 +31,10 @@ detail::Kernels counting(const detail::Kernels& base) {
         bytes_q8 += std::uint64_t(p.groups) * std::uint64_t(p.blocks) * detail::BlockQ8_0::kBytes;
         real_kernels->q8_0.product(p);
     };
+    k.q8_planes.product = [](const detail::ProductBlocks& p) {
+        bytes_q8 += std::uint64_t(p.groups) * std::uint64_t(p.blocks) * detail::BlockQ8_0::kBytes;
+        real_kernels->q8_planes.product(p);
+    };
     k.product_f32 = [](const detail::ProductFloat<float>& p) {
         bytes_f32 += std::uint64_t(p.groups) * std::uint64_t(p.columns) * detail::kGroup * sizeof *p.w;
         real_kernels->product_f32(p);
