@@ -34,14 +34,19 @@ struct Test {
     int tokens() const { return (prompt + generate) * parallel; }
 };
 
-// Brings the sessions to the test's depth, then appends its tokens: a prompt at once, generated ones one by one, with the
-// logits that generate() would sample from. The work does not depend on what is sampled. Returns nanoseconds.
+// As generate() does it: how much of the head may be among the best depends on the text, so it is a sampled one.
+void generate(llm::Session& session, int count, int id) {
+    const int best = std::min(llm::Sampling().top_k, session.model().config().vocab_size);
+    llm::Sampler sampler;
+    for (; count > 0; --count) id = sampler.sample(session.forward_best(&id, 1, best));
+}
+
+// Brings the sessions to the test's depth, then appends its tokens: a prompt at once, generated ones one by one. Returns
+// nanoseconds.
 double measure(std::vector<llm::Session>& sessions, const Test& test, const std::vector<int>& tokens) {
     std::vector<llm::Session*> together;
     for (int i = 0; i < test.parallel; ++i) together.push_back(&sessions[llm::detail::usize(i)]);
-    const int best = std::min(llm::Sampling().top_k, sessions[0].model().config().vocab_size);
     const auto append = [&](int begin, int n) {
-        if (test.parallel == 1) return void(sessions[0].forward_best(tokens.data() + begin, n, best));
         forward_together(together, {together.size(), {tokens.begin() + begin, tokens.begin() + begin + n}});
     };
     for (llm::Session* s : together) s->rewind(std::min(s->position(), test.depth));
@@ -49,7 +54,9 @@ double measure(std::vector<llm::Session>& sessions, const Test& test, const std:
         if (s->position() < test.depth) s->forward(tokens.data(), test.depth - s->position());
     const auto start = Clock::now();
     if (test.prompt > 0) append(0, test.prompt);
-    for (int i = 0; i < test.generate; ++i) append(i, 1);
+    if (test.parallel > 1)
+        for (int i = 0; i < test.generate; ++i) append(i, 1);
+    else generate(sessions[0], test.generate, tokens[0]);
     return 1e9 * seconds_since(start);
 }
 

@@ -5298,11 +5298,14 @@ struct Likeliest {
     float* most = nullptr;      // [groups]: see Screening
     std::vector<int> groups{};  // that are computed
     std::vector<Logit> found{};
+    int resting = 0;  // tokens to do the plain way, as there were too many candidates: no text, but random tokens
 
     // Finds all that are wanted, and maybe a few more, for the one token of x. False: all rows are to be computed.
     bool find(const Matrix& head, const Activations& x, const Wanted& wanted) {
         const bool few = 16 * (usize(wanted.k) + wanted.also.size()) <= usize(wanted.n);
-        if (head.sections[0].format != &kInPlanes || wanted.k == 0 || !few || !screen(head, x)) return false;
+        if (head.sections[0].format != &kInPlanes || wanted.k == 0 || !few) return false;
+        if (resting > 0) return --resting, false;
+        if (!screen(head, x)) return false;
         std::vector<int> also;
         for (const int id : wanted.also)
             if (id >= 0 && id < wanted.n) also.push_back(id), logits[id] = -INFINITY;  // they do not set the bar
@@ -5312,6 +5315,7 @@ struct Likeliest {
             rows.bytes = head.bytes / usize(head.groups()) * groups.size();
             rows.operations = 2 * groups.size() * kGroup * usize(head.cols);
         }
+        if (2 * groups.size() > usize(head.groups())) resting = 8;
         return true;
     }
   private:

@@ -100,8 +100,10 @@ inline std::string type_of(const llm::Model& m) {
            formats_of(m);
 }
 
+// As llama-bench has them: a text begins with <bos> where the model has one.
 inline std::vector<int> random_tokens(const llm::Model& model, int count) {
     std::vector<int> tokens;
+    if (model.tokenizer().bos() >= 0) tokens.push_back(model.tokenizer().bos());
     std::minstd_rand random(1);
     while (int(tokens.size()) < count) tokens.push_back(int(random() % unsigned(model.config().vocab_size)));
     return tokens;
