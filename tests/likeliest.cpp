@@ -141,6 +141,7 @@ double nearest(Session& session, const std::vector<int>& ids) {
     const int n = session.model().sampleable(), blocks = head.cols / detail::kBlock;
     double worst = -100;
     for (const int id : ids) {
+        data.transformer.likeliest.resting = 0;
         session.forward_best(&id, 1, 40);
         const detail::Likeliest& likeliest = data.transformer.likeliest;
         const std::vector<float> estimates(likeliest.logits, likeliest.logits + n);
