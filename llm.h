@@ -30,8 +30,8 @@
 //   GPT-2 of all sizes (also distilgpt2) and Gemma 3 text models of all sizes (also the text part of a multimodal
 //   checkpoint), from Hugging Face directories (config.json, tokenizer.json or vocab.json + merges.txt, safetensors in
 //   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3, whole or split; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0,
-//   Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS). In memory matrices are Q8_0, or F32 if you ask for it (LoadOptions::dtype).
-//   What a file says that changes the result is applied, or refused by name.
+//   Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS). In memory matrices are as small as the file has them, or Q8_0, Q4_0 or F32 if
+//   you ask for it (LoadOptions::dtype). What a file says that changes the result is applied, or refused by name.
 //
 // WHAT TO KNOW
 //
@@ -62,7 +62,8 @@
 //     ERRORS AND SMALL TOOLS, JSON, NUMBERS (F16, Q8_0, Q4_K, ...), MEMORY AND THREADS    the ground
 //     KERNELS (scalar, and in vectors), MATRICES (y = W x for any number of tokens)       the arithmetic
 //     MODEL FILES (safetensors, GGUF), TOKENIZER (text to ids and back), MODEL            what is loaded
-//     ATTENTION (softmax(q K^T) V), PROFILING, FORWARD (the layers), SAVED SESSIONS       what is computed
+//     ATTENTION (softmax(q K^T) V), PROFILING, LIKELIEST TOKENS (the best logits),        what is computed
+//     FORWARD (the layers), SAVED SESSIONS
 //     SAMPLING (logits to a token), GENERATION (tokens to a text), CHAT                   what is written
 //
 //   How the file is built. The vector kernels are one text, which is compiled once per instruction set: in the middle
@@ -193,7 +194,7 @@ struct ModelInfo {
     std::uint64_t parameters = 0;        // tied matrices counted once
     std::map<std::string, int> tensors;  // how many of each type the file holds, by the type's name
     int quantized = 0;                   // matrices that were rounded to fewer bits while loading
-    int exact = 0;  // matrices whose values are the file's own (Q2_K to Q6_K: but for their scales, to 16 bits)
+    int exact = 0;  // matrices whose values are the file's own (K types, IQ4_XS: with scales of 16 bits)
     struct Held {
         int matrices = 0;
         std::size_t bytes = 0;
