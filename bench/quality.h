@@ -46,7 +46,7 @@ struct Quality {
         for (int id = 0; id < vocab; ++id) sum += std::exp(logits[id] - top);
         return top + std::log(sum);
     }
-    static long best(const float* logits, int vocab) { return std::max_element(logits, logits + vocab) - logits; }
+    static int best(const float* logits, int vocab) { return int(std::max_element(logits, logits + vocab) - logits); }
 };
 
 // Both models read the windows side by side, some tokens at a time: more logits than those would take gigabytes.

@@ -177,8 +177,9 @@ TEST_CASE("llm --info says what is in the file and what it becomes") {
         CAPTURE(std::string(part));
         CHECK(info.find(part) != std::string::npos);
     }
-    CHECK(output({"--info", "-m", tiny("gpt2-tiny"), "--dtype", "f32"}).find("17 f32 of 3.5 MB, 0 quantized, 17 exact") !=
-          std::string::npos);
+    CHECK(
+        output({"--info", "-m", tiny("gpt2-tiny"), "--dtype", "f32"}).find("17 f32 of 3.5 MB, 0 quantized, 17 exact") !=
+        std::string::npos);
     CHECK(output({"--version"}) == "llm " LLM_VERSION "\n");
 }
 
