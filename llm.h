@@ -39,7 +39,7 @@
 //     fault. Besides, only std::bad_alloc and what your callbacks throw come out. The library prints nothing, never exits,
 //     and has no mutable globals; no thread and no memory is left behind.
 //   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
-//     threads, which sleep when it has nothing to do. By default each Session takes all cores it may use: where several
+//     threads (its forks share them), which sleep when it has nothing to do. By default each Session takes all cores it may use: where several
 //     sessions run at once, divide the cores among them.
 //   - The same bits everywhere: for a model file and a dtype, every logit, and every text of a seed, is the same on every
 //     processor, with every set of kernels, compiler, optimization and number of threads, for a prompt in one piece or in
@@ -1944,15 +1944,9 @@ LLM_OP Floats power_of_2(const Ints& n) {
 template <class Op> LLM_OP Ints words(const Ints& a, const Op& op) {  // op(lane, its number)
     return each<std::int32_t>([&](int i) { return std::int32_t(op(std::uint32_t(a.lane[i]), i)); });
 }
-LLM_OP Ints operator&(const Ints& a, const Ints& b) {
-    return words(a, [&](std::uint32_t w, int i) { return w & std::uint32_t(b.lane[i]); });
-}
-LLM_OP Ints operator|(const Ints& a, const Ints& b) {
-    return words(a, [&](std::uint32_t w, int i) { return w | std::uint32_t(b.lane[i]); });
-}
-LLM_OP Ints operator+(const Ints& a, const Ints& b) {
-    return words(a, [&](std::uint32_t w, int i) { return w + std::uint32_t(b.lane[i]); });
-}
+LLM_OP Ints operator&(const Ints& a, const Ints& b) { return each<std::int32_t>([&](int i) { return a.lane[i] & b.lane[i]; }); }
+LLM_OP Ints operator|(const Ints& a, const Ints& b) { return each<std::int32_t>([&](int i) { return a.lane[i] | b.lane[i]; }); }
+LLM_OP Ints operator+(const Ints& a, const Ints& b) { return each<std::int32_t>([&](int i) { return a.lane[i] + b.lane[i]; }); }
 LLM_OP Ints shift_right(const Ints& a, int n) { return words(a, [&](std::uint32_t w, int) { return w >> n; }); }
 LLM_OP Ints shift_left(const Ints& a, int n) { return words(a, [&](std::uint32_t w, int) { return w << n; }); }
 LLM_OP Ints in_codebook(Ints a) {
@@ -2707,20 +2701,20 @@ inline constexpr WeightFormat kInPlanes = block_format<BlockQ8Planes>("q8_0", &K
 
 // The format of this name in files, which is what it is in memory as well; see TypeTraits::kept_as.
 inline const WeightFormat& format_of(TensorType type) {
-    static constexpr WeightFormat kFormats[] = {
-        {"f32", 1, kGroup * sizeof(float), 0, 0, nullptr, unpack_f32, nullptr, nullptr},
-        block_format<BlockQ8_0>("q8_0", &Kernels::q8_0, quantize_q8_0),
-        block_format<BlockQ4_0>("q4_0", &Kernels::q4_0, quantize_q4_0),
-        block_format<BlockQ4_1>("q4_1", &Kernels::q4_1),
-        block_format<BlockQ5_0>("q5_0", &Kernels::q5_0),
-        block_format<BlockQ5_1>("q5_1", &Kernels::q5_1),
-        block_format<BlockQ6_K>("q6_k", &Kernels::q6_k),
-        block_format<BlockQ2_K>("q2_k", &Kernels::q2_k),
-        block_format<BlockIQ4_NL>("iq4_nl", &Kernels::iq4_nl),
-    };
     using T = TensorType;
-    static constexpr T kTypes[] = {T::f32, T::q8_0, T::q4_0, T::q4_1, T::q5_0, T::q5_1, T::q6_k, T::q2_k, T::iq4_nl};
-    return kFormats[std::find(std::begin(kTypes), std::end(kTypes), type) - std::begin(kTypes)];
+    static constexpr std::pair<T, WeightFormat> kFormats[] = {
+        {T::f32, {"f32", 1, kGroup * sizeof(float), 0, 0, nullptr, unpack_f32, nullptr, nullptr}},
+        {T::q8_0, block_format<BlockQ8_0>("q8_0", &Kernels::q8_0, quantize_q8_0)},
+        {T::q4_0, block_format<BlockQ4_0>("q4_0", &Kernels::q4_0, quantize_q4_0)},
+        {T::q4_1, block_format<BlockQ4_1>("q4_1", &Kernels::q4_1)},
+        {T::q5_0, block_format<BlockQ5_0>("q5_0", &Kernels::q5_0)},
+        {T::q5_1, block_format<BlockQ5_1>("q5_1", &Kernels::q5_1)},
+        {T::q6_k, block_format<BlockQ6_K>("q6_k", &Kernels::q6_k)},
+        {T::q2_k, block_format<BlockQ2_K>("q2_k", &Kernels::q2_k)},
+        {T::iq4_nl, block_format<BlockIQ4_NL>("iq4_nl", &Kernels::iq4_nl)},
+    };
+    return std::find_if(std::begin(kFormats), std::end(kFormats), [&](const auto& f) { return f.first == type; })
+        ->second;
 }
 
 // W [rows, cols] in groups of 16 rows; rows that fill up the last group are zero. Neighbouring groups of one format are a

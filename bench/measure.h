@@ -122,7 +122,6 @@ class Measuring {
         result.context = std::min(model.config().context_length, std::max(lengths_.back() + kSteps, 4 * kSteps));
         llm::Session session(model, result.context, o.load.threads);
         tokens_ = random_tokens(model, lengths_.back());
-        vocab_ = model.config().vocab_size;
         describe(model);
 
         ThreadPool pool(session.threads());
@@ -149,8 +148,7 @@ class Measuring {
     }
     Measurement result;
   private:
-    static constexpr int kSteps = 48;  // at most, after a prompt; twice as many after the first
-    static constexpr int kBest = 40;
+    static constexpr int kSteps = 48;        // at most, after a prompt; twice as many after the first
     static constexpr double kPatience = 15;  // seconds for the rounds of one prompt
     static constexpr double kSeconds = 1;    // for the steps after it
 
@@ -180,7 +178,7 @@ class Measuring {
     }
     void warm_up(llm::Session& session) {
         const int n = std::min(64, lengths_.back());
-        best_ = session.forward_best(tokens_.data(), n, kBest);
+        best_ = session.forward_best(tokens_.data(), n, most_);
         for (int i = 0; i < 8 && session.position() < session.context(); ++i) step(session, nullptr);
     }
     // Samples a token and appends it. Returns seconds.
@@ -191,7 +189,7 @@ class Measuring {
             profile->parts[kSampling].seconds += seconds_since(start);
             profile->parts[kStep].seconds += seconds_since(start);
         }
-        best_ = session.forward_best(&id, 1, kBest);
+        best_ = session.forward_best(&id, 1, most_);
         return seconds_since(start);
     }
     Samples steps(llm::Session& session, int most, Profile* profile) {
@@ -207,7 +205,7 @@ class Measuring {
         session.rewind(0);
         if (p.tokens == result.profiled_prompt) session.on_timing(listen);
         const auto start = Clock::now();
-        best_ = session.forward_best(tokens_.data(), p.tokens, kBest);
+        best_ = session.forward_best(tokens_.data(), p.tokens, most_);
         sampler_.sample(best_);
         p.seconds.push_back(seconds_since(start));
         session.on_timing(nullptr);
@@ -258,9 +256,10 @@ class Measuring {
 
     std::string name_;
     Progress progress_;
-    int rounds_, vocab_ = 0;
+    int rounds_;
     std::vector<int> lengths_, tokens_;
     llm::Sampler sampler_;
+    const int most_ = llm::Sampling().top_k;
     std::vector<llm::Logit> best_;  // as many as generate() samples from
     Samples costs_;
 };

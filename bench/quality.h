@@ -27,25 +27,19 @@ struct Quality {
 
     // The models' logits before the token `next`.
     void add(const float* reference, const float* model, int vocab, int next) {
-        const double ref_sum = log_sum(reference, vocab), sum = log_sum(model, vocab);
+        reference_nll.push_back(-llm::log_probability(reference, vocab, next));
+        nll.push_back(-llm::log_probability(model, vocab, next));
+        const double ref_sum = reference[next] + reference_nll.back(), sum = model[next] + nll.back();
         double kl = 0;
         for (int id = 0; id < vocab; ++id) {
             const double p = reference[id] - ref_sum;
             if (p > -60) kl += std::exp(p) * (p - (model[id] - sum));
         }
         divergence.push_back(std::max(kl, 0.0));
-        reference_nll.push_back(ref_sum - reference[next]);
-        nll.push_back(sum - model[next]);
         change.push_back(std::exp(-nll.back()) - std::exp(-reference_nll.back()));
         same_top += best(reference, vocab) == best(model, vocab);
     }
   private:
-    static double log_sum(const float* logits, int vocab) {
-        const double top = *std::max_element(logits, logits + vocab);
-        double sum = 0;
-        for (int id = 0; id < vocab; ++id) sum += std::exp(logits[id] - top);
-        return top + std::log(sum);
-    }
     static int best(const float* logits, int vocab) { return int(std::max_element(logits, logits + vocab) - logits); }
 };
 
