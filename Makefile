@@ -14,6 +14,7 @@ FUZZ_SECONDS ?= 60
 TEST_FILES = $(wildcard tests/*.cpp)
 TEST_PARTS = $(wildcard tests/*.h) fuzz/fuzz.cpp
 SANITIZED ?= -O1
+FUZZED    ?= -O1
 
 # What tests of some files alone run besides: make test FILE="cli_llm readme" TESTS=-tc="llm --profile*"
 PROGRAMS = $(if $(filter bindings cli_llm cli_terminal readme first_evening,$(FILE)),$(BUILD)/llm) \
@@ -35,7 +36,7 @@ override PROMPT := $(value PROMPT)
 override ARGS   := $(value ARGS)
 export MODEL PROMPT ARGS
 
-.PHONY: all run gemma test bench sanitize sanitize-address sanitize-thread fuzz examples capi install uninstall clean help
+.PHONY: all run gemma test bench sanitize sanitize-address sanitize-thread fuzz examples capi wasm install uninstall clean help
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/llm $(BUILD)/bench  ## build the programs; takes CXX=clang++, CXXFLAGS=-O3, WERROR=1
@@ -74,6 +75,8 @@ fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: sa
 examples: $(patsubst examples/%.cpp,$(BUILD)/examples/%,$(wildcard examples/*.cpp))  ## build the programs of examples/
 
 capi: $(CAPI)  ## build the library for C, Python and others: bindings/llm_c.h, bindings/llm.py
+
+wasm: $(BUILD)/wasm/llm.js $(BUILD)/wasm/llm.html  ## the same for JavaScript, and docs/page.html with a model in it, for a browser
 
 # By llm.pc and the files for CMake, other programs find the header: they name places relative to their own.
 INSTALLED = bin/llm include/llm.h share/pkgconfig/llm.pc share/cmake/llm/llm-config.cmake share/cmake/llm/llm-config-version.cmake
@@ -118,8 +121,29 @@ $(CAPI): bindings/llm_c.cpp bindings/llm_c.h llm.h Makefile
 	@echo '{ global: llm_*; local: *; };' >$(BUILD)/llm.map
 	$(COMPILE) -fvisibility=hidden -shared $(link$(suffix $@)) $< -o $@
 
+# Emscripten's -O2 would take out what nobody calls: the names are those of llm_c.h.
+FUNCTIONS = $(shell sed -n 's/^LLM_C_API .*[ *]\(llm_[a-z_]*\)(.*/_\1/p' bindings/llm_c.h) _malloc _free
+EMSCRIPTEN = -fwasm-exceptions -sMODULARIZE -sEXPORT_NAME=LLM -sSINGLE_FILE -sALLOW_MEMORY_GROWTH -sMAXIMUM_MEMORY=4GB \
+	-sALLOW_TABLE_GROWTH -sFORCE_FILESYSTEM -sENVIRONMENT=node,web,worker --post-js bindings/llm_post.js \
+	-sEXPORTED_FUNCTIONS=$(subst $(space),$(comma),$(FUNCTIONS)) -sEXPORTED_RUNTIME_METHODS=FS
+comma := ,
+space := $(subst ,, )
+
+$(BUILD)/wasm/llm.js: bindings/llm_c.cpp bindings/llm_c.h bindings/llm_post.js llm.h Makefile | need-emscripten
+	@mkdir -p $(@D)
+	em++ -std=c++17 $(CXXFLAGS) $(WARNINGS) -DLLM_NO_THREADS $(EMSCRIPTEN) $< -o $@
+
+# One file: the library, and the model's files in base64.
+MODEL_FILES = $(wildcard models/gemma3-tiny/*)
+$(BUILD)/wasm/llm.html: docs/page.html $(BUILD)/wasm/llm.js $(MODEL_FILES)
+	( sed '/@LIBRARY@/,$$d' docs/page.html; printf '<script id="library" type="text/plain">'; \
+	sed 's/<\/script/<\\\/script/g' $(BUILD)/wasm/llm.js; printf '</script>\n<script id="model" type="text/plain">['; \
+	separator=; for file in $(MODEL_FILES); do printf '%s["%s","' "$$separator" "$$(basename $$file)"; \
+	base64 <$$file | tr -d '\n'; printf '"]'; separator=,; done; printf ']</script>\n'; \
+	sed '1,/@MODEL@/d' docs/page.html ) >$@
+
 $(BUILD)/fuzz: CXX := clang++
-$(BUILD)/fuzz: CXXFLAGS := -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+$(BUILD)/fuzz: CXXFLAGS = $(FUZZED) -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 $(BUILD)/fuzz: fuzz/fuzz.cpp $(TEST_PARTS) llm.h Makefile | need-clang
 	@mkdir -p $(BUILD)
 	$(COMPILE) -DLLM_FUZZER $< -o $@
@@ -142,22 +166,27 @@ has_header     = printf '\043if !($(1))\n\043error\n\043endif\n' | $(COMPILE) -x
 has.doctest    = $(call has_header,__has_include(<doctest/doctest.h>))
 has.stb        = $(call has_header,__has_include(<stb/stb_image_write.h>) || __has_include(<stb_image_write.h>))
 has.clang      = echo 'int main() {}' | clang++ -fsanitize=fuzzer-no-link,address -x c++ - -o /dev/null 2>/dev/null
+has.emscripten = em++ --version >/dev/null 2>&1 && node --version >/dev/null
 has.python     = python3 -c 'import ensurepip, venv' >/dev/null 2>&1
 
 apt-get.doctest = doctest-dev
 apt-get.stb     = libstb-dev
 apt-get.clang   = clang
+apt-get.emscripten = emscripten
 apt-get.python  = python3-venv
 brew.doctest    = doctest
 brew.clang      = llvm
+brew.emscripten = emscripten
 brew.python     = python
 dnf.doctest     = doctest-devel
 dnf.stb         = stb_image_write-devel
 dnf.clang       = clang compiler-rt
+dnf.emscripten  = emscripten
 dnf.python      = python3
 pacman.doctest  = doctest
 pacman.stb      = stb
 pacman.clang    = clang compiler-rt
+pacman.emscripten = emscripten
 pacman.python   = python
 
 MANAGERS        = apt-get brew dnf pacman

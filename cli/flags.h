@@ -8,6 +8,8 @@
 #ifdef _WIN32
 #include <windows.h>
 // after it
+#include <fcntl.h>
+#include <io.h>
 #include <shellapi.h>
 #endif
 
@@ -86,10 +88,18 @@ template <class T> Setter turn(T& target, T to) {
 
 // ---- The command line
 
-// The arguments in UTF-8, without the program's name; and a console that shows UTF-8.
+// The arguments in UTF-8, without the program's name; a console that shows UTF-8 and colours, and takes UTF-8; output
+// that is the same bytes as elsewhere.
 inline std::vector<std::string> arguments([[maybe_unused]] int argc, [[maybe_unused]] char** argv) {
 #ifdef _WIN32
     SetConsoleOutputCP(CP_UTF8);
+    SetConsoleCP(CP_UTF8);
+    for (const DWORD stream : {STD_OUTPUT_HANDLE, STD_ERROR_HANDLE}) {
+        DWORD mode = 0;
+        const HANDLE console = GetStdHandle(stream);
+        if (GetConsoleMode(console, &mode)) SetConsoleMode(console, mode | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
+    }
+    _setmode(_fileno(stdout), _O_BINARY);
     std::vector<std::string> args;
     wchar_t** const wide = CommandLineToArgvW(GetCommandLineW(), &argc);
     for (int i = 1; wide && i < argc; ++i) args.push_back(std::filesystem::path(wide[i]).u8string());

@@ -13,6 +13,10 @@
 #ifdef __APPLE__
 #include <mach-o/dyld.h>
 #endif
+#ifdef _WIN32
+#include <direct.h>
+#include <io.h>
+#endif
 
 namespace tests {
 
@@ -26,6 +30,8 @@ inline fs::path program() {
     char path[PATH_MAX];
     std::uint32_t size = sizeof path;
     return _NSGetExecutablePath(path, &size) == 0 ? fs::canonical(path) : fs::path();
+#elif defined(_WIN32)
+    return fs::canonical(_pgmptr);
 #else
     return fs::read_symlink("/proc/self/exe");
 #endif
@@ -66,7 +72,12 @@ struct TemporaryDirectory {
     fs::path path;
     TemporaryDirectory() {
         std::string name = (fs::temp_directory_path() / "llm-test-XXXXXX").string();
-        if (!mkdtemp(name.data())) throw std::runtime_error("cannot make " + name);
+#ifdef _WIN32
+        const bool made = _mktemp_s(name.data(), name.size() + 1) == 0 && _mkdir(name.c_str()) == 0;
+#else
+        const bool made = mkdtemp(name.data());
+#endif
+        if (!made) throw std::runtime_error("cannot make " + name);
         path = name;
     }
     ~TemporaryDirectory() {

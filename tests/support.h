@@ -86,12 +86,19 @@ inline JsonDocument golden_numbers(const std::string& name) {
 class Environment {
   public:
     Environment(const char* name, const std::string& value) : name_(name), before_(environment(name)) {
-        setenv(name, value.c_str(), 1);
+        set(value);
     }
-    ~Environment() { before_.empty() ? unsetenv(name_) : setenv(name_, before_.c_str(), 1); }
+    ~Environment() { set(before_); }
     Environment(const Environment&) = delete;
     Environment& operator=(const Environment&) = delete;
   private:
+    void set(const std::string& value) {  // "" removes it
+#ifdef _WIN32
+        _putenv_s(name_, value.c_str());
+#else
+        value.empty() ? unsetenv(name_) : setenv(name_, value.c_str(), 1);
+#endif
+    }
     const char* name_;
     std::string before_;
 };

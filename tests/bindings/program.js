@@ -1,0 +1,22 @@
+// What build/wasm/llm.js writes after "ROMEO:", with errors on the way: node program.js LLM.js MODEL [TOKENS]
+const assert = require("assert");
+const fs = require("fs");
+
+require(require("path").resolve(process.argv[2]))().then(llm => {
+    assert.throws(() => llm.load(new Uint8Array([71, 71, 85, 70])), /the file ends too early/);
+    const steps = [];
+    const path = process.argv[3], read = name => fs.readFileSync(name);
+    const isFile = fs.statSync(path).isFile();
+    const files = isFile ? {} : Object.fromEntries(fs.readdirSync(path).map(name => [name, read(path + "/" + name)]));
+    const session = llm.load(isFile ? read(path) : files, done => void steps.push(done));
+    assert(steps.length > 3 && steps[steps.length - 1] === 1);
+    assert.throws(() => llm.generate(session, "a", {top_p: 7}), /top_p is out of range/);
+    assert.throws(() => llm.generate(session, "a", {no_such: 1}), /no such option/);
+    let pieces = "";
+    const options = {max_tokens: Number(process.argv[4] || 120), seed: 3};
+    const text = llm.generate(session, "ROMEO:", options, piece => void (pieces += piece));
+    assert.strictEqual(pieces, text);
+    llm.rewind(session, 0);
+    assert.strictEqual(llm.generate(session, "ROMEO:", options, () => false), text.slice(0, 1));
+    process.stdout.write("ROMEO:" + text + "\n");
+});
