@@ -38,9 +38,9 @@
 //   - Every failure is an llm::Error whose text names the file or value and the remedy, and whose kind says what is at
 //     fault. Besides, only std::bad_alloc and what your callbacks throw come out. The library prints nothing, never exits,
 //     and has no mutable globals; no thread and no memory is left behind.
-//   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it owns its own helper
-//     threads (its forks share them), which sleep when it has nothing to do. By default each Session takes all cores it may use: where several
-//     sessions run at once, divide the cores among them.
+//   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it has helper threads of
+//     its own (its forks share them), which sleep when it has nothing to do. By default each Session takes all cores that
+//     it may use: where several sessions run at once, divide the cores among them.
 //   - The same bits everywhere: for a model file and a dtype, every logit, and every text of a seed, is the same on every
 //     processor, with every set of kernels, compiler, optimization and number of threads, for a prompt in one piece or in
 //     many, token by token or tried out by lookup, after rewinding, saving and loading. Exempt are floats that are not
@@ -1450,13 +1450,20 @@ inline int physical_cores() {
 #endif
 }
 
-// Bytes of the machine; where that is not known, all that can be addressed.
+// Bytes of the machine, or that a container may have; where that is not known, all that can be addressed.
 inline std::uint64_t physical_memory() {
+    std::uint64_t bytes = SIZE_MAX;
 #ifdef _SC_PHYS_PAGES
     const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    if (pages > 0 && size > 0) return std::uint64_t(pages) * std::uint64_t(size);
+    if (pages > 0 && size > 0) bytes = std::uint64_t(pages) * std::uint64_t(size);
 #endif
-    return SIZE_MAX;
+#ifdef __linux__
+    for (const char* limit : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+        std::uint64_t least = 0;
+        if (std::ifstream(limit) >> least) bytes = std::min(bytes, least);
+    }
+#endif
+    return bytes;
 }
 
 inline void cpu_relax() {
@@ -1677,9 +1684,10 @@ class ThreadPool {
 //     Q5_0   | 16 scales | 4 x 64 | 64: bit i of a byte's low half belongs to i's low half  352; Q5_1, Q5_K: 384
 //     Q6_K   | 2 x 16 scales | 4 x 64 | 2 x 64: two bits for each                           448
 //
-// A minimum costs one fma a block, with the sum of x. IQ4_NL's bits go through a table of 16 on their way. A product of
-// several tokens takes its weights from the cache many times, so their integers are put into bytes first. There loads are
-// what limits: a register of weights meets several tokens, and a value of x several registers of weights.
+// A minimum costs one fma a block, with the sum of x. IQ4_NL's bits go through a table of 16 on their way. Up to 8 tokens
+// meet a weight when it comes from memory. A product of more takes its weights from the cache many times, so their
+// integers are put into bytes first. There loads are what limits: a register of weights meets several tokens, and a value
+// of x several registers of weights.
 //
 // One arithmetic. The kernels are one text in terms of a vector type, and every set of them (plain C++, AVX2, AVX-512,
 // NEON) is that text with its own vectors. The text says which operations happen in which order, so that all sets give
@@ -1694,6 +1702,7 @@ class ThreadPool {
 
 constexpr int kGroup = 16;  // rows of a matrix that lie side by side
 constexpr int kTile = 12;   // most tokens per call of a product
+constexpr int kFew = 8;     // most tokens for which weights are unpacked on their way from memory
 constexpr int kBlock = 32;  // columns that share a scale
 constexpr int kSpan = 64;   // columns of float activations that lie side by side
 
@@ -1760,8 +1769,9 @@ template <class Weight> struct ProductFloat {  // of F32 or F16
 
 // What a format of weights has kernels of its own for.
 struct ForFormat {
-    void (*product)(const ProductBlocks&);  // of one token
-    // Of more than one, with groups whose integers are in bytes, and how they come there: blocks of a group.
+    void (*product)(const ProductBlocks&);      // of one token
+    void (*product_few)(const ProductBlocks&);  // of at most kFew
+    // Of more, with groups whose integers are in bytes, and how they come there: blocks of a group.
     void (*product_bytes)(const ProductBlocks&);
     void (*to_bytes)(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out);
 };
@@ -2260,6 +2270,7 @@ template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p
         LLM_UNROLL for (int v = 0; v < V; ++v) w[v] += Block::kBytes, lower[v] += Block::kLower;
     }
     LLM_UNROLL for (int t = 0; t < M; ++t) {
+        if (first + t >= p.m) continue;
         float* out = p.y + usize(first + t) * p.stride + row;
         LLM_UNROLL for (int v = 0; v < V; ++v) store(out + v * kLanes, total[t][v]);
     }
@@ -2317,9 +2328,21 @@ template <class Block, int M, int V, class Product> LLM_TARGET void cover(const 
 
 template <class Block, int M, int V> LLM_TARGET void product(const ProductBlocks& p) { cover<Block, M, V>(p); }
 
+// All tokens in one tile of M; what it computes beyond the last one is not stored.
+template <class Block, int M, int V> LLM_TARGET void product_few(const ProductBlocks& p) {
+    if constexpr (M > 4)
+        if (p.m <= M / 2) return product_few<Block, M / 2, V>(p);
+    const int rows = p.groups * kGroup;
+    int row = 0;
+    for (; row + V * kLanes <= rows; row += V * kLanes) tile<Block, M, V>(p, 0, row);
+    if constexpr (V * kLanes > kGroup)
+        for (; row < rows; row += kGroup) tile<Block, M, kGroup / kLanes>(p, 0, row);
+}
+
 // One token: one stream of weights.
-template <class Block> inline constexpr ForFormat kFor = {
-    product<Block, 1, kGroup / kLanes>, product<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
+template <class Block>
+inline constexpr ForFormat kFor = {product<Block, 1, kGroup / kLanes>, product_few<Block, kFew, kBlockVectors>,
+                                   product<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
 
 // q - 128 is 16 * upper - 120.5 and a rest, which is within 7.5.
 LLM_TARGET inline void screen(const Screening& s) {
@@ -2797,7 +2820,7 @@ class Activations {
         integers_ = w.takes_integers();
         tokens_ = tokens;
         cols_ = w.cols;
-        data_.grow(usize(tokens) * row_bytes(integers_, cols_));
+        data_.grow(usize(tokens) * row_bytes(integers_, cols_) + kFew * sizeof(ActivationBlock));  // read, not used
     }
     int tokens() const { return tokens_; }
     int tile_size(int first) const { return std::min(kTile, tokens_ - first); }
@@ -2829,19 +2852,20 @@ class Activations {
     Buffer data_;
 };
 
-// Some groups of W as products read them: for several tokens, whose products take most of their time from the cache,
+// Some groups of W as products read them: for many tokens, whose products take their weights mostly from the cache,
 // integers are put into bytes once, in a thread's scratch.
 class Operand {
   public:
     static constexpr int kMost = 4;  // groups
 
-    Operand(const Kernels& k, const Matrix& w, int g, int count, bool several, Buffer& scratch) : k_(k), w_(w) {
+    Operand(const Kernels& k, const Matrix& w, int g, int count, int tokens, Buffer& scratch)
+        : k_(k), w_(w), product_(tokens > 1 ? &ForFormat::product_few : &ForFormat::product) {
         for (int n; count > 0; g += n, count -= n) {
             const Matrix::Section& s = w.section(g);
             n = std::min(count, s.end - g);
             runs_[size_++] = {&s, s.group(g), s.lower_of(g), n};
         }
-        if (several && w.takes_integers()) to_bytes(scratch);
+        if (tokens > kFew && w.takes_integers()) to_bytes(scratch);
     }
     // With the tile of x that begins with token `first`, to y[t * stride + row].
     void product(const Activations& x, int first, float* y, std::size_t stride) const {
@@ -2849,9 +2873,8 @@ class Operand {
         for (int i = 0; i < size_; y += runs_[i++].groups * kGroup) {
             const Run& r = runs_[i];
             if (r.section->format->kernels) {
-                const ForFormat& f = k_.*r.section->format->kernels;
-                (in_bytes_ ? f.product_bytes : f.product)(
-                    {r.w, r.lower, r.groups, blocks(), x.tile<ActivationBlock>(first), m, y, stride});
+                (k_.*r.section->format->kernels.*
+                 product_)({r.w, r.lower, r.groups, blocks(), x.tile<ActivationBlock>(first), m, y, stride});
             } else {
                 k_.product_f32({reinterpret_cast<const float*>(r.w), r.groups, w_.cols, kGroup,
                                 r.section->group_bytes / sizeof(float), x.tile<float>(first), m, y, stride, false});
@@ -2866,7 +2889,7 @@ class Operand {
     };
     int blocks() const { return (w_.cols - 1) / kBlock + 1; }
     void to_bytes(Buffer& scratch) {
-        in_bytes_ = true;
+        product_ = &ForFormat::product_bytes;
         constexpr std::size_t kLargest = BlockQ2_K::Bytes::kBytes;
         scratch.grow(kLargest * usize(blocks() * kMost));
         std::uint8_t* out = scratch.as<std::uint8_t>();
@@ -2884,7 +2907,7 @@ class Operand {
     const Matrix& w_;
     Run runs_[kMost];
     int size_ = 0;
-    bool in_bytes_ = false;
+    void (*ForFormat::*product_)(const ProductBlocks&);
 };
 
 // y = W x, some rows at a time: epilogue(t, row, y, n) gets the n <= 64 values of token t from y[row] on, in the thread
@@ -2913,7 +2936,7 @@ template <class Epilogue> void multiply(ThreadPool& pool, const Kernels& k, cons
         for (int i = begin; i < end; ++i) {
             const int g = i % steps * step, count = std::min(step, groups - g), part = i / steps;
             const int n = std::min(count * kGroup, w.rows - g * kGroup);
-            const Operand operand(k, w, g, count, several, pool.scratch[usize(thread)]);
+            const Operand operand(k, w, g, count, x.tokens(), pool.scratch[usize(thread)]);
             for (int tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile) {
                 const int first = tile * kTile;
                 operand.product(x, first, rows[0], kMost * kGroup);
@@ -4526,8 +4549,8 @@ struct Loader {
                         const int at = r * m.cols + c;
                         if (as_it_is)
                             type.quants(in.raw.data() + usize(at / type.block * type.bytes), at % type.block, own);
-                        good &= m.set(piece.to(first + r), c, std::min(kBlock, m.cols - c), in.floats.data() + at,
-                                      as_it_is ? &own : nullptr);
+                        good &= m.set(piece.to(first + r), c, std::min(kBlock, m.cols - c),
+                                      as_it_is ? nullptr : in.floats.data() + at, as_it_is ? &own : nullptr);
                     }
                 for (int r = 0; transposed && r < m.rows; ++r) {
                     float x[kGateRows];
@@ -5366,7 +5389,7 @@ struct Likeliest {
         pool.for_ranges(int(groups.size() - first), 4, [&](int begin, int end, int thread) {
             for (int i = begin; i < end; ++i) {
                 const int g = groups[first + usize(i)];
-                const Operand group(kernels, head, g, 1, false, pool.scratch[usize(thread)]);
+                const Operand group(kernels, head, g, 1, 1, pool.scratch[usize(thread)]);
                 group.product(x, 0, logits + g * kGroup, kGroup);
                 most[g] = -INFINITY;
             }
@@ -6047,8 +6070,10 @@ std::size_t Model::session_bytes(int context, int sessions) const {
     std::size_t each = usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits; ids
     for (const KvCache& cache : Sequence::kv_caches(data(), context)) each += usize(cache.bytes());
     const int together = sessions > 1 ? kBatch : std::min(context, kBatch);
+    const bool screened = w.head.w.sections[0].format == &kInPlanes;
+    const std::size_t estimates = screened ? usize(w.head.w.groups()) * (kGroup + 1) * sizeof(float) : 0;
     if (each > SIZE_MAX / 2 / usize(sessions)) throw std::bad_alloc();
-    return usize(together) * batched + usize(sessions) * each;
+    return usize(together) * batched + estimates + usize(sessions) * each;
 }
 
 namespace detail {
@@ -6293,10 +6318,19 @@ int Sampler::draw(std::vector<Logit> c) {
 double log_probability(const float* logits, int n, int id) {
     if (!logits || id < 0 || id >= n)
         detail::misuse("there is no logit of this token", std::to_string(id), "pass an id of 0 to n - 1");
-    const double best = *std::max_element(logits, logits + n);
-    double sum = 0;
-    for (int i = 0; i < n; ++i) sum += std::exp(logits[i] - best);
-    return logits[id] - best - std::log(sum);
+    constexpr int kStep = 4096;  // so many are summed up as floats
+    const detail::Kernels& kernels = *detail::available_kernels().back();
+    const detail::IeeeFloats rounding;
+    float best = *std::max_element(logits, logits + n), x[kStep];
+    double total = 0;
+    for (int i = 0; i < n; i += kStep) {
+        const int m = std::min(kStep, n - i);
+        float sum = 0;
+        std::copy_n(logits + i, m, x);
+        kernels.softmax(x, m, best, sum);
+        total += double(sum);
+    }
+    return double(logits[id]) - double(best) - detail::logarithm(total);
 }
 
 // ==== GENERATION =====================================================================================================

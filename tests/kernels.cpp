@@ -70,12 +70,18 @@ template <class Block> struct Products {
         f.to_bytes(w.data(), lower.data(), groups * blocks, bytes.data());
     }
     std::vector<float> operator()(int m, Input& in) const {
-        const std::vector<detail::ActivationBlock> x =
+        std::vector<detail::ActivationBlock> x =
             random_activations(in.random, blocks * m, in.kind == Input::large, in.kind == Input::zeros);
+        x.resize(x.size() + usize(detail::kFew), {NAN, 1, 1, {1}});  // product_few may read what lies behind them
         const std::size_t stride = usize(groups * detail::kGroup) + 3;
-        std::vector<float> y = guarded(m * static_cast<int>(stride));
-        if (m == 1) f.product({w.data(), lower.data(), groups, blocks, x.data(), m, y.data(), stride});
-        else f.product_bytes({bytes.data(), nullptr, groups, blocks, x.data(), m, y.data(), stride});
+        std::vector<float> y = guarded(m * static_cast<int>(stride)), few = y;
+        const auto run = [&](auto product, std::vector<float>& to, const std::vector<std::uint8_t>& from) {
+            product({from.data(), lower.data(), groups, blocks, x.data(), m, to.data(), stride});
+        };
+        run(m == 1 ? f.product : f.product_bytes, y, m == 1 ? w : bytes);
+        if (m > detail::kFew) return y;
+        run(f.product_few, few, w);
+        CHECK(std::memcmp(y.data(), few.data(), y.size() * sizeof(float)) == 0);
         return y;
     }
 };
