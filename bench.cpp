@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "bench/compare.h"
+#include "bench/journey.h"
 #include "bench/models.h"
 #include "bench/options.h"
 #include "bench/output.h"
@@ -150,6 +151,7 @@ int main(int argc, char** argv) {
         if (o.help) std::cout << usage(flags);
         else if (o.quality) quality(o);
         else if (o.report) report(o);
+        else if (!o.journey.empty()) draw_journey(o);
         else run_tests(o);
         return 0;
     } catch (const std::exception& e) {

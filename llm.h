@@ -1906,7 +1906,7 @@ LLM_BEGIN
 namespace detail::LLM_SET {
 inline bool runs_here() { return true; }
 constexpr int kLanes = 16;
-constexpr int kBlockTokens = 1, kBlockVectors = 1, kFloatTokens = 1, kFloatVectors = 1;
+constexpr int kBlockTokens = 1, kFewTokens = 1, kBlockVectors = 1, kFloatTokens = 1, kFloatVectors = 1;
 template <class T> struct Lanes { T lane[kLanes]; };
 using Floats = Lanes<float>;
 using Ints = Lanes<std::int32_t>;
@@ -1992,7 +1992,7 @@ using Floats = __m512;
 using Ints = __m512i;
 using Halves = __m256i;
 constexpr int kLanes = 16;
-constexpr int kBlockTokens = 6, kBlockVectors = 2, kFloatTokens = 12, kFloatVectors = 2;
+constexpr int kBlockTokens = 6, kFewTokens = 8, kBlockVectors = 2, kFloatTokens = 12, kFloatVectors = 2;
 LLM_OP void store(std::int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
 LLM_OP Ints four_times(__m128i a) { return _mm512_broadcast_i32x4(a); }
 LLM_OP Ints for_dot(Ints w) { return w; }
@@ -2010,7 +2010,7 @@ using Floats = __m256;
 using Ints = __m256i;
 using Halves = __m128i;
 constexpr int kLanes = 8;
-constexpr int kBlockTokens = 4, kBlockVectors = 1, kFloatTokens = 6, kFloatVectors = 2;
+constexpr int kBlockTokens = 4, kFewTokens = 8, kBlockVectors = 1, kFloatTokens = 6, kFloatVectors = 2;
 LLM_OP void store(std::int8_t* p, Ints a) {
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
@@ -2053,7 +2053,7 @@ inline bool runs_here() {
 using Floats = float32x4_t;
 using Ints = int32x4_t;
 constexpr int kLanes = 4;
-constexpr int kBlockTokens = 4, kBlockVectors = 2, kFloatTokens = 6, kFloatVectors = 4;
+constexpr int kBlockTokens = 4, kFewTokens = 8, kBlockVectors = 2, kFloatTokens = 6, kFloatVectors = 4;
 LLM_OP Floats set(float x) { return vdupq_n_f32(x); }
 LLM_OP Floats load(const float* p) { return vld1q_f32(p); }
 LLM_OP void store(float* p, Floats x) { vst1q_f32(p, x); }
@@ -2306,42 +2306,36 @@ template <class, int M, int V, class Weight> LLM_TARGET void tile(const ProductF
     }
 }
 
-// Does `left` tokens, M at a time and then the rest. Their rows stay in the first-level cache.
-template <class Block, int M, int V, class Product>
-LLM_TARGET void cover_tokens(const Product& p, int first, int left, int row) {
-    if (left >= M) {
+// V vectors of rows times all tokens, M at a time: the rows stay in the first-level cache. The last tile may compute more
+// tokens than there are, of whatever lies behind them.
+template <class Block, int M, int V> LLM_TARGET void cover_tokens(const ProductBlocks& p, int row) {
+    for (int first = 0; first < p.m; first += M) {
+        if constexpr (M > 4)
+            if (p.m - first <= M / 2) return tile<Block, M / 2, V>(p, first, row);
         tile<Block, M, V>(p, first, row);
-        if (left > M) cover_tokens<Block, M, V>(p, first + M, left - M, row);
-    } else if constexpr (M > 1) {
-        cover_tokens<Block, M - 1, V>(p, first, left, row);
     }
+}
+template <class, int M, int V, class Weight>
+LLM_TARGET void cover_tokens(const ProductFloat<Weight>& p, int row, int first = 0) {
+    for (; p.m - first >= M; first += M) tile<void, M, V>(p, first, row);
+    if constexpr (M > 1)
+        if (first < p.m) cover_tokens<void, M - 1, V>(p, row, first);
 }
 
 // Covers all tokens and rows, V vectors of rows at a time, and a last group of 16 rows alone.
 template <class Block, int M, int V, class Product> LLM_TARGET void cover(const Product& p) {
     const int rows = p.groups * kGroup;
     int row = 0;
-    for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<Block, M, V>(p, 0, p.m, row);
+    for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<Block, M, V>(p, row);
     if constexpr (V * kLanes > kGroup)
-        for (; row < rows; row += kGroup) cover_tokens<Block, M, kGroup / kLanes>(p, 0, p.m, row);
+        for (; row < rows; row += kGroup) cover_tokens<Block, M, kGroup / kLanes>(p, row);
 }
 
 template <class Block, int M, int V> LLM_TARGET void product(const ProductBlocks& p) { cover<Block, M, V>(p); }
 
-// All tokens in one tile of M; what it computes beyond the last one is not stored.
-template <class Block, int M, int V> LLM_TARGET void product_few(const ProductBlocks& p) {
-    if constexpr (M > 4)
-        if (p.m <= M / 2) return product_few<Block, M / 2, V>(p);
-    const int rows = p.groups * kGroup;
-    int row = 0;
-    for (; row + V * kLanes <= rows; row += V * kLanes) tile<Block, M, V>(p, 0, row);
-    if constexpr (V * kLanes > kGroup)
-        for (; row < rows; row += kGroup) tile<Block, M, kGroup / kLanes>(p, 0, row);
-}
-
 // One token: one stream of weights.
 template <class Block>
-inline constexpr ForFormat kFor = {product<Block, 1, kGroup / kLanes>, product_few<Block, kFew, kBlockVectors>,
+inline constexpr ForFormat kFor = {product<Block, 1, kGroup / kLanes>, product<Block, kFewTokens, kBlockVectors>,
                                    product<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
 
 // q - 128 is 16 * upper - 120.5 and a rest, which is within 7.5.
@@ -2378,8 +2372,8 @@ LLM_TARGET inline void screen(const Screening& s) {
 }
 
 template <class Weight> LLM_TARGET void product(const ProductFloat<Weight>& p) {
-    if (p.m == 1) cover<Weight, 1, 4 * kGroup / kLanes>(p);  // one token: four sums hide the latency of fma
-    else cover<Weight, kFloatTokens, kFloatVectors>(p);
+    if (p.m == 1) cover<void, 1, 4 * kGroup / kLanes>(p);  // one token: four sums hide the latency of fma
+    else cover<void, kFloatTokens, kFloatVectors>(p);
 }
 
 // ---- along one row: kWide vectors are 16 lanes, value i in lane i % 16

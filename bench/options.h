@@ -17,13 +17,14 @@ using cli::format;
 
 struct Options {
     std::string model, shape;                 // a path or a published model's name; none: what is usual
+    std::vector<std::string> others;          // more paths, for a report
     std::optional<std::vector<int>> prompts;  // lengths
     std::vector<int> generate = {128}, depths = {0};
     std::optional<std::vector<int>> sequences;  // of a step
     std::optional<int> rounds;                  // repetitions
     std::optional<std::string> form;
     llm::LoadOptions load;
-    std::string png, compare, reference, text;
+    std::string png, journey, compare, reference, text;
     bool report = false, quality = false, quiet = false, help = false;
 
     std::string output() const { return form.value_or(report ? "text" : "md"); }
@@ -52,7 +53,8 @@ inline std::vector<cli::Flag> make_flags(Options& o) {
         cli::choice<std::string>(chosen, {{"md", "md"}, {"json", "json"}, {"csv", "csv"}, {"text", "text"}})(value);
     };
     return {
-        {"-m", "", "PATH", "model (models/gemma3-tiny; with --report the shapes below)", cli::text(o.model)},
+        {"-m", "", "PATH", "model (models/gemma3-tiny; with --report the shapes below, or several -m)",
+         [&o](const std::string& path) { o.model.empty() ? void(o.model = path) : o.others.push_back(path); }},
         {"", "--shape", "NAME",
          "a published model's exact shape with random weights instead: gpt2-124m, gpt2-medium,\n"
          "gpt2-large, gpt2-xl, gemma3-270m, gemma3-1b or gemma3-4b",
@@ -74,6 +76,8 @@ inline std::vector<cli::Flag> make_flags(Options& o) {
          "and gemma3-1b, as far as memory allows",
          cli::turn(o.report, true)},
         {"", "--png", "FILE", "the report as a picture", cli::text(o.png)},
+        {"", "--journey", "FILE", "a picture of a token's way through a model: each operation's shape, bytes and time",
+         cli::text(o.journey)},
         {"", "--quality", "",
          "how near the model is to its file in F32 over the text of -f: perplexity, divergence, likeliest token",
          cli::turn(o.quality, true)},
@@ -101,6 +105,8 @@ inline std::string usage(const std::vector<cli::Flag>& flags) {
 inline void check(const Options& o) {
     if (o.form == "text" && !o.report) throw llm::Error("-o: text is how a report looks: add --report");
     if (!o.png.empty() && !o.report) throw llm::Error("--png: draws a report: add --report");
+    if (!o.others.empty() && !o.report) throw llm::Error("-m: several models are for a report: add --report");
+    if (!o.journey.empty() && (o.report || o.quality)) throw llm::Error("--journey: is a picture of its own");
     if (!o.model.empty() && !o.shape.empty()) throw llm::Error("--shape: a model is named as well: choose one");
     if (o.quality == o.text.empty()) throw llm::Error("--quality: takes a text: add both, --quality and -f");
     if (o.quality && (o.report || !o.shape.empty())) throw llm::Error("--quality: is of a model's file, and no report");

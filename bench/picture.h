@@ -21,9 +21,13 @@ constexpr plot::Color kPartColors[kStep] = {
     plot::rgb(0x9a8c7c), plot::rgb(0xb79ad1), plot::rgb(0x3d6fb4), plot::rgb(0x8fc1e3), plot::rgb(0xd1495b),
     plot::rgb(0x4f9d7a), plot::rgb(0xe9a63a), plot::rgb(0xf2d38b), plot::rgb(0xbf6f2a), plot::rgb(0x2f4858),
     plot::rgb(0x8d5a97), plot::rgb(0xbab5aa), plot::rgb(0xd9d5cb)};
-inline std::string short_name(const Measurement& m) { return m.name.substr(m.name.find_last_of('/') + 1); }
+inline std::string short_name(const std::string& name) {
+    const std::string last = name.substr(name.find_last_of('/') + 1);
+    return last.substr(0, last.rfind(".gguf"));
+}
 
-constexpr plot::Color kModelColors[] = {plot::rgb(0x3d6fb4), plot::rgb(0xd1495b), plot::rgb(0x4f9d7a)};
+constexpr plot::Color kModelColors[] = {plot::rgb(0x3d6fb4), plot::rgb(0xd1495b), plot::rgb(0x4f9d7a),
+                                        plot::rgb(0xe9a63a), plot::rgb(0x8d5a97), plot::rgb(0x2f4858)};
 
 // Labels in a column, none above another, each with a thread to its point.
 struct Labels {
@@ -68,7 +72,7 @@ inline void draw_roofs(plot::Canvas& c, const plot::Axis& x, const plot::Axis& y
         c.text(x.to - 10, y.from - above, text, 10, plot::kFaint, 1);
     };
     note(50, "discs: decode, squares: prompt; larger: more of the time");
-    if (models.size() > 1) note(31, "named: " + short_name(models.back()) + ", pale: the others");
+    if (models.size() > 1) note(31, "named: " + short_name(models.back().name) + ", pale: the others");
     note(12, "dashed: reading as much data as a model has");
     level(roof.int8, format("int8 %.0f GOP/s", roof.int8 / 1e9));
     level(roof.f32, format("f32 %.0f GFLOP/s", roof.f32 / 1e9));
@@ -131,11 +135,11 @@ inline void draw_steps(plot::Canvas& c, const std::vector<Measurement>& models) 
                 end += phase.limits[p] * scale;
             }
             c.text(end + 7, y + height * 1.45, format("limit: %.0f %%", 100 * phase.reached()), 11, plot::kInk);
-            c.text(left - 10, y + 12, short_name(m), 11, plot::kInk, 1);
-            c.text(left - 10, y + 30,
-                   prompt ? format("%d tokens, %.0f ms", phase.tokens(), phase.step_ms())
-                          : format("step, %.2f ms", phase.step_ms()),
-                   10, plot::kFaint, 1);
+            const std::string what = prompt ? format("%d tokens, %.0f ms", phase.tokens(), phase.step_ms())
+                                            : format("step, %.2f ms", phase.step_ms());
+            const bool narrow = pitch < 44;  // one line for both
+            if (!narrow || !prompt) c.text(left - 10, y + (narrow ? 0 : 12), short_name(m.name), 11, plot::kInk, 1);
+            c.text(left - 10, y + (narrow ? 16 : 30), what, 10, plot::kFaint, 1);
             y += pitch;
         }
 }
@@ -161,35 +165,50 @@ inline void draw_depths(plot::Canvas& c, const std::vector<Measurement>& models)
             c.disc(px, py, 5, color);
             last_x = px, last_y = py;
         }
-        names.all.push_back({last_x, last_y, 0, short_name(models[i]), color});
+        names.all.push_back({last_x, last_y, 0, short_name(models[i].name), color});
     }
     names.draw(c, x.to + 14, y.from - 5);
 }
 
-inline void draw_histogram(plot::Canvas& c, const std::vector<Measurement>& models) {
-    constexpr int kBins = 48;
-    constexpr double kLow = 0.8, kHigh = 1.6;
-    const plot::Axis x{kLow, kHigh, 960, 1560};
-    const double top = 690, bottom = 925, pitch = (bottom - top) / double(models.size());
-    plot::axes(c, "How steady the steps at depth 0 are", x, {0, 1, bottom, top},
-               "time of a step, relative to the median (ends: and beyond)", "steps", 8, 0);
-    for (std::size_t i = 0; i < models.size(); ++i) {
-        const Samples& steps = models[i].prompts[0].steps;
-        const double base = top + pitch * double(i + 1);
-        int bins[kBins] = {};
-        for (const double s : steps)
-            ++bins[std::clamp(int((s / median(steps) - kLow) / (kHigh - kLow) * kBins), 0, kBins - 1)];
-        const double scale = (pitch - 30) / *std::max_element(bins, bins + kBins), width = (x.to - x.from) / kBins;
-        for (int b = 0; b < kBins; ++b)
-            if (bins[b])
-                c.rect(x.from + b * width + 1, base - std::max(2.0, bins[b] * scale), x.from + (b + 1) * width - 1,
-                       base, kModelColors[i % std::size(kModelColors)]);
-        c.rect(x.from, base - 0.5, x.to, base + 0.5, plot::kFaint);
-        c.text(x.to - 8, base - pitch + 22,
-               format("%s: p50 %.2f ms, p95 %.2f, max %.2f", short_name(models[i]).c_str(), 1e3 * median(steps),
-                      1e3 * quantile(steps, 0.95), 1e3 * quantile(steps, 1)),
-               10, plot::kInk, 1);
+// Each model's tokens/s against what a step of it reads: one text as a disc, many together as a square.
+inline void draw_bytes(plot::Canvas& c, const Machine& machine, const std::vector<Measurement>& models) {
+    struct Point {
+        double mb, rate;
+    };
+    const auto point = [](const Phase& phase, int texts, const Samples& steps) {
+        return Point{phase.all.parts[kStep].bytes / phase.all.steps / 1e6, texts / mean(steps)};
+    };
+    std::vector<Point> one, many;
+    Point low{1e9, 1e9}, high{0, 0};
+    const auto add = [&](std::vector<Point>& points, const Point& p) {
+        points.push_back(p);
+        low = {std::min(low.mb, p.mb), std::min(low.rate, p.rate)};
+        high = {std::max(high.mb, p.mb), std::max(high.rate, p.rate)};
+    };
+    for (const Measurement& m : models) {
+        add(one, point(Phase(m, false), 1, m.prompts[0].steps));
+        const Together& most = m.together.back();
+        add(many, point(Phase(m, most), most.n, most.steps));
     }
+
+    const plot::Axis x{low.mb / 1.7, high.mb * 1.7, 1030, 1420, true},
+        y{low.rate / 1.7, high.rate * 1.7, 925, 690, true};
+    plot::axes(c, "Tokens/s against what a step reads", x, y, "MB a step", "tokens/s");
+    const double mb = machine.measured().back().roof.read / 1e6;  // a second
+    const double from = std::max(x.low, mb / y.high), to = std::min(x.high, mb / y.low);
+    if (from < to) c.line(x(from), y(mb / from), x(to), y(mb / to), 3, plot::kInk);
+    c.text(x.from + 10, y.from - 12,
+           format("line: one text at %.1f GB/s; squares: %d texts", mb / 1e3, models[0].together.back().n), 10,
+           plot::kFaint);
+    Labels names;
+    for (std::size_t i = 0; i < models.size(); ++i) {
+        const plot::Color color = kModelColors[i % std::size(kModelColors)];
+        c.dashes(x(one[i].mb), y(one[i].rate), x(many[i].mb), y(many[i].rate), 1.5, color);
+        c.disc(x(one[i].mb), y(one[i].rate), 6, color);
+        c.square(x(many[i].mb), y(many[i].rate), 6, color);
+        names.all.push_back({x(one[i].mb), y(one[i].rate), 0, short_name(models[i].name), color});
+    }
+    names.draw(c, x.to + 10, y.from - 5);
 }
 
 // What the picture shows in a line.
@@ -229,7 +248,7 @@ inline void draw(const Machine& machine, const std::vector<Measurement>& models,
     draw_roofline(c, machine, models);
     draw_steps(c, models);
     draw_depths(c, models);
-    draw_histogram(c, models);
+    draw_bytes(c, machine, models);
     c.save(path);
 }
 

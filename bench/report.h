@@ -31,10 +31,11 @@ inline void report(const Options& o) {
     const bool is_shape = o.model.empty();
     std::vector<std::pair<std::string, llm::DType>> models;
     if (!is_shape) models = {{o.model, o.load.dtype}};
+    for (const std::string& other : o.others) models.emplace_back(other, o.load.dtype);
     else if (!o.shape.empty()) models = {{find_shape(o.shape, o.load.dtype).name, o.load.dtype}};
-    else
-        for (const char* name : {"gpt2-124m", "gemma3-270m", "gemma3-1b"}) models.emplace_back(name, o.load.dtype);
-    if (models.size() > 1 && o.load.dtype == llm::DType::native) models.emplace_back("gemma3-1b", llm::DType::q4_0);
+    else for (const char* name : {"gpt2-124m", "gemma3-270m", "gemma3-1b"}) models.emplace_back(name, o.load.dtype);
+    if (is_shape && models.size() > 1 && o.load.dtype == llm::DType::native)
+        for (const char* name : {"gemma3-270m", "gemma3-1b"}) models.emplace_back(name, llm::DType::q4_0);
     const Earlier earlier(o.compare);
     Output out(o.output());
     std::optional<Progress> progress(std::in_place, o.quiet);
@@ -45,7 +46,7 @@ inline void report(const Options& o) {
     print_tables(out, tables);
     std::vector<Measurement> measured;
     for (const auto& [name, dtype] : models) {
-        if (models.size() > 1 && weight_bytes(shape_of(name), dtype) * 1.3 > available_memory()) {
+        if (is_shape && models.size() > 1 && weight_bytes(shape_of(name), dtype) * 1.3 > available_memory()) {
             out.line("\n" + name + ": left out for want of memory");
             continue;
         }
