@@ -15,6 +15,8 @@ TEST_FILES = $(wildcard tests/*.cpp)
 TEST_PARTS = $(wildcard tests/*.h) fuzz/fuzz.cpp
 SANITIZED ?= -O1
 FUZZED    ?= -O1
+MUTANTS   ?= 20
+SEED      ?= 1
 
 # What tests of some files alone run besides: make test FILE="cli_llm readme" TESTS=-tc="llm --profile*"
 PROGRAMS = $(if $(filter bindings cli_llm cli_terminal readme first_evening,$(FILE)),$(BUILD)/llm) \
@@ -36,7 +38,7 @@ override PROMPT := $(value PROMPT)
 override ARGS   := $(value ARGS)
 export MODEL PROMPT ARGS
 
-.PHONY: all run gemma test bench sanitize sanitize-address sanitize-thread fuzz examples capi wasm install uninstall clean help
+.PHONY: all run gemma test bench sanitize sanitize-address sanitize-thread fuzz mutants examples capi wasm install uninstall clean help
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/llm $(BUILD)/bench  ## build the programs; takes CXX=clang++, CXXFLAGS=-O3, WERROR=1
@@ -71,6 +73,9 @@ fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: sa
 		FUZZ_TARGET=$$target $(BUILD)/fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2500 \
 		-malloc_limit_mb=500 -max_len=150000 -use_value_profile=1 -artifact_prefix=$(BUILD)/find-$$target- \
 		$(BUILD)/corpus/$$target >$$log 2>&1 && tail -n 1 $$log || { tail -n 60 $$log; exit 1; }; done
+
+mutants:  ## small faults in llm.h, one at a time: which of them do its tests miss? MUTANTS=20 SEED=1
+	python3 tests/mutants.py $(MUTANTS) $(SEED) $(BUILD)/mutants
 
 examples: $(patsubst examples/%.cpp,$(BUILD)/examples/%,$(wildcard examples/*.cpp))  ## build the programs of examples/
 
@@ -121,9 +126,10 @@ $(CAPI): bindings/llm_c.cpp bindings/llm_c.h llm.h Makefile
 	@echo '{ global: llm_*; local: *; };' >$(BUILD)/llm.map
 	$(COMPILE) -fvisibility=hidden -shared $(link$(suffix $@)) $< -o $@
 
-# Emscripten's -O2 would take out what nobody calls: the names are those of llm_c.h.
-FUNCTIONS = $(shell sed -n 's/^LLM_C_API .*[ *]\(llm_[a-z_]*\)(.*/_\1/p' bindings/llm_c.h) _malloc _free
-EMSCRIPTEN = -fwasm-exceptions -sMODULARIZE -sEXPORT_NAME=LLM -sSINGLE_FILE -sALLOW_MEMORY_GROWTH -sMAXIMUM_MEMORY=4GB \
+# Emscripten's -O2 would take out what nobody calls: the names are those of llm_c.h. NODE_PATH: where Debian has its parts.
+paren := (
+FUNCTIONS = $(shell sed -n 's/^LLM_C_API .*[ *]\(llm_[a-z_]*\)$(paren).*/_\1/p' bindings/llm_c.h) _malloc _free
+EMSCRIPTEN = -fexceptions -sMODULARIZE -sEXPORT_NAME=LLM -sSINGLE_FILE -sALLOW_MEMORY_GROWTH -sMAXIMUM_MEMORY=4GB \
 	-sALLOW_TABLE_GROWTH -sFORCE_FILESYSTEM -sENVIRONMENT=node,web,worker --post-js bindings/llm_post.js \
 	-sEXPORTED_FUNCTIONS=$(subst $(space),$(comma),$(FUNCTIONS)) -sEXPORTED_RUNTIME_METHODS=FS
 comma := ,
@@ -131,7 +137,7 @@ space := $(subst ,, )
 
 $(BUILD)/wasm/llm.js: bindings/llm_c.cpp bindings/llm_c.h bindings/llm_post.js llm.h Makefile | need-emscripten
 	@mkdir -p $(@D)
-	em++ -std=c++17 $(CXXFLAGS) $(WARNINGS) -DLLM_NO_THREADS $(EMSCRIPTEN) $< -o $@
+	NODE_PATH=/usr/share/nodejs em++ -std=c++17 $(CXXFLAGS) $(WARNINGS) -DLLM_NO_THREADS $(EMSCRIPTEN) $< -o $@
 
 # One file: the library, and the model's files in base64.
 MODEL_FILES = $(wildcard models/gemma3-tiny/*)

@@ -1703,6 +1703,7 @@ class ThreadPool {
 constexpr int kGroup = 16;  // rows of a matrix that lie side by side
 constexpr int kTile = 12;   // most tokens per call of a product
 constexpr int kFew = 8;     // most tokens for which weights are unpacked on their way from memory
+constexpr int kScreen = 4;  // most tokens whose likeliest successors are looked for
 constexpr int kBlock = 32;  // columns that share a scale
 constexpr int kSpan = 64;   // columns of float activations that lie side by side
 
@@ -1776,14 +1777,15 @@ struct ForFormat {
     void (*to_bytes)(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out);
 };
 
-// From the upper planes of groups times a token: for each row an estimate of its sum, and for each group the most that one
-// of its 16 sums may be: the estimate and the square root of the sum over blocks of scale^2 * squares.
+// From the upper planes of groups times m <= kScreen tokens: for each row an estimate of its sum, and for each group the
+// most that one of its 16 sums may be: the estimate and the square root of the sum over blocks of scale^2 * squares.
 struct Screening {
     const std::uint8_t* w;
     int groups, blocks;
-    const ActivationBlock* x;
-    const float* squares;  // [blocks]
-    float *estimates, *most;
+    const ActivationBlock* x;  // [blocks][m]
+    const float* squares;      // [blocks][m]
+    int m, all;                // all: groups of the whole matrix
+    float *estimates, *most;   // of the first of these groups: [m][all][16], [m][all]
 };
 
 struct Kernels {
@@ -2339,36 +2341,47 @@ inline constexpr ForFormat kFor = {product<Block, 1, kGroup / kLanes>, product<B
                                    product<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
 
 // q - 128 is 16 * upper - 120.5 and a rest, which is within 7.5.
-LLM_TARGET inline void screen(const Screening& s) {
+template <int M> LLM_TARGET void screen_group(const Screening& s, int group) {
     constexpr int kVectors = kGroup / kLanes, kLines = (BlockQ8Planes::kBytes + 63) / 64;
-    const std::uint8_t* w = s.w;
-    for (int g = 0; g < s.groups; ++g) {
-        Floats total[kVectors], variance[kVectors];
-        LLM_UNROLL for (int v = 0; v < kVectors; ++v) total[v] = variance[v] = set(0.0f);
-        for (int b = 0; b < s.blocks; ++b, w += BlockQ8Planes::kBytes) {
-            const ActivationBlock& a = s.x[b];
-            LLM_UNROLL for (int line = 0; line < kLines; ++line) prefetch(w + 64 * line);
-            LLM_UNROLL for (int v = 0; v < kVectors; ++v) {
-                Ints acc = set(0);
-                LLM_UNROLL for (int i = 0; i < kBlock / 8; ++i) {
-                    Ints eight[2];
-                    load_columns<BlockQ4_0>(w, nullptr, i, v * kLanes, eight);
-                    acc = dot_small(acc, eight[0], set(load_as<std::int32_t>(a.q + 8 * i)), eight[1],
-                                    set(load_as<std::int32_t>(a.q + 8 * i + 4)));
+    const std::uint8_t* w = s.w + usize(group) * usize(s.blocks) * BlockQ8Planes::kBytes;
+    Floats total[M][kVectors], variance[M][kVectors];
+    LLM_UNROLL for (int t = 0; t < M; ++t) {
+        LLM_UNROLL for (int v = 0; v < kVectors; ++v) total[t][v] = variance[t][v] = set(0.0f);
+    }
+    for (int b = 0; b < s.blocks; ++b, w += BlockQ8Planes::kBytes) {
+        LLM_UNROLL for (int line = 0; line < kLines; ++line) prefetch(w + 64 * line);
+        LLM_UNROLL for (int v = 0; v < kVectors; ++v) {
+            Ints acc[M], eight[2];
+            LLM_UNROLL for (int t = 0; t < M; ++t) acc[t] = set(0);
+            LLM_UNROLL for (int i = 0; i < kBlock / 8; ++i) {
+                load_columns<BlockQ4_0>(w, nullptr, i, v * kLanes, eight);
+                LLM_UNROLL for (int t = 0; t < M; ++t) {
+                    const std::int8_t* q = s.x[b * s.m + t].q + 8 * i;
+                    acc[t] = dot_small(acc[t], eight[0], set(load_as<std::int32_t>(q)), eight[1],
+                                       set(load_as<std::int32_t>(q + 4)));
                 }
-                const Floats scale = load(reinterpret_cast<const std::uint16_t*>(w) + v * kLanes);
-                const Floats whole_sum = fma(to_floats(acc), set(16.0f), set(float(a.offset) * (120.5f / 128)));
-                total[v] = fma(whole_sum, scale * set(a.scale), total[v]);
-                variance[v] = fma(scale * scale, set(s.squares[b]), variance[v]);
+            }
+            const Floats scale = load(reinterpret_cast<const std::uint16_t*>(w) + v * kLanes);
+            LLM_UNROLL for (int t = 0; t < M; ++t) {
+                const ActivationBlock& a = s.x[b * s.m + t];
+                const Floats whole_sum = fma(to_floats(acc[t]), set(16.0f), set(float(a.offset) * (120.5f / 128)));
+                total[t][v] = fma(whole_sum, scale * set(a.scale), total[t][v]);
+                variance[t][v] = fma(scale * scale, set(s.squares[b * s.m + t]), variance[t][v]);
             }
         }
+    }
+    LLM_UNROLL for (int t = 0; t < M; ++t) {
+        if (t >= s.m) continue;
         Floats most = set(-INFINITY);
         LLM_UNROLL for (int v = 0; v < kVectors; ++v) {
-            store(s.estimates + g * kGroup + v * kLanes, total[v]);
-            most = max(total[v] + sqrt(variance[v]), most);
+            store(s.estimates + (t * s.all + group) * kGroup + v * kLanes, total[t][v]);
+            most = max(total[t][v] + sqrt(variance[t][v]), most);
         }
-        s.most[g] = largest(most);
+        s.most[t * s.all + group] = largest(most);
     }
+}
+LLM_TARGET inline void screen(const Screening& s) {
+    for (int g = 0; g < s.groups; ++g) s.m == 1 ? screen_group<1>(s, g) : screen_group<kScreen>(s, g);
 }
 
 template <class Weight> LLM_TARGET void product(const ProductFloat<Weight>& p) {
@@ -5305,87 +5318,98 @@ struct Likeliest {
     ThreadPool& pool;
     const Kernels& kernels;
     Profiler& profiler;
-    Buffer memory{};            // of the following
-    float* logits = nullptr;    // [rows]: estimates, or where they are known, logits
-    float* most = nullptr;      // [groups]: see Screening
-    std::vector<int> groups{};  // that are computed
-    std::vector<Logit> found{};
-    int resting = 0;  // tokens to do the plain way, as there were too many candidates: no text, but random tokens
+    Buffer memory{};                          // of the following
+    float* logits = nullptr;                  // [tokens][rows]: estimates, or where they are known, logits
+    float* most = nullptr;                    // [tokens][groups]: see Screening
+    std::vector<int> groups{};                // that are computed
+    std::vector<std::vector<Logit>> found{};  // [tokens]
+    int resting = 0;  // steps to do the plain way, as there were too many candidates: no text, but random tokens
 
-    // Finds all that are wanted, and maybe a few more, for the one token of x. False: all rows are to be computed.
+    // Finds all that are wanted, and maybe a few more, for each token of x. False: all rows are to be computed.
     bool find(const Matrix& head, const Activations& x, const Wanted& wanted) {
-        const bool few = 16 * (usize(wanted.k) + wanted.also.size()) <= usize(wanted.n);
+        const bool few = 16 * (usize(wanted.k) + wanted.also.size()) <= usize(wanted.n) && x.tokens() <= kScreen;
         if (head.sections[0].format != &kInPlanes || wanted.k == 0 || !few) return false;
         if (resting > 0) return --resting, false;
         if (!screen(head, x)) return false;
         std::vector<int> also;
         for (const int id : wanted.also)
-            if (id >= 0 && id < wanted.n) also.push_back(id), logits[id] = -INFINITY;  // they do not set the bar
-        profiler.time({{"lm_head", "rows"}}, -1, 1, [&] { select(head, x, wanted, also); });
+            if (id >= 0 && id < wanted.n) also.push_back(id);
+        found.assign(usize(x.tokens()), {});
+        std::size_t computed = 0;
+        profiler.time({{"lm_head", "rows"}}, -1, x.tokens(), [&] {
+            for (int t = 0; t < x.tokens(); ++t) computed += select(head, x, t, wanted, also);
+        });
         if (profiler.report) {
             Timing& rows = profiler.done.back();
-            rows.bytes = head.bytes / usize(head.groups()) * groups.size();
-            rows.operations = 2 * groups.size() * kGroup * usize(head.cols);
+            rows.bytes = head.bytes / usize(head.groups()) * computed;
+            rows.operations = 2 * computed * kGroup * usize(head.cols * x.tokens());
         }
-        if (2 * groups.size() > usize(head.groups())) resting = 8;
+        if (2 * computed > usize(head.groups() * x.tokens())) resting = 8;
         return true;
     }
   private:
     // Estimates of all rows. False where numbers are too large for the statistics.
     bool screen(const Matrix& head, const Activations& x) {
         const Matrix::Section& s = head.sections[0];
-        const int blocks = (head.cols - 1) / kBlock + 1;
+        const int blocks = (head.cols - 1) / kBlock + 1, m = x.tokens();
         const ActivationBlock* const a = x.tile<ActivationBlock>(0);
         std::vector<float> squares;
-        for (int b = 0; b < blocks; ++b) {
+        for (int b = 0; b < blocks * m; ++b) {
             int sum = 0;
             for (const int q : a[b].q) sum += q * q;
             squares.push_back(kDeviations * kDeviations * kVariance * a[b].scale * a[b].scale * float(sum));
         }
         if (!all_below(squares.data(), squares.size(), 1e30f)) return false;
-        const std::size_t rows = usize(s.end) * kGroup;
-        memory.grow((rows + usize(s.end)) * sizeof(float));
+        squares.resize(squares.size() + kScreen);  // read, not used
+        const std::size_t rows = usize(s.end * kGroup);
+        memory.grow(usize(m) * (rows + usize(s.end)) * sizeof(float));
         logits = memory.as<float>();
-        most = logits + rows;
-        const std::size_t bytes = s.group_bytes * usize(s.end), operations = 2 * rows * usize(head.cols);
-        profiler.time({{"lm_head", "screen", bytes, operations}}, -1, 1, [&] {
+        most = logits + usize(m) * rows;
+        const std::size_t bytes = s.group_bytes * usize(s.end), operations = 2 * rows * usize(head.cols * m);
+        profiler.time({{"lm_head", "screen", bytes, operations}}, -1, m, [&] {
             pool.for_ranges(s.end, s.end / (pool.size() * 16), [&](int begin, int end, int) {
-                kernels.screen(
-                    {s.group(begin), end - begin, blocks, a, squares.data(), logits + begin * kGroup, most + begin});
+                kernels.screen({s.group(begin), end - begin, blocks, a, squares.data(), m, s.end,
+                                logits + begin * kGroup, most + begin});
             });
         });
         return true;
     }
-    // Computes what may reach the k-th best of the logits that are known: first those with the best estimates.
-    void select(const Matrix& head, const Activations& x, const Wanted& wanted, const std::vector<int>& also) {
-        const std::vector<Logit> best = take_best(logits, wanted.n, wanted.k);
+    // Computes what may reach the k-th best of a token's logits that are known: first those with the best estimates.
+    // Returns how many groups.
+    std::size_t select(const Matrix& head, const Activations& x, int t, const Wanted& wanted,
+                       const std::vector<int>& also) {
+        float* const own = logits + usize(t) * usize(head.groups() * kGroup);
+        float* const own_most = most + usize(t) * usize(head.groups());
+        for (const int id : also) own[id] = -INFINITY;  // they do not set the bar
+        const std::vector<Logit> best = take_best(own, wanted.n, wanted.k);
         groups.clear();
         for (const Logit& one : best) groups.push_back(one.id / kGroup);
         for (const int id : also) groups.push_back(id / kGroup);
-        compute(head, x, 0);
+        compute(head, x, own_most, 0);
         float bar = INFINITY;
-        for (const Logit& one : best) bar = std::min(bar, logits[one.id]);
+        for (const Logit& one : best) bar = std::min(bar, own[one.id]);
 
         const std::size_t known = groups.size();
         for (int g = 0; g * kGroup < wanted.n; ++g)
-            if (most[g] >= bar) groups.push_back(g);
-        compute(head, x, known);
+            if (own_most[g] >= bar) groups.push_back(g);
+        compute(head, x, own_most, known);
 
-        found.clear();
         for (const int g : groups)
             for (int id = g * kGroup; id < std::min((g + 1) * kGroup, wanted.n); ++id)
-                if (logits[id] >= bar || std::count(also.begin(), also.end(), id)) found.push_back({id, logits[id]});
+                if (own[id] >= bar || std::count(also.begin(), also.end(), id))
+                    found[usize(t)].push_back({id, own[id]});
+        return groups.size();
     }
-    // The logits of groups[first] and the following, each once.
-    void compute(const Matrix& head, const Activations& x, std::size_t first) {
+    // The logits of groups[first] and the following, each once; of all tokens, as they are there.
+    void compute(const Matrix& head, const Activations& x, float* own_most, std::size_t first) {
         std::sort(groups.begin() + std::ptrdiff_t(first), groups.end());
         groups.erase(std::unique(groups.begin() + std::ptrdiff_t(first), groups.end()), groups.end());
         pool.for_ranges(int(groups.size() - first), 4, [&](int begin, int end, int thread) {
             for (int i = begin; i < end; ++i) {
                 const int g = groups[first + usize(i)];
-                const Operand group(kernels, head, g, 1, 1, pool.scratch[usize(thread)]);
-                group.product(x, 0, logits + g * kGroup, kGroup);
-                most[g] = -INFINITY;
+                const Operand group(kernels, head, g, 1, x.tokens(), pool.scratch[usize(thread)]);
+                group.product(x, 0, logits + g * kGroup, usize(head.groups() * kGroup));
+                own_most[g] = -INFINITY;
             }
         });
     }
@@ -5811,10 +5835,12 @@ struct Transformer {
                 normed.set(kernels, t, 0, final_hidden(outputs[usize(t)].token), config.hidden_size);
         });
     }
-    // Whether likeliest.found has all logits that are wanted of a token of the chunk.
-    bool find_likeliest(int t, const Wanted& wanted) {
-        if (config.final_logit_softcapping > 0) return false;
-        normalize_final({{t, nullptr}});
+    // Whether likeliest.found has all logits that are wanted of `count` tokens of the chunk.
+    bool find_likeliest(int first, int count, const Wanted& wanted) {
+        if (config.final_logit_softcapping > 0 || count > kScreen) return false;
+        std::vector<Output> outputs;
+        for (int t = 0; t < count; ++t) outputs.push_back({first + t, nullptr});
+        normalize_final(outputs);
         return likeliest.find(model.weights.head.w, normed, wanted);
     }
     void compute_logits(const std::vector<Output>& outputs) {
@@ -5895,14 +5921,14 @@ struct SessionData {
     }
     // Logits after the pending token and up to 11 guesses that may follow it. The caches hold the guesses too: one that is
     // appended then need only be counted as processed.
-    // Null: of the one token all that is wanted is in transformer.likeliest.
+    // Null: all that is wanted is in transformer.likeliest.
     const float* try_out(const int* ids, int count, const Wanted& wanted) {
         current = nullptr;
         transformer.run_layers({{&sequence, ids, count}});
         sequence.tokens.resize(sequence.tokens.size() - usize(count - 1));
         sequence.processed = sequence.position();
-        return count == 1 && transformer.find_likeliest(0, wanted) ? nullptr
-                                                                   : transformer.compute_logits(sequence, 0, count);
+        const bool found = transformer.find_likeliest(0, count, wanted);
+        return found ? nullptr : transformer.compute_logits(sequence, 0, count);
     }
     // The k best logits after the last token, once the tokens are appended.
     std::vector<Logit> best(const int* ids, int count, int k) {
@@ -5917,11 +5943,11 @@ struct SessionData {
             run_batches(ids, count, [](int, int) { return true; });
             current = nullptr;
             const int last = transformer.n - 1;
-            if (!transformer.find_likeliest(last, {n, k})) current = transformer.compute_logits(sequence, last, 1);
+            if (!transformer.find_likeliest(last, 1, {n, k})) current = transformer.compute_logits(sequence, last, 1);
         }
         std::vector<Logit> all;
         transformer.profiler.time({{"sampling", "best"}}, -1, 1, [&] {
-            all = current ? take_best(current, n, k) : transformer.likeliest.found;
+            all = current ? take_best(current, n, k) : transformer.likeliest.found[0];
             std::sort(all.begin(), all.end(), better);
             all.resize(usize(k));
         });
@@ -6380,8 +6406,8 @@ class Lookup {
         : session_(session), most_(std::min(most, kTile - 1)), stats_(stats) {
         for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
     }
-    // The logits after the pending token. Null: those that are wanted are in the transformer's `likeliest`.
-    const float* next(const Wanted& wanted) {
+    // The logits after the pending token. Null: those that are wanted are in found().
+    const float* next(Wanted wanted) {
         const int id = session_.sequence.tokens.back();
         if (next_ < guesses_.size()) {
             const bool is_right = guesses_[next_++] == id;
@@ -6389,13 +6415,15 @@ class Lookup {
             if (is_right) {
                 ++stats_.guessed_right;
                 ++session_.sequence.processed;
-                return logits_ += session_.sequence.logits.width;
+                return logits_ = logits_ ? logits_ + session_.sequence.logits.width : nullptr;
             }
         }
         guess();
 
         stats_.guessed += int(guesses_.size());
         const std::vector<int> ids = joined({{id}, guesses_});
+        if (!wanted.also.empty())
+            wanted.also = joined({wanted.also, guesses_});  // when they are right, it changes them too
         const auto start = Clock::now();
         const int n = int(ids.size());
         session_.transformer.profiler.step(n, [&] { logits_ = session_.try_out(ids.data(), n, wanted); });
@@ -6404,6 +6432,7 @@ class Lookup {
         else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
         return logits_;
     }
+    const std::vector<Logit>& found() const { return session_.transformer.likeliest.found[next_]; }
   private:
     static constexpr int kLongest = 8;  // tokens of a copy that are compared
     static double first_rate(int copied) { return copied / (copied + 2.0); }
@@ -6563,7 +6592,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
         int id = 0;
         use->transformer.profiler.restart();
         use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1, [&] {
-            id = logits ? writer.draw(logits) : writer.sampler.sample(use->transformer.likeliest.found);
+            id = logits ? writer.draw(logits) : writer.sampler.sample(lookup.found());
         });
         more = writer.take(logits, id);
     }

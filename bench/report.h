@@ -30,10 +30,11 @@ inline void print_tables(Output& out, const std::vector<Table>& tables) {
 inline void report(const Options& o) {
     const bool is_shape = o.model.empty();
     std::vector<std::pair<std::string, llm::DType>> models;
-    if (!is_shape) models = {{o.model, o.load.dtype}};
     for (const std::string& other : o.others) models.emplace_back(other, o.load.dtype);
+    if (!is_shape) models.insert(models.begin(), {o.model, o.load.dtype});
     else if (!o.shape.empty()) models = {{find_shape(o.shape, o.load.dtype).name, o.load.dtype}};
-    else for (const char* name : {"gpt2-124m", "gemma3-270m", "gemma3-1b"}) models.emplace_back(name, o.load.dtype);
+    else
+        for (const char* name : {"gpt2-124m", "gemma3-270m", "gemma3-1b"}) models.emplace_back(name, o.load.dtype);
     if (is_shape && models.size() > 1 && o.load.dtype == llm::DType::native)
         for (const char* name : {"gemma3-270m", "gemma3-1b"}) models.emplace_back(name, llm::DType::q4_0);
     const Earlier earlier(o.compare);

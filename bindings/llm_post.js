@@ -25,7 +25,7 @@ const withText = (text, call) => {
 const members = {seed: [8, "i32"], max_tokens: [16, "i32"], temperature: [20, "float"], top_p: [24, "float"],
                  min_p: [28, "float"], repeat_penalty: [32, "float"], top_k: [36, "i32"], repeat_last_n: [40, "i32"],
                  ignore_end: [44, "i32"], parse_special: [48, "i32"], lookup: [52, "i32"]};
-const optionsSize = 80;
+const optionsSize = 72;
 
 const sessionOf = (load, onProgress) => {
     const call = (user, done, what) => (onProgress && onProgress(done, UTF8ToString(what)) === false ? 0 : 1);

@@ -122,12 +122,15 @@ std::vector<float> product_of(const detail::Kernels& k, int n, Input& in) {
 
 std::vector<float> screened(const detail::Kernels& k, int n, Input& in) {
     const Products<detail::BlockQ8Planes> products(k.q8_planes, n, in);
-    const std::vector<detail::ActivationBlock> x = random_activations(in.random, products.blocks, false);
-    const std::vector<float> squares(usize(products.blocks), 3.0f);
-    const int rows = products.groups * detail::kGroup;
-    std::vector<float> y = guarded(rows + products.groups);
-    k.screen(
-        {products.w.data(), products.groups, products.blocks, x.data(), squares.data(), y.data(), y.data() + rows});
+    const int m = n % detail::kScreen + 1, all = products.groups + 2;
+    std::vector<detail::ActivationBlock> x = random_activations(in.random, products.blocks * m, false);
+    x.resize(x.size() + usize(detail::kScreen), {NAN, 1, 1, {1}});
+    std::vector<float> squares(usize(products.blocks * m), 3.0f);
+    squares.resize(squares.size() + usize(detail::kScreen), NAN);
+    const int rows = all * detail::kGroup;
+    std::vector<float> y = guarded(m * (rows + all));
+    k.screen({products.w.data(), products.groups, products.blocks, x.data(), squares.data(), m, all, y.data(),
+              y.data() + m * rows});
     return y;
 }
 

@@ -146,7 +146,7 @@ double nearest(Session& session, const std::vector<int>& ids) {
         const detail::Likeliest& likeliest = data.transformer.likeliest;
         const std::vector<float> estimates(likeliest.logits, likeliest.logits + n);
         const std::vector<float> most(likeliest.most, likeliest.most + head.groups());
-        const std::vector<Logit> best = likeliest.found;
+        const std::vector<Logit> best = likeliest.found[0];
         double bar = INFINITY;
         for (const Logit& one : sorted(session.logits(), n, 40)) bar = std::min(bar, double{one.value});
         for (int row = 0; row < n; ++row) {

@@ -3,7 +3,7 @@ const assert = require("assert");
 const fs = require("fs");
 
 require(require("path").resolve(process.argv[2]))().then(llm => {
-    assert.throws(() => llm.load(new Uint8Array([71, 71, 85, 70])), /the file ends too early/);
+    assert.throws(() => llm.load(new Uint8Array([71, 71, 85, 70])), /the header ends too early/);
     const steps = [];
     const path = process.argv[3], read = name => fs.readFileSync(name);
     const isFile = fs.statSync(path).isFile();
