@@ -1,5 +1,5 @@
 // build/bench --journey: the way of one token through a model as a picture. A row is an operation of a real step: what it
-// multiplies with what, how long it takes in each layer, and in all of them.
+// multiplies with what, how long it takes in each layer, and in all of them. A matrix is (rows, columns).
 
 #pragma once
 
@@ -63,20 +63,20 @@ inline std::vector<Stop> journey(const llm::Model& model, int threads, int begin
 inline std::string shape_of(const Stop& s, const llm::Config& c, int position) {
     const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
     const int gate = c.architecture == "gpt2" ? 1 : 2;  // gate and up
-    const auto product = [](int rows, int cols) { return format("[%d, %d] x [%d]", rows, cols, cols); };
-    if (s.operation == "embedding") return format("a row of [%d, %d]", c.vocab_size, c.hidden_size);
+    const auto product = [](int rows, int cols) { return format("(%d, %d) x %d", rows, cols, cols); };
+    if (s.operation == "embedding") return format("a row of (%d, %d)", c.vocab_size, c.hidden_size);
     if (s.operation == "angles") return format("position %d: %d cos, sin", position, c.head_dim / 2);
     if (s.operation == "norm_rotate") return format("%d + %d heads of %d", c.num_heads, c.num_kv_heads, c.head_dim);
-    if (s.part == "norm") return format("[%d]", c.hidden_size);
+    if (s.part == "norm") return format("%d", c.hidden_size);
     if (s.part == "qkv") return product(q + 2 * kv, c.hidden_size);
     if (s.part == "attn_out") return product(c.hidden_size, q);
     if (s.part == "up") return product(gate * c.intermediate_size, c.hidden_size);
     if (s.part == "down") return product(c.hidden_size, c.intermediate_size);
-    if (s.part == "activation") return format("[%d]", c.intermediate_size);
-    if (s.operation == "screen") return format("[%d, %d], upper halves", c.vocab_size, c.hidden_size);
+    if (s.part == "activation") return format("%d", c.intermediate_size);
+    if (s.operation == "screen") return format("(%d, %d), upper halves", c.vocab_size, c.hidden_size);
     if (s.operation == "rows") return "rows that may be the best";
     if (s.part == "lm_head") return product(c.vocab_size, c.hidden_size);
-    if (s.operation == "kv_store") return format("%d heads of k, v", c.num_kv_heads);
+    if (s.operation == "kv_store") return format("k, v: %d x %d", c.num_kv_heads, c.head_dim);
     if (s.operation == "qk") return format("%d q x up to %d k", c.num_heads, position + 1);
     if (s.operation == "av") return format("%d p x up to %d v", c.num_heads, position + 1);
     return "";
@@ -92,7 +92,7 @@ inline void draw_stop(plot::Canvas& canvas, double y, const Stop& s, const std::
     const plot::Color color = kPartColors[std::min<std::ptrdiff_t>(part, kOther)];
     canvas.disc(34, base - 5, 5, color);
     canvas.text(56, base, s.part == s.operation ? s.part : s.part + ", " + s.operation, 11, plot::kInk);
-    canvas.text(250, base, shape, 10, plot::kFaint);
+    canvas.text(275, base, shape, 10, plot::kFaint);
     if (s.bytes > 0) canvas.text(kCells - 20, base, format("%.2f", s.bytes / 1e6), 10, plot::kFaint, 1);
     const double width = (kCellsEnd - kCells) / double(s.layers.size());
     for (std::size_t i = 0; i < s.layers.size() && s.layers.size() > 1; ++i) {
@@ -129,7 +129,7 @@ inline void draw_journey(const Options& o) {
                        type_of(model).c_str(), position, processor().c_str(), c.num_layers),
                 11, plot::kFaint);
     for (const auto& [x, title] : {std::pair<double, const char*>(56, "operation"),
-                                   {250, "of what"},
+                                   {275, "of what"},
                                    {kCells - 60, "MB"},
                                    {kCells, "each layer: the darker, the longer"},
                                    {kBars, "all layers, microseconds"}})

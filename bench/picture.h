@@ -138,8 +138,9 @@ inline void draw_steps(plot::Canvas& c, const std::vector<Measurement>& models) 
             const std::string what = prompt ? format("%d tokens, %.0f ms", phase.tokens(), phase.step_ms())
                                             : format("step, %.2f ms", phase.step_ms());
             const bool narrow = pitch < 44;  // one line for both
-            if (!narrow || !prompt) c.text(left - 10, y + (narrow ? 0 : 12), short_name(m.name), 11, plot::kInk, 1);
-            c.text(left - 10, y + (narrow ? 16 : 30), what, 10, plot::kFaint, 1);
+            if (!narrow || !prompt)
+                c.text(left - 10, y + (narrow ? 0 : 12), short_name(m.name), narrow ? 9 : 11, plot::kInk, 1);
+            c.text(left - 10, y + (narrow ? 16 : 30), what, narrow ? 9 : 10, plot::kFaint, 1);
             y += pitch;
         }
 }
@@ -191,15 +192,15 @@ inline void draw_bytes(plot::Canvas& c, const Machine& machine, const std::vecto
         add(many, point(Phase(m, most), most.n, most.steps));
     }
 
-    const plot::Axis x{low.mb / 1.7, high.mb * 1.7, 1030, 1420, true},
+    const plot::Axis x{low.mb / 1.7, high.mb * 1.7, 1045, 1375, true},
         y{low.rate / 1.7, high.rate * 1.7, 925, 690, true};
     plot::axes(c, "Tokens/s against what a step reads", x, y, "MB a step", "tokens/s");
     const double mb = machine.measured().back().roof.read / 1e6;  // a second
     const double from = std::max(x.low, mb / y.high), to = std::min(x.high, mb / y.low);
     if (from < to) c.line(x(from), y(mb / from), x(to), y(mb / to), 3, plot::kInk);
-    c.text(x.from + 10, y.from - 12,
-           format("line: one text at %.1f GB/s; squares: %d texts", mb / 1e3, models[0].together.back().n), 10,
-           plot::kFaint);
+    c.text(x.to - 10, y.to + 20,
+           format("line: memory, %.1f GB/s; squares: %d texts", mb / 1e3, models[0].together.back().n), 10,
+           plot::kFaint, 1);
     Labels names;
     for (std::size_t i = 0; i < models.size(); ++i) {
         const plot::Color color = kModelColors[i % std::size(kModelColors)];
