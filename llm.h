@@ -223,7 +223,8 @@ class Model {
     // Ids from 0 to below this have both an embedding and a text, so they can be generated; 0: there is no tokenizer.
     int sampleable() const;
     // Bytes that a Session with this context (0: as in Session) allocates, or so many that share threads: KV caches and,
-    // for prompts, scratch. What is not used yet takes address space only.
+    // for prompts, scratch. What is not used yet takes address space only. GenerateOptions::lookup takes up to 15 times
+    // vocab_size floats more.
     std::size_t session_bytes(int context, int sessions = 1) const;
     const detail::ModelData& data() const;  // for the library itself
   private:
@@ -793,6 +794,28 @@ inline std::uint64_t next_random(std::uint64_t& state) {
 }
 inline double next_uniform(std::uint64_t& state) { return double(next_random(state) >> 11) * 0x1p-53; }
 
+// a * b + c, rounded once.
+#ifndef _WIN32
+template <class T> T fused(T a, T b, T c) { return std::fma(a, b, c); }
+#else  // whose C library may round twice
+// x + y rounded to odd, which may be rounded again to fewer bits, or added to what is much larger (Boldo, Melquiond 2008).
+inline double sum_to_odd(double x, double y) {
+    const double sum = x + y, part = sum - x, error = (x - (sum - part)) + (y - part);
+    const auto bits = load_as<std::uint64_t>(&sum);
+    const auto odd = std::fabs(error) > 0 && bits % 2 == 0 ? bits + ((error > 0) == (sum > 0) ? 1 : UINT64_MAX) : bits;
+    return load_as<double>(&odd);
+}
+inline float fused(float a, float b, float c) { return float(sum_to_odd(double(a) * double(b), double(c))); }
+inline double fused(double a, double b, double c) {
+    const auto high = [](double x) { return 134217729.0 * x - (134217729.0 * x - x); };  // the upper 26 bits
+    const double ah = high(a), al = a - ah, bh = high(b), bl = b - bh, product = a * b;
+    const double rest = ((ah * bh - product) + ah * bl + al * bh) + al * bl;
+    const double low = c + rest, part = low - c, low_rest = (c - (low - part)) + (rest - part);
+    const double sum = product + low, part2 = sum - product, sum_rest = (product - (sum - part2)) + (low - part2);
+    return sum + sum_to_odd(low_rest, sum_rest);
+}
+#endif
+
 // e^x, log x and x^y in double by their series, as C libraries differ in the last bits. Every sum of a product is a fma.
 constexpr double kLn2 = 0x1.62e42fefa3800p-1, kLn2Rest = 0x1.ef35793c76730p-45;  // the first has 11 bits to spare
 
@@ -800,11 +823,11 @@ inline double exponential(double x) {
     if (!(x > -700)) return 0;
     x = std::min(x, 700.0);
     const double n = std::nearbyint(x * 1.4426950408889634);
-    const double r = std::fma(n, -kLn2Rest, std::fma(n, -kLn2, x));  // |r| <= ln(2) / 2
-    double e = 1.0 / 87178291200;                                    // 14!
+    const double r = fused(n, -kLn2Rest, fused(n, -kLn2, x));  // |r| <= ln(2) / 2
+    double e = 1.0 / 87178291200;                              // 14!
     for (const double factorial : {6227020800.0, 479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0,
                                    120.0, 24.0, 6.0, 2.0, 1.0, 1.0})
-        e = std::fma(e, r, 1 / factorial);
+        e = fused(e, r, 1 / factorial);
     return std::ldexp(e, int(n));
 }
 
@@ -814,8 +837,8 @@ inline double logarithm(double x) {
     if (m < 0.70710678) m *= 2, --n;
     const double z = (m - 1) / (m + 1), square = z * z;  // log m = 2 artanh z
     double sum = 0;
-    for (int k = 25; k > 0; k -= 2) sum = std::fma(sum, square, 1.0 / k);
-    return std::fma(n, kLn2, std::fma(n, kLn2Rest, 2 * z * sum));
+    for (int k = 25; k > 0; k -= 2) sum = fused(sum, square, 1.0 / k);
+    return fused(double(n), kLn2, fused(double(n), kLn2Rest, 2 * z * sum));
 }
 
 inline double power(double x, double y) { return exponential(y * logarithm(x)); }
@@ -1935,7 +1958,7 @@ LLM_OP void store(float* p, const Floats& x) { std::copy_n(x.lane, kLanes, p); }
 LLM_OP void store(std::uint16_t* p, const Floats& x) { std::transform(x.lane, x.lane + kLanes, p, f32_to_f16); }
 LLM_OP void store(std::int8_t* p, const Ints& a) { std::copy_n(a.lane, kLanes, p); }
 LLM_OP Floats fma(const Floats& a, const Floats& b, const Floats& c) {
-    return each<float>([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+    return each<float>([&](int i) { return fused(a.lane[i], b.lane[i], c.lane[i]); });
 }
 // Where one is a NaN, both give b, as x86 has it.
 LLM_OP Floats min(const Floats& a, const Floats& b) { return both(a, b, [](float x, float y) { return x < y ? x : y; }); }
@@ -2547,7 +2570,7 @@ LLM_TARGET inline float softmax(float* x, int n, float& max_x, float& sum_x) {
         }
     }
     const float shrink = exp(before - max_x);
-    sum_x = std::fma(sum_x, shrink, sum_wide(total));
+    sum_x = fused(sum_x, shrink, sum_wide(total));
     return shrink;
 }
 
@@ -2556,7 +2579,7 @@ LLM_TARGET inline void join(float* out, float& max_x, float& sum_x, const float*
     for (int i = 0; i < n; i += kLanes)
         store_some(out + i, fma(set(shrink2), load_some(out2 + i, n - i), set(shrink) * load_some(out + i, n - i)),
                    n - i);
-    sum_x = std::fma(shrink2, sum2, shrink * sum_x);
+    sum_x = fused(shrink2, sum2, shrink * sum_x);
     max_x = top;
 }
 

@@ -3,6 +3,7 @@
 #define LLM_IMPLEMENTATION
 #include "llm.h"
 
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 

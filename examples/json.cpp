@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iostream>
+#include <utility>
 
 constexpr int kTokens = 120;  // of an object, at most
 // What is on the stack: a byte (0 to 255), or one of these, and the fewest bytes that each takes. In...: the rest of it.

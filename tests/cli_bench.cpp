@@ -151,6 +151,23 @@ TEST_CASE("bench --report: facts, sums, a picture, and a comparison with itself"
     CHECK(report({"--compare", "models/gemma3-tiny/config.json"}).err.find("an array") != std::string::npos);
 }
 
+TEST_CASE("bench --journey draws a picture, a row for each operation; several models are for reports") {
+    const TemporaryDirectory directory;
+    const std::string png = (directory.path / "journey.png").string();
+    std::string heights[2];
+    for (const bool gemma : {false, true}) {
+        REQUIRE(run("bench", {"--journey", png, "-m", gemma ? "models/gemma3-tiny" : "models/gpt2-tiny"}).status == 0);
+        const std::string bytes = read_file(png);
+        REQUIRE(bytes.size() > 5000);
+        CHECK(bytes.substr(0, 8) == "\x89PNG\r\n\x1a\n");
+        heights[gemma] = bytes.substr(20, 4);
+    }
+    CHECK(heights[0] < heights[1]);  // Gemma has more norms, and RoPE
+    const std::vector<std::string> both = {"-m", "models/gemma3-tiny", "-m", "models/gpt2-tiny"};
+    CHECK(run("bench", both).err.find("add --report") != std::string::npos);
+    CHECK(run("bench", {"--journey", png, "--report"}).err.find("a picture of its own") != std::string::npos);
+}
+
 TEST_CASE("bench --compare: marks what lies beyond the spread, and reads llama-bench's fields") {
     const TemporaryDirectory directory;
     const std::string file = (directory.path / "before.json").string();

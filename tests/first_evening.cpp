@@ -95,7 +95,7 @@ class Documents {
         fs::path& path = examples_[name];
         if (path.empty()) {
             path = directory_.path / name;
-            REQUIRE(compile(path, {"examples/" + name + ".cpp"}, "-O0 -pthread") == "");
+            REQUIRE(compile_example(path, name) == "");
         }
         return path;
     }

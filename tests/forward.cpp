@@ -213,6 +213,8 @@ TEST_CASE("a session takes the memory that was foretold" * not_sanitized()) {
             const long long foretold = static_cast<long long>(model.session_bytes(0)), before = address_space();
             Session session(model, 0, 1);
             session.forward(ids.data(), one.tokens);
+            session.rewind(one.tokens - 1);
+            session.forward_best(&ids.back(), 1, 1);
             const long long taken = address_space() - before;
             CAPTURE(one.what);
             CAPTURE(name_of(dtype));

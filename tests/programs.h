@@ -67,10 +67,24 @@ inline std::string compile(const fs::path& result, const std::vector<std::string
 #endif
     const std::string log = result.string() + ".log";
     std::string command = "cd " + quoted(repository().string()) + " && " + compiler +
-                          " -std=c++17 -Og -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. " + flags;
+                          " -std=c++17 -O0 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -I. " + flags;
     for (const std::string& source : sources) command += " " + quoted(source);
     command += " -o " + quoted(result.string()) + " >" + quoted(log) + " 2>&1";
     return std::system(command.c_str()) == 0 ? "" : "failed: " + read_file(log);
+}
+
+// Compiles an example against one object of the header's functions, which all of these share: their own inclusion of it gets
+// the declarations only.
+inline std::string compile_example(const fs::path& result, const std::string& name) {
+    static const TemporaryDirectory directory;
+    static const std::string object = (directory.path / "llm.o").string();
+    if (!fs::exists(object)) {
+        write_file(directory.path / "llm.cpp", "#define LLM_IMPLEMENTATION\n#include \"llm.h\"\n");
+        const std::string errors = compile(object, {(directory.path / "llm.cpp").string()}, "-O2 -c -pthread");
+        if (!errors.empty()) return errors;
+    }
+    return compile(result, {"examples/" + name + ".cpp", object},
+                   "-DLLM_IMPLEMENTATION_INCLUDED -DLLM_ROOMS_INCLUDED -pthread");
 }
 
 // Runs the call in a process of its own; what it returns comes back.

@@ -1,4 +1,4 @@
-// What the README and examples/ show: programs that compile without a warning and run; make install. Each is compiled with
+// What the README and examples/ show: programs that compile without a warning and run; make install. Most are compiled with
 // another set of the header's defines. The commands of docs/ are in first_evening.cpp.
 
 #include "programs.h"
@@ -13,6 +13,7 @@ struct Program {
     fs::path path = directory.path / "program";
     int status = 0;
 
+    explicit Program(const std::string& example) { CHECK(compile_example(path, example) == ""); }
     Program(std::vector<std::string> sources, const std::string& flags) { CHECK(compile(path, sources, flags) == ""); }
     std::string run(const std::vector<std::string>& args, const std::string& input = "") {
         write_file(directory.path / "in", input);
@@ -152,7 +153,7 @@ TEST_CASE("examples/choice tells the likelier answer, without either" * not_sani
 }
 
 TEST_CASE("examples/classify judges texts together as one at a time" * not_sanitized()) {
-    Program classify({"examples/classify.cpp"}, "-pthread");
+    Program classify("classify");
     const std::string text = classify.run({tiny("gemma3-tiny"), "I laughed a lot.", "Never again."});
     CHECK(classify.status == 0);
     CHECK(text.find("  I laughed a lot.\n") != std::string::npos);

@@ -85,9 +85,7 @@ inline JsonDocument golden_numbers(const std::string& name) {
 // Sets an environment variable until the end of the scope.
 class Environment {
   public:
-    Environment(const char* name, const std::string& value) : name_(name), before_(environment(name)) {
-        set(value);
-    }
+    Environment(const char* name, const std::string& value) : name_(name), before_(environment(name)) { set(value); }
     ~Environment() { set(before_); }
     Environment(const Environment&) = delete;
     Environment& operator=(const Environment&) = delete;
