@@ -198,9 +198,8 @@ inline void draw_bytes(plot::Canvas& c, const Machine& machine, const std::vecto
     const double mb = machine.measured().back().roof.read / 1e6;  // a second
     const double from = std::max(x.low, mb / y.high), to = std::min(x.high, mb / y.low);
     if (from < to) c.line(x(from), y(mb / from), x(to), y(mb / to), 3, plot::kInk);
-    c.text(x.to - 10, y.to + 20,
-           format("line: memory, %.1f GB/s; squares: %d texts", mb / 1e3, models[0].together.back().n), 10,
-           plot::kFaint, 1);
+    c.text(x.from + 10, y.from - 12, format("line: memory; squares: %d texts", models[0].together.back().n), 10,
+           plot::kFaint);
     Labels names;
     for (std::size_t i = 0; i < models.size(); ++i) {
         const plot::Color color = kModelColors[i % std::size(kModelColors)];
