@@ -100,10 +100,9 @@ void print_test(Output& out, const llm::Session& session, const std::string& nam
 }
 
 void run_tests(const Options& o) {
-    const bool is_shape = !o.shape.empty();
-    const std::string name = is_shape ? o.shape : o.model.empty() ? "models/gemma3-tiny" : o.model;
+    const std::string name = o.name();
     const Earlier earlier(o.compare);
-    const llm::Model model = make_model(name, is_shape, o.load);
+    const llm::Model model = make_model(name, !o.shape.empty(), o.load);
 
     std::vector<Test> tests;
     int longest = 1;

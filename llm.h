@@ -798,9 +798,16 @@ inline double next_uniform(std::uint64_t& state) { return double(next_random(sta
 #ifndef _WIN32
 template <class T> T fused(T a, T b, T c) { return std::fma(a, b, c); }
 #else  // whose C library may round twice
+// x + y, and what its rounding left out (Knuth).
+inline double two_sum(double x, double y, double& rest) {
+    const double sum = x + y, part = sum - x;
+    rest = (x - (sum - part)) + (y - part);
+    return sum;
+}
 // x + y rounded to odd, which may be rounded again to fewer bits, or added to what is much larger (Boldo, Melquiond 2008).
 inline double sum_to_odd(double x, double y) {
-    const double sum = x + y, part = sum - x, error = (x - (sum - part)) + (y - part);
+    double error;
+    const double sum = two_sum(x, y, error);
     const auto bits = load_as<std::uint64_t>(&sum);
     const auto odd = std::fabs(error) > 0 && bits % 2 == 0 ? bits + ((error > 0) == (sum > 0) ? 1 : UINT64_MAX) : bits;
     return load_as<double>(&odd);
@@ -810,13 +817,13 @@ inline double fused(double a, double b, double c) {
     const auto high = [](double x) { return 134217729.0 * x - (134217729.0 * x - x); };  // the upper 26 bits
     const double ah = high(a), al = a - ah, bh = high(b), bl = b - bh, product = a * b;
     const double rest = ((ah * bh - product) + ah * bl + al * bh) + al * bl;
-    const double low = c + rest, part = low - c, low_rest = (c - (low - part)) + (rest - part);
-    const double sum = product + low, part2 = sum - product, sum_rest = (product - (sum - part2)) + (low - part2);
+    double low_rest, sum_rest;
+    const double low = two_sum(c, rest, low_rest), sum = two_sum(product, low, sum_rest);
     return sum + sum_to_odd(low_rest, sum_rest);
 }
 #endif
 
-// e^x, log x and x^y in double by their series, as C libraries differ in the last bits. Every sum of a product is a fma.
+// e^x, log x and x^y in double by their series, as C libraries differ in the last bits. Every sum of a product is fused.
 constexpr double kLn2 = 0x1.62e42fefa3800p-1, kLn2Rest = 0x1.ef35793c76730p-45;  // the first has 11 bits to spare
 
 inline double exponential(double x) {
@@ -1425,27 +1432,46 @@ class Arena {
 };
 
 #ifdef __linux__
-// How many processors' time the control groups of this process (a container) allow it; 0: there is no limit. Each group up
-// to the root may have one, as "time period" in microseconds: in cpu.max (version 2), or in two files (version 1).
-inline int cpu_quota(const std::string& list = "/proc/self/cgroup", const std::string& root = "/sys/fs/cgroup") {
-    double least = 0;
+// Calls visit(path) for the control groups of this process (a container) that a controller rules, each up to the root. Version
+// 2 has one tree for all controllers, version 1 a tree for each.
+template <class Visit> void for_control_groups(const std::string& controller, const std::string& list,
+                                               const std::string& root, const Visit& visit) {
     std::ifstream groups(list);
     for (std::string line; std::getline(groups, line);) {  // "4:cpu,cpuacct:/path", or in version 2 "0::/path"
         const std::size_t first = line.find(':'), second = line.find(':', first + 1);
         const std::string controllers = line.substr(0, second).substr(std::min(first, second) + 1);
-        if (second == line.npos || (!controllers.empty() && ("," + controllers + ",").find(",cpu,") == line.npos))
-            continue;
+        const bool rules = controllers.empty() || ("," + controllers + ",").find("," + controller + ",") != line.npos;
+        if (second == line.npos || !rules) continue;
         for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
-            const std::string group = root + (controllers.empty() ? "" : "/cpu") + path;  // a link, if not a directory
-            std::ifstream both(group + "/cpu.max"), time(group + "/cpu.cfs_quota_us"),
-                per(group + "/cpu.cfs_period_us");
-            double used = 0, of = 0;
-            if ((both >> used >> of || (time >> used && per >> of)) && used > 0 && of > 0)
-                least = least > 0 ? std::min(least, used / of) : used / of;
+            visit(root + (controllers.empty() ? "" : "/" + controller) + path);  // a link, if not a directory
             if (path.find('/') == path.npos) break;
         }
     }
+}
+constexpr char kGroupList[] = "/proc/self/cgroup", kGroupRoot[] = "/sys/fs/cgroup";
+
+// How many processors' time they allow; 0: there is no limit. Each may have one, as "time period" in microseconds: in cpu.max
+// (version 2), or in two files (version 1).
+inline int cpu_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
+    double least = 0;
+    for_control_groups("cpu", list, root, [&](const std::string& group) {
+        std::ifstream both(group + "/cpu.max"), time(group + "/cpu.cfs_quota_us"), per(group + "/cpu.cfs_period_us");
+        double used = 0, of = 0;
+        if ((both >> used >> of || (time >> used && per >> of)) && used > 0 && of > 0)
+            least = least > 0 ? std::min(least, used / of) : used / of;
+    });
     return int(std::min(std::ceil(least), 1e6));
+}
+// How many bytes they allow: in memory.max, or in version 1 memory.limit_in_bytes; UINT64_MAX: there is no limit.
+inline std::uint64_t memory_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
+    std::uint64_t least = UINT64_MAX;
+    for_control_groups("memory", list, root, [&](const std::string& group) {
+        for (const char* name : {"/memory.max", "/memory.limit_in_bytes"}) {
+            std::uint64_t bytes = 0;
+            if (std::ifstream(group + name) >> bytes) least = std::min(least, bytes);
+        }
+    });
+    return least;
 }
 #endif
 
@@ -1481,10 +1507,7 @@ inline std::uint64_t physical_memory() {
     if (pages > 0 && size > 0) bytes = std::uint64_t(pages) * std::uint64_t(size);
 #endif
 #ifdef __linux__
-    for (const char* limit : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-        std::uint64_t least = 0;
-        if (std::ifstream(limit) >> least) bytes = std::min(bytes, least);
-    }
+    bytes = std::min(bytes, memory_quota());
 #endif
     return bytes;
 }
@@ -2252,7 +2275,7 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
         Ints eight[V][2];
         LLM_UNROLL for (int v = 0; v < V; ++v) {
             for (int line = kLines * i / 4; line < kLines * (i + 1) / 4; ++line)
-                if (M <= kPrefetchTokens && v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line);
+                if (v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line);
             if (Block::kInPlanes && v * kLanes % kGroup == 0) prefetch(lower[v] + 64 * i);
             load_columns<Block>(w[v], lower[v], i, (lane + v * kLanes) % kGroup, eight[v]);
             if constexpr (!Block::kIsSmall)
@@ -5348,11 +5371,20 @@ struct Likeliest {
     std::vector<std::vector<Logit>> found{};  // [tokens]
     int resting = 0;  // steps to do the plain way, as there were too many candidates: no text, but random tokens
 
+    // What the estimates take; 0: a head of this format has none.
+    static std::size_t bytes(const Matrix& head, int tokens) {
+        const bool in_planes = head.sections[0].format == &kInPlanes;
+        return in_planes ? usize(tokens) * usize(head.groups()) * (kGroup + 1) * sizeof(float) : 0;
+    }
+    // Whether looking for them takes less than computing all rows for so many tokens.
+    bool pays(const Matrix& head, int tokens, const Wanted& wanted) {
+        const bool few = 16 * (usize(wanted.k) + wanted.also.size()) <= usize(wanted.n) && tokens <= kScreen;
+        if (bytes(head, tokens) == 0 || wanted.k == 0 || !few) return false;
+        if (resting > 0) return --resting, false;
+        return true;
+    }
     // Finds all that are wanted, and maybe a few more, for each token of x. False: all rows are to be computed.
     bool find(const Matrix& head, const Activations& x, const Wanted& wanted) {
-        const bool few = 16 * (usize(wanted.k) + wanted.also.size()) <= usize(wanted.n) && x.tokens() <= kScreen;
-        if (head.sections[0].format != &kInPlanes || wanted.k == 0 || !few) return false;
-        if (resting > 0) return --resting, false;
         if (!screen(head, x)) return false;
         std::vector<int> also;
         for (const int id : wanted.also)
@@ -5385,11 +5417,11 @@ struct Likeliest {
         if (!all_below(squares.data(), squares.size(), 1e30f)) return false;
         squares.resize(squares.size() + kScreen);  // read, not used
         const std::size_t rows = usize(s.end * kGroup);
-        memory.grow(usize(m) * (rows + usize(s.end)) * sizeof(float));
+        memory.grow(bytes(head, m));
         logits = memory.as<float>();
         most = logits + usize(m) * rows;
-        const std::size_t bytes = s.group_bytes * usize(s.end), operations = 2 * rows * usize(head.cols * m);
-        profiler.time({{"lm_head", "screen", bytes, operations}}, -1, m, [&] {
+        const std::size_t operations = 2 * rows * usize(head.cols * m);
+        profiler.time({{"lm_head", "screen", s.group_bytes * usize(s.end), operations}}, -1, m, [&] {
             pool.for_ranges(s.end, s.end / (pool.size() * 16), [&](int begin, int end, int) {
                 kernels.screen({s.group(begin), end - begin, blocks, a, squares.data(), m, s.end,
                                 logits + begin * kGroup, most + begin});
@@ -5860,11 +5892,12 @@ struct Transformer {
     }
     // Whether likeliest.found has all logits that are wanted of `count` tokens of the chunk.
     bool find_likeliest(int first, int count, const Wanted& wanted) {
-        if (config.final_logit_softcapping > 0 || count > kScreen) return false;
+        const Matrix& head = model.weights.head.w;
+        if (config.final_logit_softcapping > 0 || !likeliest.pays(head, count, wanted)) return false;
         std::vector<Output> outputs;
         for (int t = 0; t < count; ++t) outputs.push_back({first + t, nullptr});
         normalize_final(outputs);
-        return likeliest.find(model.weights.head.w, normed, wanted);
+        return likeliest.find(head, normed, wanted);
     }
     void compute_logits(const std::vector<Output>& outputs) {
         normalize_final(outputs);
@@ -6113,10 +6146,8 @@ std::size_t Model::session_bytes(int context, int sessions) const {
     std::size_t each = usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits; ids
     for (const KvCache& cache : Sequence::kv_caches(data(), context)) each += usize(cache.bytes());
     const int together = sessions > 1 ? kBatch : std::min(context, kBatch);
-    const bool screened = w.head.w.sections[0].format == &kInPlanes;
-    const std::size_t estimates = screened ? usize(w.head.w.groups()) * (kGroup + 1) * sizeof(float) : 0;
     if (each > SIZE_MAX / 2 / usize(sessions)) throw std::bad_alloc();
-    return usize(together) * batched + estimates + usize(sessions) * each;
+    return usize(together) * batched + Likeliest::bytes(w.head.w, 1) + usize(sessions) * each;
 }
 
 namespace detail {
@@ -6438,7 +6469,8 @@ class Lookup {
             if (is_right) {
                 ++stats_.guessed_right;
                 ++session_.sequence.processed;
-                return logits_ = logits_ ? logits_ + session_.sequence.logits.width : nullptr;
+                if (logits_) logits_ += session_.sequence.logits.width;
+                return logits_;
             }
         }
         guess();

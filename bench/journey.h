@@ -106,9 +106,8 @@ inline void draw_stop(plot::Canvas& canvas, double y, const Stop& s, const std::
 }
 
 inline void draw_journey(const Options& o) {
-    const bool is_shape = !o.shape.empty();
-    const std::string name = is_shape ? o.shape : o.model.empty() ? "models/gemma3-tiny" : o.model;
-    const llm::Model model = make_model(name, is_shape, o.load);
+    const std::string name = o.name();
+    const llm::Model model = make_model(name, !o.shape.empty(), o.load);
     const llm::Config& c = model.config();
     const int position = std::min(128, c.context_length / 2);
     const std::vector<Stop> stops = journey(model, o.load.threads, position, std::min(40, c.context_length - position));

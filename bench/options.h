@@ -27,6 +27,7 @@ struct Options {
     std::string png, journey, compare, reference, text;
     bool report = false, quality = false, quiet = false, help = false;
 
+    std::string name() const { return !shape.empty() ? shape : model.empty() ? "models/gemma3-tiny" : model; }
     std::string output() const { return form.value_or(report ? "text" : "md"); }
     std::vector<int> parallel() const {
         return sequences.value_or(report ? std::vector<int>{1, 2, 4, 8, 16, 32} : std::vector<int>{1});

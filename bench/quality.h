@@ -101,7 +101,7 @@ inline void quality(const Options& o) {
     std::ifstream file(o.text, std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(file), {}};
     if (!file) throw llm::Error("-f: cannot read " + o.text);
-    const std::string name = o.model.empty() ? "models/gemma3-tiny" : o.model;
+    const std::string name = o.name();
     const Earlier earlier(o.compare);
     llm::LoadOptions exact = o.load;
     exact.dtype = llm::DType::f32;

@@ -452,6 +452,23 @@ TEST_CASE("the processor time that control groups allow") {
     CHECK(quota("3:cpuset:/docker\n") == 0);
     CHECK(quota("no line of this kind\n:\n") == 0);
 }
+
+TEST_CASE("the memory that control groups allow") {
+    const TemporaryDirectory directory;
+    const auto quota = [&](const std::string& list) {
+        write_file((directory.path / "list").string(), list);
+        return detail::memory_quota((directory.path / "list").string(), directory.path.string());
+    };
+    for (const char* group : {"a/b", "memory/docker"}) fs::create_directories(directory.path / group);
+    CHECK(quota("0::/a/b\n") == UINT64_MAX);
+    write_file((directory.path / "a" / "memory.max").string(), "3000000\n");
+    write_file((directory.path / "a" / "b" / "memory.max").string(), "max\n");
+    CHECK(quota("0::/a/b\n") == 3000000);
+    CHECK(quota("0::/\n") == UINT64_MAX);
+    write_file((directory.path / "memory" / "docker" / "memory.limit_in_bytes").string(), "2000000\n");
+    CHECK(quota("4:memory:/docker\n3:cpu:/docker\n") == 2000000);
+    CHECK(quota("3:cpu:/docker\n") == UINT64_MAX);
+}
 #endif
 
 }  // namespace
