@@ -1432,12 +1432,22 @@ class Arena {
 };
 
 #ifdef __linux__
+// A small file of the system's, "" if there is none. (A stream would take memory that runs out for the file's end.)
+inline std::string system_text(const std::string& path) {
+    char text[4096];
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const ssize_t bytes = file < 0 ? 0 : ::read(file, text, sizeof text);
+    if (file >= 0) ::close(file);
+    return std::string(text, usize(std::max<ssize_t>(bytes, 0)));
+}
+
 // Calls visit(path) for the control groups of this process (a container) that a controller rules, each up to the root. Version
 // 2 has one tree for all controllers, version 1 a tree for each.
 template <class Visit> void for_control_groups(const std::string& controller, const std::string& list,
                                                const std::string& root, const Visit& visit) {
-    std::ifstream groups(list);
-    for (std::string line; std::getline(groups, line);) {  // "4:cpu,cpuacct:/path", or in version 2 "0::/path"
+    const std::string text = system_text(list);
+    for (std::size_t at = 0, end; (end = text.find('\n', at)) != text.npos; at = end + 1) {
+        const std::string line = text.substr(at, end - at);  // "4:cpu,cpuacct:/path", or in version 2 "0::/path"
         const std::size_t first = line.find(':'), second = line.find(':', first + 1);
         const std::string controllers = line.substr(0, second).substr(std::min(first, second) + 1);
         const bool rules = controllers.empty() || ("," + controllers + ",").find("," + controller + ",") != line.npos;
@@ -1455,10 +1465,11 @@ constexpr char kGroupList[] = "/proc/self/cgroup", kGroupRoot[] = "/sys/fs/cgrou
 inline int cpu_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
     double least = 0;
     for_control_groups("cpu", list, root, [&](const std::string& group) {
-        std::ifstream both(group + "/cpu.max"), time(group + "/cpu.cfs_quota_us"), per(group + "/cpu.cfs_period_us");
-        double used = 0, of = 0;
-        if ((both >> used >> of || (time >> used && per >> of)) && used > 0 && of > 0)
-            least = least > 0 ? std::min(least, used / of) : used / of;
+        std::string limit = system_text(group + "/cpu.max");
+        if (limit.empty()) limit = system_text(group + "/cpu.cfs_quota_us") + system_text(group + "/cpu.cfs_period_us");
+        char* of = nullptr;
+        const double used = std::strtod(limit.c_str(), &of) / std::max(1.0, std::strtod(of, nullptr));
+        if (used > 0) least = least > 0 ? std::min(least, used) : used;
     });
     return int(std::min(std::ceil(least), 1e6));
 }
@@ -1467,8 +1478,8 @@ inline std::uint64_t memory_quota(const std::string& list = kGroupList, const st
     std::uint64_t least = UINT64_MAX;
     for_control_groups("memory", list, root, [&](const std::string& group) {
         for (const char* name : {"/memory.max", "/memory.limit_in_bytes"}) {
-            std::uint64_t bytes = 0;
-            if (std::ifstream(group + name) >> bytes) least = std::min(least, bytes);
+            const std::uint64_t bytes = std::strtoull(system_text(group + name).c_str(), nullptr, 10);
+            if (bytes) least = std::min(least, bytes);  // or "max", or no such file
         }
     });
     return least;
@@ -1487,10 +1498,9 @@ inline int physical_cores() {
     std::unordered_set<std::string> cores;           // by the list of their hardware threads
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
         if (!CPU_ISSET(cpu, &allowed)) continue;
-        std::ifstream list("/sys/devices/system/cpu/cpu" + to_string(cpu) + "/topology/thread_siblings_list");
-        std::string siblings = to_string(cpu);
-        std::getline(list, siblings);
-        cores.insert(siblings);
+        const std::string siblings =
+            system_text("/sys/devices/system/cpu/cpu" + to_string(cpu) + "/topology/thread_siblings_list");
+        cores.insert(siblings.empty() ? to_string(cpu) : siblings);
     }
     const std::size_t quota = usize(cpu_quota());
     if (!cores.empty()) return int(quota ? std::min(quota, cores.size()) : cores.size());
