@@ -1885,7 +1885,7 @@ struct Kernels {
 
 // A product of few tokens asks for weights ahead of what it reads: far ahead into the second-level cache, which can
 // wait for more lines at once, and from there into the first.
-constexpr int kPrefetchFar = 3072, kPrefetchNear = 512, kPrefetchTokens = 11;  // bytes; most tokens that are few
+constexpr int kPrefetchFar = 6144, kPrefetchNear = 512, kPrefetchTokens = 11;  // bytes; most tokens that are few
 
 // Where exponents and angles are split into a whole number and a rest: x + kRound - kRound is x rounded to the nearest
 // whole number (ties to even), as floats of this size have no fraction, and the last bits of x + kRound are that number.
