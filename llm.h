@@ -1468,8 +1468,9 @@ inline int cpu_quota(const std::string& list = kGroupList, const std::string& ro
         std::string limit = system_text(group + "/cpu.max");
         if (limit.empty()) limit = system_text(group + "/cpu.cfs_quota_us") + system_text(group + "/cpu.cfs_period_us");
         char* of = nullptr;
-        const double used = std::strtod(limit.c_str(), &of) / std::max(1.0, std::strtod(of, nullptr));
-        if (used > 0) least = least > 0 ? std::min(least, used) : used;
+        const double time = std::strtod(limit.c_str(), &of);  // 0 of "max"
+        const double processors = time / std::max(1.0, std::strtod(of, nullptr));
+        if (processors > 0) least = least > 0 ? std::min(least, processors) : processors;
     });
     return int(std::min(std::ceil(least), 1e6));
 }
