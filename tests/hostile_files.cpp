@@ -444,6 +444,8 @@ TEST_CASE("weights that cannot be are refused by name") {
                 "shape");
     CHECK_ERROR(header(ln_f, "\"transformer.ln_f.weight\":{\"dtype\":\"F16\",\"shape\":[4294967296,4294967296]").load(),
                 "ln_f.weight", "impossible shape");
+    CHECK_ERROR(header(ln_f, "\"transformer.ln_f.weight\":{\"dtype\":\"Q4_0\",\"shape\":[]").load(), "ln_f.weight",
+                "no whole number of blocks");
     CHECK_ERROR(header(ln_f, "\"transformer.ln_f.weight\":{\"dtype\":\"I64\",\"shape\":[8]").load(), "ln_f.weight",
                 "type");
     CHECK_ERROR(header("\"transformer.ln_f.weight\"", "\"transformer.ln_f.bias\"").load(), "two tensors are named",
