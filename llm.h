@@ -3078,8 +3078,8 @@ inline std::uint64_t bytes_of(const Tensor& tensor) {
         check(n == 0 || elements <= UINT64_MAX / 256 / n, tensor, "has an impossible shape");  // a block is < 256 bytes
         elements *= n;
     }
-    const bool whole = block == 1 || (!tensor.shape.empty() && tensor.shape.back() % block == 0);
-    check(whole, tensor, "has rows that are no whole number of blocks");
+    const std::uint64_t row = tensor.shape.empty() ? 1 : tensor.shape.back();
+    check(row % block == 0, tensor, "has rows that are no whole number of blocks");
     return elements / block * bytes;
 }
 
