@@ -94,15 +94,12 @@
 #define LLM_VERSION_NUMBER 200  // 10000 * major + 100 * minor + patch
 
 #ifdef LLM_STATIC  // what is in an unnamed namespace belongs to its .cpp file alone
-#ifndef LLM_IMPLEMENTATION
+#undef LLM_IMPLEMENTATION
 #define LLM_IMPLEMENTATION
-#endif
-#define LLM_BEGIN   \
-    namespace llm { \
-    namespace {
-#define LLM_END \
-    }           \
-    }
+// clang-format off
+#define LLM_BEGIN namespace llm { namespace {
+#define LLM_END }}
+// clang-format on
 #else
 #define LLM_BEGIN namespace llm {
 #define LLM_END }
@@ -714,13 +711,11 @@ class File {
   private:
     bool open() { return (descriptor_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) >= 0; }
     bool read_at(std::uint64_t offset, char* out, std::size_t bytes) const {
-        while (bytes > 0) {
-            const auto got = ::pread(descriptor_, out, std::min<std::size_t>(bytes, 1 << 30), off_t(offset));
-            if (got < 0 && errno == EINTR) continue;
-            if (got <= 0) return false;
-            offset += std::uint64_t(got);
-            bytes -= std::size_t(got);
-            out += got;
+        for (std::size_t done = 0; done < bytes;) {
+            const std::size_t part = std::min<std::size_t>(bytes - done, 1 << 30);
+            const auto got = ::pread(descriptor_, out + done, part, off_t(offset + done));
+            if (got > 0) done += std::size_t(got);
+            else if (got == 0 || errno != EINTR) return false;
         }
         return true;
     }
@@ -747,19 +742,18 @@ struct Character {
 inline Character utf8_decode(std::string_view text, std::size_t i) {
     const std::uint32_t first = std::uint8_t(text[i]);
     if (first < 0x80) return {first, 1};
-    constexpr Character invalid = {0xFFFFFFFF, 1};
 
     const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-    if (first < 0xC2 || first > 0xF4 || text.size() - i < length) return invalid;
+    bool valid = first >= 0xC2 && first <= 0xF4 && text.size() - i >= length;
     std::uint32_t value = first & (0x7Fu >> length);
     for (const char next : text.substr(i + 1, length - 1)) {
-        if ((next & 0xC0) != 0x80) return invalid;
+        valid = valid && (next & 0xC0) == 0x80;
         value = value << 6 | std::uint32_t(next & 0x3F);
     }
 
     const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
-    const bool surrogate = value >= 0xD800 && value < 0xE000;
-    return value < least || value > 0x10FFFF || surrogate ? invalid : Character{value, length};
+    valid = valid && value >= least && value <= 0x10FFFF && value >> 11 != 0xD800 >> 11;  // nor are surrogates
+    return valid ? Character{value, length} : Character{0xFFFFFFFF, 1};
 }
 
 inline void utf8_append(std::string& out, std::uint32_t code_point) {
@@ -799,15 +793,13 @@ inline double next_uniform(std::uint64_t& state) { return double(next_random(sta
 template <class T> T fused(T a, T b, T c) { return std::fma(a, b, c); }
 #else  // whose C library may round twice
 // x + y, and what its rounding left out (Knuth).
-inline double two_sum(double x, double y, double& rest) {
+inline std::pair<double, double> two_sum(double x, double y) {
     const double sum = x + y, part = sum - x;
-    rest = (x - (sum - part)) + (y - part);
-    return sum;
+    return {sum, (x - (sum - part)) + (y - part)};
 }
 // x + y rounded to odd, which may be rounded again to fewer bits, or added to what is much larger (Boldo, Melquiond 2008).
 inline double sum_to_odd(double x, double y) {
-    double error;
-    const double sum = two_sum(x, y, error);
+    const auto [sum, error] = two_sum(x, y);
     const auto bits = load_as<std::uint64_t>(&sum);
     const auto odd = std::fabs(error) > 0 && bits % 2 == 0 ? bits + ((error > 0) == (sum > 0) ? 1 : UINT64_MAX) : bits;
     return load_as<double>(&odd);
@@ -817,8 +809,8 @@ inline double fused(double a, double b, double c) {
     const auto high = [](double x) { return 134217729.0 * x - (134217729.0 * x - x); };  // the upper 26 bits
     const double ah = high(a), al = a - ah, bh = high(b), bl = b - bh, product = a * b;
     const double rest = ((ah * bh - product) + ah * bl + al * bh) + al * bl;
-    double low_rest, sum_rest;
-    const double low = two_sum(c, rest, low_rest), sum = two_sum(product, low, sum_rest);
+    const auto [low, low_rest] = two_sum(c, rest);
+    const auto [sum, sum_rest] = two_sum(product, low);
     return sum + sum_to_odd(low_rest, sum_rest);
 }
 #endif
@@ -883,10 +875,9 @@ class Json {
     }
 
     const Json* find(std::string_view key) const {  // nullptr: no object or no such member; the last of several
-        const Json* found = nullptr;
-        for (const auto& [name, member] : lenient<Object>())
-            if (name == key) found = &member;
-        return found;
+        const Object& all = lenient<Object>();
+        const auto found = std::find_if(all.rbegin(), all.rend(), [&](const auto& one) { return one.first == key; });
+        return found == all.rend() ? nullptr : &found->second;
     }
     const Json& at(const std::string& key) const {  // a member that must be there
         if (const Json* found = find(key)) return *found;
@@ -897,20 +888,16 @@ class Json {
     std::uint64_t whole(std::uint64_t otherwise) const { return is_null() ? otherwise : whole(); }
 
     // Lenient getters, for what may be there: a missing member reads as null, a value of another type as empty.
-    const Json& operator[](std::string_view key) const {
-        static const Json null = {};
-        const Json* found = find(key);
-        return found ? *found : null;
-    }
-    template <class T> const T& lenient() const {
-        static const T empty = {};
-        const T* found = std::get_if<T>(&value_);
-        return found ? *found : empty;
-    }
+    const Json& operator[](std::string_view key) const { return or_empty(find(key)); }
+    template <class T> const T& lenient() const { return or_empty(std::get_if<T>(&value_)); }
     bool flag(bool otherwise) const { return is<bool>() ? boolean() : otherwise; }
     std::string_view text() const { return lenient<std::string_view>(); }
     const Array& list() const { return lenient<Array>(); }
   private:
+    template <class T> static const T& or_empty(const T* found) {
+        static const T empty = {};
+        return found ? *found : empty;
+    }
     template <class T> const T& as() const {
         if (const T* value = std::get_if<T>(&value_)) return *value;
         constexpr const char* kKinds[] = {"null", "true or false", "a number", "a string", "an array", "an object"};
@@ -927,14 +914,9 @@ struct JsonParser {
     std::string& text;  // ends in a 0, so that no end needs to be watched
     const std::string& name;
     char* at = text.data();
+    const char* const end = at + text.size();
     std::size_t values = 0;
 
-    Json document() {
-        Json root = value(0);
-        peek();
-        if (at != text.data() + text.size()) error("something follows its end");
-        return root;
-    }
     [[noreturn]] void error(const char* what) const {
         fail(std::string("not valid JSON, ") + what, name + " at byte " + to_string(at - text.data()),
              "it is damaged or incomplete: get it again");
@@ -962,23 +944,22 @@ struct JsonParser {
         at += word.size();
         return true;
     }
+    bool next(std::string_view word) { return peek() != 0 && skip(word); }  // the same after white space
     template <class List> List list(const char* close, int level) {
         List items;
         ++at;
         if (peek() != *close) items.reserve(2);  // a merge has two
 
-        for (bool more = peek() != *close; more; more = skip(",")) {
+        for (bool more = peek() != *close; more; more = next(",")) {
             if constexpr (std::is_same_v<List, Json::Object>) {
                 if (peek() != '"') error("a key is missing");
                 const std::string_view key = string();
-                if (peek() != ':') error("a colon is missing");
-                ++at;
+                if (!next(":")) error("a colon is missing");
                 items.emplace_back(key, value(level + 1));
                 ++values;
             } else {
                 items.push_back(value(level + 1));
             }
-            peek();
         }
         if (!skip(close)) error("a comma or the closing bracket is missing");
         return items;
@@ -997,13 +978,10 @@ struct JsonParser {
     }
     char* escape(char* out) {
         static constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
-        if (const std::size_t k = kNames.find(at[1]); k != std::string_view::npos) {
-            at += 2;
-            *out = kMeanings[k];
-            return out + 1;
-        }
+        const std::size_t k = kNames.find(at[1]);
+        std::uint32_t code_point = k < kNames.size() ? std::uint32_t(kMeanings[k]) : hex4();
+        if (k < kNames.size()) at += 2;
 
-        std::uint32_t code_point = hex4();
         if (code_point >> 11 == 0xD800 >> 11) {  // above 0xFFFF: 10 bits each of a pair of surrogates
             const std::uint32_t low = code_point < 0xDC00 ? hex4() : 0;
             if (low >> 10 != 0xDC00 >> 10) error("half of a surrogate pair is missing");
@@ -1015,10 +993,9 @@ struct JsonParser {
     }
     std::uint32_t hex4() {  // of \uXXXX
         std::uint32_t value = 0;
-        const bool known = skip("\\u");
-        char* const end = at + std::min<std::ptrdiff_t>(4, text.data() + text.size() - at);
-        if (!known || std::from_chars(at, end, value, 16).ptr != at + 4) error("an escape is not known");
-        at = end;
+        if (!skip("\\u") || std::from_chars(at, at + std::min<std::ptrdiff_t>(4, end - at), value, 16).ptr - at != 4)
+            error("an escape is not known");
+        at += 4;
         return value;
     }
     // Not strtod, which reads "0.5" as 0 where the program's locale writes a comma. Exact up to 15 digits and 10^22,
@@ -1037,8 +1014,7 @@ struct JsonParser {
         if (digits(value) > 1 && zero) error("a number starts with 0");
         if (skip(".")) exponent -= digits(value);
         if (skip("e") || skip("E")) {
-            const double sign = skip("-") ? -1 : 1;
-            if (sign > 0) skip("+");
+            const double sign = skip("+") || !skip("-") ? 1 : -1;
             digits(power);
             exponent += sign * power;
         }
@@ -1057,7 +1033,9 @@ class JsonDocument {
     JsonDocument(std::string text, std::string name) {
         strings_.push_back(std::move(name));
         strings_.push_back(std::move(text));
-        root_ = JsonParser{strings_[1], strings_[0]}.document();
+        JsonParser parser{strings_[1], strings_[0]};
+        root_ = parser.value(0);
+        if (parser.peek() != 0 || parser.at != parser.end) parser.error("something follows its end");
     }
     JsonDocument(Json root, std::deque<std::string> strings) : strings_(std::move(strings)), root_(std::move(root)) {}
     const Json& root() const { return root_; }
@@ -1121,6 +1099,23 @@ struct Quants {
     std::uint16_t scale[2], minimum[2];
 };
 
+// `other` is in the file but not readable (integers, newer formats): an error only if it is used.
+// clang-format off
+enum class TensorType {
+    f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, other
+};
+// clang-format on
+
+struct TypeTraits {
+    const char* name;
+    int block;  // values
+    int bytes;  // of a block
+    void (*to_f32)(const std::uint8_t* blocks, float* out, std::int64_t n_blocks);
+    TensorType kept_as;  // what a matrix is in memory
+    // Values v to v + 31 of a block for the format that it is kept as; null: it is made of floats.
+    void (*quants)(const std::uint8_t* block, int v, Quants& out);
+};
+
 // n <= 32 values to 8 bits, q + 128: the scale d = max|x| / 127 in F16, q = round(x / d) by the scale as it will be read.
 // If a value is not finite, so is the scale.
 inline void quantize_q8_0(const float* x, int n, Quants& out) {
@@ -1140,40 +1135,39 @@ inline void quantize_q8_0(const float* x, int n, Quants& out) {
 // n <= 32 values to 4 bits, q + 8: of some scales near -x / 8 of the largest x, the one with the least squared error, which
 // is the one with the largest sum(x q)^2 / sum(q q). Products are exact in double: nothing depends on the compiler.
 inline void quantize_q4_0(const float* x, int n, Quants& out) {
-    double values[32] = {}, largest = 0, best = 0, found = 0, scale = 0;  // scale: infinite if a value is not finite
+    double values[32] = {}, largest = 0, best = 0, scale = 0;
     std::copy_n(x, n, values);
-    for (const double v : values) {
+    const bool finite = std::all_of(values, values + 32, [](double v) { return std::isfinite(v); });
+    for (const double v : values)
         if (std::fabs(v) > std::fabs(largest)) largest = v;
-        if (!std::isfinite(v)) scale = HUGE_VAL;
-    }
+
     std::memset(out.q, 8, sizeof out.q);
-    for (int step = 0; step < 6 && scale == 0 && std::fabs(largest) > 1e-37; ++step) {
+    for (int step = 0; step < 6 && finite && std::fabs(largest) > 1e-37; ++step) {
         const double to_int = float((-9 + 0.5 * step) / largest);
         std::uint8_t q[32];
-        double xq = 0;
-        int qq = 0;
+        double xq = 0, qq = 0;
         for (int i = 0; i < 32; ++i) {
-            const int v = std::min(std::max(int(values[i] * to_int + 8.5), 0), 15);
+            const int v = std::clamp(int(values[i] * to_int + 8.5), 0, 15);
             q[i] = std::uint8_t(v);
             xq += values[i] * (v - 8);
             qq += (v - 8) * (v - 8);
         }
         if (qq == 0 || xq * xq / qq <= best) continue;
-        best = xq * xq / qq, found = xq / qq;
+        best = xq * xq / qq;
+        scale = xq / qq;
         std::memcpy(out.q, q, sizeof q);
     }
-    out.scale[0] = out.scale[1] = f32_to_f16(float(scale + found));
+    out.scale[0] = out.scale[1] = f32_to_f16(finite ? float(scale) : INFINITY);
 }
 
 // The readers below take n blocks to floats. Their inner loops have fixed lengths and `out` overlaps nothing
 // (__restrict), so that compilers turn them into SIMD code.
 
-template <class T, float (*ToF32)(T)>
-void values_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
+template <class T, float (*F32)(T)> void values_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
     constexpr int kStep = 16, kSize = sizeof(T);
     for (; n >= kStep; n -= kStep, in += kStep * kSize, out += kStep)
-        for (int i = 0; i < kStep; ++i) out[i] = ToF32(load_as<T>(in + i * kSize));
-    for (; n > 0; --n, in += kSize) *out++ = ToF32(load_as<T>(in));
+        for (int i = 0; i < kStep; ++i) out[i] = F32(load_as<T>(in + i * kSize));
+    for (; n > 0; --n, in += kSize) *out++ = F32(load_as<T>(in));
 }
 
 inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load_as<std::uint16_t>(p)); }
@@ -1195,47 +1189,35 @@ constexpr std::uint8_t kCodebook[] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141,
 
 // All other formats, whose integers q are packed. They have an offset, x = d * scale * (q - Offset), or, where Offset is
 // 0, a minimum, x = d * scale * q + dmin * minimum.
-struct Factors {
-    int scale, minimum;
-};
-template <int Values, int Bytes,                                   // of a block
-          int D,                                                   // where d stands in it, and dmin behind d
-          int Offset,                                              // what is subtracted from q
-          int Shared,                                              // neighbours with the same scale and minimum
-          Factors (*FactorsOf)(const std::uint8_t* block, int v),  // of the value v and the following ones
-          class Low, class High>                                   // the lower and upper bits of q
+//
+// A block has so many Values and Bytes; d stands at byte D of it, and dmin behind d. `Shared` neighbours have one scale
+// and one minimum, Of(block, v) for value v and those that follow. Ints(block, v)[i] is the q of value v + i.
+using Factors = std::pair<int, int>;  // scale, minimum
+template <int Values, int Bytes, int D, int Offset, int Shared, Factors (*Of)(const std::uint8_t*, int), class Ints>
 struct PackedType {
-    static constexpr int kValues = Values, kBytes = Bytes;
+    static constexpr TypeTraits row(const char* name, TensorType t) { return {name, Values, Bytes, to_f32, t, quants}; }
     static void to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
         for (; n > 0; --n, in += Bytes)
             for (int v = 0; v < Values; v += Shared, out += Shared) {
-                float scale, minimum;
-                factors(in, v, scale, minimum);
-                const Low low(in, v);
-                const High high(in, v);
-                for (int i = 0; i < Shared; ++i) {
-                    const int q = low[i] | high[i] << Low::kBits;
-                    out[i] = scale * float((Offset == kCodebookOffset ? kCodebook[q] : q) - Offset) + minimum;
-                }
+                const auto [scale, minimum] = factors(in, v);
+                const Ints q(in, v);
+                for (int i = 0; i < Shared; ++i)
+                    out[i] = scale * float((Offset == kCodebookOffset ? kCodebook[q[i]] : q[i]) - Offset) + minimum;
             }
     }
     // Values v to v + 31 of a block.
     static void quants(const std::uint8_t* block, int v, Quants& out) {
         for (int half = 0; half < 2; ++half, v += 16) {
-            float scale, minimum;
-            factors(block, v, scale, minimum);
+            const auto [scale, minimum] = factors(block, v);
             out.scale[half] = f32_to_f16(scale);
             out.minimum[half] = f32_to_f16(Offset == 0 ? minimum : float(-Offset) * f16_to_f32(out.scale[half]));
-            const Low low(block, v);
-            const High high(block, v);
-            for (int i = 0; i < 16; ++i) out.q[16 * half + i] = std::uint8_t(low[i] | high[i] << Low::kBits);
+            const Ints q(block, v);
+            for (int i = 0; i < 16; ++i) out.q[16 * half + i] = std::uint8_t(q[i]);
         }
     }
-  private:
-    static void factors(const std::uint8_t* block, int v, float& scale, float& minimum) {
-        const Factors f = FactorsOf(block, v);
-        scale = f16_at(block + D) * float(f.scale);
-        minimum = Offset == 0 ? f16_at(block + D + 2) * float(f.minimum) : 0;
+    static std::pair<float, float> factors(const std::uint8_t* block, int v) {
+        const auto [scale, minimum] = Of(block, v);
+        return {f16_at(block + D) * float(scale), Offset == 0 ? f16_at(block + D + 2) * float(minimum) : 0.0f};
     }
 };
 
@@ -1250,27 +1232,31 @@ template <int At, int Bits, int Run = 32> struct Packed {
     int shift;
 };
 
-struct NoBits {
-    NoBits(const std::uint8_t*, int) {}
-    int operator[](int) const { return 0; }
-};
-
 template <int At> struct FifthBits {  // one after another
     FifthBits(const std::uint8_t* block, int v) : bits(load_as<std::uint16_t>(block + At + v / 8)) {}
     int operator[](int i) const { return bits >> i & 1; }
     int bits;
 };
 
+// Integers whose upper bits lie apart from the lower ones.
+template <class Low, class High> struct Joined {
+    Joined(const std::uint8_t* block, int v) : low(block, v), high(block, v) {}
+    int operator[](int i) const { return low[i] | high[i] << Low::kBits; }
+    Low low;
+    High high;
+};
+
 inline Factors no_factors(const std::uint8_t*, int) { return {1, 1}; }
 // The K types subtract their minimums.
 inline Factors q2_k_factors(const std::uint8_t* block, int v) { return {block[v / 16] & 15, -(block[v / 16] >> 4)}; }
-inline Factors q6_k_factors(const std::uint8_t* block, int v) {
-    return {load_as<std::int8_t>(block + 192 + v / 16), 0};
-}
+inline Factors q6_k_factors(const std::uint8_t* block, int v) { return {std::int8_t(block[192 + v / 16]), 0}; }
 
-inline Factors q3_k_factors(const std::uint8_t* block, int v) {  // the low 4 bits in 8 bytes, the upper 2 in 4 bytes
-    const int g = v / 16, low = block[96 + g % 8] >> g / 8 * 4 & 15, high = block[104 + g % 4] >> g / 4 * 2 & 3;
-    return {(low | high << 4) - 32, 0};
+// Scales of 6 bits, packed like q: the low 4 bits in 8 bytes (IQ4_XS: 4), the upper 2 in 4 bytes (2).
+inline Factors q3_k_factors(const std::uint8_t* block, int v) {
+    return {Joined<Packed<96, 4, 8>, Packed<104, 2, 4>>(block, v / 16)[0] - 32, 0};
+}
+inline Factors iq4_xs_factors(const std::uint8_t* block, int v) {
+    return {Joined<Packed<4, 4, 1>, Packed<2, 2, 1>>(block, v / 32)[0] - 32, 0};
 }
 
 // The first four scales and minimums are the low 6 bits of 8 bytes, whose upper 2 bits belong on top of the other four,
@@ -1282,32 +1268,6 @@ inline Factors q45_k_factors(const std::uint8_t* block, int v) {
     return {(halves[0] & 15) | first[0] >> 6 << 4, -(halves[0] >> 4 | first[4] >> 6 << 4)};
 }
 
-inline Factors iq4_xs_factors(const std::uint8_t* block, int v) {  // the low 4 bits in 4 bytes, the upper 2 in 2 bytes
-    const int g = v / 32, low = block[4 + g / 2] >> g % 2 * 4 & 15, high = block[2 + g / 4] >> g % 4 * 2 & 3;
-    return {(low | high << 4) - 32, 0};
-}
-
-// `other` is in the file but not readable (integers, newer formats): an error only if it is used.
-// clang-format off
-enum class TensorType {
-    f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, other
-};
-// clang-format on
-
-struct TypeTraits {
-    const char* name;
-    int block;  // values
-    int bytes;  // of a block
-    void (*to_f32)(const std::uint8_t* blocks, float* out, std::int64_t n_blocks);
-    TensorType kept_as;  // what a matrix is in memory
-    // Values v to v + 31 of a block for the format that it is kept as; null: it is made of floats.
-    void (*quants)(const std::uint8_t* block, int v, Quants& out);
-};
-
-template <class Type> constexpr TypeTraits packed(const char* name, TensorType kept_as) {
-    return {name, Type::kValues, Type::kBytes, Type::to_f32, kept_as, Type::quants};
-}
-
 inline const TypeTraits& traits(TensorType type) {
     using T = TensorType;
     // clang-format off
@@ -1315,18 +1275,18 @@ inline const TypeTraits& traits(TensorType type) {
         {"F32",   1,   4,  values_to_f32<std::uint32_t, bits_to_f32>, T::q8_0, nullptr},
         {"F16",   1,   2,  values_to_f32<std::uint16_t, f16_to_f32>, T::q8_0, nullptr},
         {"BF16",  1,   2,  values_to_f32<std::uint16_t, bf16_to_f32>, T::q8_0, nullptr},
-        packed<PackedType<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>, NoBits>>("Q4_0", T::q4_0),
-        packed<PackedType<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>, NoBits>>("Q4_1", T::q4_1),
-        packed<PackedType<32, 22, 0, 16, 16, no_factors, Packed<6, 4, 16>, FifthBits<2>>>("Q5_0", T::q5_0),
-        packed<PackedType<32, 24, 0, 0, 16, no_factors, Packed<8, 4, 16>, FifthBits<4>>>("Q5_1", T::q5_1),
+        PackedType<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>>::row("Q4_0", T::q4_0),
+        PackedType<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>>::row("Q4_1", T::q4_1),
+        PackedType<32, 22, 0, 16, 16, no_factors, Joined<Packed<6, 4, 16>, FifthBits<2>>>::row("Q5_0", T::q5_0),
+        PackedType<32, 24, 0, 0, 16, no_factors, Joined<Packed<8, 4, 16>, FifthBits<4>>>::row("Q5_1", T::q5_1),
         {"Q8_0",  32,  34, q8_0_to_f32, T::q8_0, q8_0_quants},
-        packed<PackedType<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>, NoBits>>("Q2_K", T::q2_k),
-        packed<PackedType<256, 110, 108, 4, 16, q3_k_factors, Packed<32, 2>, Packed<0, 1>>>("Q3_K", T::q2_k),
-        packed<PackedType<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>, NoBits>>("Q4_K", T::q4_1),
-        packed<PackedType<256, 176, 0, 0, 32, q45_k_factors, Packed<48, 4>, Packed<16, 1>>>("Q5_K", T::q5_1),
-        packed<PackedType<256, 210, 208, 32, 16, q6_k_factors, Packed<0, 4, 64>, Packed<128, 2>>>("Q6_K", T::q6_k),
-        packed<PackedType<32, 18, 0, 128, 16, no_factors, Packed<2, 4, 16>, NoBits>>("IQ4_NL", T::iq4_nl),
-        packed<PackedType<256, 136, 0, 128, 16, iq4_xs_factors, Packed<8, 4, 16>, NoBits>>("IQ4_XS", T::iq4_nl),
+        PackedType<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>>::row("Q2_K", T::q2_k),
+        PackedType<256, 110, 108, 4, 16, q3_k_factors, Joined<Packed<32, 2>, Packed<0, 1>>>::row("Q3_K", T::q2_k),
+        PackedType<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>>::row("Q4_K", T::q4_1),
+        PackedType<256, 176, 0, 0, 32, q45_k_factors, Joined<Packed<48, 4>, Packed<16, 1>>>::row("Q5_K", T::q5_1),
+        PackedType<256, 210, 208, 32, 16, q6_k_factors, Joined<Packed<0, 4, 64>, Packed<128, 2>>>::row("Q6_K", T::q6_k),
+        PackedType<32, 18, 0, 128, 16, no_factors, Packed<2, 4, 16>>::row("IQ4_NL", T::iq4_nl),
+        PackedType<256, 136, 0, 128, 16, iq4_xs_factors, Packed<8, 4, 16>>::row("IQ4_XS", T::iq4_nl),
         {"other", 1,   0,  nullptr, T::other, nullptr},
     };
     // clang-format on
@@ -1392,9 +1352,9 @@ class Buffer {
         if (!p) throw std::bad_alloc();
         memory_.reset(p, std::free);
 #endif
-        data_ = std::align(alignment, bytes_, p, reserved);
+        memory_ = std::shared_ptr<void>(memory_, std::align(alignment, bytes_, p, reserved));  // owns the whole of it
 #ifdef MADV_HUGEPAGE
-        if (bytes >= kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);
+        if (bytes >= kHugePage) madvise(memory_.get(), bytes_, MADV_HUGEPAGE);
 #endif
     }
     // Makes it at least so large, without what it held.
@@ -1402,11 +1362,10 @@ class Buffer {
         if (bytes > bytes_) *this = Buffer(bytes);
     }
     std::size_t bytes() const { return bytes_; }
-    template <class T> T* as() const { return static_cast<T*>(data_); }
+    template <class T> T* as() const { return static_cast<T*>(memory_.get()); }
   private:
     static constexpr std::size_t kHugePage = std::size_t{2} << 20;
     std::shared_ptr<void> memory_;
-    void* data_ = nullptr;
     std::size_t bytes_ = 0;
 };
 
@@ -1419,10 +1378,8 @@ class Arena {
             chunks_.emplace_back(std::max(bytes, kChunk));  // what is never touched costs address space only
             used_ = 0;
         }
-        std::uint8_t* piece = chunks_.back().as<std::uint8_t>() + used_;
-        used_ += bytes;
         total_ += bytes;
-        return piece;
+        return chunks_.back().as<std::uint8_t>() + std::exchange(used_, used_ + bytes);
     }
     std::size_t bytes() const { return total_; }
   private:
@@ -1441,49 +1398,44 @@ inline std::string system_text(const std::string& path) {
     return std::string(text, usize(std::max<ssize_t>(bytes, 0)));
 }
 
-// Calls visit(path) for the control groups of this process (a container) that a controller rules, each up to the root. Version
-// 2 has one tree for all controllers, version 1 a tree for each.
-template <class Visit> void for_control_groups(const std::string& controller, const std::string& list,
-                                               const std::string& root, const Visit& visit) {
+constexpr char kGroupList[] = "/proc/self/cgroup", kGroupRoot[] = "/sys/fs/cgroup";
+
+// What a controller ("cpu", "memory") allows this process by its control groups (a container), each up to the root: the
+// least limit, 0 if there is none. A limit is an amount, or a time and the period that it is for. Version 2 has one tree
+// for all controllers, with a cpu.max and a memory.max in it; version 1 has a tree for each, with the other files. As a
+// file that is not there reads as "", nobody asks which version it is.
+inline double group_quota(const std::string& controller, const std::string& list, const std::string& root) {
+    double least = 0;
     const std::string text = system_text(list);
     for (std::size_t at = 0, end; (end = text.find('\n', at)) != text.npos; at = end + 1) {
         const std::string line = text.substr(at, end - at);  // "4:cpu,cpuacct:/path", or in version 2 "0::/path"
         const std::size_t first = line.find(':'), second = line.find(':', first + 1);
-        const std::string controllers = line.substr(0, second).substr(std::min(first, second) + 1);
+        const std::string controllers = line.substr(first + 1, second - first - 1);
         const bool rules = controllers.empty() || ("," + controllers + ",").find("," + controller + ",") != line.npos;
         if (second == line.npos || !rules) continue;
-        for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
-            visit(root + (controllers.empty() ? "" : "/" + controller) + path);  // a link, if not a directory
-            if (path.find('/') == path.npos) break;
+
+        const std::string tree = root + (controllers.empty() ? "" : "/" + controller);  // a link, if not a directory
+        for (std::size_t last = line.size(); last != line.npos && last > second; last = line.rfind('/', last - 1)) {
+            const std::string group = tree + line.substr(second + 1, last - second - 1) + "/" + controller;
+            std::string limit;  // "3000000" or "50000 100000"; "max" and "-1" are none
+            for (const char* file : {".max", ".cfs_quota_us", ".cfs_period_us", ".limit_in_bytes"})
+                limit += system_text(group + file);
+            char* rest = nullptr;
+            const double amount = std::strtod(limit.c_str(), &rest), period = std::strtod(rest, nullptr);
+            const double quota = amount / std::max(1.0, period);
+            if (quota > 0) least = least > 0 ? std::min(least, quota) : quota;
         }
     }
-}
-constexpr char kGroupList[] = "/proc/self/cgroup", kGroupRoot[] = "/sys/fs/cgroup";
-
-// How many processors' time they allow; 0: there is no limit. Each may have one, as "time period" in microseconds: in cpu.max
-// (version 2), or in two files (version 1).
-inline int cpu_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
-    double least = 0;
-    for_control_groups("cpu", list, root, [&](const std::string& group) {
-        std::string limit = system_text(group + "/cpu.max");
-        if (limit.empty()) limit = system_text(group + "/cpu.cfs_quota_us") + system_text(group + "/cpu.cfs_period_us");
-        char* of = nullptr;
-        const double time = std::strtod(limit.c_str(), &of);  // 0 of "max"
-        const double processors = time / std::max(1.0, std::strtod(of, nullptr));
-        if (processors > 0) least = least > 0 ? std::min(least, processors) : processors;
-    });
-    return int(std::min(std::ceil(least), 1e6));
-}
-// How many bytes they allow: in memory.max, or in version 1 memory.limit_in_bytes; UINT64_MAX: there is no limit.
-inline std::uint64_t memory_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
-    std::uint64_t least = UINT64_MAX;
-    for_control_groups("memory", list, root, [&](const std::string& group) {
-        for (const char* name : {"/memory.max", "/memory.limit_in_bytes"}) {
-            const std::uint64_t bytes = std::strtoull(system_text(group + name).c_str(), nullptr, 10);
-            if (bytes) least = std::min(least, bytes);  // or "max", or no such file
-        }
-    });
     return least;
+}
+// How many processors' time they allow; 0: there is no limit.
+inline int cpu_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
+    return int(std::min(std::ceil(group_quota("cpu", list, root)), 1e6));
+}
+// How many bytes they allow; UINT64_MAX: there is no limit.
+inline std::uint64_t memory_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
+    const double bytes = group_quota("memory", list, root);
+    return bytes > 0 && bytes < 0x1p64 ? std::uint64_t(bytes) : UINT64_MAX;
 }
 #endif
 
@@ -1829,9 +1781,9 @@ template <class Weight> struct ProductFloat {  // of F32 or F16
 struct ForFormat {
     void (*product)(const ProductBlocks&);      // of one token
     void (*product_few)(const ProductBlocks&);  // of at most kFew
-    // Of more, with groups whose integers are in bytes, and how they come there: blocks of a group.
+    // Of more, with groups whose integers are in bytes, and how they come there: blocks of a group. Returns their end.
     void (*product_bytes)(const ProductBlocks&);
-    void (*to_bytes)(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out);
+    std::uint8_t* (*to_bytes)(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out);
 };
 
 // From the upper planes of groups times m <= kScreen tokens: for each row an estimate of its sum, and for each group the
@@ -1878,12 +1830,6 @@ struct Kernels {
     void (*to_f16)(const float* x, int n, std::uint16_t* y);
 };
 
-// What every set of kernels calls them, in the order of the table.
-#define LLM_KERNELS                                                                                                \
-    kFor<BlockQ8_0>, kFor<BlockQ8Planes>, kFor<BlockQ4_0>, kFor<BlockQ4_1>, kFor<BlockQ5_0>, kFor<BlockQ5_1>,      \
-        kFor<BlockQ6_K>, kFor<BlockQ2_K>, kFor<BlockIQ4_NL>, screen, product, product, quantize, rms_norm, center, \
-        gelu, angles, rotate, softmax, join, axpy, scale, to_f16
-
 // A product of few tokens asks for weights ahead of what it reads: far ahead into the second-level cache, which can
 // wait for more lines at once, and from there into the first.
 constexpr int kPrefetchFar = 6144, kPrefetchNear = 512, kPrefetchTokens = 11;  // bytes; most tokens that are few
@@ -1904,7 +1850,7 @@ LLM_END
 #define LLM_KERNELS_NEON_DOT 5
 #define LLM_KERNEL_PASS LLM_KERNELS_SCALAR
 #include "llm.h"
-#if defined(LLM_NO_SIMD) || !defined(__GNUC__)
+#if defined(LLM_NO_SIMD) || !defined(__GNUC__) || !(defined(__x86_64__) || defined(__aarch64__))
 #define LLM_KERNEL_SETS &scalar::kernels
 #elif defined(__x86_64__)
 #define LLM_KERNEL_SETS &scalar::kernels, &avx2::kernels, &avx512::kernels
@@ -1912,7 +1858,7 @@ LLM_END
 #include "llm.h"
 #define LLM_KERNEL_PASS LLM_KERNELS_AVX512
 #include "llm.h"
-#elif defined(__aarch64__)
+#else
 #define LLM_KERNEL_PASS LLM_KERNELS_NEON
 #include "llm.h"
 // Clang before 16 has the dot product only where the whole program may use it.
@@ -1923,10 +1869,7 @@ LLM_END
 #else
 #define LLM_KERNEL_SETS &scalar::kernels, &neon::kernels
 #endif
-#else
-#define LLM_KERNEL_SETS &scalar::kernels
 #endif
-#undef LLM_KERNELS
 #endif  // LLM_IMPLEMENTATION_INCLUDED
 #endif  // LLM_IMPLEMENTATION
 
@@ -1964,76 +1907,65 @@ LLM_BEGIN
 #define LLM_TARGET
 namespace detail::LLM_SET {
 inline bool runs_here() { return true; }
-constexpr int kLanes = 16;
-constexpr int kBlockTokens = 1, kFewTokens = 1, kBlockVectors = 1, kFloatTokens = 1, kFloatVectors = 1;
-template <class T> struct Lanes { T lane[kLanes]; };
+constexpr int kLanes = 16, kBlockTokens = 1, kFewTokens = 1, kBlockVectors = 1, kFloatTokens = 1, kFloatVectors = 1;
+template <class T> struct Lanes {
+    T lane[kLanes];
+    LLM_OP T operator[](int i) const { return lane[i]; }
+};
 using Floats = Lanes<float>;
 using Ints = Lanes<std::int32_t>;
-template <class T, class Value> LLM_OP Lanes<T> each(const Value& value) {  // value(i) in lane i
-    Lanes<T> out;
-    for (int i = 0; i < kLanes; ++i) out.lane[i] = T(value(i));
+// op(a[i], b[i], ...) in lane i, of vectors or of what lies in memory.
+template <class Op, class... From> LLM_OP auto each(const Op& op, const From&... from) {
+    Lanes<decltype(op(from[0]...))> out;
+    for (int i = 0; i < kLanes; ++i) out.lane[i] = op(from[i]...);
     return out;
 }
-template <class Op> LLM_OP Floats both(const Floats& a, const Floats& b, const Op& op) {
-    return each<float>([&](int i) { return op(a.lane[i], b.lane[i]); });
-}
 // clang-format off
-LLM_OP Floats operator+(const Floats& a, const Floats& b) { return both(a, b, std::plus<>()); }
-LLM_OP Floats operator-(const Floats& a, const Floats& b) { return both(a, b, std::minus<>()); }
-LLM_OP Floats operator*(const Floats& a, const Floats& b) { return both(a, b, std::multiplies<>()); }
-LLM_OP Floats operator/(const Floats& a, const Floats& b) { return both(a, b, std::divides<>()); }
-LLM_OP Floats sqrt(const Floats& a) { return each<float>([&](int i) { return std::sqrt(a.lane[i]); }); }
-LLM_OP Floats operator-(const Floats& a) { return each<float>([&](int i) { return -a.lane[i]; }); }
-LLM_OP Floats set(float x) { return each<float>([&](int) { return x; }); }
-LLM_OP Ints set(std::int32_t x) { return each<std::int32_t>([&](int) { return x; }); }
-LLM_OP Floats load(const float* p) { return each<float>([&](int i) { return p[i]; }); }
-LLM_OP Floats load(const std::uint16_t* p) { return each<float>([&](int i) { return f16_to_f32(p[i]); }); }
+template <class T> LLM_OP Lanes<T> operator+(const Lanes<T>& a, const Lanes<T>& b) { return each(std::plus<>(), a, b); }
+LLM_OP Floats operator-(const Floats& a, const Floats& b) { return each(std::minus<>(), a, b); }
+LLM_OP Floats operator*(const Floats& a, const Floats& b) { return each(std::multiplies<>(), a, b); }
+LLM_OP Floats operator/(const Floats& a, const Floats& b) { return each(std::divides<>(), a, b); }
+LLM_OP Floats operator-(const Floats& a) { return each(std::negate<>(), a); }
+LLM_OP Floats sqrt(const Floats& a) { return each([](float x) { return std::sqrt(x); }, a); }
+template <class T> LLM_OP Lanes<T> set(T x) { return each([&] { return x; }); }
+LLM_OP Floats load(const float* p) { return each([](float x) { return x; }, p); }
+LLM_OP Floats load(const std::uint16_t* p) { return each([](std::uint16_t x) { return f16_to_f32(x); }, p); }
 LLM_OP void store(float* p, const Floats& x) { std::copy_n(x.lane, kLanes, p); }
 LLM_OP void store(std::uint16_t* p, const Floats& x) { std::transform(x.lane, x.lane + kLanes, p, f32_to_f16); }
 LLM_OP void store(std::int8_t* p, const Ints& a) { std::copy_n(a.lane, kLanes, p); }
 LLM_OP Floats fma(const Floats& a, const Floats& b, const Floats& c) {
-    return each<float>([&](int i) { return fused(a.lane[i], b.lane[i], c.lane[i]); });
+    return each([](float x, float y, float z) { return fused(x, y, z); }, a, b, c);
 }
 // Where one is a NaN, both give b, as x86 has it.
-LLM_OP Floats min(const Floats& a, const Floats& b) { return both(a, b, [](float x, float y) { return x < y ? x : y; }); }
-LLM_OP Floats max(const Floats& a, const Floats& b) { return both(a, b, [](float x, float y) { return x > y ? x : y; }); }
+LLM_OP Floats min(const Floats& a, const Floats& b) { return each([](auto x, auto y) { return x < y ? x : y; }, a, b); }
+LLM_OP Floats max(const Floats& a, const Floats& b) { return each([](auto x, auto y) { return x > y ? x : y; }, a, b); }
 LLM_OP float largest(const Floats& a) { return *std::max_element(a.lane, a.lane + kLanes); }
 LLM_OP float sum(Floats a) {
     for (int half = kLanes / 2; half > 0; half /= 2)
         for (int i = 0; i < half; ++i) a.lane[i] += a.lane[i + half];
     return a.lane[0];
 }
-LLM_OP Ints whole(const Floats& x) {  // the whole number in x + kRound
-    return each<std::int32_t>([&](int i) { return int(f32_to_bits(x.lane[i]) - f32_to_bits(kRound)); });
-}
-LLM_OP Floats to_floats(const Ints& a) { return each<float>([&](int i) { return a.lane[i]; }); }
-LLM_OP Floats power_of_2(const Ints& n) {
-    return each<float>([&](int i) { return bits_to_f32(std::uint32_t(n.lane[i] + 127) << 23); });
-}
-template <class Op> LLM_OP Ints words(const Ints& a, const Op& op) {  // op(lane, its number)
-    return each<std::int32_t>([&](int i) { return std::int32_t(op(std::uint32_t(a.lane[i]), i)); });
-}
-LLM_OP Ints operator&(const Ints& a, const Ints& b) { return each<std::int32_t>([&](int i) { return a.lane[i] & b.lane[i]; }); }
-LLM_OP Ints operator|(const Ints& a, const Ints& b) { return each<std::int32_t>([&](int i) { return a.lane[i] | b.lane[i]; }); }
-LLM_OP Ints operator+(const Ints& a, const Ints& b) { return each<std::int32_t>([&](int i) { return a.lane[i] + b.lane[i]; }); }
-LLM_OP Ints shift_right(const Ints& a, int n) { return words(a, [&](std::uint32_t w, int) { return w >> n; }); }
-LLM_OP Ints shift_left(const Ints& a, int n) { return words(a, [&](std::uint32_t w, int) { return w << n; }); }
+// The whole number in x + kRound.
+LLM_OP Ints whole(const Floats& a) { return each([](auto x) { return int(f32_to_bits(x) - f32_to_bits(kRound)); }, a); }
+LLM_OP Floats to_floats(const Ints& a) { return each([](int x) { return float(x); }, a); }
+LLM_OP Floats power_of_2(const Ints& a) { return each([](int n) { return bits_to_f32(unsigned(n + 127) << 23); }, a); }
+LLM_OP Ints operator&(const Ints& a, const Ints& b) { return each(std::bit_and<>(), a, b); }
+LLM_OP Ints operator|(const Ints& a, const Ints& b) { return each(std::bit_or<>(), a, b); }
+LLM_OP Ints shift_right(const Ints& a, int n) { return each([&](int x) { return int(unsigned(x) >> n); }, a); }
+LLM_OP Ints shift_left(const Ints& a, int n) { return each([&](int x) { return int(unsigned(x) << n); }, a); }
 LLM_OP Ints in_codebook(Ints a) {
-    return words(a, [](std::uint32_t w, int) {
-        std::uint32_t out = 0;
-        for (int k = 0; k < 32; k += 8) out |= std::uint32_t{kCodebook[w >> k & 15]} << k;
-        return out;
-    });
+    const auto q = reinterpret_cast<std::uint8_t*>(&a);
+    std::transform(q, q + sizeof a, q, [](std::uint8_t one) { return kCodebook[one & 15]; });
+    return a;
 }
 LLM_OP Ints for_dot(const Ints& w) { return w; }
 LLM_OP Ints start_dot(std::int32_t offset) { return set(offset); }
 LLM_OP Ints dot(const Ints& acc, const Ints& w, const Ints& x) {  // u8 times i8, 4 of them to each lane
-    return each<std::int32_t>([&](int i) {
-        const std::uint32_t a = std::uint32_t(w.lane[i]), b = std::uint32_t(x.lane[i]);
-        std::int32_t dot = acc.lane[i];
-        for (int k = 0; k < 32; k += 8) dot += std::int32_t(a >> k & 255) * std::int8_t(b >> k);
-        return dot;
-    });
+    const auto add_four = [](int total, int a, int b) {
+        for (int k = 0; k < 32; k += 8) total += (a >> k & 255) * std::int8_t(b >> k);
+        return total;
+    };
+    return each(add_four, acc, w, x);
 }
 // clang-format on
 
@@ -2049,11 +1981,10 @@ inline bool runs_here() {
 }
 using Floats = __m512;
 using Ints = __m512i;
-using Halves = __m256i;
-constexpr int kLanes = 16;
-constexpr int kBlockTokens = 6, kFewTokens = 8, kBlockVectors = 2, kFloatTokens = 12, kFloatVectors = 2;
+using Halves = __m256i_u;
+constexpr int kLanes = 16, kBlockTokens = 6, kFewTokens = 8, kBlockVectors = 2, kFloatTokens = 12, kFloatVectors = 2;
 LLM_OP void store(std::int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
-LLM_OP Ints four_times(__m128i a) { return _mm512_broadcast_i32x4(a); }
+LLM_OP Ints codebook() { return _mm512_broadcast_i32x4(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
 LLM_OP Ints for_dot(Ints w) { return w; }
 LLM_OP Ints start_dot(std::int32_t offset) { return _mm512_set1_epi32(offset); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return _mm512_dpbusd_epi32(acc, w, x); }
@@ -2067,14 +1998,13 @@ namespace detail::LLM_SET {
 inline bool runs_here() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 using Floats = __m256;
 using Ints = __m256i;
-using Halves = __m128i;
-constexpr int kLanes = 8;
-constexpr int kBlockTokens = 4, kFewTokens = 8, kBlockVectors = 1, kFloatTokens = 6, kFloatVectors = 2;
+using Halves = __m128i_u;
+constexpr int kLanes = 8, kBlockTokens = 4, kFewTokens = 8, kBlockVectors = 1, kFloatTokens = 6, kFloatVectors = 2;
 LLM_OP void store(std::int8_t* p, Ints a) {
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
-LLM_OP Ints four_times(__m128i a) { return _mm256_broadcastsi128_si256(a); }
+LLM_OP Ints codebook() { return _mm256_broadcastsi128_si256(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
 // vpmaddubsw's 16-bit sums saturate where an unsigned factor exceeds 128, so |w| meets x with w's sign. Below 64 even
 // those of two products do not.
 LLM_OP Ints for_dot(Ints w) { return _mm256_xor_si256(w, _mm256_set1_epi8(-128)); }
@@ -2092,27 +2022,23 @@ LLM_OP Ints dot_small(Ints acc, Ints w, Ints x, Ints w2, Ints x2) {
 
 #if LLM_KERNEL_PASS == LLM_KERNELS_NEON
 #define LLM_SET neon
-#define LLM_TARGET
 #else
 #define LLM_SET neon_dot
-#ifdef __ARM_FEATURE_DOTPROD  // the whole program may use it, as on every Apple processor that runs macOS
+#endif
+// With __ARM_FEATURE_DOTPROD the whole program may use it, as on every Apple processor that runs macOS. Elsewhere Linux says
+// whether this processor has it.
+#if LLM_KERNEL_PASS == LLM_KERNELS_NEON || defined(__ARM_FEATURE_DOTPROD)
 #define LLM_TARGET
+namespace detail::LLM_SET {
+inline bool runs_here() { return true; }
 #else
 #define LLM_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
-#endif
-#endif
 namespace detail::LLM_SET {
-inline bool runs_here() {
-#if LLM_KERNEL_PASS == LLM_KERNELS_NEON_DOT && !defined(__ARM_FEATURE_DOTPROD)
-    return (getauxval(AT_HWCAP) & (1u << 20)) != 0;  // HWCAP_ASIMDDP
-#else
-    return true;
+inline bool runs_here() { return (getauxval(AT_HWCAP) & (1u << 20)) != 0; }  // HWCAP_ASIMDDP
 #endif
-}
 using Floats = float32x4_t;
 using Ints = int32x4_t;
-constexpr int kLanes = 4;
-constexpr int kBlockTokens = 4, kFewTokens = 8, kBlockVectors = 2, kFloatTokens = 6, kFloatVectors = 4;
+constexpr int kLanes = 4, kBlockTokens = 4, kFewTokens = 8, kBlockVectors = 2, kFloatTokens = 6, kFloatVectors = 4;
 LLM_OP Floats set(float x) { return vdupq_n_f32(x); }
 LLM_OP Floats load(const float* p) { return vld1q_f32(p); }
 LLM_OP void store(float* p, Floats x) { vst1q_f32(p, x); }
@@ -2125,25 +2051,20 @@ LLM_OP Floats max(Floats a, Floats b) { return vbslq_f32(vcgtq_f32(a, b), a, b);
 LLM_OP float sum(Floats a) { return vaddv_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a))); }
 LLM_OP float largest(Floats a) { return vmaxvq_f32(a); }
 LLM_OP Ints set(std::int32_t x) { return vdupq_n_s32(x); }
-LLM_OP Ints whole(Floats x) { return vsubq_s32(vreinterpretq_s32_f32(x), vreinterpretq_s32_f32(set(kRound))); }
+LLM_OP Ints whole(Floats x) { return vsubq_s32(Ints(x), Ints(set(kRound))); }
 LLM_OP Floats to_floats(Ints a) { return vcvtq_f32_s32(a); }
-LLM_OP Floats power_of_2(Ints n) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
+LLM_OP Floats power_of_2(Ints n) { return Floats(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
 LLM_OP void store(std::int8_t* p, Ints a) {
     const int16x4_t words = vqmovn_s32(a);
-    const int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));
-    vst1_lane_s32(reinterpret_cast<std::int32_t*>(p), vreinterpret_s32_s8(bytes), 0);
+    vst1_lane_s32(reinterpret_cast<std::int32_t*>(p), vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(words, words))), 0);
 }
-LLM_OP Ints shift_left(Ints a, int n) {
-    return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(n)));
-}
+LLM_OP Ints shift_left(Ints a, int n) { return Ints(vshlq_u32(uint32x4_t(a), vdupq_n_s32(n))); }
 LLM_OP Ints shift_right(Ints a, int n) { return shift_left(a, -n); }
-LLM_OP Ints in_codebook(Ints a) {
-    return vreinterpretq_s32_u8(vqtbl1q_u8(vld1q_u8(kCodebook), vreinterpretq_u8_s32(a)));
-}
-LLM_OP Ints for_dot(Ints w) { return vreinterpretq_s32_u8(veorq_u8(vreinterpretq_u8_s32(w), vdupq_n_u8(128))); }
+LLM_OP Ints in_codebook(Ints a) { return Ints(vqtbl1q_u8(vld1q_u8(kCodebook), uint8x16_t(a))); }
+LLM_OP Ints for_dot(Ints w) { return Ints(veorq_u8(uint8x16_t(w), vdupq_n_u8(128))); }
 LLM_OP Ints start_dot(std::int32_t) { return vdupq_n_s32(0); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
-    const int8x16_t a = vreinterpretq_s8_s32(w), b = vreinterpretq_s8_s32(x);
+    const int8x16_t a = int8x16_t(w), b = int8x16_t(x);
 #if LLM_KERNEL_PASS == LLM_KERNELS_NEON_DOT
     return vdotq_s32(acc, a, b);
 #else
@@ -2158,14 +2079,9 @@ LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
 LLM_OP Floats set(float x) { return LLM_MM(set1_ps)(x); }
 LLM_OP Floats load(const float* p) { return LLM_MM(loadu_ps)(p); }
 LLM_OP void store(float* p, Floats x) { LLM_MM(storeu_ps)(p, x); }
-LLM_OP Floats load(const std::uint16_t* p) {
-    Halves halves;
-    std::memcpy(&halves, p, sizeof halves);
-    return LLM_MM(cvtph_ps)(halves);
-}
+LLM_OP Floats load(const std::uint16_t* p) { return LLM_MM(cvtph_ps)(*reinterpret_cast<const Halves*>(p)); }
 LLM_OP void store(std::uint16_t* p, Floats x) {
-    const Halves halves = LLM_MM(cvtps_ph)(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    std::memcpy(p, &halves, sizeof halves);
+    *reinterpret_cast<Halves*>(p) = LLM_MM(cvtps_ph)(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 LLM_OP Floats fma(Floats a, Floats b, Floats c) { return LLM_MM(fmadd_ps)(a, b, c); }
 LLM_OP Floats sqrt(Floats a) { return LLM_MM(sqrt_ps)(a); }
@@ -2188,18 +2104,12 @@ LLM_OP float largest(Floats a) {
 }
 #endif
 LLM_OP Ints set(std::int32_t x) { return LLM_MM(set1_epi32)(x); }
-LLM_OP Ints whole(Floats x) {
-    return LLM_MM(sub_epi32)(reinterpret_cast<Ints>(x), reinterpret_cast<Ints>(set(kRound)));
-}
+LLM_OP Ints whole(Floats x) { return LLM_MM(sub_epi32)(Ints(x), Ints(set(kRound))); }
 LLM_OP Floats to_floats(Ints a) { return LLM_MM(cvtepi32_ps)(a); }
-LLM_OP Floats power_of_2(Ints n) {
-    return reinterpret_cast<Floats>(LLM_MM(slli_epi32)(LLM_MM(add_epi32)(n, set(127)), 23));
-}
+LLM_OP Floats power_of_2(Ints n) { return Floats(LLM_MM(slli_epi32)(LLM_MM(add_epi32)(n, set(127)), 23)); }
 LLM_OP Ints shift_right(Ints a, int n) { return LLM_MM(srl_epi32)(a, _mm_cvtsi32_si128(n)); }
 LLM_OP Ints shift_left(Ints a, int n) { return LLM_MM(sll_epi32)(a, _mm_cvtsi32_si128(n)); }
-LLM_OP Ints in_codebook(Ints a) {
-    return LLM_MM(shuffle_epi8)(four_times(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook))), a);
-}
+LLM_OP Ints in_codebook(Ints a) { return LLM_MM(shuffle_epi8)(codebook(), a); }
 #undef LLM_MM
 #endif
 #if LLM_KERNEL_PASS != LLM_KERNELS_AVX2
@@ -2228,20 +2138,15 @@ LLM_OP Ints load_bytes(const std::uint8_t* p) {
 template <class Block>
 LLM_OP void load_columns(const std::uint8_t* block, const std::uint8_t* lower, int i, int lane, Ints (&eight)[2]) {
     const std::uint8_t* integers = block + Block::kIntegers + i * kGroup * (Block::kInBytes ? 8 : 4) + 4 * lane;
-    const Ints first = load_bytes(integers);
-    if constexpr (Block::kInBytes) {
-        eight[0] = first;
-        eight[1] = load_bytes(integers + 4 * kGroup);
-    } else {
-        eight[0] = first & set(0x0F0F0F0F);
-        eight[1] = shift_right(first, 4) & set(0x0F0F0F0F);
-    }
+    const Ints first = load_bytes(integers), halves = set(0x0F0F0F0F);
+    eight[0] = Block::kInBytes ? first : first & halves;
+    eight[1] = Block::kInBytes ? load_bytes(integers + 4 * kGroup) : shift_right(first, 4) & halves;
     if constexpr (Block::kHasCodebook)
         for (Ints& four : eight) four = in_codebook(four);
     if constexpr (Block::kInPlanes) {
         const Ints low = load_bytes(lower + i * 4 * kGroup + 4 * lane);
-        eight[0] = shift_left(eight[0], 4) | (low & set(0x0F0F0F0F));
-        eight[1] = shift_left(eight[1], 4) | (shift_right(low, 4) & set(0x0F0F0F0F));
+        eight[0] = shift_left(eight[0], 4) | (low & halves);
+        eight[1] = shift_left(eight[1], 4) | (shift_right(low, 4) & halves);
     }
     if constexpr (Block::kUpperBits > 0) {
         const Ints upper = load_bytes(block + Block::upper(i) + 4 * lane), mask = set(Block::kUpperMask);
@@ -2251,7 +2156,7 @@ LLM_OP void load_columns(const std::uint8_t* block, const std::uint8_t* lower, i
 }
 
 template <class Block>
-LLM_TARGET void to_bytes(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out) {
+LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out) {
     using Bytes = typename Block::Bytes;
     const Ints offset = set((Bytes::kOffset - Block::kOffset) * 0x01010101);
     for (int b = 0; b < blocks; ++b, in += Block::kBytes, lower += Block::kLower, out += Bytes::kBytes) {
@@ -2267,6 +2172,7 @@ LLM_TARGET void to_bytes(const std::uint8_t* in, const std::uint8_t* lower, int 
             }
         }
     }
+    return out;
 }
 
 // Adds what the columns of one part of a block give: w and lower point to it in V vectors' groups, a to the tokens' values.
@@ -2390,21 +2296,16 @@ template <class Block, int M, int V, class Product> LLM_TARGET void cover(const 
         for (; row < rows; row += kGroup) cover_tokens<Block, M, kGroup / kLanes>(p, row);
 }
 
-template <class Block, int M, int V> LLM_TARGET void product(const ProductBlocks& p) { cover<Block, M, V>(p); }
-
 // One token: one stream of weights.
 template <class Block>
-inline constexpr ForFormat kFor = {product<Block, 1, kGroup / kLanes>, product<Block, kFewTokens, kBlockVectors>,
-                                   product<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
+inline constexpr ForFormat kFor = {cover<Block, 1, kGroup / kLanes>, cover<Block, kFewTokens, kBlockVectors>,
+                                   cover<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
 
 // q - 128 is 16 * upper - 120.5 and a rest, which is within 7.5.
 template <int M> LLM_TARGET void screen_group(const Screening& s, int group) {
     constexpr int kVectors = kGroup / kLanes, kLines = (BlockQ8Planes::kBytes + 63) / 64;
     const std::uint8_t* w = s.w + usize(group) * usize(s.blocks) * BlockQ8Planes::kBytes;
-    Floats total[M][kVectors], variance[M][kVectors];
-    LLM_UNROLL for (int t = 0; t < M; ++t) {
-        LLM_UNROLL for (int v = 0; v < kVectors; ++v) total[t][v] = variance[t][v] = set(0.0f);
-    }
+    Floats total[M][kVectors] = {}, variance[M][kVectors] = {};
     for (int b = 0; b < s.blocks; ++b, w += BlockQ8Planes::kBytes) {
         LLM_UNROLL for (int line = 0; line < kLines; ++line) prefetch(w + 64 * line);
         LLM_UNROLL for (int v = 0; v < kVectors; ++v) {
@@ -2458,18 +2359,45 @@ LLM_OP Floats load_some(const float* p, int n, float fill = 0) {
     if (n > 0) std::copy_n(p, n, part);
     return load(part);
 }
-LLM_OP void store_some(float* p, Floats x, int n) {
+template <class T> LLM_OP void store_some(T* p, Floats x, int n) {
     if (n >= kLanes) return store(p, x);
-    float part[kLanes];
+    T part[kLanes];
     store(part, x);
     if (n > 0) std::copy_n(part, n, p);
 }
 
-LLM_OP float sum_wide(Floats (&a)[kWide]) {
-    LLM_UNROLL for (int half = kWide / 2; half > 0; half /= 2) {
-        LLM_UNROLL for (int k = 0; k < half; ++k) a[k] = a[k] + a[k + half];
+// exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, e^r by its Taylor polynomial of degree 7: within
+// 2 units in the last place. Below -87.3 it stays at e^-87.3, about 1e-38, and above 88 at e^88: it is never 0, infinite
+// or denormal, so the product with 2^n is exact.
+LLM_OP Floats exp(Floats x) {
+    x = max(min(x, set(88.0f)), set(-87.3f));
+    const Floats shifted = fma(x, set(1.44269504f), set(kRound)), n = shifted - set(kRound);
+    Floats r = fma(n, set(-0.693359375f), x);  // ln 2 in two parts, the first of them exact
+    r = fma(n, set(2.12194440e-4f), r);
+    static constexpr float kTerms[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+    Floats e = set(1.0f / 5040);
+    LLM_UNROLL for (int k = 0; k < 7; ++k) e = fma(e, r, set(kTerms[k]));
+    return e * power_of_2(whole(shifted));
+}
+LLM_OP float exp(float x) { return exp(set(x))[0]; }
+
+// The sum over a row of its values, of their squares, or of what takes their place: exp(x - top).
+enum class Sum { values, squares, exps };
+template <Sum Of, class T> LLM_OP float sum_row(T* x, int n, [[maybe_unused]] float top = 0) {
+    Floats total[kWide] = {};
+    for (int i = 0; i < n; i += 16) {
+        LLM_UNROLL for (int k = 0; k < kWide; ++k) {
+            T* const at = x + i + k * kLanes;
+            const int left = n - i - k * kLanes;
+            if constexpr (Of == Sum::exps) store_some(at, exp(load_some(at, left) - set(top)), left);
+            const Floats a = load_some(at, left);
+            total[k] = Of == Sum::squares ? fma(a, a, total[k]) : total[k] + a;
+        }
     }
-    return sum(a[0]);
+    LLM_UNROLL for (int half = kWide / 2; half > 0; half /= 2) {
+        LLM_UNROLL for (int k = 0; k < half; ++k) total[k] = total[k] + total[k + half];
+    }
+    return sum(total[0]);
 }
 
 LLM_TARGET inline void quantize(const float* x, int n, ActivationBlock* out, int step) {
@@ -2495,52 +2423,14 @@ LLM_TARGET inline void quantize(const float* x, int n, ActivationBlock* out, int
 }
 
 LLM_TARGET inline void rms_norm(const float* x, const float* w, float eps, int n, float* y) {
-    Floats squares[kWide];
-    LLM_UNROLL for (int k = 0; k < kWide; ++k) squares[k] = set(0.0f);
-    for (int i = 0; i < n; i += 16) {
-        LLM_UNROLL for (int k = 0; k < kWide; ++k) {
-            const Floats a = load_some(x + i + k * kLanes, n - i - k * kLanes);
-            squares[k] = fma(a, a, squares[k]);
-        }
-    }
-    const Floats scale = set(1.0f / std::sqrt(sum_wide(squares) / float(n) + eps));
+    const Floats scale = set(1.0f / std::sqrt(sum_row<Sum::squares>(x, n) / float(n) + eps));
     for (int i = 0; i < n; i += kLanes)
         store_some(y + i, load_some(x + i, n - i) * scale * load_some(w + i, n - i), n - i);
 }
 
 LLM_TARGET inline void center(const float* x, int n, float* y) {
-    Floats total[kWide];
-    LLM_UNROLL for (int k = 0; k < kWide; ++k) total[k] = set(0.0f);
-    for (int i = 0; i < n; i += 16) {
-        LLM_UNROLL for (int k = 0; k < kWide; ++k) total[k] =
-            total[k] + load_some(x + i + k * kLanes, n - i - k * kLanes);
-    }
-    const Floats mean = set(sum_wide(total) / float(n));
+    const Floats mean = set(sum_row<Sum::values>(x, n) / float(n));
     for (int i = 0; i < n; i += kLanes) store_some(y + i, load_some(x + i, n - i) - mean, n - i);
-}
-
-// exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, e^r by its Taylor polynomial of degree 7: within
-// 2 units in the last place. Below -87.3 it stays at e^-87.3, about 1e-38, and above 88 at e^88: it is never 0, infinite
-// or denormal, so the product with 2^n is exact.
-LLM_OP Floats exp(Floats x) {
-    x = max(min(x, set(88.0f)), set(-87.3f));
-    const Floats shifted = fma(x, set(1.44269504f), set(kRound)), n = shifted - set(kRound);
-    Floats r = fma(n, set(-0.693359375f), x);  // ln 2 in two parts, the first of them exact
-    r = fma(n, set(2.12194440e-4f), r);
-    Floats e = set(1.0f / 5040);
-    e = fma(e, r, set(1.0f / 720));
-    e = fma(e, r, set(1.0f / 120));
-    e = fma(e, r, set(1.0f / 24));
-    e = fma(e, r, set(1.0f / 6));
-    e = fma(e, r, set(0.5f));
-    e = fma(e, r, set(1.0f));
-    e = fma(e, r, set(1.0f));
-    return e * power_of_2(whole(shifted));
-}
-LLM_OP float exp(float x) {
-    float lanes[kLanes];
-    store(lanes, exp(set(x)));
-    return lanes[0];
 }
 
 LLM_TARGET inline void gelu(const float* x, const float* up, int n, float* y) {
@@ -2592,19 +2482,11 @@ LLM_TARGET inline void rotate(float* x, const float* cos, const float* sin, int 
 
 LLM_TARGET inline float softmax(float* x, int n, float& max_x, float& sum_x) {
     const float before = max_x;
-    Floats top = set(before), total[kWide];
+    Floats top = set(before);
     for (int i = 0; i < n; i += kLanes) top = max(load_some(x + i, n - i, before), top);
     max_x = largest(top);
-    LLM_UNROLL for (int k = 0; k < kWide; ++k) total[k] = set(0.0f);
-    for (int i = 0; i < n; i += 16) {
-        LLM_UNROLL for (int k = 0; k < kWide; ++k) {
-            const int left = n - i - k * kLanes;
-            store_some(x + i + k * kLanes, exp(load_some(x + i + k * kLanes, left) - set(max_x)), left);
-            total[k] = total[k] + load_some(x + i + k * kLanes, left);
-        }
-    }
-    const float shrink = exp(before - max_x);
-    sum_x = fused(sum_x, shrink, sum_wide(total));
+    const float total = sum_row<Sum::exps>(x, n, max_x), shrink = exp(before - max_x);
+    sum_x = fused(sum_x, shrink, total);
     return shrink;
 }
 
@@ -2627,15 +2509,16 @@ LLM_TARGET inline void scale(float a, int n, float* y) {
 }
 
 LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
-    for (int i = 0; i < n; i += kLanes) {
-        const Floats a = max(min(load_some(x + i, n - i), set(65504.0f)), set(-65504.0f));
-        std::uint16_t part[kLanes];
-        store(n - i >= kLanes ? y + i : part, a);
-        if (n - i < kLanes) std::copy_n(part, n - i, y + i);
-    }
+    for (int i = 0; i < n; i += kLanes)
+        store_some(y + i, max(min(load_some(x + i, n - i), set(65504.0f)), set(-65504.0f)), n - i);
 }
 
-inline constexpr Kernels kernels = {LLM_TEXT(LLM_SET), runs_here, LLM_KERNELS};
+// clang-format off
+inline constexpr Kernels kernels = {
+    LLM_TEXT(LLM_SET), runs_here, kFor<BlockQ8_0>, kFor<BlockQ8Planes>, kFor<BlockQ4_0>, kFor<BlockQ4_1>,
+    kFor<BlockQ5_0>, kFor<BlockQ5_1>, kFor<BlockQ6_K>, kFor<BlockQ2_K>, kFor<BlockIQ4_NL>, screen, product, product,
+    quantize, rms_norm, center, gelu, angles, rotate, softmax, join, axpy, scale, to_f16};
+// clang-format on
 
 #ifdef LLM_KERNEL_PROBE  // a file that measures what these instructions can do at most: the bench has one
 #include LLM_KERNEL_PROBE
@@ -2691,73 +2574,53 @@ inline const Kernels& choose_kernels() {
 // products take on their other side is a property of the format; the KV cache has a format of its own.
 struct WeightFormat {
     const char* name;
-    int columns;                         // of a block of a group
-    std::size_t bytes, lower, in_bytes;  // of a block; of its low halves elsewhere; with its integers in bytes
-    ForFormat Kernels::*kernels;         // of products with integers, ActivationBlocks; null: they take floats
+    std::size_t bytes, lower;     // of a block of a group; of its low halves elsewhere
+    bool in_bytes;                // each value has bytes of its own, so that products of many tokens take it as it is
+    ForFormat Kernels::*kernels;  // of products with integers, ActivationBlocks; null: they take floats
     // Row `lane` of a group, as floats.
     void (*unpack)(const std::uint8_t* group, const std::uint8_t* lower, int lane, int cols, float* out);
     // Sets 32 columns of a row. False if a scale or minimum is not finite.
     bool (*pack)(std::uint8_t* block, std::uint8_t* lower, int lane, const Quants& in);
     // Of n <= 32 values; null: matrices of this format come from files that have it.
     void (*quantize)(const float* x, int n, Quants& out);
+
+    int columns() const { return kernels ? kBlock : 1; }  // of a block
 };
 
 inline void unpack_f32(const std::uint8_t* group, const std::uint8_t*, int lane, int cols, float* out) {
-    const float* column = reinterpret_cast<const float*>(group) + lane;
-    for (int c = 0; c < cols; ++c, column += kGroup) out[c] = *column;
+    for (int c = 0; c < cols; ++c) out[c] = reinterpret_cast<const float*>(group)[c * kGroup + lane];
 }
 
-// Four neighbouring integers go together through these, as one u32.
-template <class Block>
-std::uint32_t unpack_four(const std::uint8_t* block, const std::uint8_t* lower, int lane, int column) {
-    const int i = column / 8, up = column % 8;  // 0: in the low halves of the bytes, 4: in the high ones
-    const std::uint8_t* const integers = block + Block::kIntegers + 4 * lane;
-    if constexpr (Block::kInBytes) return load_as<std::uint32_t>(integers + column * kGroup);
-    std::uint32_t four = load_as<std::uint32_t>(integers + i * 4 * kGroup) >> up & 0x0F0F0F0F;
-    if constexpr (Block::kUpperBits > 0) {
-        const std::uint32_t upper = load_as<std::uint32_t>(block + Block::upper(i) + 4 * lane) >> Block::upper_shift(i);
-        four |= (up ? upper : upper << 4) & Block::kUpperMask;
-    }
-    if constexpr (Block::kInPlanes)
-        four = four << 4 | (load_as<std::uint32_t>(lower + i * 4 * kGroup + 4 * lane) >> up & 0x0F0F0F0F);
-    return four;
-}
-
+// As the kernels read it: 8 columns of all 16 rows, of which this is one.
 template <class Block>
 void unpack_block(const std::uint8_t* group, const std::uint8_t* lower, int lane, int cols, float* out) {
-    for (int c = 0; c < cols; c += 4) {
+    for (int c = 0; c < cols; c += 8) {
         const std::uint8_t* block = group + usize(c / kBlock) * Block::kBytes;
         const std::uint8_t* factors = block + 2 * kGroup * (c % kBlock * Block::kParts / kBlock) + 2 * lane;
         const float scale = f16_at(factors), minimum = Block::kHasMinimum ? f16_at(factors + Block::kMinimums) : 0;
-        const std::uint32_t four =
-            unpack_four<Block>(block, lower + usize(c / kBlock) * Block::kLower, lane, c % kBlock);
-        for (int k = 0; k < std::min(4, cols - c); ++k) {
-            const int q = four >> 8 * k & 255;
-            out[c + k] = scale * float((Block::kHasCodebook ? kCodebook[q] : q) - Block::kOffset) + minimum;
-        }
+        scalar::Ints eight[2];
+        scalar::load_columns<Block>(block, lower + usize(c / kBlock) * Block::kLower, c % kBlock / 8, 0, eight);
+        for (int k = 0; k < std::min(8, cols - c); ++k)
+            out[c + k] = scale * float((eight[k / 4][lane] >> 8 * (k % 4) & 255) - Block::kOffset) + minimum;
     }
 }
 
+// Four neighbouring integers go together through this, as one u32.
 template <class Block> bool pack_block(std::uint8_t* block, std::uint8_t* lower, int lane, const Quants& in) {
     bool good = true;
     for (int part = 0; part < Block::kParts; ++part)
-        for (const bool minimum : {false, true}) {
+        for (int minimum = 0; minimum <= int(Block::kHasMinimum); ++minimum) {
             const std::uint16_t& factor = minimum ? in.minimum[part] : in.scale[part];
-            if (minimum && !Block::kHasMinimum) continue;
             good &= (factor & 0x7C00) != 0x7C00;
             std::memcpy(block + minimum * Block::kMinimums + 2 * kGroup * part + 2 * lane, &factor, sizeof factor);
         }
     for (int i = 0; i < kBlock / 8; ++i) {
         const std::uint32_t low = load_as<std::uint32_t>(in.q + 8 * i), high = load_as<std::uint32_t>(in.q + 8 * i + 4);
-        std::uint8_t* const to = block + Block::kIntegers + 4 * lane;
-        if constexpr (Block::kInBytes) {
-            std::memcpy(to + 2 * i * 4 * kGroup, &low, 4);
-            std::memcpy(to + (2 * i + 1) * 4 * kGroup, &high, 4);
-            continue;
-        }
         const std::uint32_t low_halves = (low & 0x0F0F0F0F) | (high & 0x0F0F0F0F) << 4;
         const std::uint32_t high_halves = (low >> 4 & 0x0F0F0F0F) | (high & 0xF0F0F0F0);
-        std::memcpy(to + i * 4 * kGroup, Block::kInPlanes ? &high_halves : &low_halves, 4);
+        std::uint8_t* const to = block + Block::kIntegers + i * kGroup * (Block::kInBytes ? 8 : 4) + 4 * lane;
+        std::memcpy(to, Block::kInBytes ? &low : Block::kInPlanes ? &high_halves : &low_halves, 4);
+        if (Block::kInBytes) std::memcpy(to + 4 * kGroup, &high, 4);
         if (Block::kInPlanes) std::memcpy(lower + i * 4 * kGroup + 4 * lane, &low_halves, 4);
         if constexpr (Block::kUpperBits > 0) {
             std::uint8_t* const upper = block + Block::upper(i) + 4 * lane;
@@ -2770,17 +2633,9 @@ template <class Block> bool pack_block(std::uint8_t* block, std::uint8_t* lower,
     return good;
 }
 
-template <class Block> constexpr WeightFormat block_format(const char* name, ForFormat Kernels::*kernels,
+template <class Block> constexpr WeightFormat block_format(const char* name, ForFormat Kernels::*k,
                                                            void (*quantize)(const float*, int, Quants&) = nullptr) {
-    return {name,
-            kBlock,
-            Block::kBytes,
-            Block::kLower,
-            Block::Bytes::kBytes,
-            kernels,
-            unpack_block<Block>,
-            pack_block<Block>,
-            quantize};
+    return {name, Block::kBytes, Block::kLower, Block::kInBytes, k, unpack_block<Block>, pack_block<Block>, quantize};
 }
 
 // Q8_0 of a head.
@@ -2790,7 +2645,7 @@ inline constexpr WeightFormat kInPlanes = block_format<BlockQ8Planes>("q8_0", &K
 inline const WeightFormat& format_of(TensorType type) {
     using T = TensorType;
     static constexpr std::pair<T, WeightFormat> kFormats[] = {
-        {T::f32, {"f32", 1, kGroup * sizeof(float), 0, 0, nullptr, unpack_f32, nullptr, nullptr}},
+        {T::f32, {"f32", kGroup * sizeof(float), 0, true, nullptr, unpack_f32, nullptr, nullptr}},
         {T::q8_0, block_format<BlockQ8_0>("q8_0", &Kernels::q8_0, quantize_q8_0)},
         {T::q4_0, block_format<BlockQ4_0>("q4_0", &Kernels::q4_0, quantize_q4_0)},
         {T::q4_1, block_format<BlockQ4_1>("q4_1", &Kernels::q4_1)},
@@ -2800,8 +2655,7 @@ inline const WeightFormat& format_of(TensorType type) {
         {T::q2_k, block_format<BlockQ2_K>("q2_k", &Kernels::q2_k)},
         {T::iq4_nl, block_format<BlockIQ4_NL>("iq4_nl", &Kernels::iq4_nl)},
     };
-    return std::find_if(std::begin(kFormats), std::end(kFormats), [&](const auto& f) { return f.first == type; })
-        ->second;
+    return std::find_if(std::begin(kFormats), std::end(kFormats), [&](auto& f) { return f.first == type; })->second;
 }
 
 // W [rows, cols] in groups of 16 rows; rows that fill up the last group are zero. Neighbouring groups of one format are a
@@ -2826,7 +2680,7 @@ struct Matrix {
     Matrix(Arena& arena, int r, int c, const std::vector<const WeightFormat*>& formats) : rows(r), cols(c) {
         for (int g = 0; g < groups(); ++g) {
             const WeightFormat* f = formats[usize(g)];
-            const std::size_t blocks = usize((cols - 1) / f->columns + 1), all = blocks * (f->bytes + f->lower);
+            const std::size_t blocks = usize((cols - 1) / f->columns() + 1), all = blocks * (f->bytes + f->lower);
             if (bytes > SIZE_MAX / 2 - all) throw std::bad_alloc();
             if (g == 0 || f != sections.back().format)
                 sections.push_back({f, g, g, blocks * f->bytes, blocks * f->lower, nullptr, nullptr});
@@ -2846,18 +2700,13 @@ struct Matrix {
     int groups() const { return (rows - 1) / kGroup + 1; }
     bool takes_integers() const { return sections[0].format->kernels != nullptr; }
     const Section& section(int group) const {
-        const Section* s = sections.data();
-        if (sections.size() > 1)
-            s = &*std::partition_point(sections.begin(), sections.end(),
-                                       [&](const Section& one) { return one.end <= group; });
-        return *s;
+        return *std::partition_point(sections.begin(), sections.end(), [&](const auto& s) { return s.end <= group; });
     }
 
     // One row as F32: how an embedding is looked up.
     void row(int r, float* out) const {
-        const int g = r / kGroup;
-        const Section& s = section(g);
-        s.format->unpack(s.group(g), s.lower_of(g), r % kGroup, cols, out);
+        const Section& s = section(r / kGroup);
+        s.format->unpack(s.group(r / kGroup), s.lower_of(r / kGroup), r % kGroup, cols, out);
     }
     // Sets n <= 32 columns of a row from column c on, a multiple of 32: to x, or to a file's own values where there are
     // some. False if the format cannot hold a value.
@@ -2865,7 +2714,7 @@ struct Matrix {
         const int g = r / kGroup;
         const Section& s = section(g);
         const WeightFormat& f = *s.format;
-        const std::size_t before = usize(c / f.columns);
+        const std::size_t before = usize(c / f.columns());
         std::uint8_t* const block = s.group(g) + before * f.bytes;
         Quants quantized;
         if (f.pack && !file) f.quantize(x, n, quantized);
@@ -2897,10 +2746,7 @@ class Activations {
     void set(const Kernels& k, int token, int begin, const float* x, int n) {
         const int first = token / kTile * kTile, m = tile_size(first);
         n = std::min(n, cols_ - begin);  // a product's last group may be filled up with rows that nobody wants
-        if (integers_) {
-            k.quantize(x, n, tile<ActivationBlock>(first) + begin / kBlock * m + (token - first), m);
-            return;
-        }
+        if (integers_) return k.quantize(x, n, tile<ActivationBlock>(first) + begin / kBlock * m + (token - first), m);
         for (int c = begin, count; c < begin + n; c += count, x += count) {
             count = std::min(kSpan - c % kSpan, begin + n - c);
             std::copy_n(x, count, tile<float>(first) + (c / kSpan * m + token - first) * kSpan + c % kSpan);
@@ -2924,49 +2770,39 @@ class Operand {
 
     Operand(const Kernels& k, const Matrix& w, int g, int count, int tokens, Buffer& scratch)
         : k_(k), w_(w), product_(tokens > 1 ? &ForFormat::product_few : &ForFormat::product) {
+        if (tokens > kFew) product_ = &ForFormat::product_bytes;
+        // Q2_K's blocks are the largest.
+        if (tokens > kFew && w.takes_integers()) scratch.grow(usize(blocks() * kMost) * BlockQ2_K::Bytes::kBytes);
+        std::uint8_t* out = scratch.as<std::uint8_t>();
+
         for (int n; count > 0; g += n, count -= n) {
             const Matrix::Section& s = w.section(g);
             n = std::min(count, s.end - g);
-            runs_[size_++] = {&s, s.group(g), s.lower_of(g), n};
+            Run& run = runs_[size_++] = {s.format, s.group(g), s.lower_of(g), n};
+            if (tokens <= kFew || s.format->in_bytes) continue;
+            run.w = out;
+            out = (k.*s.format->kernels).to_bytes(s.group(g), run.lower, n * blocks(), out);
         }
-        if (tokens > kFew && w.takes_integers()) to_bytes(scratch);
     }
     // With the tile of x that begins with token `first`, to y[t * stride + row].
     void product(const Activations& x, int first, float* y, std::size_t stride) const {
         const int m = x.tile_size(first);
         for (int i = 0; i < size_; y += runs_[i++].groups * kGroup) {
             const Run& r = runs_[i];
-            if (r.section->format->kernels) {
-                (k_.*r.section->format->kernels.*
-                 product_)({r.w, r.lower, r.groups, blocks(), x.tile<ActivationBlock>(first), m, y, stride});
-            } else {
-                k_.product_f32({reinterpret_cast<const float*>(r.w), r.groups, w_.cols, kGroup,
-                                r.section->group_bytes / sizeof(float), x.tile<float>(first), m, y, stride, false});
-            }
+            if (const auto own = r.format->kernels)
+                (k_.*own.*product_)({r.w, r.lower, r.groups, blocks(), x.tile<ActivationBlock>(first), m, y, stride});
+            else
+                k_.product_f32({reinterpret_cast<const float*>(r.w), r.groups, w_.cols, kGroup, usize(w_.cols) * kGroup,
+                                x.tile<float>(first), m, y, stride, false});
         }
     }
   private:
     struct Run {
-        const Matrix::Section* section;
+        const WeightFormat* format;
         const std::uint8_t *w, *lower;
         int groups;
     };
     int blocks() const { return (w_.cols - 1) / kBlock + 1; }
-    void to_bytes(Buffer& scratch) {
-        product_ = &ForFormat::product_bytes;
-        constexpr std::size_t kLargest = BlockQ2_K::Bytes::kBytes;
-        scratch.grow(kLargest * usize(blocks() * kMost));
-        std::uint8_t* out = scratch.as<std::uint8_t>();
-        for (int i = 0; i < size_; ++i) {
-            Run& run = runs_[i];
-            const WeightFormat& f = *run.section->format;
-            if (f.bytes == f.in_bytes) continue;
-            const std::uint8_t* in = std::exchange(run.w, out);
-            const int all = run.groups * blocks();
-            (k_.*f.kernels).to_bytes(in, run.lower, all, out);
-            out += f.in_bytes * usize(all);
-        }
-    }
     const Kernels& k_;
     const Matrix& w_;
     Run runs_[kMost];
@@ -3038,9 +2874,9 @@ struct Tensor {
     std::uint64_t offset = 0;  // in the file
     std::uint64_t bytes = 0;   // 0 in a GGUF where the type is `other`
 
-    std::uint64_t elements() const {
-        return std::accumulate(shape.begin(), shape.end(), std::uint64_t{1}, std::multiplies<>());
-    }
+    std::uint64_t elements() const { return std::accumulate(shape.begin(), shape.end(), 1ull, std::multiplies<>()); }
+    // Whether it lies before another one.
+    bool operator<(const Tensor& t) const { return std::pair(offset, bytes) < std::pair(t.offset, t.bytes); }
 };
 
 [[noreturn]] inline void damaged(const std::string& what, const File& file) {
@@ -3069,8 +2905,10 @@ inline void check(bool good, const Tensor& tensor, const char* problem) {
     if (!good) damaged("tensor " + shown(tensor.name) + " " + problem, *tensor.file);
 }
 
-// What its shape and type take.
-inline std::uint64_t bytes_of(const Tensor& tensor) {
+// Sets its type, by the file's name for it. Returns the bytes that the shape takes in this type.
+inline std::uint64_t set_type(Tensor& tensor, std::string_view name) {
+    tensor.type_name = name;
+    tensor.type = find_type(name);
     const TypeTraits& type = traits(tensor.type);
     const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
     std::uint64_t elements = 1;
@@ -3078,8 +2916,8 @@ inline std::uint64_t bytes_of(const Tensor& tensor) {
         check(n == 0 || elements <= UINT64_MAX / 256 / n, tensor, "has an impossible shape");  // a block is < 256 bytes
         elements *= n;
     }
-    const std::uint64_t row = tensor.shape.empty() ? 1 : tensor.shape.back();
-    check(row % block == 0, tensor, "has rows that are no whole number of blocks");
+    const bool whole = block == 1 || (!tensor.shape.empty() && tensor.shape.back() % block == 0);
+    check(whole, tensor, "has rows that are no whole number of blocks");
     return elements / block * bytes;
 }
 
@@ -3092,11 +2930,8 @@ inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, con
         return "";
     });
 
+    std::sort(tensors.begin(), tensors.end());
     const std::uint64_t room = file.size() - std::min(data, file.size());
-    std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
-        return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes;
-    });
-
     std::uint64_t end = 0;
     for (Tensor& tensor : tensors) {
         check(tensor.offset <= room && tensor.bytes <= room - tensor.offset, tensor, "lies outside of the file");
@@ -3110,25 +2945,6 @@ inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, con
 
 // ---- safetensors ----
 
-inline Tensor safetensors_tensor(std::string_view name, const Json& entry, const File& file) {
-    Tensor tensor;
-    tensor.name = name;
-    tensor.file = &file;
-    const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
-    check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
-
-    tensor.type_name = dtype->string();
-    tensor.type = find_type(tensor.type_name);
-    for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
-
-    const std::uint64_t end = range->array()[1].whole(), size = bytes_of(tensor);
-    tensor.offset = range->array()[0].whole();
-    check(tensor.offset <= end, tensor, "lies outside of the file");
-    tensor.bytes = end - tensor.offset;
-    check(tensor.type == TensorType::other || size == tensor.bytes, tensor, "has a size that is not its shape's");
-    return tensor;
-}
-
 inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
     std::uint64_t length = 0;
     if (file.size() >= sizeof length) file.read(0, &length, sizeof length);
@@ -3139,24 +2955,33 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
 
     const JsonDocument header(file.text(sizeof length, length), "the header of " + file.path());
     std::vector<Tensor> tensors;
-    for (const auto& [name, entry] : header.root().members())
-        if (name != "__metadata__") tensors.push_back(safetensors_tensor(name, entry, file));
+    for (const auto& [name, entry] : header.root().members()) {
+        if (name == "__metadata__") continue;
+        Tensor& tensor = tensors.emplace_back(Tensor{std::string(name), TensorType::other, "", {}, &file});
+        const Json *dtype = entry.find("dtype"), *shape = entry.find("shape"), *range = entry.find("data_offsets");
+        check(dtype && shape && range && range->array().size() == 2, tensor, "lacks dtype, shape or data_offsets");
+
+        for (const Json& n : shape->array()) tensor.shape.push_back(n.whole());
+        const std::uint64_t size = set_type(tensor, dtype->string()), end = range->array()[1].whole();
+        tensor.offset = range->array()[0].whole();
+        check(tensor.offset <= end, tensor, "lies outside of the file");
+        tensor.bytes = end - tensor.offset;
+        check(tensor.type == TensorType::other || size == tensor.bytes, tensor, "has a size that is not its shape's");
+    }
     if (tensors.size() > kMostTensors) damaged("an impossible number of tensors", file);
     add_tensors(checkpoint, std::move(tensors), file, sizeof length + length);
 }
 
 inline void read_shards(Checkpoint& checkpoint, const File& index) {
     const JsonDocument document(index.read_all(100000000), index.path());
-    std::unordered_map<std::string_view, const File*> shards;
+    std::unordered_map<std::string, const File*> shards;
     for (const auto& [name, value] : document.root().at("weight_map").members()) {
-        const std::string_view shard = value.string();
-        const std::string path = checkpoint.directory + "/" + std::string(shard);
+        const std::string shard(value.string()), path = checkpoint.directory + "/" + shard;
         const File*& file = shards[shard];
         if (!file) {
             // A name from the internet must not lead out of the directory.
-            const bool dots = shard.find_first_not_of('.') == shard.npos,
-                       separates = shard.find_first_of("/\\:") != shard.npos;
-            if (dots || separates || std::any_of(shard.begin(), shard.end(), is_control))
+            if (shard.find_first_not_of('.') == shard.npos || shard.find_first_of("/\\:") != shard.npos ||
+                std::any_of(shard.begin(), shard.end(), is_control))
                 fail("a shard is not a file of the model's directory", index.path() + " names " + shown(shard),
                      "do not trust this model");
             if (!exists(status_of(path)))
@@ -3165,9 +2990,9 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
             read_safetensors(checkpoint, *file);
         }
 
+        // A tied head need not be there: some tools list it all the same.
         const Tensor* tensor = checkpoint.find(std::string(name));
-        if (!tensor && ends_with(name, "lm_head.weight")) continue;  // a tied head, which some tools list all the same
-        if (!tensor || tensor->file != file)
+        if (tensor ? tensor->file != file : !ends_with(name, "lm_head.weight"))
             fail("tensor " + shown(name) + " is not in its shard", path, "download all shards of one model again");
     }
     checkpoint.format = "safetensors, " + to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
@@ -3201,11 +3026,11 @@ struct GgufReader {
         const auto size = number<std::uint64_t>();
         return {take(size), std::size_t(size)};
     }
-    // How many items follow, each at least `bytes` long; checked before anything is allocated for them.
-    std::size_t count(std::uint64_t bytes) {
+    // How many items follow, each at least `bytes` long, at most so many; checked before anything is allocated for them.
+    std::size_t count(std::uint64_t bytes, std::uint64_t most = kMostItems) {
         const auto n = number<std::uint64_t>();
         const std::uint64_t room = (file.size() - position) / bytes;
-        if (n > std::min(room, kMostItems - items)) damaged("an impossible count in the header", file);
+        if (n > std::min({room, kMostItems - items, most})) damaged("an impossible count in the header", file);
         items += n;
         return std::size_t(n);
     }
@@ -3239,23 +3064,6 @@ struct GgufReader {
     }
 };
 
-inline Tensor gguf_tensor(GgufReader& reader, const File& file, std::uint64_t alignment) {
-    Tensor tensor;
-    tensor.name = reader.string();
-    tensor.file = &file;
-    const auto dimensions = reader.number<std::uint32_t>();
-    check(dimensions >= 1 && dimensions <= 4, tensor, "has an impossible number of dimensions");
-    tensor.shape.resize(dimensions);
-    for (std::uint32_t k = dimensions; k-- > 0;) tensor.shape[k] = reader.number<std::uint64_t>();
-
-    tensor.type_name = gguf_type_name(reader.number<std::uint32_t>());
-    tensor.type = find_type(tensor.type_name);
-    tensor.bytes = bytes_of(tensor);
-    tensor.offset = reader.number<std::uint64_t>();
-    check(tensor.offset % alignment == 0, tensor, "lies outside of the file's alignment");
-    return tensor;
-}
-
 // Adds a file's tensors, and returns its metadata.
 inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
     GgufReader reader{file};
@@ -3271,9 +3079,8 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
     checkpoint.is_gguf = true;
     checkpoint.format = "GGUF v" + to_string(version);
 
-    // Key-value pairs.
-    const std::size_t tensor_count = reader.count(32), pairs = reader.count(13);  // the shortest ones' bytes
-    if (pairs > kMostTensors || tensor_count > kMostTensors) damaged("an impossible count in the header", file);
+    // Key-value pairs. The shortest tensor takes 32 bytes, the shortest pair 13.
+    const std::size_t count = reader.count(32, kMostTensors), pairs = reader.count(13, kMostTensors);
     Json::Object members;
     std::unordered_set<std::string_view> keys;
     for (std::size_t k = 0; k < pairs; ++k) {
@@ -3289,7 +3096,16 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
     const std::uint64_t alignment = metadata["general.alignment"].whole(32);
     if (alignment == 0 || 65536 % alignment != 0) damaged("an impossible general.alignment", file);
     std::vector<Tensor> tensors;
-    for (std::size_t k = 0; k < tensor_count; ++k) tensors.push_back(gguf_tensor(reader, file, alignment));
+    for (std::size_t k = 0; k < count; ++k) {
+        Tensor& tensor = tensors.emplace_back(Tensor{std::string(reader.string()), TensorType::other, "", {}, &file});
+        const auto dimensions = reader.number<std::uint32_t>();
+        check(dimensions >= 1 && dimensions <= 4, tensor, "has an impossible number of dimensions");
+        tensor.shape.resize(dimensions);
+        std::generate(tensor.shape.rbegin(), tensor.shape.rend(), [&] { return reader.number<std::uint64_t>(); });
+        tensor.bytes = set_type(tensor, gguf_type_name(reader.number<std::uint32_t>()));
+        tensor.offset = reader.number<std::uint64_t>();
+        check(tensor.offset % alignment == 0, tensor, "lies outside of the file's alignment");
+    }
     add_tensors(checkpoint, std::move(tensors), file, (reader.position + alignment - 1) / alignment * alignment);
 
     return {std::move(metadata), std::move(reader.strings)};
@@ -3303,11 +3119,8 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
     if (count <= 1) return;
 
     const std::string remedy = "put all " + to_string(count) + " parts into one directory, under their own names";
-    const auto name_end = [&](std::uint64_t part) {
-        char end[64];
-        std::snprintf(end, sizeof end, "-%05d-of-%05d.gguf", int(part + 1), int(count));
-        return std::string(end);
-    };
+    const auto digits = [](std::uint64_t n) { return to_string(100000 + n).substr(1); };  // five
+    const auto name_end = [&](std::uint64_t part) { return "-" + digits(part + 1) + "-of-" + digits(count) + ".gguf"; };
     if (count > 1000 || named >= count || !ends_with(path, name_end(named)))
         fail("a part of a model has another's name", path + " does not end with " + name_end(named), remedy);
 
@@ -3335,8 +3148,7 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
         std::filesystem::directory_iterator entry(to_path(path), error);
         for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
             const auto utf8 = entry->path().u8string();
-            const std::string name(utf8.begin(), utf8.end());
-            if (ends_with(name, end)) return name;
+            if (std::string name(utf8.begin(), utf8.end()); ends_with(name, end)) return name;
         }
         return "";
     };
@@ -3430,10 +3242,7 @@ inline std::size_t word_end(std::string_view text, std::size_t begin) {
     const CharClass kind = class_at(text, end, length);
     if (kind == CharClass::space) end = begin;
     std::size_t last = end;  // where the last character of the run begins
-    while (end < text.size() && class_at(text, end, length) == kind) {
-        last = end;
-        end += length;
-    }
+    for (; end < text.size() && class_at(text, end, length) == kind; end += length) last = end;
 
     // White space leaves its last character to the word that follows, unless it has no other.
     return kind == CharClass::space && end < text.size() && last > begin ? last : end;
@@ -3441,9 +3250,7 @@ inline std::size_t word_end(std::string_view text, std::size_t begin) {
 
 // The character that spells a byte: its own in Latin-1 if that can be printed, otherwise one from U+0100 on.
 inline std::uint32_t character_of_byte(std::uint32_t byte) {
-    if (byte <= 32) return byte + 256;
-    if (byte >= 127 && byte <= 160) return byte + 162;
-    return byte == 173 ? 323 : byte;
+    return byte <= 32 ? byte + 256 : byte >= 127 && byte <= 160 ? byte + 162 : byte == 173 ? 323 : byte;
 }
 
 inline std::string bytes_spelled(std::string_view spelling) {
@@ -3488,14 +3295,13 @@ struct HashTable {
     }
     // The index of the slot with this key, or else of the free one where it belongs.
     std::size_t find(std::uint64_t key) const {
-        auto i = std::size_t(key >> (64 - bits));
-        for (int probes = 1; slots[i].id >= 0 && slots[i].key != key; ++probes) {
-            // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
-            if (probes == 512)
-                fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
-            i = (i + 1) & (slots.size() - 1);
+        const auto first = std::size_t(key >> (64 - bits));
+        for (std::size_t n = 0; n < 512; ++n) {
+            const std::size_t i = (first + n) & (slots.size() - 1);
+            if (slots[i].id < 0 || slots[i].key == key) return i;
         }
-        return i;
+        // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
+        fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
     }
 };
 
@@ -3570,12 +3376,11 @@ inline AddedTokens::const_iterator longest(const AddedTokens& tokens, std::strin
 }
 
 struct TokenizerData {
-    bool byte_level = true;          // GPT-2's kind; false: Gemma's
-    bool by_rank = false;            // tokens have ranks, and `merges` is empty
-    bool prefix_space = false;       // texts begin with a space
-    std::vector<int> before, after;  // and with these tokens, and end with those
+    bool byte_level = true;                // GPT-2's kind; false: Gemma's
+    bool by_rank = false;                  // tokens have ranks, and `merges` is empty
+    bool prefix_space = false;             // texts begin with a space
+    std::vector<int> before, after, ends;  // and with these tokens, end with those; what ends a text or a turn, or -1
     int bos = -1, eos = -1;
-    std::vector<int> ends;    // of a text or a turn; some may be -1
     bool ends_turns = false;  // <end_of_turn> is an end by the files' own account
     std::string chat_template;
     Vocabulary vocabulary;
@@ -3613,24 +3418,22 @@ struct Encoder {
         std::string normalized;
         if (pass == 1 && !tokenizer.byte_level) text = normalized = replace_all(text, " ", kSpaceMark);
 
-        std::size_t begin = 0, end = 0;  // text[begin .. end) holds no such token
-        while (end < text.size()) {
-            const auto match = longest(added, text.substr(end));
-            const Token* token = match == added.end() ? nullptr : &tokenizer.vocabulary[match->second];
-            std::size_t next = end + (token ? match->first.size() : 1), length = 0;
+        std::size_t begin = 0, length = 0;
+        for (std::size_t at = 0, end = 0; at < text.size(); at = end) {  // text[begin .. at) holds no such token
+            const auto match = longest(added, text.substr(at));
+            end = at + (match == added.end() ? 1 : match->first.size());
+            if (match == added.end()) continue;
+            const Token& token = tokenizer.vocabulary[match->second];
+            if (special == Special::as_text && token.kind != TokenKind::user_defined) continue;
 
-            if (token && (special == Special::parsed || token->kind == TokenKind::user_defined)) {
-                std::size_t last = token->lstrip ? begin : end;  // where the text before it ends
-                for (std::size_t i = last; i < end; i += length)
-                    if (class_at(text, i, length) != CharClass::space) last = i + length;
-                encode(text.substr(begin, last - begin), special, pass + 1);
-                ids.push_back(match->second);
+            std::size_t last = token.lstrip ? begin : at;  // where the text before it ends
+            for (std::size_t i = last; i < at; i += length)
+                if (class_at(text, i, length) != CharClass::space) last = i + length;
+            encode(text.substr(begin, last - begin), special, pass + 1);
+            ids.push_back(match->second);
 
-                while (token->rstrip && next < text.size() && class_at(text, next, length) == CharClass::space)
-                    next += length;
-                begin = next;
-            }
-            end = next;
+            while (token.rstrip && end < text.size() && class_at(text, end, length) == CharClass::space) end += length;
+            begin = end;
         }
         encode(text.substr(begin), special, pass + 1);
     }
@@ -3644,12 +3447,11 @@ struct Encoder {
         for (std::size_t i = 0, length; i < text.size();) {
             for (const std::size_t end = byte_level ? word_end(text, i) : text.size(); i < end; i += length) {
                 length = byte_level ? 1 : utf8_decode(text, i).length;
-                const std::string_view character = text.substr(i, length);
-                const int id = byte_level ? -1 : tokenizer.vocabulary.find(character);
+                const int id = byte_level ? -1 : tokenizer.vocabulary.find(text.substr(i, length));
 
                 if (id >= 0) symbols.push_back({id});
                 else
-                    for (const char byte : character)
+                    for (const char byte : text.substr(i, length))
                         if (const int b = tokenizer.byte_tokens[std::uint8_t(byte)]; b >= 0) symbols.push_back({b});
             }
             merge_symbols();
@@ -3659,8 +3461,7 @@ struct Encoder {
     void merge_symbols() {
         // Neighbours, and what merges of them.
         for (std::uint32_t i = 0; i < symbols.size(); ++i) {
-            symbols[i].previous = i - 1;
-            symbols[i].next = i + 1;
+            symbols[i] = {symbols[i].id, i - 1, i + 1};
             propose(i);
         }
 
@@ -3672,10 +3473,8 @@ struct Encoder {
             Symbol& left = symbols[i];
             if (left.merge.rank != best >> 32) continue;  // out of date
 
-            Symbol& right = symbols[left.next];
             left.id = left.merge.id;
-            left.next = right.next;
-            right.merge = {};  // it is no more
+            left.next = std::exchange(symbols[left.next], {}).next;  // the right one is no more
             if (left.next < symbols.size()) symbols[left.next].previous = i;
             propose(left.previous);
             propose(i);
@@ -3766,17 +3565,15 @@ struct TokenizerLoader : TokenizerData {
             if (!token.is_added()) continue;
 
             if (token.spelling.size() > 1000) damaged("too long a token to look for, " + shown(token.spelling));
-            const bool marks = token.normalized && !byte_level;
-            added[token.normalized].emplace_back(marks ? replace_all(token.spelling, " ", kSpaceMark) : token.spelling,
-                                                 id);
+            const std::string_view space = token.normalized && !byte_level ? kSpaceMark : " ";
+            added[token.normalized].emplace_back(replace_all(token.spelling, " ", space), id);
             if (token.spelling == "<end_of_turn>") ends_turns = is_in(ends, id);
             if (is_in(kEnds, token.spelling)) ends.push_back(id);
         }
 
-        const std::string sizes = to_string(vocabulary.size()) + " tokens, but " + to_string(rows);
-        if (!fits)
-            fail("the tokenizer does not fit the model", file.path + ": " + sizes + " rows in the embedding",
-                 "use the tokenizer that came with the model");
+        const std::string sizes = file.path + ": " + to_string(vocabulary.size()) + " tokens, but " + to_string(rows) +
+                                  " rows in the embedding";
+        if (!fits) fail("the tokenizer does not fit the model", sizes, "use the tokenizer that came with the model");
 
         for (AddedTokens& tokens : added) std::sort(tokens.begin(), tokens.end());
         return std::make_shared<TokenizerData>(std::move(*this));
@@ -3827,8 +3624,7 @@ struct TokenizerLoader : TokenizerData {
         return File(where).read_all(std::uint64_t{1} << 30);
     }
     JsonDocument read_json(const char* name, bool wanted = true) {  // an empty object if there is none
-        std::string text = wanted && has(name) ? read(name) : "{}";
-        return JsonDocument(std::move(text), where);
+        return {wanted && has(name) ? read(name) : "{}", where};    // in this order: reading sets `where`
     }
     void read_directory(int rows) {
         // What there is.
@@ -3850,10 +3646,10 @@ struct TokenizerLoader : TokenizerData {
         if (kind.empty()) kind = file.config.root()["tokenizer_class"].text();
         const bool as_it_is = is_json && is_any(kind, "PreTrainedTokenizer|PreTrainedTokenizerFast|TokenizersBackend");
         if (is_json) check_rules(root["normalizer"], root["pre_tokenizer"], model);
+        prefix_space = byte_level && (as_it_is ? root["pre_tokenizer"] : config)["add_prefix_space"].flag(as_it_is);
 
         const char* const usual = byte_level ? "GPT2Tokenizer|GPT2TokenizerFast" : "GemmaTokenizer|GemmaTokenizerFast";
         if (!as_it_is && !kind.empty() && !is_any(kind, usual)) unsupported("tokenizer_class " + shown(kind));
-        if (!as_it_is) prefix_space = byte_level && config["add_prefix_space"].flag(false);
 
         // Tokens.
         read_vocabulary(is_json ? model.at("vocab") : root);
@@ -3871,7 +3667,14 @@ struct TokenizerLoader : TokenizerData {
         } else {
             if (bos >= 0 && config["add_bos_token"].flag(false)) before = {bos};
             if (eos >= 0 && config["add_eos_token"].flag(false)) after = {eos};
-            read_merges();
+            const std::string text = read("merges.txt");
+            Json::Array lines;
+            const auto add_line = [&](std::string_view line) {
+                if (ends_with(line, "\r")) line.remove_suffix(1);
+                if (!line.empty() && line.substr(0, 8) != "#version") lines.emplace_back(line, where);
+            };
+            for_parts(text, add_line, '\n');
+            set_merges(lines);
         }
         read_ends(file.config.root());
     }
@@ -3879,13 +3682,11 @@ struct TokenizerLoader : TokenizerData {
     void check_rules(const Json& normalizer, const Json& splitter, const Json& model) {
         const std::string_view first = normalizer["type"].text(), second = splitter["type"].text();
         byte_level = normalizer.is_null() && second == "ByteLevel" && splitter["use_regex"].flag(true);
-        prefix_space = byte_level && splitter["add_prefix_space"].flag(true);
-        const bool marks = first == "Replace" && normalizer["pattern"]["String"].text() == " " &&
-                           normalizer["content"].text() == kSpaceMark;
-        const bool idle = second == "Split" && splitter["pattern"]["String"].text() == " ";  // none is left by then
-
-        if (!byte_level && !(marks && (idle || splitter.is_null())))
-            unsupported("normalizer " + shown(first) + ", pre-tokenizer " + shown(second));
+        // Gemma's: a space becomes the mark. Cutting at spaces is idle then, as none is left.
+        const auto blank = [](const Json& rule) { return rule["pattern"]["String"].text() == " "; };
+        const bool idle = splitter.is_null() || (second == "Split" && blank(splitter));
+        const bool mark = idle && first == "Replace" && blank(normalizer) && normalizer["content"].text() == kSpaceMark;
+        if (!byte_level && !mark) unsupported("normalizer " + shown(first) + ", pre-tokenizer " + shown(second));
 
         const std::string_view type = model["type"].is_null() ? "BPE" : model["type"].text();
         if (type != "BPE" || !model["merges"].is<Json::Array>()) unsupported("model " + shown(type));
@@ -3893,11 +3694,10 @@ struct TokenizerLoader : TokenizerData {
         refuse(model, {"dropout", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix"});
     }
     // Options that have to be off: null, false, 0, an empty text or not there.
-    void refuse(const Json& object, std::initializer_list<const char*> options) const {
-        for (const char* option : options) {
-            const Json& value = object[option];
-            if (value.flag(false) || (value.is<double>() && value.number() != 0) || !value.text().empty())
-                unsupported(std::string("with ") + option);
+    void refuse(const Json& object, std::initializer_list<std::string> options) const {
+        for (const std::string& one : options) {
+            const Json& value = object[one];
+            if (value.flag(false) || value.lenient<double>() != 0 || !value.text().empty()) unsupported("with " + one);
         }
     }
 
@@ -3905,14 +3705,13 @@ struct TokenizerLoader : TokenizerData {
     void read_vocabulary(const Json& listed) {
         std::vector<Token> tokens;
         for (const auto& [spelling, id] : listed.members()) {
-            if (id.whole() >= 2 * listed.members().size() + 1024)
-                damaged("the id of " + shown(spelling) + " is out of range");
+            const std::uint64_t at = id.whole();
+            if (at >= 2 * listed.members().size() + 1024) damaged("the id of " + shown(spelling) + " is out of range");
 
-            const auto i = std::size_t(id.whole());
-            if (i >= tokens.size()) tokens.resize(i + 1);
-            if (tokens[i].kind != TokenKind::absent)
-                damaged(shown(tokens[i].spelling) + " and " + shown(spelling) + " have the same id");
-            tokens[i] = {std::string(spelling), TokenKind::normal};
+            if (at >= tokens.size()) tokens.resize(usize(at) + 1);
+            Token& place = tokens[usize(at)];
+            if (place.kind == TokenKind::absent) place = {std::string(spelling), TokenKind::normal};
+            else damaged(shown(place.spelling) + " and " + shown(spelling) + " have the same id");
         }
         set_vocabulary(std::move(tokens));
     }
@@ -3929,17 +3728,15 @@ struct TokenizerLoader : TokenizerData {
         if (said >= 0 && said != id)
             unsupported("with the id " + to_string(said) + " for " + shown(token.spelling) +
                         ", to which transformers gives " + to_string(id));
-        if (said < 0 && known >= 0 && vocabulary[id].is_added()) {  // what describes it by its id is kept
-            vocabulary[id].kind = TokenKind::control;
-            return;
-        }
 
         if (id == next) vocabulary.tokens.emplace_back();
-        vocabulary[id] = token;
+        Token& place = vocabulary[id];
+        if (said < 0 && place.is_added()) place.kind = TokenKind::control;  // what describes it by its id is kept
+        else place = token;
         if (known < 0) vocabulary.insert(id, where);
     }
     // An object that describes one, or its spelling alone.
-    Token added_token(const Json& token, bool special) const {
+    Token added_token(const Json& token, bool special = false) const {
         special = token["special"].flag(special);
         refuse(token, {"single_word"});
         return {std::string((token.is<std::string_view>() ? token : token.at("content")).string()),
@@ -3948,15 +3745,13 @@ struct TokenizerLoader : TokenizerData {
     }
     // Of an array whose objects hold their ids; of objects by ids; of ids by spellings.
     void add_by_id(const Json& own, const Json& decoder, const Json& older) {
-        std::map<std::uint64_t, Token> tokens;
+        std::map<std::uint64_t, Token> all;
         for (const auto& [spelling, id] : older.lenient<Json::Object>())
-            tokens[id.whole()] = {std::string(spelling), TokenKind::user_defined, false, false, true};
-        for (const Json& token : own.list()) tokens[token.at("id").whole()] = added_token(token, false);
-        for (const auto& [key, token] : decoder.lenient<Json::Object>()) {
-            const JsonDocument id(std::string(key), where + ": the id " + shown(key));
-            tokens[id.root().whole()] = added_token(token, false);
-        }
-        for (const auto& [id, token] : tokens) add(token, std::int64_t(id));
+            all[id.whole()] = {std::string(spelling), TokenKind::user_defined, false, false, true};
+        for (const Json& token : own.list()) all[token.at("id").whole()] = added_token(token);
+        for (const auto& [key, token] : decoder.lenient<Json::Object>())
+            all[JsonDocument(std::string(key), where + ": the id " + shown(key)).root().whole()] = added_token(token);
+        for (const auto& [id, token] : all) add(token, std::int64_t(id));
     }
     // bos_token and the like; then tokens of other names and of no name. What `map` says goes before the configuration.
     void add_by_name(const Json& config, const Json& map, bool as_it_is, int rows) {
@@ -3972,14 +3767,11 @@ struct TokenizerLoader : TokenizerData {
         }
 
         // Members of other names.
-        const auto add_members = [&](const Json& object, std::string_view ending) {
-            for (const auto& [name, token] : object.lenient<Json::Object>())
-                if (!token.text().empty() && !is_in(kNames, name) && ends_with(name, ending))
+        const Json& extra = config["extra_special_tokens"];
+        for (const Json* object : {&config, &extra, &map})
+            for (const auto& [name, token] : object->lenient<Json::Object>())
+                if (!token.text().empty() && !is_in(kNames, name) && (object == &extra || ends_with(name, "_token")))
                     add(added_token(token, true));
-        };
-        add_members(config, "_token");
-        add_members(config["extra_special_tokens"], "");
-        add_members(map, "_token");
 
         // The first list that holds some.
         for (const Json* source : {&config, &map})
@@ -3994,12 +3786,11 @@ struct TokenizerLoader : TokenizerData {
     // What is put around a text. Each part of a Sequence adds to what the ones before made.
     void read_processor(const Json& processor) {
         const std::string_view type = processor["type"].text();
-        std::vector<int> sides[2];
-        std::size_t side = 0;
+        std::vector<int> first;
+        int texts = 0;  // that came by
         const auto put = [&](std::uint64_t id, std::string_view name) {
-            if (id >= std::uint64_t(vocabulary.size()))
-                damaged("texts begin or end with an unknown token, " + shown(name));
-            sides[side].push_back(int(id));
+            if (id >= vocabulary.tokens.size()) damaged("texts begin or end with an unknown token, " + shown(name));
+            (texts == 0 ? first : after).push_back(int(id));
         };
 
         if (type == "Sequence") {
@@ -4008,45 +3799,32 @@ struct TokenizerLoader : TokenizerData {
             for (const char* name : {"cls", "sep"}) {
                 if (processor.at(name).array().size() != 2) damaged(std::string(name) + " is no token and id");
                 put(processor[name].array()[1].whole(), name);
-                ++side;
+                ++texts;
             }
         } else if (type == "TemplateProcessing") {
             for (const Json& step : processor.at("single").array()) {
                 const std::string_view name = step["SpecialToken"]["id"].text();
                 const Json* ids = processor["special_tokens"][name].find("ids");
-                if (step.find("Sequence") && side++) unsupported("with a template that holds the text twice");
+                if (step.find("Sequence") && texts++ > 0) unsupported("with a template that holds the text twice");
                 if (ids)
                     for (const Json& id : ids->array()) put(id.whole(), name);
                 else if (!step.find("Sequence")) put(std::uint64_t(vocabulary.find(name)), name);
             }
-            if (side == 0) unsupported("with a template that does not hold the text");
+            if (texts == 0) unsupported("with a template that does not hold the text");
         } else if (!processor.is_null() && type != "ByteLevel") unsupported("post-processor " + shown(type));
 
-        before.insert(before.begin(), sides[0].begin(), sides[0].end());
-        after.insert(after.end(), sides[1].begin(), sides[1].end());
-    }
-    void read_merges() {
-        const std::string text = read("merges.txt");
-        Json::Array lines;
-        const auto add_line = [&](std::string_view line) {
-            if (ends_with(line, "\r")) line.remove_suffix(1);
-            if (!line.empty() && line.substr(0, 8) != "#version") lines.emplace_back(line, where);
-        };
-        for_parts(text, add_line, '\n');
-        set_merges(lines);
+        before.insert(before.begin(), first.begin(), first.end());
     }
     void read_ends(const Json& config) {
         const auto token_id = [this](const Json& id) {  // or -1
-            const bool known = id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size();
-            return known ? int(id.whole()) : -1;
+            return id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size() ? int(id.whole()) : -1;
         };
-        const auto add_ends = [&](const Json& found) {  // a number or an array of them
+        const JsonDocument generation = read_json("generation_config.json");
+        for (const Json* said : {&config, &config["text_config"], &generation.root()}) {
+            const Json& found = (*said)["eos_token_id"];  // a number or an array of them
             ends.push_back(token_id(found));
             for (const Json& id : found.list()) ends.push_back(token_id(id));
-        };
-        add_ends(config["eos_token_id"]);
-        add_ends(config["text_config"]["eos_token_id"]);
-        add_ends(read_json("generation_config.json").root()["eos_token_id"]);
+        }
         ends.push_back(eos);
         if (bos < 0) bos = token_id(config["bos_token_id"]);
     }
@@ -4081,10 +3859,9 @@ struct TokenizerLoader : TokenizerData {
         if (byte_level && !is_any(splitter, "gpt-2|gpt2|default")) unsupported("pre-tokenizer " + shown(splitter));
 
         // Tokens.
-        const auto token_id = [&](const char* key) {  // or -1
+        const auto token_id = [&](const std::string& key) {  // or -1
             const double id = metadata[key].value(-1.0);
-            if (!(id >= -1 && id < double(spellings.size()) && id == std::floor(id)))
-                damaged(std::string(key) + " is out of range");
+            if (!(id >= -1 && id < double(spellings.size()) && id == std::floor(id))) damaged(key + " is out of range");
             return int(id);
         };
         bos = token_id("tokenizer.ggml.bos_token_id");
@@ -4095,13 +3872,10 @@ struct TokenizerLoader : TokenizerData {
 
         // What texts begin and end with.
         prefix_space = metadata["tokenizer.ggml.add_space_prefix"].value(false);
-        const auto add = [&](const char* key, bool usual, int id, std::vector<int>& to) {
-            if (!metadata["tokenizer.ggml.add_" + std::string(key)].value(usual)) return;
-            if (id < 0) damaged("tokenizer.ggml." + std::string(key) + "_id is missing");
-            to = {id};
-        };
-        add("bos_token", !byte_level, bos, before);
-        add("eos_token", false, eos, after);
+        if (metadata["tokenizer.ggml.add_bos_token"].value(!byte_level)) before = {bos};
+        if (is_in(before, -1)) damaged("tokenizer.ggml.bos_token_id is missing");
+        if (metadata["tokenizer.ggml.add_eos_token"].value(false)) after = {eos};
+        if (is_in(after, -1)) damaged("tokenizer.ggml.eos_token_id is missing");
 
         // The chat template, or the first of several.
         const Json::Array& templates = metadata["tokenizer.chat_templates"].list();
@@ -4128,8 +3902,7 @@ struct TokenizerLoader : TokenizerData {
 
             // Google's QAT files call the tokens around a turn normal.
             const bool is_side = is_in(kStarts, token.spelling) || is_in(kEnds, token.spelling) || int(i) == bos;
-            const bool is_special = is_side || is_in(ends, int(i));
-            if (token.kind == TokenKind::normal && is_special) token.kind = TokenKind::control;
+            if (token.kind == TokenKind::normal && (is_side || is_in(ends, int(i)))) token.kind = TokenKind::control;
             const bool is_users = token.kind == TokenKind::user_defined;
             if (is_users && !byte_level) token.spelling = replace_all(token.spelling, " ", kSpaceMark);
 
@@ -4219,10 +3992,11 @@ struct Layer {
     Norm attn_norm, ffn_norm;            // [hidden_size]: before attention, before the feed-forward network
     Norm post_attn_norm, post_ffn_norm;  // [hidden_size]: after them (Gemma 3)
     Norm q_norm, k_norm;                 // [head_dim]: of each head's q and k (Gemma 3)
-    Linear qkv;                          // [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
-    Linear out;                          // [hidden_size, num_heads * head_dim]
-    Linear up;    // GPT-2's c_fc [intermediate_size, hidden_size], or gate and up in turn, by kGateRows rows
-    Linear down;  // [hidden_size, intermediate_size]
+    // qkv   [(num_heads + 2 num_kv_heads) * head_dim, hidden_size]
+    // out   [hidden_size, num_heads * head_dim]
+    // up    GPT-2's c_fc [intermediate_size, hidden_size], or gate and up in turn, by kGateRows rows
+    // down  [hidden_size, intermediate_size]
+    Linear qkv, out, up, down;
 };
 
 struct Weights {
@@ -4234,11 +4008,9 @@ struct Weights {
     Norm final_norm;
 };
 
-struct Architecture;
-
 struct ModelData {
     Config config;
-    const Architecture* architecture = nullptr;
+    const struct Architecture* architecture = nullptr;
     ModelInfo info;
     Tokenizer tokenizer;
     DType dtype = DType::q8_0;
@@ -4258,8 +4030,11 @@ inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple 
 // What a file says that changes the result is applied or refused, never passed over. read_config and the architectures'
 // own functions ask for what is applied; kKnownKeys says what else may be there.
 
-[[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem,
-                                       const std::string& remedy = "compare it with a published GPT-2's or Gemma 3's") {
+constexpr char kCompare[] = "compare it with a published GPT-2's or Gemma 3's";
+constexpr char kIncomplete[] = "the checkpoint is incomplete or of another model";
+constexpr char kNotBuilt[] = "this variant of the model is not supported: get a checkpoint without it";
+
+[[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem, const char* remedy) {
     const bool is_callers = where.empty() || where == "architecture";  // Model::random's, no file's
     fail("this configuration cannot be used", where + problem, remedy, is_callers ? Kind::argument : Kind::file);
 }
@@ -4271,8 +4046,6 @@ struct KnownKey {
     std::string_view values;
     const char* remedy;
 };
-constexpr char kIncomplete[] = "the checkpoint is incomplete or of another model";
-constexpr char kNotBuilt[] = "this variant of the model is not supported: get a checkpoint without it";
 // clang-format off
 constexpr KnownKey kKnownKeys[] = {
     {{"use_bidirectional_attention"}, "false", kIsEmbedding},
@@ -4288,7 +4061,7 @@ constexpr KnownKey kKnownKeys[] = {
     {{"quantization_config|quantization"}, "{}", kGetWhole},
 };
 // clang-format on
-// Keys of a GGUF that change nothing, or all keys that begin so.
+// Keys of a GGUF that change nothing; with a dot at its end, all keys that begin so.
 constexpr std::string_view kHarmless =
     "vocab_size|tensor_data_layout|rope.scaling.original_context_length|rope.scaling.finetuned|vision.|mm.";
 
@@ -4311,32 +4084,30 @@ inline std::string text_of(const Json& value) {
 class Fields {
   public:
     // architecture: what a GGUF's keys begin with.
-    Fields(const Checkpoint& file, std::string_view architecture) : file_(file), object_(&file.config.root()) {
-        if (file.is_gguf) prefix_.append(architecture).append(".");
-    }
+    Fields(const Checkpoint& file, std::string_view architecture)
+        : file_(file), object_(&file.config.root()), prefix_(file.is_gguf ? std::string(architecture) + "." : "") {}
     // Those of an object inside, which a GGUF has not: there, all fields are side by side.
     Fields inside(const std::string& name) const {
         Fields inner = *this;
-        if (!file_.is_gguf) inner.object_ = find(name), inner.prefix_ += name + ".";
+        if (!is_gguf()) inner.object_ = &find(name), inner.prefix_ += name + ".";
         return inner;
     }
     bool is_gguf() const { return file_.is_gguf; }
-    bool says_null(std::string_view name) const { return object_ && object_->find(name) && !find(name); }
 
-    // The value of this name; nullptr: there is none, or null.
-    const Json* find(std::string_view name) const {
-        const Json* v = object_ ? object_->find(is_gguf() ? key(name) : name) : nullptr;
-        return v && !v->is_null() ? v : nullptr;
-    }
+    // The value of this name; null: there is none.
+    const Json& find(std::string_view name) const { return (*object_)[is_gguf() ? key(name) : name]; }
+    bool has(std::string_view name) const { return !find(name).is_null(); }
+    bool says_null(std::string_view name) const { return object_->find(name) && !has(name); }
+
     // The first of a field's names that is there; null: none.
     const Json& value(const Name& field) const {
         static const Json none;
-        const Json* found = nullptr;
+        const Json* found = &none;
         for_parts(file_.of(field), [&](std::string_view name) {
             asked_->insert(key(name));  // its other names are known as well
-            if (!found) found = find(name);
+            if (found->is_null()) found = &find(name);
         });
-        return found ? *found : none;
+        return *found;
     }
     double number(const Name& field, double fallback) const {
         const Json& all = value(field);
@@ -4345,9 +4116,8 @@ class Fields {
             if (text_of(one) != text_of(v)) refuse(field, "differs from layer to layer", kNotBuilt);
         if (v.is_null() && std::isfinite(fallback)) return fallback;
         if (v.is_null()) refuse(field, "is missing");
-        if (!v.is<double>() || !(std::fabs(v.number()) < 1e30))
-            refuse(field, "is " + (v.is<double>() ? text_of(v) : shown(text_of(v))) + ", no number or out of range");
-        return v.number();
+        if (v.is<double>() && std::fabs(v.number()) < 1e30) return v.number();
+        refuse(field, "is " + (v.is<double>() ? text_of(v) : shown(text_of(v))) + ", no number or out of range");
     }
     float real(const Name& field, double fallback) const { return float(number(field, fallback)); }
 
@@ -4368,7 +4138,7 @@ class Fields {
     // The same for each of its names for itself, but those that are applied.
     void require(const Name& field, std::string_view choices, const char* remedy = kNotBuilt) const {
         for_parts(file_.of(field), [&](std::string_view name) {
-            if (find(name) && !asked_->count(key(name))) choice({name, name}, "", choices, remedy);
+            if (has(name) && !asked_->count(key(name))) choice({name, name}, "", choices, remedy);
         });
     }
     // When everything that is applied has been asked for.
@@ -4376,18 +4146,14 @@ class Fields {
         for (const KnownKey& known : kKnownKeys) require(known.field, known.values, known.remedy);
         for (const auto& [name, value] : file_.config.root().members()) {
             if (!is_gguf() || name.substr(0, prefix_.size()) != prefix_ || asked_->count(std::string(name))) continue;
-            const std::string_view rest = name.substr(prefix_.size());
-            const auto begins = [&, &end = rest](std::string_view part) {
-                return end == part || (part.back() == '.' && end.substr(0, part.size()) == part);
-            };
-            if (!any_part(kHarmless, begins)) refuse({"", rest}, "is not known", kNotBuilt);
+            const std::string_view rest = name.substr(prefix_.size()), family = rest.substr(0, rest.find('.') + 1);
+            if (!is_any(rest, kHarmless) && !is_any(family, kHarmless)) refuse({"", rest}, "is not known", kNotBuilt);
         }
     }
-    [[noreturn]] void refuse(const Name& field, const std::string& problem, const char* remedy = nullptr) const {
+    [[noreturn]] void refuse(const Name& field, const std::string& problem, const char* remedy = kCompare) const {
         std::string_view name = field.hf;
-        any_part(file_.of(field), [&](std::string_view one) { return name = one, find(one) != nullptr; });
-        const std::string where = file_.config.name() + ": " + key(name) + " ";
-        remedy ? refuse_config(where, problem, remedy) : refuse_config(where, problem);
+        any_part(file_.of(field), [&](std::string_view one) { return name = one, has(one); });
+        refuse_config(file_.config.name() + ": " + key(name) + " ", problem, remedy);
     }
   private:
     std::string key(std::string_view name) const { return prefix_ + std::string(name); }
@@ -4422,10 +4188,9 @@ constexpr Size kSizes[] = {
 // Which layers see only a window: `layer_types`, or a list of true and false, or all but every sixth (or whatever the
 // pattern's length is).
 inline std::vector<bool> local_layers(const Fields& f, int layers) {
-    std::vector<bool> local;
-    const Name types = {"layer_types"}, pattern = {"sliding_window_pattern", "attention.sliding_window_pattern"};
-    const Name& field = f.find(types.hf) ? types : pattern;
+    const Name field = {"layer_types|sliding_window_pattern", "attention.sliding_window_pattern"};
     const Json& value = f.value(field);
+    std::vector<bool> local;
     if (value.is_null() || value.is<double>()) {
         const int every = f.integer(field, f.is_gguf() ? 0 : 1, kMostRows, 6);
         for (int i = 1; i <= layers; ++i) local.push_back(every == 0 || i % every != 0);
@@ -4451,21 +4216,19 @@ struct Rows {
         const TypeTraits& type = traits(t.type);
         const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
         const std::uint64_t cols = t.elements() / t.shape[0];
-        if (!t.file) return make_up(t.offset + first, usize(cols), usize(count));
+        if (convert) floats.resize(usize(count * cols));
+        if (!t.file) {  // random weights of the size that keeps activations as they are in trained models
+            const float largest = std::sqrt(3.0f / float(cols));
+            std::uint64_t state = (t.offset + first) * 0xD1342543DE82EF95u;
+            for (float& weight : floats) weight = largest * float(2 * next_uniform(state) - 1);
+            return;
+        }
         raw.resize(usize(count * cols / block * bytes));
         t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
         if (!convert) return;
-        floats.resize(usize(count * cols));
         type.to_f32(raw.data(), floats.data(), std::int64_t(count * cols / block));
         if (!all_below(floats.data(), floats.size(), INFINITY))
             damaged("a weight of " + shown(t.name) + " is infinite or no number", *t.file);
-    }
-    // Random weights of the size that keeps activations as they are in trained models.
-    void make_up(std::uint64_t seed, std::size_t cols, std::size_t count) {
-        const float largest = std::sqrt(3.0f / float(cols));
-        std::uint64_t state = seed * 0xD1342543DE82EF95u;
-        floats.resize(count * cols);
-        for (float& weight : floats) weight = largest * float(2 * next_uniform(state) - 1);
     }
 };
 
@@ -4475,20 +4238,26 @@ inline int checked_threads(int threads) {
     return threads ? threads : physical_cores();
 }
 
+// What the tensors of a layer are called, without ".weight"; what has no name is not there.
+struct LayerNames {
+    Name attn_norm, qkv, out, ffn_norm, up, down;
+    Name q = {}, k = {}, v = {}, gate = {}, q_norm = {}, k_norm = {}, post_attn_norm = {}, post_ffn_norm = {};
+};
+
 // All that one architecture does in its own way.
 struct Architecture {
-    const char* name;  // for people
-    Name type;         // model_type in config.json, general.architecture
+    Name type;  // model_type in config.json, general.architecture
     // Names in config.json and what leaving one out means there (transformers' defaults; -4: 4 hidden_size), in the order
     // of kSizes. Null: read_config sets it.
     std::array<std::pair<const char*, int>, std::size(kSizes)> sizes;
     void (*read_config)(const Fields&, Config&);  // what is no size; sizes are set
 
-    Name embedding, positions, final_norm;  // without ".weight"; positions may have no name: there are none
+    Name embedding, positions, final_norm;  // positions may have no name: there are none
     const char* layers;                     // what stands before a layer's number in Hugging Face checkpoints
-    Layer (*load_layer)(struct Loader&, const Config&);
-    bool has_layer_norm;  // LayerNorm, or else RMSNorm,
-    float norm_offset;    // whose scale is this much more than what safetensors hold
+    LayerNames names;
+    bool is_transposed;  // safetensors hold a layer's matrices as [cols, rows]
+    bool has_biases;     // all products do, and the norms: LayerNorm, or else RMSNorm,
+    float norm_offset;   // whose scale is this much more than what safetensors hold
 
     bool scales_embedding;  // by sqrt(hidden_size)
     bool has_rope;
@@ -4496,13 +4265,24 @@ struct Architecture {
     void (*Kernels::*activation)(const float* x, const float* up, int n, float* y);
 };
 
+// A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."), and
+// what stands there. nullptr: there is none.
+inline std::pair<const Tensor*, std::string> find_wrapped(const Checkpoint& file, const Name& called) {
+    const std::string name = std::string(file.of(called)) + ".weight";
+    const Tensor* found = file.find(name);
+    for (const auto& [other, tensor] : file.tensors) {
+        if (file.is_gguf || !ends_with(other, "." + name)) continue;
+        if (const Tensor* before = std::exchange(found, &tensor))
+            fail("two tensors could be " + name, file.path + ": " + shown(before->name) + " and " + shown(other),
+                 "leave only the text model in the checkpoint");
+    }
+    return {found, found ? found->name.substr(0, found->name.size() - name.size()) : ""};
+}
+constexpr Name kHead = {"lm_head", "output"};
+
 // Makes weights of a checkpoint's tensors, or random ones.
 struct Loader {
-    // A tensor that becomes part of a matrix, or a vector, and how many rows it gives.
-    struct Part {
-        Name name;
-        int rows;
-    };
+    using Part = std::pair<Name, int>;  // a tensor that becomes part of a matrix, and how many rows it gives
     // A tensor in a matrix: row r of it is row to(r) there, or if it is transposed, column r.
     struct Piece {
         const Tensor* tensor;
@@ -4513,86 +4293,78 @@ struct Loader {
     // Where a matrix is: what is multiplied with the last hidden state lies in planes, the others do not; what looks words
     // up and the head have 8 bits also where the layers have 4.
     enum class Role { inside, embedding, head };
-    // How parts make a matrix. in_turn: kGateRows rows of the first, as many of the second, and so on; conv1d: GPT-2's,
-    // which is [cols, rows] in safetensors.
-    enum class Layout { stacked, in_turn, conv1d };
     ModelData& model;
     const Architecture& architecture;
     const Checkpoint& file;
     const LoadOptions& options;
     std::uint64_t random_state;
-    std::string prefix = {};  // of all names: "model.layers.3."
+    // What stands before all names of the model, as the embedding's tells; and before those that are asked for now:
+    // "model.layers.3."
+    std::string root = find_wrapped(file, architecture.embedding).second, prefix = root;
     double bytes_done = 0, bytes_total = 1;
     ThreadPool pool{checked_threads(options.threads)};
     std::vector<Rows> scratch = std::vector<Rows>(usize(pool.size()));
     std::unordered_set<const Tensor*> used = {};
     std::deque<Tensor> random = {};  // where there is no file: their offset is their seed
 
-    std::vector<float> floats(const Part& part, const char* suffix, int cols = 1) {
-        const std::vector<int> matrix = {part.rows, cols}, vector = {part.rows};
-        const Tensor& t = find_tensor(part.name, suffix, cols == 1 ? vector : matrix);
+    std::vector<float> floats(const Name& name, const char* suffix, const std::vector<int>& shape) {
+        const Tensor& t = find_tensor(name, suffix, shape);
         Rows rows;
-        if (t.file) rows.read(t, 0, usize(part.rows));
-        else rows.floats.assign(usize(part.rows) * usize(cols), 1.0f);
+        if (t.file) rows.read(t, 0, t.shape[0]);
+        else rows.floats.assign(usize(t.elements()), 1.0f);
         model.info.weight_bytes += rows.floats.size() * sizeof(float);
         return std::move(rows.floats);
     }
 
     // RMSNorm's scale, or LayerNorm's scale and bias.
-    Norm norm(const Part& part) {
-        Norm norm{floats(part, ".weight"), {}};
-        if (architecture.has_layer_norm) norm.b = floats(part, ".bias");
+    Norm norm(const Name& name, int n) {
+        if (name.hf.empty()) return {};
+        Norm out{floats(name, ".weight", {n}), {}};
+        if (architecture.has_biases) out.b = floats(name, ".bias", {n});
         if (!file.is_gguf)  // a GGUF has the offset already in it
-            for (float& w : norm.w) w += architecture.norm_offset;
-        return norm;
+            for (float& w : out.w) w += architecture.norm_offset;
+        return out;
     }
 
     const WeightFormat& format_for(const Tensor& t, Role role) const {
-        const DType dtype = options.dtype;
-        const TensorType type = dtype == DType::f32                            ? TensorType::f32
-                                : dtype == DType::native                       ? traits(t.type).kept_as
-                                : dtype == DType::q4_0 && role == Role::inside ? TensorType::q4_0
-                                                                               : TensorType::q8_0;
+        TensorType type = TensorType::q8_0;
+        if (options.dtype == DType::f32) type = TensorType::f32;
+        if (options.dtype == DType::native) type = traits(t.type).kept_as;
+        if (options.dtype == DType::q4_0 && role == Role::inside) type = TensorType::q4_0;
         return role == Role::head && type == TensorType::q8_0 ? kInPlanes : format_of(type);
     }
-    // Of each group of 16 rows: that of the part to which its rows belong; if some share a group and differ, Q8_0 of all.
-    static std::vector<const WeightFormat*> formats_of(const std::vector<Piece>& pieces, int rows) {
-        std::vector<const WeightFormat*> formats(usize((rows - 1) / kGroup + 1));
-        for (const Piece& piece : pieces)
-            for (int row = 0; row < int(piece.rows); ++row) {
-                const WeightFormat*& format = formats[usize(piece.to(row) / kGroup)];
-                if (format && format != piece.format) return {formats.size(), &format_of(TensorType::q8_0)};
-                format = piece.format;
-            }
-        std::replace(formats.begin(), formats.end(), static_cast<const WeightFormat*>(nullptr),
-                     pieces[0].format);  // filling
-        return formats;
-    }
+    // in_turn: kGateRows rows of the first part, as many of the second, and so on.
+    Matrix matrix(const std::vector<Part>& parts, int cols, Role role = Role::inside, bool in_turn = false) {
+        const bool transposed = architecture.is_transposed && role == Role::inside && !file.is_gguf;
+        const int stride = in_turn ? kGateRows * int(parts.size()) : kGateRows;
 
-    Matrix matrix(const std::vector<Part>& parts, int cols, Layout layout = Layout::stacked, Role role = Role::inside) {
-        const bool in_turn = layout == Layout::in_turn, transposed = layout == Layout::conv1d && !file.is_gguf;
         // All tensors are found before memory is asked for.
         std::vector<Piece> pieces;
         int rows = 0;
-        for (const Part& part : parts) {
-            const std::vector<int> shape = {transposed ? cols : part.rows, transposed ? part.rows : cols};
-            const Tensor& t = find_tensor(part.name, ".weight", shape);
-            const int first = in_turn ? kGateRows * int(pieces.size()) : rows;
-            pieces.push_back(
-                {&t, &format_for(t, role), part.rows, first, in_turn ? kGateRows * int(parts.size()) : kGateRows});
-            rows += in_turn ? round_up(part.rows, kGateRows) : part.rows;
+        bool mixed = false;  // parts that share a group of 16 rows differ in their formats: then it is Q8_0 for all
+        for (const auto& [name, n] : parts) {
+            const std::vector<int> shape = {transposed ? cols : n, transposed ? n : cols};
+            const Tensor& t = find_tensor(name, ".weight", shape);
+            const WeightFormat* const format = &format_for(t, role);
+            mixed = mixed || (rows % kGroup != 0 && format != pieces.back().format);
+            pieces.push_back({&t, format, n, in_turn ? kGateRows * int(pieces.size()) : rows, stride});
+            rows += in_turn ? round_up(n, kGateRows) : n;
         }
-        Matrix m(model.weights.memory, rows, cols, formats_of(pieces, rows));
+
+        // Of each group: that of the part to which its rows belong. Where there is only filling, the first part's.
+        std::vector<const WeightFormat*> formats(usize((rows - 1) / kGroup + 1),
+                                                 mixed ? &format_of(TensorType::q8_0) : pieces[0].format);
+        for (const Piece& piece : pieces)
+            for (int r = 0; r < piece.rows && !mixed; ++r) formats[usize(piece.to(r) / kGroup)] = piece.format;
+
+        Matrix m(model.weights.memory, rows, cols, formats);
         bool exact = true;
-        for (const Piece& piece : pieces) {
-            exact &= fill(m, piece, transposed);
-            ++model.info.formats[m.section(piece.first / kGroup).format->name].matrices;
-        }
+        for (const Piece& piece : pieces) exact &= fill(m, piece, transposed);
         for (const auto& s : m.sections)
             model.info.formats[s.format->name].bytes += (s.group_bytes + s.group_lower) * usize(s.end - s.begin);
         ++(exact ? model.info.exact : model.info.quantized);
         if (parts.size() > 1) model.info.fused += int(parts.size());
-        if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].name.hf.data());
+        if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].first.hf.data());
         return m;
     }
     // Returns whether the matrix has the file's own values.
@@ -4602,42 +4374,63 @@ struct Loader {
         const WeightFormat& format = *m.section(piece.first / kGroup).format;
         const bool as_it_is = type.quants && std::string_view(format.name) == format_of(type.kept_as).name;
         const int rows = int(t.shape[0]);
-        pool.for_ranges((rows - 1) / kGateRows + 1, 2, [&](int begin, int end, int thread) {
+        ++model.info.formats[format.name].matrices;
+        pool.for_ranges((rows - 1) / kGateRows + 1, 1, [&](int i, int, int thread) {
             Rows& in = scratch[usize(thread)];
-            for (int i = begin; i < end; ++i) {
-                const int first = i * kGateRows, n = std::min(kGateRows, rows - first);
-                in.read(t, usize(first), usize(n), !as_it_is);
-                bool good = true;
-                for (int r = 0; !transposed && r < n; ++r)
-                    for (int c = 0; c < m.cols; c += kBlock) {
-                        Quants own;
-                        const int at = r * m.cols + c;
-                        if (as_it_is)
-                            type.quants(in.raw.data() + usize(at / type.block * type.bytes), at % type.block, own);
-                        good &= m.set(piece.to(first + r), c, std::min(kBlock, m.cols - c),
-                                      as_it_is ? nullptr : in.floats.data() + at, as_it_is ? &own : nullptr);
-                    }
-                for (int r = 0; transposed && r < m.rows; ++r) {
-                    float x[kGateRows];
-                    for (int c = 0; c < n; ++c) x[c] = in.floats[usize(c) * usize(m.rows) + usize(r)];
-                    good &= m.set(r, first, n, x, nullptr);
+            const int first = i * kGateRows, n = std::min(kGateRows, rows - first);
+            in.read(t, usize(first), usize(n), !as_it_is);
+            bool good = true;
+            for (int r = 0; !transposed && r < n; ++r)
+                for (int c = 0; c < m.cols; c += kBlock) {
+                    const int at = r * m.cols + c;
+                    const float* const x = as_it_is ? nullptr : &in.floats[usize(at)];
+                    Quants own;
+                    if (as_it_is) type.quants(&in.raw[usize(at / type.block * type.bytes)], at % type.block, own);
+                    good &= m.set(piece.to(first + r), c, std::min(kBlock, m.cols - c), x, as_it_is ? &own : nullptr);
                 }
-                if (good) continue;
-                in.read(t, usize(first), usize(n));  // refuses what is damaged
-                fail("a weight is too large for scales of 16 bits", t.file->path() + ": " + shown(t.name),
-                     "use DType::f32 (--dtype f32)");
+            for (int r = 0; transposed && r < m.rows; ++r) {
+                float x[kGateRows];
+                for (int c = 0; c < n; ++c) x[c] = in.floats[usize(c) * usize(m.rows) + usize(r)];
+                good &= m.set(r, first, n, x, nullptr);
             }
+            if (good) return;
+            in.read(t, usize(first), usize(n));  // refuses what is damaged
+            fail("a weight is too large for scales of 16 bits", t.file->path() + ": " + shown(t.name),
+                 "use DType::f32 (--dtype f32)");
         });
         return as_it_is || &format == &format_of(TensorType::f32);
     }
 
-    std::string name_of(const Name& part, const char* suffix) const {
-        return prefix + std::string(file.of(part)) + suffix;
+    // Where an architecture has biases, its matrices are one tensor each.
+    Linear linear(const std::vector<Part>& parts, int cols, bool in_turn = false) {
+        Linear out{matrix(parts, cols, Role::inside, in_turn), {}};
+        if (architecture.has_biases) out.b = floats(parts[0].first, ".bias", {parts[0].second});
+        return out;
     }
-    bool has(const Name& part) const { return file.find(name_of(part, ".weight")) != nullptr; }
+
+    // In the order in which the random weights of Model::random are drawn.
+    Layer layer() {
+        const Config& c = model.config;
+        const LayerNames& n = architecture.names;
+        const int d = c.hidden_size, ffn = c.intermediate_size;
+        const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
+        const bool joined = n.q.hf.empty() || file.find(prefix + std::string(file.of(n.qkv)) + ".weight");
+        Layer l;
+        l.attn_norm = norm(n.attn_norm, d);
+        l.qkv = joined ? linear({{n.qkv, q + 2 * kv}}, d) : linear({{n.q, q}, {n.k, kv}, {n.v, kv}}, d);
+        l.q_norm = norm(n.q_norm, c.head_dim);
+        l.k_norm = norm(n.k_norm, c.head_dim);
+        l.out = linear({{n.out, d}}, q);
+        l.post_attn_norm = norm(n.post_attn_norm, d);
+        l.ffn_norm = norm(n.ffn_norm, d);
+        l.up = architecture.is_gated ? linear({{n.gate, ffn}, {n.up, ffn}}, d, true) : linear({{n.up, ffn}}, d);
+        l.down = linear({{n.down, d}}, ffn);
+        l.post_ffn_norm = norm(n.post_ffn_norm, d);
+        return l;
+    }
+
     const Tensor& find_tensor(const Name& part, const char* suffix, const std::vector<int>& shape) {
-        const std::string name = name_of(part, suffix);
-        const std::string where = file.path + ": " + name;
+        const std::string name = prefix + std::string(file.of(part)) + suffix, where = file.path + ": " + name;
         const Tensor* t = file.find(name);
         if (file.files.empty()) {
             const std::uint64_t seed = random_state += std::uint64_t{1} << 40;
@@ -4661,31 +4454,19 @@ struct Loader {
         return *t;
     }
 
-    // Counts the tensors that were not used, by kind, if they lie outside of the text model. One of the model itself would
-    // change what it computes.
-    void count_rest(const std::string& root, int num_layers) {
-        for (const auto& [name, tensor] : file.tensors) {
-            if (used.count(&tensor)) continue;
-            const std::string kind = kind_outside(name, root, num_layers);
-            if (kind.empty())
-                fail("a tensor of the model is not used, and would change the result", file.path + ": " + shown(name),
-                     kNotBuilt);
-            ++model.info.ignored, ++model.info.outside[kind];
-        }
-    }
-    // Empty: not outside.
-    std::string kind_outside(const std::string& name, const std::string& root, int num_layers) const {
+    // Of which kind a tensor is, by its name, if it lies outside of the text model; or else nothing.
+    std::string kind_outside(const std::string& name) const {
         // The first part of its name that is not the root's.
         const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
         const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
-        const std::string kind = name.substr(begin, name.find('.', begin) - begin);
-        if (file.is_gguf)  // vision, its projector, a tied head
-            return kind == "v" || kind == "mm" || name == "output.weight" ? kind : "";
+        const std::string kind = name.substr(begin, name.find('.', begin) - begin), layers = root + architecture.layers;
+
+        // Vision, its projector, a tied head.
+        if (file.is_gguf) return kind == "v" || kind == "mm" || name == "output.weight" ? kind : "";
         if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) return "mask buffers";
         if (ends_with(name, "rotary_emb.inv_freq")) return "RoPE buffers";
-        const std::string layers = root + architecture.layers;
         if (name.compare(0, layers.size(), layers) == 0)
-            return std::atoi(name.c_str() + layers.size()) >= num_layers ? "layers beyond the last" : "";
+            return std::atoi(&name[layers.size()]) >= model.config.num_layers ? "layers beyond the last" : "";
         for (const Name& own : {architecture.embedding, architecture.positions, architecture.final_norm})
             if (kind == own.hf) return "";
         return ends_with(name, "lm_head.bias") ? "" : kind;
@@ -4710,21 +4491,6 @@ inline void read_gpt2_config(const Fields& f, Config& c) {
     f.choice({"activation_function|hidden_act", "hidden_activation"}, "gelu_new", kTanhGelu);
 }
 
-inline Layer gpt2_layer(Loader& load, const Config& c) {
-    const int d = c.hidden_size, ffn = c.intermediate_size;
-    const auto linear = [&](const Loader::Part& part, int cols) {
-        return Linear{load.matrix({part}, cols, Loader::Layout::conv1d), load.floats(part, ".bias")};
-    };
-    Layer l;
-    l.attn_norm = load.norm({{"ln_1", "attn_norm"}, d});
-    l.qkv = linear({{"attn.c_attn", "attn_qkv"}, 3 * d}, d);
-    l.out = linear({{"attn.c_proj", "attn_output"}, d}, d);
-    l.ffn_norm = load.norm({{"ln_2", "ffn_norm"}, d});
-    l.up = linear({{"mlp.c_fc", "ffn_up"}, ffn}, d);
-    l.down = linear({{"mlp.c_proj", "ffn_down"}, d}, ffn);
-    return l;
-}
-
 // Gemma 3 (Gemma Team 2025, arXiv:2503.19786): RMSNorm before and after each block, RoPE on normed q and k, five local
 // layers to a global one, a gated feed-forward network.
 
@@ -4733,12 +4499,11 @@ inline float rope_scaling_of(const Fields& rope) {
     const bool gguf = rope.is_gguf();
     const Name kind = {"rope_type|type", "rope.scaling.type"};
     const Name factor = {"factor", "rope.scaling.factor|rope.scale_linear"};
-    const float scaling = rope.real(factor, 1);
+    const std::string type = rope.choice(kind, gguf ? "linear" : "default", gguf ? "linear|none" : "linear|default");
+    const float scaling = rope.real(factor, !gguf && type == "linear" ? HUGE_VAL : 1);  // which it must say
     if (!gguf && scaling != 1 && rope.value(kind).is_null())
         rope.refuse(factor, "is given without a rope_type, and tools disagree on what that means",
                     "write \"rope_type\": \"linear\" beside it, or take it out");
-    const std::string type = rope.choice(kind, gguf ? "linear" : "default", gguf ? "linear|none" : "linear|default");
-    if (!gguf && type == "linear" && !rope.find("factor")) rope.refuse(factor, "is missing");
     return type != "linear" || (gguf && scaling == 0) ? 1 : scaling;
 }
 
@@ -4747,9 +4512,8 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
     c.is_local = local_layers(f, c.num_layers);
     const Name window = {"sliding_window", "attention.sliding_window"};
     c.sliding_window = f.integer(window, 0, kMostRows, f.is_gguf() || f.says_null("sliding_window") ? 0 : 4096);
-    const bool any_local = std::count(c.is_local.begin(), c.is_local.end(), true) > 0;
     if (c.sliding_window == 0 && f.is_gguf()) c.is_local.assign(usize(c.num_layers), false);
-    else if (c.sliding_window == 0 && any_local)
+    if (c.sliding_window == 0 && std::count(c.is_local.begin(), c.is_local.end(), true))
         f.refuse(window, "is null or 0, but there are layers with a window",
                  "write layer_types that are all full_attention, or a window");
 
@@ -4769,50 +4533,35 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
     c.rope_theta = scaling.real({"rope_theta"}, c.rope_theta);
     c.rope_local_theta =
         local.real({"rope_theta", "rope.freq_base_swa|rope.local.freq_base"}, f.real({"rope_local_base_freq"}, 1e4));
-    c.rope_scaling = rope_scaling_of(f.is_gguf() || f.find("rope_scaling") ? scaling : global);
+    c.rope_scaling = rope_scaling_of(f.is_gguf() || f.has("rope_scaling") ? scaling : global);
     if (!f.is_gguf()) c.rope_local_scaling = rope_scaling_of(local);
     const char* const nest = "write it into rope_parameters, into full_attention and sliding_attention there";
     both.require({"rope_type|type"}, "default", nest);
     both.require({"rope_theta"}, text_of(c.rope_theta), nest);
     for (const char* kind : {"full_attention", "sliding_attention"})
-        if (scaling.find(kind)) scaling.refuse({kind}, "stands for one kind of layer", nest);
+        if (scaling.has(kind)) scaling.refuse({kind}, "stands for one kind of layer", nest);
     for (const Fields* part : {&both, &global, &local, &scaling}) part->require({"partial_rotary_factor"}, "1");
-}
-
-inline Layer gemma3_layer(Loader& load, const Config& c) {
-    const int d = c.hidden_size, ffn = c.intermediate_size;
-    const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
-    Layer l;
-    l.attn_norm = load.norm({{"input_layernorm", "attn_norm"}, d});
-    const std::vector<Loader::Part> joined = {{{"self_attn.qkv_proj", "attn_qkv"}, q + 2 * kv}};
-    const std::vector<Loader::Part> apart = {{{"self_attn.q_proj", "attn_q"}, q},
-                                             {{"self_attn.k_proj", "attn_k"}, kv},
-                                             {{"self_attn.v_proj", "attn_v"}, kv}};
-    l.qkv.w = load.matrix(load.has(joined[0].name) ? joined : apart, d);
-    l.q_norm = load.norm({{"self_attn.q_norm", "attn_q_norm"}, c.head_dim});
-    l.k_norm = load.norm({{"self_attn.k_norm", "attn_k_norm"}, c.head_dim});
-    l.out.w = load.matrix({{{"self_attn.o_proj", "attn_output"}, d}}, q);
-    l.post_attn_norm = load.norm({{"post_attention_layernorm", "post_attention_norm"}, d});
-    l.ffn_norm = load.norm({{"pre_feedforward_layernorm", "ffn_norm"}, d});
-    l.up.w = load.matrix({{{"mlp.gate_proj", "ffn_gate"}, ffn}, {{"mlp.up_proj", "ffn_up"}, ffn}}, d,
-                         Loader::Layout::in_turn);
-    l.down.w = load.matrix({{{"mlp.down_proj", "ffn_down"}, d}}, ffn);
-    l.post_ffn_norm = load.norm({{"post_feedforward_layernorm", "post_ffw_norm"}, d});
-    return l;
 }
 
 // clang-format off
 inline constexpr Architecture kArchitectures[] = {
-    {"GPT-2", {"gpt2", "gpt2"},
+    {{"gpt2", "gpt2"},
      {{{"max_position_embeddings|n_positions", 1024}, {"hidden_size|n_embd", 768}, {"n_inner", -4},
        {"num_hidden_layers|n_layer", 12}, {"num_attention_heads|n_head", 12}, {}, {}}}, read_gpt2_config,
-     {"wte", "token_embd"}, {"wpe", "position_embd"}, {"ln_f", "output_norm"}, "h.", gpt2_layer, true, 0,
-     false, false, false, &Kernels::gelu},
-    {"Gemma 3", {"gemma3|gemma3_text", "gemma3"},
+     {"wte", "token_embd"}, {"wpe", "position_embd"}, {"ln_f", "output_norm"}, "h.",
+     {{"ln_1", "attn_norm"}, {"attn.c_attn", "attn_qkv"}, {"attn.c_proj", "attn_output"},
+      {"ln_2", "ffn_norm"}, {"mlp.c_fc", "ffn_up"}, {"mlp.c_proj", "ffn_down"}},
+     true, true, 0, false, false, false, &Kernels::gelu},
+    {{"gemma3|gemma3_text", "gemma3"},
      {{{"max_position_embeddings", 131072}, {"hidden_size", 2304}, {"intermediate_size", 9216}, {"num_hidden_layers", 26},
        {"num_attention_heads", 8}, {"num_key_value_heads", 4}, {"head_dim", 256}}}, read_gemma3_config,
-     {"embed_tokens", "token_embd"}, {}, {"norm", "output_norm"}, "layers.", gemma3_layer, false, 1,
-     true, true, true, &Kernels::gelu},
+     {"embed_tokens", "token_embd"}, {}, {"norm", "output_norm"}, "layers.",
+     {{"input_layernorm", "attn_norm"}, {"self_attn.qkv_proj", "attn_qkv"}, {"self_attn.o_proj", "attn_output"},
+      {"pre_feedforward_layernorm", "ffn_norm"}, {"mlp.up_proj", "ffn_up"}, {"mlp.down_proj", "ffn_down"},
+      {"self_attn.q_proj", "attn_q"}, {"self_attn.k_proj", "attn_k"}, {"self_attn.v_proj", "attn_v"},
+      {"mlp.gate_proj", "ffn_gate"}, {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
+      {"post_attention_layernorm", "post_attention_norm"}, {"post_feedforward_layernorm", "post_ffw_norm"}},
+     false, false, 1, true, true, true, &Kernels::gelu},
 };
 // clang-format on
 
@@ -4823,77 +4572,57 @@ inline const Architecture& find_architecture(std::string_view name, bool json, c
         if (is_any(name, json ? a.type.hf : a.type.gguf)) return a;
         known += (known.empty() ? "" : " or ") + std::string(a.type.gguf);
     }
-    refuse_config(where, " is " + shown(name) + ", not " + known);
+    refuse_config(where, " is " + shown(name) + ", not " + known, kCompare);
 }
 
 // ---- a whole model
 
 // What must hold for every configuration, a file's or the caller's own.
 inline void check_config(const Config& c, const Architecture& a, const std::string& where) {
+    const auto refuse = [&](const std::string& problem) { refuse_config(where, problem, kCompare); };
     const auto in_range = [&](int size, int most, const char* name) {
-        if (size < 1 || size > most) refuse_config(where, std::string(name) + " is missing or too large");
+        if (size < 1 || size > most) refuse(std::string(name) + " is missing or too large");
     };
     in_range(c.vocab_size, kMostRows, "vocab_size");
     for (const Size& size : kSizes) in_range(c.*size.member, size.most, size.name);
     if (std::count(c.is_local.begin(), c.is_local.end(), true)) in_range(c.sliding_window, kMostRows, "sliding_window");
-    const float positive[] = {c.rope_theta, c.rope_local_theta, c.rope_scaling, c.rope_local_scaling};
-    const bool scales = std::all_of(std::begin(positive), std::end(positive), [](float x) { return x > 0; });
-    const bool square = c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads;
-    const std::pair<bool, const char*> conditions[] = {
-        {c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads"},
-        {(c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large"},
-        {c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers"},
-        {c.attention_scale > 0 && std::isfinite(c.attention_scale), "attention_scale is not positive"},
-        {a.has_rope || square, "hidden_size is not num_heads x head_dim, as it is in GPT-2"},
-        {!a.has_rope || c.head_dim % 2 == 0, "head_dim is odd"},
-        {!a.has_rope || scales, "rope: a number is not positive"},
-        {!a.has_rope || c.final_logit_softcapping >= 0, "final_logit_softcapping is negative"}};
-    for (const auto& [holds, problem] : conditions)
-        if (!holds) refuse_config(where, problem);
-}
 
-// A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."), and
-// what stands there. nullptr: there is none.
-inline std::pair<const Tensor*, std::string> find_wrapped(const Checkpoint& file, const Name& called) {
-    const std::string name = std::string(file.of(called)) + ".weight";
-    const Tensor* found = file.find(name);
-    for (const auto& [other, tensor] : file.tensors) {
-        if (file.is_gguf || !ends_with(other, "." + name)) continue;
-        if (found)
-            fail("two tensors could be " + name, file.path + ": " + shown(found->name) + " and " + shown(other),
-                 "leave only the text model in the checkpoint");
-        found = &tensor;
-    }
-    return {found, found ? found->name.substr(0, found->name.size() - name.size()) : ""};
+    const bool square = c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads;
+    if (c.num_heads % c.num_kv_heads) refuse("num_heads is no multiple of num_kv_heads");
+    if ((c.num_heads + 2 * c.num_kv_heads) * c.head_dim > kMostWidth) refuse("heads x head_dim is too large");
+    if (c.is_local.size() != usize(c.num_layers)) refuse("is_local (layer_types) has another length than num_layers");
+    if (!(c.attention_scale > 0 && std::isfinite(c.attention_scale))) refuse("attention_scale is not positive");
+    if (!a.has_rope && !square) refuse("hidden_size is not num_heads x head_dim, as it is in GPT-2");
+    if (!a.has_rope) return;
+
+    const bool turns = c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0 && c.rope_local_scaling > 0;
+    if (c.head_dim % 2) refuse("head_dim is odd");
+    if (!turns) refuse("rope: a number is not positive");
+    if (!(c.final_logit_softcapping >= 0)) refuse("final_logit_softcapping is negative");
 }
-constexpr Name kHead = {"lm_head", "output"};
 
 // Whether two tensors hold the same bytes.
 inline bool same_data(const Tensor& a, const Tensor& b) {
-    if (a.type_name != b.type_name || a.shape != b.shape || a.bytes != b.bytes) return false;
-    for (std::uint64_t at = 0, n; at < a.bytes; at += n) {
+    bool same = a.type_name == b.type_name && a.shape == b.shape && a.bytes == b.bytes;
+    for (std::uint64_t at = 0, n; same && at < a.bytes; at += n) {
         n = std::min<std::uint64_t>(1 << 18, a.bytes - at);
-        if (a.file->text(a.offset + at, n) != b.file->text(b.offset + at, n)) return false;
+        same = a.file->text(a.offset + at, n) == b.file->text(b.offset + at, n);
     }
-    return true;
+    return same;
 }
 
 inline const Architecture& architecture_of(const Checkpoint& file) {
-    const Json& root = file.config.root();
-    const std::string_view kind = root["general.type"].text();
-    std::string_view name = root["general.architecture"].text();
+    const Json &root = file.config.root(), &inner = root["text_config"]["model_type"];
+    const std::string_view kind = root["general.type"].text(), name = root["general.architecture"].text();
     refuse_foreign(Foreign::kind, [&](auto mark) { return name == mark || kind == mark ? file.path : ""; });
-    if (!file.is_gguf) {
-        const Json& inner = root["text_config"]["model_type"];
-        name = (inner.is_null() ? root["model_type"] : inner).text();
-    }
-    return find_architecture(name, !file.is_gguf,
-                             file.path + (file.is_gguf ? ": general.architecture" : ": model_type"));
+    if (file.is_gguf) return find_architecture(name, false, file.path + ": general.architecture");
+    return find_architecture((inner.is_null() ? root["model_type"] : inner).text(), true, file.path + ": model_type");
 }
 
 inline Config read_config(const Checkpoint& file) {
     const Architecture& a = architecture_of(file);
-    const Fields whole(file, a.type.gguf), f = whole.find("text_config") ? whole.inside("text_config") : whole;
+    const Json& root = file.config.root();
+    const Fields whole(file, a.type.gguf), f = whole.has("text_config") ? whole.inside("text_config") : whole;
     Config c;
     c.architecture = a.type.gguf;
     for (std::size_t i = 0; i < std::size(kSizes); ++i) {
@@ -4906,17 +4635,16 @@ inline Config read_config(const Checkpoint& file) {
     a.read_config(f, c);
     const float scale = f.real({"", "attention.scale"}, 0);
     if (scale != 0) c.attention_scale = scale;
+
     // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
-    const Tensor* const embedding = find_wrapped(file, a.embedding).first;
-    const Tensor* const head = find_wrapped(file, kHead).first;
+    const Tensor *embedding = find_wrapped(file, a.embedding).first, *head = find_wrapped(file, kHead).first;
     if (!embedding || embedding->shape.size() != 2)
         fail("the embedding is missing", file.path + ": " + std::string(file.of(a.embedding)), kIncomplete);
     c.vocab_size = int(std::min<std::uint64_t>(embedding->shape[0], kMostRows + 1));
     c.tied_head = !head || same_data(*head, *embedding);
-    for (const Json* config : {&file.config.root(), &file.config.root()["text_config"]})
-        if (!head && !(*config)["tie_word_embeddings"].flag(true))
-            fail("a tensor is missing", file.path + ": lm_head.weight",
-                 "tie_word_embeddings is false: it must be there");
+    const bool tied = root["tie_word_embeddings"].flag(true) && root["text_config"]["tie_word_embeddings"].flag(true);
+    if (!head && !tied)
+        fail("a tensor is missing", file.path + ": lm_head.weight", "tie_word_embeddings is false: it must be there");
     check_config(c, a, file.path + ": ");
 
     f.require({"head_dim|v_head_dim",
@@ -4930,13 +4658,14 @@ inline Config read_config(const Checkpoint& file) {
     return c;
 }
 
-// Into m, whose config and tokenizer are set.
+// Into m, whose config is set and checked.
 inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions& options, std::uint64_t seed = 0) {
-    Config& c = m.config;
-    const Architecture& a = *m.architecture;
+    const Config& c = m.config;
+    m.architecture = &find_architecture(c.architecture, false, "architecture");
     m.dtype = options.dtype;
     m.kernels = &choose_kernels();
     m.info.format = file.format;
+    const Architecture& a = *m.architecture;
     Loader load{m, a, file, options, seed};
 
     double bytes = 0;  // of all tensors in memory
@@ -4950,23 +4679,25 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
              file.path + ", " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use one of 64 bits", Kind::system);
 
     Weights& w = m.weights;
-    const std::string root = find_wrapped(file, a.embedding).second;  // the embedding's name tells
-    load.prefix = root;
     const auto role = c.tied_head ? Loader::Role::head : Loader::Role::embedding;
-    w.embedding = load.matrix({{a.embedding, c.vocab_size}}, c.hidden_size, Loader::Layout::stacked, role);
-    if (!a.positions.hf.empty()) w.positions = load.floats({a.positions, c.context_length}, ".weight", c.hidden_size);
-    w.final_norm = load.norm({a.final_norm, c.hidden_size});
+    w.embedding = load.matrix({{a.embedding, c.vocab_size}}, c.hidden_size, role);
+    if (!a.positions.hf.empty()) w.positions = load.floats(a.positions, ".weight", {c.context_length, c.hidden_size});
+    w.final_norm = load.norm(a.final_norm, c.hidden_size);
     for (int i = 0; i < c.num_layers; ++i) {
-        load.prefix = (file.is_gguf ? "blk." : root + a.layers) + to_string(i) + ".";
-        w.layers.push_back(a.load_layer(load, c));
+        load.prefix = (file.is_gguf ? "blk." : load.root + a.layers) + to_string(i) + ".";
+        w.layers.push_back(load.layer());
     }
-
     load.prefix = find_wrapped(file, kHead).second;
-    w.head.w = c.tied_head
-                   ? w.embedding
-                   : load.matrix({{kHead, c.vocab_size}}, c.hidden_size, Loader::Layout::stacked, Loader::Role::head);
+    w.head.w = c.tied_head ? w.embedding : load.matrix({{kHead, c.vocab_size}}, c.hidden_size, Loader::Role::head);
     m.info.weight_bytes += w.memory.bytes();
-    load.count_rest(root, c.num_layers);
+
+    // Tensors that were not used must lie outside of the text model: one of its own would change what it computes.
+    for (const auto& [name, tensor] : file.tensors) {
+        if (load.used.count(&tensor)) continue;
+        const std::string kind = load.kind_outside(name), where = file.path + ": " + shown(name);
+        if (kind.empty()) fail("a tensor of the model is not used, and would change the result", where, kNotBuilt);
+        ++m.info.ignored, ++m.info.outside[kind];
+    }
 
     for (int i = 0; a.has_rope && i < c.head_dim / 2; ++i) {
         const float part = float(2 * i) / float(c.head_dim);
@@ -4987,7 +4718,6 @@ Model Model::load(const detail::Checkpoint& file, const LoadOptions& options) {
     using namespace detail;
     auto data = std::make_shared<ModelData>();
     data->config = read_config(file);
-    data->architecture = &architecture_of(file);
     if (options.progress) options.progress(0.0f, "tokenizer");
     data->tokenizer.data_ = TokenizerLoader(file).load(data->config.vocab_size);
     load_weights(*data, file, options);
@@ -5000,8 +4730,7 @@ Model Model::random(const Config& config, const LoadOptions& options, std::uint6
     using namespace detail;
     auto data = std::make_shared<ModelData>();
     data->config = config;
-    data->architecture = &find_architecture(config.architecture, false, "architecture");
-    check_config(config, *data->architecture, "");
+    check_config(config, find_architecture(config.architecture, false, "architecture"), "");
     Checkpoint nothing;
     nothing.format = "random weights";
     nothing.is_gguf = true;
@@ -5047,21 +4776,18 @@ constexpr int kPart = 256;     // positions whose result is found on its own
 
 inline void convert(const Kernels&, const float* x, int n, float* y) { std::copy_n(x, n, y); }
 inline void convert(const Kernels& k, const float* x, int n, std::uint16_t* y) { k.to_f16(x, n, y); }
-inline auto product_of(const Kernels& k, float) { return k.product_f32; }
-inline auto product_of(const Kernels& k, std::uint16_t) { return k.product_f16; }
 
 enum class CacheFormat { f16, f32 };
 
 // K and V of one layer. All layers of a kind (global, local) share the memory.
 struct KvCache {
     CacheFormat format;
-    int slots, num_kv_heads, head_dim, pitch;  // pitch: head_dim rounded up to 16
-    std::uint64_t begin = 0, stride;           // where the layer's first chunk lies, and from chunk to chunk; bytes
+    int slots, num_kv_heads, head_dim, pitch = round_up(head_dim, kGroup);
+    std::uint64_t begin = 0, stride;  // where the layer's first chunk lies, and from chunk to chunk; bytes
     Buffer memory;
 
     KvCache(const Config& c, bool local, int context, CacheFormat f)
         : format(f), slots(slots_for(c, local, context)), num_kv_heads(c.num_kv_heads), head_dim(c.head_dim),
-          pitch(round_up(head_dim, kGroup)),
           stride(std::uint64_t(std::count(c.is_local.begin(), c.is_local.end(), local)) * chunk_bytes()) {}
     std::size_t value_bytes() const { return format == CacheFormat::f16 ? 2 : 4; }
     static int slots_for(const Config& c, bool local, int context) {
@@ -5085,9 +4811,8 @@ struct KvCache {
         convert(kernels, key, head_dim, row);
         for (int d = 0; d < head_dim; ++d) lane[d * kGroup] = row[d];
         convert(kernels, value, head_dim, values<Value>(head, slot));
-        constexpr float kMost = 65520;  // from here on F16 would round to infinity
-        const auto d = usize(head_dim);
-        return sizeof(Value) == 4 || (all_below(key, d, kMost) && all_below(value, d, kMost));
+        constexpr float kEnd = 65520;  // from here on F16 would round to infinity
+        return sizeof(Value) == 4 || (all_below(key, usize(head_dim), kEnd) && all_below(value, usize(head_dim), kEnd));
     }
 };
 
@@ -5116,10 +4841,9 @@ struct alignas(64) QueryTile {
     int lowest[kTile], highest[kTile];
     int head, first, m;  // the K/V head; m queries of it, from `first` on
 
-    // One chunk: scores of all queries, their softmax weights, and the weighted values.
-    template <class Value>
-    void attend(const Kernels& kernels, const KvCache& cache, int begin, int end, Found& found, Laps& laps) const {
-        const auto product = product_of(kernels, Value());
+    // One chunk: scores of all queries, their softmax weights, and the weighted values. The product is the cache's.
+    template <class Value> void attend(const Kernels& kernels, void (*product)(const ProductFloat<Value>&),
+                                       const KvCache& cache, int begin, int end, Found& found, Laps& laps) const {
         alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
         const int base = begin / kChunk * kChunk, slot = base % cache.slots;
         const int skipped = (begin - base) / kGroup * kGroup, groups = (end - base - skipped - 1) / kGroup + 1;
@@ -5166,34 +4890,31 @@ struct Attention {
     int tiles_of(const AttentionInput& in) const { return (in.tokens * sharing - 1) / kTile + 1; }  // of a K/V head
 
     void run(const std::vector<AttentionInput>& inputs) {
-        const int own = 2 * pool.size(), founds = deal(inputs, own);
+        found_memory.grow(usize(deal(inputs)) * sizeof(Found));
         tile_memory.grow(usize(pool.size()) * sizeof(QueryTile));
-        found_memory.grow(usize(founds) * sizeof(Found));
-        Found* const found = found_memory.as<Found>();
-        const auto each = [&](const std::vector<Piece>& all, const auto& body) {
+        for (const bool joins : {false, true}) {  // the parts of divided tiles, which were found before
+            const std::vector<Piece>& all = joins ? divided : pieces;
             pool.for_ranges(int(all.size()), 1, [&](int i, int, int thread) {
+                const Piece& p = all[usize(i)];
+                QueryTile& tile = tile_memory.as<QueryTile>()[thread];
+                Found* const sum = found_memory.as<Found>() + (p.found ? p.found : 2 * thread);
                 Laps& laps = pool.laps[usize(thread)];
                 laps.start();
-                QueryTile& tile = tile_memory.as<QueryTile>()[thread];
-                start(tile, *all[usize(i)].in, all[usize(i)].tile);
-                body(all[usize(i)], tile, thread, laps);
+                start(tile, *p.in, p.tile);
+
+                if (!joins) find(*p.in->cache, tile, p.part, *sum, laps);
+                for (int part = 1; part < p.parts; ++part) {
+                    Found& next = sum[joins ? part : 1];
+                    if (joins || find(*p.in->cache, tile, p.part + part, next, laps)) join(tile.m, *sum, next);
+                }
+                if (joins || !p.found) finish(tile, *sum, p.in->out);
                 laps.lap(3);
             });
-        };
-        each(pieces, [&](const Piece& p, const QueryTile& tile, int thread, Laps& laps) {
-            Found &sum = found[p.found ? p.found : 2 * thread], &next = found[2 * thread + 1];
-            find(*p.in->cache, tile, p.part, sum, laps);
-            for (int part = 1; part < p.parts; ++part)
-                if (find(*p.in->cache, tile, p.part + part, next, laps)) join(tile.m, sum, next);
-            if (!p.found) finish(tile, sum, p.in->out);
-        });
-        each(divided, [&](const Piece& p, const QueryTile& tile, int, Laps&) {
-            for (int part = 1; part < p.parts; ++part) join(tile.m, found[p.found], found[p.found + part]);
-            finish(tile, found[p.found], p.in->out);
-        });
+        }
     }
-    // Makes the pieces of all inputs; returns how many Founds they need with the threads' own.
-    int deal(const std::vector<AttentionInput>& inputs, int founds) {
+    // Makes the pieces of all inputs; returns how many Founds they need, the two of each thread included.
+    int deal(const std::vector<AttentionInput>& inputs) {
+        int founds = 2 * pool.size();
         std::int64_t total = 0;  // parts
         const auto parts_of = [](const AttentionInput& in) { return (in.high() - 1) / kPart + 1 - in.low() / kPart; };
         for (const AttentionInput& in : inputs) total += std::int64_t{parts_of(in)} * tiles_of(in) * kv_heads;
@@ -5202,10 +4923,8 @@ struct Attention {
             const int first = in.low() / kPart, parts = parts_of(in);
             const bool apart = parts > 1 && pool.size() > 1 && total < std::int64_t{parts} * 2 * pool.size();
             for (int tile = 0; tile < tiles_of(in) * kv_heads; ++tile) {
-                if (apart) divided.push_back({&in, tile, first, parts, founds});
-                else pieces.push_back({&in, tile, first, parts, 0});
-                for (int part = 0; apart && part < parts; ++part)
-                    pieces.push_back({&in, tile, first + part, 1, founds++});
+                (apart ? divided : pieces).push_back({&in, tile, first, parts, apart ? founds : 0});
+                for (int p = first; apart && p < first + parts; ++p) pieces.push_back({&in, tile, p, 1, founds++});
             }
         }
         return founds;
@@ -5237,8 +4956,8 @@ struct Attention {
         const int high = std::min((part + 1) * kPart, tile.highest[tile.m - 1] + 1);
         for (int begin = low, end; begin < high; begin = end) {
             end = std::min(begin / kChunk * kChunk + kChunk, high);
-            cache.format == CacheFormat::f16 ? tile.attend<std::uint16_t>(kernels, cache, begin, end, found, laps)
-                                             : tile.attend<float>(kernels, cache, begin, end, found, laps);
+            cache.value_bytes() == 2 ? tile.attend(kernels, kernels.product_f16, cache, begin, end, found, laps)
+                                     : tile.attend(kernels, kernels.product_f32, cache, begin, end, found, laps);
         }
         return low < high;
     }
@@ -5272,9 +4991,7 @@ struct Profiler {
     Clock::time_point last{};    // the end of the operation before
 
     // What has passed since the last operation is nobody's.
-    void restart() {
-        if (report) last = Clock::now();
-    }
+    void restart() { last = report ? Clock::now() : last; }
     void listen(std::function<void(const Timing&)> to) {
         pool.timed = static_cast<bool>(to);
         report = std::move(to);
@@ -5284,39 +5001,32 @@ struct Profiler {
     template <class Body> void time(std::initializer_list<Timing> stages, int layer, int tokens, const Body& body) {
         if (!report) return body();
         if (stages.size() > 1) pool.laps.assign(pool.laps.size(), {true, false, 0, {}, {}});
-        const double waited = pool.waited;
+        const double before = pool.waited;
         body();
         const auto start = std::exchange(last, Clock::now());
+        const double seconds = std::chrono::duration<double>(last - start).count(), idle = pool.waited - before;
         std::array<double, 4> ticks{1e-9, 0, 0, 0};  // a single stage has all
         for (Laps& laps : pool.laps) {
             for (std::size_t s = 0; s < stages.size(); ++s) ticks[s] += laps.ticks[s];
             laps = {};
         }
         const double total = std::accumulate(ticks.begin(), ticks.end(), 0.0), *tick = ticks.data();
-        for (Timing stage : stages) {
+        for (const Timing& s : stages) {
             const double share = *tick++ / total;
-            stage.layer = layer, stage.tokens = tokens;
-            stage.seconds = share * std::chrono::duration<double>(last - start).count();
-            stage.waited = share * (pool.waited - waited);
-            done.push_back(stage);
+            done.push_back({s.part, s.operation, s.bytes, s.operations, layer, tokens, share * seconds, share * idle});
         }
     }
-    // Runs body(), a step of so many tokens, and reports its operations.
+    // Runs body(), a step of so many tokens, and reports its operations. Those of one that throws are not reported: what
+    // is done next begins with listen().
     template <class Body> void step(int tokens, const Body& body) {
         const double waited = pool.waited;
         restart();
         const auto start = last;
-        try {
-            body();
-        } catch (...) {
-            done.clear();  // half a step is none
-            throw;
-        }
+        body();
         if (!report) return;
         done.push_back({"step", "step", 0, 0, -1, tokens, seconds_since(start), pool.waited - waited});
-        const std::vector<Timing> timings = std::exchange(done, {});
         const auto to = report;  // which may call on_timing
-        for (const Timing& timing : timings) to(timing);
+        for (const Timing& timing : std::exchange(done, {})) to(timing);
     }
 };
 
@@ -5347,9 +5057,8 @@ template <int N> bool any_above(float bar, const float* x) {  // without a branc
 // is none of the best.
 inline std::vector<Logit> take_best(const float* logits, int n, int k) {
     constexpr int kStride = 64;
-    std::vector<Logit> best;
-    best.reserve(usize(k));
-    for (int id = 0; id < k; ++id) best.push_back({id, std::isnan(logits[id]) ? -INFINITY : logits[id]});
+    std::vector<Logit> best(usize(k));
+    for (int id = 0; id < k; ++id) best[usize(id)] = {id, std::isnan(logits[id]) ? -INFINITY : logits[id]};
     if (k < n) std::make_heap(best.begin(), best.end(), better);
     for (int begin = k; begin < n; begin += kStride) {
         const int end = std::min(begin + kStride, n);
@@ -5388,30 +5097,27 @@ struct Likeliest {
         const bool in_planes = head.sections[0].format == &kInPlanes;
         return in_planes ? usize(tokens) * usize(head.groups()) * (kGroup + 1) * sizeof(float) : 0;
     }
-    // Whether looking for them takes less than computing all rows for so many tokens.
-    bool pays(const Matrix& head, int tokens, const Wanted& wanted) {
-        const bool few = 16 * (usize(wanted.k) + wanted.also.size()) <= usize(wanted.n) && tokens <= kScreen;
-        if (bytes(head, tokens) == 0 || wanted.k == 0 || !few) return false;
-        if (resting > 0) return --resting, false;
-        return true;
-    }
-    // Finds all that are wanted, and maybe a few more, for each token of x. False: all rows are to be computed.
-    bool find(const Matrix& head, const Activations& x, const Wanted& wanted) {
-        if (!screen(head, x)) return false;
-        std::vector<int> also;
-        for (const int id : wanted.also)
-            if (id >= 0 && id < wanted.n) also.push_back(id);
-        found.assign(usize(x.tokens()), {});
+    // Finds all that are wanted, and maybe a few more, for each token of x. False: all rows are to be computed, as that
+    // takes less.
+    bool find(const Matrix& head, const Activations& x, Wanted wanted) {
+        const int m = x.tokens();
+        const bool few = 16 * (usize(wanted.k) + wanted.also.size()) <= usize(wanted.n) && m <= kScreen;
+        if (bytes(head, m) == 0 || wanted.k == 0 || !few) return false;
+        if (std::exchange(resting, std::max(resting - 1, 0)) > 0 || !screen(head, x)) return false;
+
+        const auto unknown = [&](int id) { return id < 0 || id >= wanted.n; };
+        wanted.also.erase(std::remove_if(wanted.also.begin(), wanted.also.end(), unknown), wanted.also.end());
+        found.assign(usize(m), {});
         std::size_t computed = 0;
-        profiler.time({{"lm_head", "rows"}}, -1, x.tokens(), [&] {
-            for (int t = 0; t < x.tokens(); ++t) computed += select(head, x, t, wanted, also);
+        profiler.time({{"lm_head", "rows"}}, -1, m, [&] {
+            for (int t = 0; t < m; ++t) computed += select(head, x, t, wanted);
         });
         if (profiler.report) {
             Timing& rows = profiler.done.back();
             rows.bytes = head.bytes / usize(head.groups()) * computed;
-            rows.operations = 2 * computed * kGroup * usize(head.cols * x.tokens());
+            rows.operations = 2 * computed * kGroup * usize(head.cols * m);
         }
-        if (2 * computed > usize(head.groups() * x.tokens())) resting = 8;
+        if (2 * computed > usize(head.groups() * m)) resting = 8;
         return true;
     }
   private:
@@ -5422,8 +5128,7 @@ struct Likeliest {
         const ActivationBlock* const a = x.tile<ActivationBlock>(0);
         std::vector<float> squares;
         for (int b = 0; b < blocks * m; ++b) {
-            int sum = 0;
-            for (const int q : a[b].q) sum += q * q;
+            const int sum = std::inner_product(a[b].q, a[b].q + kBlock, a[b].q, 0);
             squares.push_back(kDeviations * kDeviations * kVariance * a[b].scale * a[b].scale * float(sum));
         }
         if (!all_below(squares.data(), squares.size(), 1e30f)) return false;
@@ -5443,15 +5148,14 @@ struct Likeliest {
     }
     // Computes what may reach the k-th best of a token's logits that are known: first those with the best estimates.
     // Returns how many groups.
-    std::size_t select(const Matrix& head, const Activations& x, int t, const Wanted& wanted,
-                       const std::vector<int>& also) {
+    std::size_t select(const Matrix& head, const Activations& x, int t, const Wanted& wanted) {
         float* const own = logits + usize(t) * usize(head.groups() * kGroup);
         float* const own_most = most + usize(t) * usize(head.groups());
-        for (const int id : also) own[id] = -INFINITY;  // they do not set the bar
+        for (const int id : wanted.also) own[id] = -INFINITY;  // they do not set the bar
         const std::vector<Logit> best = take_best(own, wanted.n, wanted.k);
         groups.clear();
         for (const Logit& one : best) groups.push_back(one.id / kGroup);
-        for (const int id : also) groups.push_back(id / kGroup);
+        for (const int id : wanted.also) groups.push_back(id / kGroup);
         compute(head, x, own_most, 0);
         float bar = INFINITY;
         for (const Logit& one : best) bar = std::min(bar, own[one.id]);
@@ -5463,7 +5167,7 @@ struct Likeliest {
 
         for (const int g : groups)
             for (int id = g * kGroup; id < std::min((g + 1) * kGroup, wanted.n); ++id)
-                if (own[id] >= bar || std::count(also.begin(), also.end(), id))
+                if (own[id] >= bar || std::count(wanted.also.begin(), wanted.also.end(), id))
                     found[usize(t)].push_back({id, own[id]});
         return groups.size();
     }
@@ -5529,8 +5233,7 @@ struct Sequence {
         : config(model.config), context(checked_context(config, context_length)) {
         std::array<KvCache, 2> kinds = kv_caches(model, context);
         for (KvCache& kind : kinds) kind.memory = Buffer(kind.bytes());
-        for (const bool local : model.config.is_local)
-            kinds[local].begin += caches.emplace_back(kinds[local]).chunk_bytes();
+        for (const bool local : config.is_local) kinds[local].begin += caches.emplace_back(kinds[local]).chunk_bytes();
         tokens.reserve(usize(context));
     }
     Sequence(const Sequence&) = delete;  // it would share the caches' memory
@@ -5599,15 +5302,19 @@ inline std::array<int, 5> scratch_widths(const Config& c) {
 struct Span {
     Sequence* sequence;
     const int* ids;
-    int count, first = 0;  // first: which of all tokens is its first
+    int count, first = 0, position = 0;  // which of all tokens is its first, and where in the text that is
+};
 
-    int position() const { return sequence->processed; }  // while they are on their way
+// A token that went through the layers, and which of its sequence's logits are those after it.
+struct Output {
+    Sequence* sequence;
+    int token, row;
 };
 
 struct Transformer {
     const ModelData& model;
-    const Config& config;
-    const Kernels& kernels;
+    const Config& config = model.config;
+    const Kernels& kernels = *model.kernels;
     ThreadPool pool;
     Profiler profiler{pool};
     Attention attention{pool, kernels, config};
@@ -5618,32 +5325,23 @@ struct Transformer {
     std::recursive_mutex mutex;  // of who uses it
 #endif
 
-    int batch;               // most tokens of one sequence that go through the layers together
-    Vectors x, y;            // [batch, hidden_size]: the residual stream; a layer's addition to it
-    Vectors qkv;             // [batch, (num_heads + 2 num_kv_heads) * head_dim]
-    Vectors attended;        // [batch, num_heads * head_dim]
-    Vectors angles;          // [batch, 2 (global, local), 2 (cos, sin), head_dim / 2]
-    Vectors thread_scratch;  // [threads, widest]
+    Vectors x, y;            // [n, hidden_size]: the residual stream; a layer's addition to it
+    Vectors qkv;             // [n, (num_heads + 2 num_kv_heads) * head_dim]
+    Vectors attended;        // [n, num_heads * head_dim]
+    Vectors angles;          // [n, 2 (global, local), 2 (cos, sin), head_dim / 2]
+    Vectors thread_scratch;  // [threads, hidden_size]
     // Inputs of products: norm(x) of qkv, up and head; attended of out; the activation's result of down.
     Activations normed, mixed, activated;
 
     // The chunk that is being processed: n tokens, and whose they are.
-    std::vector<Span> spans;
+    std::vector<Span> spans, neighbours;  // neighbours: parts of spans that share a group of 16 positions of a cache
     int n = 0, layer = -1;
-    std::vector<int> ids, positions;  // [n]
-    struct Neighbours {               // tokens that share a group of 16 positions of a cache
-        const Sequence* sequence;
-        int first, count, position;
-    };
-    std::vector<Neighbours> neighbours;
+    std::vector<int> ids, positions;     // [n]
     std::vector<AttentionInput> inputs;  // of each span
 
-    Transformer(const ModelData& m, int context, int threads)
-        : model(m), config(m.config), kernels(*m.kernels), pool(checked_threads(threads)),
-          batch(std::min(context, kBatch)) {
-        resize_scratch(batch);
-        const auto widths = scratch_widths(config);
-        thread_scratch.resize(pool.size(), *std::max_element(widths.begin(), widths.end()));
+    Transformer(const ModelData& m, int context, int threads) : model(m), pool(checked_threads(threads)) {
+        resize_scratch(std::min(context, kBatch));
+        thread_scratch.resize(pool.size(), config.hidden_size);
     }
     void resize_scratch(int count) {
         const auto widths = scratch_widths(config);
@@ -5669,12 +5367,11 @@ struct Transformer {
             normalize("ffn_norm", l.ffn_norm, l.up);
             activate(l.up, l.down);
             add_projected("down", l.down, activated, "post_ffn_norm", l.post_ffn_norm);
-            for (const Span& s : spans) {
-                if (!s.sequence->on_layer) continue;
-                s.sequence->on_layer(layer, s.position(), s.count, x[s.first]);
-                profiler.restart();
-            }
+            for (const Span& s : spans)
+                if (s.sequence->on_layer) s.sequence->on_layer(layer, s.position, s.count, x[s.first]);
+            profiler.restart();  // what the hooks took is nobody's
         }
+        layer = -1;
         for (const Span& s : spans) s.sequence->add_processed(s.ids, s.count);
     }
     // A step of pending tokens: one of each sequence at least, and at most `most` of all, those of the first sequences
@@ -5689,13 +5386,10 @@ struct Transformer {
         }
         profiler.step(total, [&] {
             run_layers(std::move(chunk));
-            std::vector<Output> wanted;
-            for (const Span& s : spans) {
-                if (s.sequence->pending() > 0) continue;
-                s.sequence->logits.resize(1, config.vocab_size);
-                wanted.push_back({s.first + s.count - 1, s.sequence->logits[0]});
-            }
-            if (!wanted.empty()) compute_logits(wanted);
+            std::vector<Output> outputs;
+            for (const Span& s : spans)
+                if (s.sequence->pending() == 0) outputs.push_back({s.sequence, s.first + s.count - 1, 0});
+            if (!outputs.empty()) compute_logits(outputs);
         });
     }
 
@@ -5703,41 +5397,39 @@ struct Transformer {
 
     void begin(std::vector<Span> chunk) {
         spans = std::move(chunk);
+        layer = -1;
         ids.clear(), positions.clear(), neighbours.clear();
         for (Span& s : spans) {
             s.first = int(ids.size());
-            s.sequence->written =
-                std::max(s.sequence->written, s.position() + s.count);  // also if an exception ends it
+            s.position = s.sequence->processed;
+            // Also if an exception ends it
+            s.sequence->written = std::max(s.sequence->written, s.position + s.count);
             ids.insert(ids.end(), s.ids, s.ids + s.count);
+            for (int t = 0; t < s.count; ++t) positions.push_back(s.position + t);
             for (int t = 0, m; t < s.count; t += m) {
-                const int p = s.position() + t;
-                m = std::min(s.count - t, kGroup - p % kGroup);
-                neighbours.push_back({s.sequence, s.first + t, m, p});
-                for (int i = 0; i < m; ++i) positions.push_back(p + i);
+                m = std::min(s.count - t, kGroup - (s.position + t) % kGroup);
+                neighbours.push_back({s.sequence, s.ids + t, m, s.first + t, s.position + t});
             }
         }
         n = int(ids.size());
         resize_scratch(n);
     }
 
-    // An operation: body(t) for each token of the chunk; a body may take the scratch of its thread: body(t, row).
-    template <class Body> void each_token(const Timing& operation, const Body& body) {
-        profiler.time({operation}, layer, n, [&] {
-            pool.for_ranges(n, (n - 1) / (4 * pool.size()) + 1, [&](int begin, int end, int thread) {
-                for (int t = begin; t < end; ++t)
-                    if constexpr (std::is_invocable_v<Body, int, float*>) body(t, thread_scratch[thread]);
-                    else body(t);
+    // An operation: body(t, row) for each of so many tokens; row is the scratch of its thread.
+    template <class Body> void each_token(const Timing& operation, int count, const Body& body) {
+        profiler.time({operation}, layer, count, [&] {
+            pool.for_ranges(count, (count - 1) / (4 * pool.size()) + 1, [&](int begin, int end, int thread) {
+                for (int t = begin; t < end; ++t) body(t, thread_scratch[thread]);
             });
         });
     }
 
     // x = rows of the embedding, scaled (Gemma) or with the position's vector added (GPT-2)
     void embed() {
-        layer = -1;
         const Matrix& w = model.weights.embedding;
         const std::vector<float>& learnt = model.weights.positions;
         const int d = config.hidden_size;
-        each_token({"embedding", "embedding", usize(n) * (w.bytes / usize(w.groups()))}, [&](int t) {
+        each_token({"embedding", "embedding", usize(n) * (w.bytes / usize(w.groups()))}, n, [&](int t, float*) {
             w.row(ids[usize(t)], x[t]);
             if (model.architecture->scales_embedding) kernels.scale(std::sqrt(float(d)), d, x[t]);
             if (!learnt.empty()) kernels.axpy(1.0f, learnt.data() + usize(positions[usize(t)]) * usize(d), d, x[t]);
@@ -5754,19 +5446,20 @@ struct Transformer {
     static Timing norm_timing(const char* name, const Norm& w, int count) {
         return {"norm", name, (w.w.size() + w.b.size()) * sizeof(float), 4 * w.w.size() * usize(count)};
     }
-    // normed = norm(x), as the product that comes next takes it
-    void normalize(const char* name, const Norm& w, const Linear& next) {
-        normed.resize(next.w, n);
-        each_token(norm_timing(name, w, n), [&](int t, float* row) {
-            norm(w, x[t], row);
+    // normed = norm(x), as the product that comes next takes it; of all tokens of the chunk, or of some
+    void normalize(const char* name, const Norm& w, const Linear& next, const std::vector<Output>& some = {}) {
+        const int count = some.empty() ? n : int(some.size());
+        normed.resize(next.w, count);
+        each_token(norm_timing(name, w, count), count, [&](int t, float* row) {
+            norm(w, x[some.empty() ? t : some[usize(t)].token], row);
             normed.set(kernels, t, 0, row, config.hidden_size);
         });
     }
 
-    // epilogue(t, row, y, count) for y = W from + b, with so many groups together: see multiply. If the epilogue is worth
-    // to be timed, it has a name.
-    template <class Epilogue> void project(const char* name, const Linear& l, const Activations& from, int groups,
-                                           const char* epilogue_name, const Epilogue& epilogue) {
+    // epilogue(t, row, y, count) for y = W from + b, with so many groups together: see multiply. An epilogue that is an
+    // activation is timed by its name.
+    template <class Epilogue> void project(const char* name, const Linear& l, const Activations& from,
+                                           const Epilogue& epilogue, int groups = 1, const char* activation = nullptr) {
         const int m = from.tokens();
         const Timing product{name, name, l.w.bytes, 2ull * usize(l.w.rows) * usize(l.w.cols) * usize(m)};
         const auto run = [&] {
@@ -5775,22 +5468,20 @@ struct Transformer {
                 epilogue(t, row, values, count);
             });
         };
-        if (!epilogue_name) profiler.time({product}, layer, m, run);
-        else profiler.time({product, {"activation", epilogue_name}}, layer, m, run);
+        if (!activation) profiler.time({product}, layer, m, run);
+        else profiler.time({product, {"activation", activation}}, layer, m, run);
     }
     // to = W from + b
     void project(const char* name, const Linear& l, const Activations& from, Vectors& to) {
-        project(name, l, from, 1, nullptr,
-                [&](int t, int row, float* v, int count) { std::copy_n(v, count, to[t] + row); });
+        project(name, l, from, [&](int t, int row, float* v, int count) { std::copy_n(v, count, to[t] + row); });
     }
     // x += W from + b, or x += norm(W from + b)
     void add_projected(const char* name, const Linear& l, const Activations& from, const char* norm_name,
                        const Norm& w) {
-        if (w.w.empty())
-            return project(name, l, from, 1, nullptr,
-                           [&](int t, int row, float* v, int count) { kernels.axpy(1, v, count, x[t] + row); });
+        const auto add = [&](int t, int row, float* v, int count) { kernels.axpy(1, v, count, x[t] + row); };
+        if (w.w.empty()) return project(name, l, from, add);
         project(name, l, from, y);
-        each_token(norm_timing(norm_name, w, n), [&](int t, float* row) {
+        each_token(norm_timing(norm_name, w, n), n, [&](int t, float* row) {
             norm(w, y[t], row);
             kernels.axpy(1.0f, row, config.hidden_size, x[t]);
         });
@@ -5800,29 +5491,27 @@ struct Transformer {
         const bool gated = model.architecture->is_gated;
         const auto activation = kernels.*(model.architecture->activation);
         activated.resize(next.w, n);
-        const int groups = (gated ? 2 * kGateRows : kBlock) / kGroup;
-        project("up", l, normed, groups, "gelu", [&](int t, int row, float* v, int count) {
+        const auto apply = [&](int t, int row, float* v, int count) {
             if (gated) count = kGateRows;
             activation(v, gated ? v + kGateRows : nullptr, count, v);
             activated.set(kernels, t, gated ? row / 2 : row, v, count);
-        });
+        };
+        project("up", l, normed, apply, (gated ? 2 * kGateRows : kBlock) / kGroup, "gelu");
     }
 
     // RoPE's cosines and sines for the chunk's positions, which all layers share.
     void prepare_angles() {
-        each_token({"rope", "angles"}, [&](int t) {
-            float* out = angles[t];
-            const int half = config.head_dim / 2;
-            for (const std::vector<float>* frequencies : {&model.rope_global, &model.rope_local}) {
-                kernels.angles(float(positions[usize(t)]), frequencies->data(), half, out, out + half);
-                out += 2 * half;
-            }
+        const int half = config.head_dim / 2;
+        each_token({"rope", "angles"}, n, [&](int t, float*) {
+            float *const out = angles[t], p = float(positions[usize(t)]);
+            kernels.angles(p, model.rope_global.data(), half, out, out + half);
+            kernels.angles(p, model.rope_local.data(), half, out + 2 * half, out + 3 * half);
         });
     }
     // RMSNorm where there is one, then RoPE, of each query head and of the key heads, which follow in a token's row of qkv.
     void norm_and_rotate(const Layer& l) {
         const int d = config.head_dim;
-        each_token({"rope", "norm_rotate"}, [&](int t) {
+        each_token({"rope", "norm_rotate"}, n, [&](int t, float*) {
             const float* cos = angles[t] + (config.is_local[usize(layer)] ? d : 0);
             for (int h = 0; h < config.num_heads + config.num_kv_heads; ++h) {
                 float* head = qkv[t] + h * d;
@@ -5834,41 +5523,16 @@ struct Transformer {
     }
 
     // mixed = attention of the chunk's queries over the caches, to which the chunk's keys and values are added first
-    void attend(const Linear& next) {
+    void attend(const Linear& out) {
         store_keys_and_values();
-        attend_over_caches();
-        mixed.resize(next.w, n);
-        each_token({"attention", "pack"}, [&](int t) { mixed.set(kernels, t, 0, attended[t], next.w.cols); });
-    }
-    void store_keys_and_values() {
-        const int d = config.head_dim, heads = config.num_kv_heads, count = int(neighbours.size()) * heads;
-        const auto store = [&](const Neighbours& some, int h) {  // which share their lines of K
-            const KvCache& cache = some.sequence->caches[usize(layer)];
-            for (int i = 0; i < some.count; ++i) {
-                const float *key = qkv[some.first + i] + (config.num_heads + h) * d, *value = key + heads * d;
-                const bool good = cache.format == CacheFormat::f16
-                                      ? cache.store<std::uint16_t>(kernels, h, some.position + i, key, value)
-                                      : cache.store<float>(kernels, h, some.position + i, key, value);
-                if (!good)
-                    fail("keys or values of this text are beyond the KV cache's F16, 65504",
-                         "layer " + to_string(layer), "run the model in F32: --dtype f32, or DType::f32");
-            }
-        };
-        const std::size_t bytes = spans[0].sequence->caches[usize(layer)].bytes_per_slot(d);
-        profiler.time({{"attention", "kv_store", 2 * usize(n) * bytes}}, layer, n, [&] {
-            pool.for_ranges(count, count / (16 * pool.size()), [&](int begin, int end, int) {
-                for (int i = begin; i < end; ++i) store(neighbours[usize(i / heads)], i % heads);
-            });
-        });
-    }
-    void attend_over_caches() {
-        const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
+
         // What the queries see of the caches: the positions that any of them does, and the sum over all.
+        const int window = config.is_local[usize(layer)] ? config.sliding_window : 0;
         std::size_t seen = 0, pairs = 0;
         inputs.clear();
         for (const Span& s : spans) {
             const KvCache& cache = s.sequence->caches[usize(layer)];
-            inputs.push_back({&cache, qkv[s.first], qkv.width, s.count, s.position(), window, attended[s.first]});
+            inputs.push_back({&cache, qkv[s.first], qkv.width, s.count, s.position, window, attended[s.first]});
             seen += usize(inputs.back().high() - inputs.back().low()) * cache.bytes_per_slot(config.head_dim);
         }
         for (const int p : positions) pairs += usize(window ? std::min(window, p + 1) : p + 1);
@@ -5876,6 +5540,28 @@ struct Transformer {
         const Timing qk = {"attention", "qk", seen, operations}, av = {"attention", "av", seen, operations};
         profiler.time({qk, {"attention", "softmax"}, av, {"attention", "merge"}}, layer, n,
                       [&] { attention.run(inputs); });
+
+        mixed.resize(out.w, n);
+        each_token({"attention", "pack"}, n, [&](int t, float*) { mixed.set(kernels, t, 0, attended[t], out.w.cols); });
+    }
+    void store_keys_and_values() {
+        const int d = config.head_dim, heads = config.num_kv_heads, count = int(neighbours.size()) * heads;
+        const KvCache& any = spans[0].sequence->caches[usize(layer)];
+        const auto put = any.value_bytes() == 2 ? &KvCache::store<std::uint16_t> : &KvCache::store<float>;
+        const auto store = [&](const Span& some, int h) {  // which share their lines of K
+            const KvCache& cache = some.sequence->caches[usize(layer)];
+            for (int i = 0; i < some.count; ++i) {
+                const float *key = qkv[some.first + i] + (config.num_heads + h) * d, *value = key + heads * d;
+                if (!(cache.*put)(kernels, h, some.position + i, key, value))
+                    fail("keys or values of this text are beyond the KV cache's F16, 65504",
+                         "layer " + to_string(layer), "run the model in F32: --dtype f32, or DType::f32");
+            }
+        };
+        profiler.time({{"attention", "kv_store", 2 * usize(n) * any.bytes_per_slot(d)}}, layer, n, [&] {
+            pool.for_ranges(count, count / (16 * pool.size()), [&](int begin, int end, int) {
+                for (int i = begin; i < end; ++i) store(neighbours[usize(i / heads)], i % heads);
+            });
+        });
     }
 
     // ---- after the last layer
@@ -5885,48 +5571,28 @@ struct Transformer {
         norm(model.weights.final_norm, x[t], thread_scratch[0]);
         return thread_scratch[0];
     }
-    // A token of the chunk, and where its logits go, [vocab_size].
-    struct Output {
-        int token;
-        float* logits;
-    };
-    // normed = the last norm of these tokens
-    void normalize_final(const std::vector<Output>& outputs) {
-        const Weights& w = model.weights;
-        const int count = int(outputs.size());
-        layer = -1;
-        normed.resize(w.head.w, count);
-        profiler.time({norm_timing("final_norm", w.final_norm, count)}, layer, count, [&] {
-            const IeeeFloats rounding;
-            for (int t = 0; t < count; ++t)
-                normed.set(kernels, t, 0, final_hidden(outputs[usize(t)].token), config.hidden_size);
-        });
-    }
-    // Whether likeliest.found has all logits that are wanted of `count` tokens of the chunk.
-    bool find_likeliest(int first, int count, const Wanted& wanted) {
-        const Matrix& head = model.weights.head.w;
-        if (config.final_logit_softcapping > 0 || !likeliest.pays(head, count, wanted)) return false;
-        std::vector<Output> outputs;
-        for (int t = 0; t < count; ++t) outputs.push_back({first + t, nullptr});
-        normalize_final(outputs);
-        return likeliest.find(head, normed, wanted);
-    }
-    void compute_logits(const std::vector<Output>& outputs) {
-        normalize_final(outputs);
+    // The logits after these tokens, each sequence's in their order. False: instead, all that are wanted are in
+    // likeliest.found.
+    bool compute_logits(const std::vector<Output>& outputs, const Wanted& wanted = {}) {
+        const Linear& head = model.weights.head;
         const float cap = config.final_logit_softcapping;
-        project("lm_head", model.weights.head, normed, 1, nullptr, [&](int t, int row, float* v, int rows) {
+        normalize("final_norm", model.weights.final_norm, head, outputs);
+        if (!(cap > 0) && likeliest.find(head.w, normed, wanted)) return false;
+
+        for (const Output& o : outputs) o.sequence->logits.resize(outputs.back().row + 1, config.vocab_size);
+        project("lm_head", head, normed, [&](int t, int row, float* v, int rows) {
             for (int i = 0; cap > 0 && i < rows; ++i)  // tanh(z) = 1 - 2 / (1 + e^2z)
                 v[i] = cap * float(1 - 2 / (1 + exponential(2 * double(v[i] / cap))));
-            std::copy_n(v, rows, outputs[usize(t)].logits + row);
+            const Output& o = outputs[usize(t)];
+            std::copy_n(v, rows, o.sequence->logits[o.row] + row);
         });
+        return true;
     }
-    // The same of `count` tokens of the chunk to the sequence's own.
-    const float* compute_logits(Sequence& s, int first, int count) {
+    // The same of `count` tokens of a sequence, from the chunk's token `first` on; null instead of false.
+    const float* compute_logits(Sequence& s, int first, int count, const Wanted& wanted = {}) {
         std::vector<Output> outputs;
-        s.logits.resize(count, config.vocab_size);
-        for (int t = 0; t < count; ++t) outputs.push_back({first + t, s.logits[t]});
-        compute_logits(outputs);
-        return s.logits[0];
+        for (int t = 0; t < count; ++t) outputs.push_back({&s, first + t, t});
+        return compute_logits(outputs, wanted) ? s.logits[0] : nullptr;
     }
 };
 
@@ -5948,26 +5614,26 @@ struct SessionData {
         sequence.copy(other.sequence);
     }
 
-    // Takes what is pending and then all ids through the layers, a batch at a time; after each, body(how many of them all
-    // were before it, how many they are). False ends it.
-    template <class Body> bool run_batches(const int* ids, int count, const Body& body) {
+    // Takes what is pending and then all ids through the layers, a batch at a time; after each, on_batch(tokens done, of
+    // all), unless it is null. False ends it.
+    bool run_batches(const int* ids, int count, const std::function<bool(int, int)>& on_batch) {
         if (count > 0) sequence.check(ids, count);
         std::vector<int> all(sequence.tokens.begin() + sequence.processed, sequence.tokens.end());
         all.insert(all.end(), ids, ids + count);
         bool more = true;
-        for (int first = 0, n = int(all.size()); first < n && more; first += transformer.batch) {
+        for (int first = 0, n = int(all.size()); first < n && more; first += kBatch) {
             current = nullptr;
-            transformer.run_layers({{&sequence, all.data() + first, std::min(transformer.batch, n - first)}});
-            more = body(first, n);
+            transformer.run_layers({{&sequence, all.data() + first, std::min(kBatch, n - first)}});
+            more = !on_batch || on_batch(first + transformer.n, n);
             transformer.profiler.restart();
         }
         return more;
     }
-    // Null if on_chunk(tokens done, of all) ends it.
-    const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_chunk = {}) {
-        const auto go_on = [&](int first, int n) { return !on_chunk || on_chunk(first + transformer.n, n); };
-        const bool all = run_batches(ids, count, go_on);
-        return current = all ? transformer.compute_logits(sequence, transformer.n - 1, 1) : nullptr;
+    // The logits after the last token. Null if on_batch ends it, or if all that are wanted are in transformer.likeliest.
+    const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_batch = {},
+                         const Wanted& wanted = {}) {
+        const bool all = run_batches(ids, count, on_batch);
+        return current = all ? transformer.compute_logits(sequence, transformer.n - 1, 1, wanted) : nullptr;
     }
     // Hands out the logits after each token, or the hidden states that they would be made of.
     void forward_each(const int* ids, int count, bool hidden, const std::function<void(int, const float*)>& on_output) {
@@ -5975,13 +5641,14 @@ struct SessionData {
         if (!on_output) misuse("there is no callback", "null", "pass a function");
         const int pending = sequence.pending();
         run_batches(ids, count, [&](int done, int) {
-            for (int first = std::max(0, pending - done), m; first < transformer.n; first += m) {
-                m = hidden ? 1 : std::min(kTile, transformer.n - first);
-                const float* out =
-                    hidden ? transformer.final_hidden(first) : transformer.compute_logits(sequence, first, m);
-                const auto output = [&](int t) { return out + usize(t) * sequence.logits.width; };
-                for (int t = 0; t < m; ++t) on_output(done + first + t - pending, output(t));
-                if (!hidden && first + m == transformer.n) current = output(m - 1);
+            // Which of the ids is the batch's first; below 0 are those that were pending.
+            const int begin = done - transformer.n - pending;
+            for (int first = std::max(0, -begin), m; first < transformer.n; first += m) {
+                m = std::min(kTile, transformer.n - first);
+                if (!hidden) transformer.compute_logits(sequence, first, m);
+                for (int t = 0; t < m; ++t)
+                    on_output(begin + first + t, hidden ? transformer.final_hidden(first + t) : sequence.logits[t]);
+                if (!hidden && first + m == transformer.n) current = sequence.logits[m - 1];
                 transformer.profiler.restart();
             }
             return true;
@@ -5995,37 +5662,27 @@ struct SessionData {
         transformer.run_layers({{&sequence, ids, count}});
         sequence.tokens.resize(sequence.tokens.size() - usize(count - 1));
         sequence.processed = sequence.position();
-        const bool found = transformer.find_likeliest(0, count, wanted);
-        return found ? nullptr : transformer.compute_logits(sequence, 0, count);
+        return transformer.compute_logits(sequence, 0, count, wanted);
     }
     // The k best logits after the last token, once the tokens are appended.
     std::vector<Logit> best(const int* ids, int count, int k) {
         const int n = owner.sampleable() ? owner.sampleable() : owner.config().vocab_size;
         if (k < 1 || k > n) misuse("the number of logits is out of range", to_string(k), "use 1 to " + to_string(n));
-        if (count == 0 && !(current && sequence.pending() == 0)) {
-            if (sequence.position() == 0)
-                misuse("there are no logits", "the session holds nothing", "call forward first");
-            sequence.reread();
-        }
-        if (count > 0 || sequence.pending() > 0) {
-            run_batches(ids, count, [](int, int) { return true; });
-            current = nullptr;
-            const int last = transformer.n - 1;
-            if (!transformer.find_likeliest(last, 1, {n, k})) current = transformer.compute_logits(sequence, last, 1);
-        }
-        std::vector<Logit> all;
+        const float* const all = count > 0 ? forward(ids, count, {}, {n, k}) : logits({n, k});
+        std::vector<Logit> best;
         transformer.profiler.time({{"sampling", "best"}}, -1, 1, [&] {
-            all = current ? take_best(current, n, k) : transformer.likeliest.found[0];
-            std::sort(all.begin(), all.end(), better);
-            all.resize(usize(k));
+            best = all ? take_best(all, n, k) : transformer.likeliest.found[0];
+            std::sort(best.begin(), best.end(), better);
+            best.resize(usize(k));
         });
-        return all;
+        return best;
     }
-    const float* logits() {
+    // The logits after the last token that is held, or null as from forward.
+    const float* logits(const Wanted& wanted = {}) {
         if (current && sequence.pending() == 0) return current;
         if (sequence.position() == 0) misuse("there are no logits", "the session holds nothing", "call forward first");
         sequence.reread();
-        return forward(nullptr, 0);
+        return forward(nullptr, 0, {}, wanted);
     }
     void rewind(int to) {
         if (to < 0 || to > sequence.position())
@@ -6044,13 +5701,9 @@ struct InUse {
     SessionData& data;
     bool runs;  // it has the Transformer
 #ifndef LLM_NO_THREADS
-    std::unique_lock<std::recursive_mutex> turn{};
+    std::unique_lock<std::recursive_mutex> turn = runs ? std::unique_lock(data.transformer.mutex) : decltype(turn)();
 #endif
-    explicit InUse(const Session& session, bool takes_transformer = true)
-        : data(session.data()), runs(takes_transformer) {
-#ifndef LLM_NO_THREADS
-        if (runs) turn = std::unique_lock(data.transformer.mutex);
-#endif
+    explicit InUse(const Session& session, bool takes = true) : data(session.data()), runs(takes) {
         if (data.busy || (runs && data.transformer.busy))
             misuse("the session is in use", "a callback calls its own session or a fork of it", "call it afterwards");
         data.busy = true;
@@ -6063,7 +5716,6 @@ struct InUse {
         if (runs) data.transformer.busy = false;
     }
     InUse(const InUse&) = delete;
-    InUse& operator=(const InUse&) = delete;
     SessionData* operator->() const { return &data; }
     // Runs body(data), a step of n tokens, and returns the logits after the last one.
     template <class Body> const float* step(int n, const Body& body) const {
@@ -6250,11 +5902,10 @@ inline void write_file(const std::string& path, const std::string& bytes) {
     const std::string part = path + ".part";
     std::error_code error, ignored;
     errno = 0;
-    {
-        std::ofstream file(to_path(part), std::ios::binary | std::ios::trunc);
-        file.write(bytes.data(), std::streamsize(bytes.size()));
-        if (!file.flush()) error = std::error_code(errno ? errno : EIO, std::generic_category());
-    }
+    std::ofstream file(to_path(part), std::ios::binary | std::ios::trunc);
+    file.write(bytes.data(), std::streamsize(bytes.size()));
+    if (!file.flush()) error.assign(errno ? errno : EIO, std::generic_category());
+    file.close();  // Windows neither renames nor removes what is open
 
     if (!error) std::filesystem::rename(to_path(part), to_path(path), error);
     if (!error) return;
@@ -6272,11 +5923,9 @@ inline void load_state(SessionData& s, const File& file) {
     const auto intact = [&](bool good) { require(good, "the saved session is damaged", "save it again"); };
 
     // The header: is it one, of this version and model, and does it fit?
-    StateHeader header, expected;
-    header.magic[0] = 0;
+    StateHeader header{""}, expected;  // what is too short has no magic
     if (file.size() >= sizeof header) file.read(0, &header, sizeof header);
-    require(std::equal(header.magic, header.magic + 8, expected.magic), "not a saved session",
-            "name a file that save() wrote");
+    require(std::memcmp(header.magic, expected.magic, 8) == 0, "not a saved session", "name a file that save() wrote");
     require(header.version == expected.version, "a saved session of version " + to_string(header.version),
             "save it again with this version");
     require(header.model == fingerprint(s.owner.data()), "the session is of another model",
@@ -6294,9 +5943,7 @@ inline void load_state(SessionData& s, const File& file) {
     const std::string saved = file.text(0, file.size());
     const char *at = saved.data() + sizeof header, *const end = saved.data() + saved.size() - sizeof(std::uint64_t);
     intact(hash(0, saved.data(), saved.size() - sizeof(std::uint64_t)) == load_as<std::uint64_t>(end));
-    const auto take = [&](void* to, std::size_t bytes) {
-        std::copy_n(std::exchange(at, at + bytes), bytes, static_cast<char*>(to));
-    };
+    const auto take = [&](void* p, std::size_t n) { std::copy_n(std::exchange(at, at + n), n, static_cast<char*>(p)); };
     take(tokens.data(), tokens.size() * sizeof(int));
     for (const int id : tokens) intact(id >= 0 && id < config.vocab_size);
 
@@ -6310,9 +5957,7 @@ inline void load_state(SessionData& s, const File& file) {
 }  // namespace detail
 
 std::string Session::save_bytes() const { return save_state(detail::InUse(*this).data); }
-void Session::load_bytes(std::string_view bytes) {
-    load_state(detail::InUse(*this).data, detail::File(bytes, "the session in memory"));
-}
+void Session::load_bytes(std::string_view b) { load_state(detail::InUse(*this).data, {b, "the session in memory"}); }
 void Session::save(const std::string& path) const { detail::write_file(path, save_bytes()); }
 void Session::load(const std::string& path) { load_state(detail::InUse(*this).data, detail::File(path)); }
 
@@ -6359,13 +6004,11 @@ int Sampler::sample(const float* logits, int n) {
     using namespace detail;
     if (n < 1 || !logits) misuse("there are no logits to sample from", std::to_string(n), "pass a vocabulary's");
     const IeeeFloats rounding;
-    std::vector<float> changed;
-    for (const int id : penalized()) {
-        if (id < 0 || id >= n) continue;
-        if (changed.empty()) changed.assign(logits, logits + n);
-        changed[usize(id)] = penalize(logits[id]);
-    }
-    return draw(take_best(changed.empty() ? logits : changed.data(), n, draws_from() ? std::min(draws_from(), n) : n));
+    const std::vector<int> ids = penalized();
+    std::vector<float> changed(logits, ids.empty() ? logits : logits + n);
+    for (const int id : ids)
+        if (id >= 0 && id < n) changed[usize(id)] = penalize(logits[id]);
+    return draw(take_best(ids.empty() ? logits : changed.data(), n, draws_from() ? std::min(draws_from(), n) : n));
 }
 int Sampler::sample(std::vector<Logit> candidates) {
     using namespace detail;
@@ -6432,110 +6075,73 @@ inline std::vector<int> joined(const std::vector<std::vector<int>>& parts) {
     return all;
 }
 
-// Text on its way to the user: held back as long as it may be part of a character or of a stop text.
-struct TextStream {
-    const std::vector<std::string>& stop;
-    const OnText& on_text;
-    bool stopped = false;  // by a stop text
-    std::string text{};
-
-    // Returns false when generation is to end.
-    bool add(std::string_view bytes) {
-        text += bytes;
-        std::size_t first = std::string::npos, open = 0;  // open: bytes at the end that may be a stop text's beginning
-        for (const std::string& s : stop) {
-            if (s.empty()) continue;
-            first = std::min(first, text.find(s));
-            for (std::size_t n = std::min(s.size(), text.size()); n > open; --n)
-                if (text.compare(text.size() - n, n, s, 0, n) == 0) open = n;
-        }
-        stopped = first != std::string::npos;
-        if (stopped) text.resize(first);
-        return !stopped && emit(text.size() - open);
-    }
-    // Shows what is ready of the first `bytes`. At the end that is all but an unfinished character.
-    bool emit(std::size_t bytes) {
-        const std::string ready = text.substr(0, utf8_complete_prefix(std::string_view(text).substr(0, bytes)));
-        text.erase(0, ready.size());
-        return ready.empty() || !on_text || on_text(ready);
-    }
-};
-
 // Appends sampled tokens to a session. A batch of a few tokens costs little more than one token, so the tokens that may
 // follow are guessed and tried out together; those that are sampled indeed are there already (speculative decoding,
 // arXiv:2211.17192). Guesses are what followed the longest earlier copy of the text's end (prompt lookup, Saxena 2023).
 // With a guess right at the rate r and costing the share c of a token, the k-th guess in a row pays if r^k > c: r is
 // learnt for each length of the copy, c is measured.
-class Lookup {
-  public:
-    Lookup(SessionData& session, int most, Stats& stats)
-        : session_(session), most_(std::min(most, kTile - 1)), stats_(stats) {
-        for (int n = 0; n <= kLongest; ++n) rates_[usize(n)] = first_rate(n);
-    }
+struct Lookup {
+    // The rates before anything is learnt, by the length of the copy: n / (n + 2).
+    static constexpr std::array kFirstRates = {0.0, 1 / 3., 2 / 4., 3 / 5., 4 / 6., 5 / 7., 6 / 8., 7 / 9., 8 / 10.};
+    static constexpr std::size_t kLongest = kFirstRates.size() - 1;  // tokens of a copy that are compared
+    SessionData& session;
+    int most;  // guesses at a time
+    Stats& stats;
+    std::vector<int> guesses{};
+    std::size_t tried = 0;                                 // of the guesses
+    std::size_t copied = 0;                                // tokens before them that are the same as before
+    std::array<double, kLongest + 1> rates = kFirstRates;  // of right guesses, by copied
+    double single = 0, cost = 0.1;                         // seconds of a single token; what a guess costs, in these
+    const float* logits = nullptr;
+
     // The logits after the pending token. Null: those that are wanted are in found().
     const float* next(Wanted wanted) {
-        const int id = session_.sequence.tokens.back();
-        if (next_ < guesses_.size()) {
-            const bool is_right = guesses_[next_++] == id;
-            rates_[usize(copied_)] += 0.2 * (is_right - rates_[usize(copied_)]);
-            if (is_right) {
-                ++stats_.guessed_right;
-                ++session_.sequence.processed;
-                if (logits_) logits_ += session_.sequence.logits.width;
-                return logits_;
-            }
+        const int id = session.sequence.tokens.back();
+        if (tried < guesses.size()) {
+            const bool is_right = guesses[tried++] == id;
+            rates[copied] += 0.2 * (is_right - rates[copied]);
+            stats.guessed_right += is_right;
+            session.sequence.processed += is_right;
+            if (is_right && logits) logits += session.sequence.logits.width;
+            if (is_right) return logits;
         }
-        guess();
+        if (most > 0) guess();
 
-        stats_.guessed += int(guesses_.size());
-        const std::vector<int> ids = joined({{id}, guesses_});
-        if (!wanted.also.empty())
-            wanted.also = joined({wanted.also, guesses_});  // when they are right, it changes them too
-        const auto start = Clock::now();
+        const std::vector<int> ids = joined({{id}, guesses});
         const int n = int(ids.size());
-        session_.transformer.profiler.step(n, [&] { logits_ = session_.try_out(ids.data(), n, wanted); });
+        stats.guessed += n - 1;
+        // Guesses that are right become recent tokens, whose logits the repeat penalty changes.
+        if (!wanted.also.empty()) wanted.also = joined({wanted.also, guesses});
+        const auto start = Clock::now();
+        session.transformer.profiler.step(n, [&] { logits = session.try_out(ids.data(), n, wanted); });
         const double seconds = seconds_since(start);
-        if (guesses_.empty()) single_ += (single_ > 0 ? 0.1 : 1.0) * (seconds - single_);
-        else if (single_ > 0) cost_ += 0.1 * (std::clamp((seconds / single_ - 1) / (n - 1), 0.01, 1.0) - cost_);
-        return logits_;
+        if (n == 1) single += (single > 0 ? 0.1 : 1.0) * (seconds - single);
+        else if (single > 0) cost += 0.1 * (std::clamp((seconds / single - 1) / (n - 1), 0.01, 1.0) - cost);
+        return logits;
     }
-    const std::vector<Logit>& found() const { return session_.transformer.likeliest.found[next_]; }
-  private:
-    static constexpr int kLongest = 8;  // tokens of a copy that are compared
-    static double first_rate(int copied) { return copied / (copied + 2.0); }
+    const std::vector<Logit>& found() const { return session.transformer.likeliest.found[tried]; }
 
     void guess() {
-        guesses_.clear();
-        next_ = 0;
-        if (most_ <= 0) return;
-        const std::vector<int>& text = session_.sequence.tokens;
-        const std::size_t n = text.size(), most = usize(std::min(most_, session_.sequence.context - int(n)));
+        const std::vector<int>& text = session.sequence.tokens;
+        const std::size_t n = text.size(), room = usize(session.sequence.context) - n;
+        guesses.clear();
+        tried = copied = 0;
 
         // The longest earlier copy of the text's end, the latest of these.
         std::size_t from = 0;  // what followed it
-        copied_ = 0;
-        for (std::size_t end = n - 1; end > 0 && copied_ < kLongest; --end) {
+        for (std::size_t end = n - 1; end > 0 && copied < kLongest; --end) {
             std::size_t same = 0;
-            while (same < std::min<std::size_t>(kLongest, end) && text[end - 1 - same] == text[n - 1 - same]) ++same;
-            if (same > usize(copied_)) copied_ = int(same), from = end;
+            while (same < std::min(kLongest, end) && text[end - 1 - same] == text[n - 1 - same]) ++same;
+            if (same > copied) copied = same, from = end;
         }
 
-        double& rate = rates_[usize(copied_)];
-        for (double all = rate; all > cost_ && guesses_.size() < most; all *= rate) {
-            const std::size_t at = from + guesses_.size();  // beyond the end are the guesses themselves
-            guesses_.push_back(at < n ? text[at] : guesses_[at - n]);
+        double& rate = rates[copied];
+        for (double all = rate; all > cost && guesses.size() < std::min(usize(most), room); all *= rate) {
+            const std::size_t at = from + guesses.size();  // beyond the end are the guesses themselves
+            guesses.push_back(at < n ? text[at] : guesses[at - n]);
         }
-        if (guesses_.empty()) rate += 0.005 * (first_rate(copied_) - rate);  // to try again some time
+        if (guesses.empty()) rate += 0.005 * (kFirstRates[copied] - rate);  // to try again some time
     }
-    SessionData& session_;
-    int most_;
-    Stats& stats_;
-    std::vector<int> guesses_;
-    std::size_t next_ = 0;                    // of the guesses
-    int copied_ = 0;                          // tokens before them that are the same as before
-    std::array<double, kLongest + 1> rates_;  // of right guesses, by copied_
-    double single_ = 0, cost_ = 0.1;          // seconds of a single token; what a guess costs, in single tokens
-    const float* logits_ = nullptr;
 };
 
 // What on_token gets of a token that was drawn after these logits.
@@ -6548,14 +6154,6 @@ inline TokenInfo describe(const Model& model, const float* logits, int id, int l
     return token;
 }
 
-// The text's last bytes, if they may be the beginning of a character: they were not shown yet.
-inline std::string unfinished_character(const Model& model, const std::vector<int>& tokens) {
-    std::string end;
-    for (std::size_t i = tokens.size() - std::min<std::size_t>(3, tokens.size()); i < tokens.size(); ++i)
-        if (tokens[i] < model.sampleable()) end += model.tokenizer().piece(tokens[i]);
-    return end.substr(utf8_complete_prefix(end));
-}
-
 inline void check_options(const GenerateOptions& options, const Model& model) {
     check_option("max_tokens", options.max_tokens, -1, INT_MAX, "use -1 (fill the context) or more");
     check_option("lookup", options.lookup, 0, kTile - 1, "use 0 to 11");
@@ -6563,7 +6161,9 @@ inline void check_options(const GenerateOptions& options, const Model& model) {
     if (model.sampleable() == 0) misuse("there is no tokenizer", "generate", "load a model from a file");
 }
 
-inline std::vector<int> encode_prompt(const Tokenizer& tokenizer, std::string_view text, Special special, bool first) {
+inline std::vector<int> encode_prompt(const SessionData& session, std::string_view text, Special special) {
+    const Tokenizer& tokenizer = session.owner.tokenizer();
+    const bool first = session.sequence.position() == 0;
     std::vector<int> ids = tokenizer.encode(text, special, first);
     if (ids.empty() && first && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
     return ids;
@@ -6574,147 +6174,131 @@ struct Writer {
     const Model& model;
     Sequence& sequence;
     const GenerateOptions& options;
-    TextStream stream;
-    Sampler own, &sampler;
+    const OnText& on_text;
+    Sampler own{options.sampling};
     Stats stats{};
+    std::string text{};                      // that is not shown yet
     Clock::time_point start = Clock::now();  // of the prompt, then of the text
 
-    Writer(const Model& m, Sequence& s, const GenerateOptions& o, const OnText& on_text)
-        : model(m), sequence(s), options(o), stream{o.stop, on_text}, own(o.sampling),
-          sampler(o.sampler ? *o.sampler : own) {}
-    Writer(const Writer&) = delete;
-    Writer& operator=(const Writer&) = delete;
+    Sampler& sampler() { return options.sampler ? *options.sampler : own; }
 
-    // Where there is no prompt, the last token is read again.
+    // Where there is no prompt, the last token is read again. What bytes at the text's end may be the beginning of a
+    // character were not shown yet.
     void begin(const std::vector<int>& prompt) {
         if (!prompt.empty() || sequence.position() == 0) return sequence.check(prompt.data(), count_of(prompt));
-        stream.text = unfinished_character(model, sequence.tokens);
+        const std::vector<int>& held = sequence.tokens;
+        for (std::size_t i = std::max<std::size_t>(held.size(), 3) - 3; i < held.size(); ++i)
+            if (held[i] < model.sampleable()) text += model.tokenizer().piece(held[i]);
+        text.erase(0, utf8_complete_prefix(text));
         sequence.reread();
     }
-    void end_prompt(int tokens, int known) {  // known: of those that are held, by a sampler that was there before
+    // After so many tokens of the prompt: whether a text follows it. known: of the
+    // tokens that are held, how many a sampler that was there before has been told.
+    bool end_prompt(int tokens, int known, bool more) {
         const auto& held = sequence.tokens;
-        for (std::size_t i = options.sampler ? usize(known) : 0; i < held.size(); ++i) sampler.accept(held[i]);
+        for (std::size_t i = options.sampler ? usize(known) : 0; i < held.size(); ++i) sampler().accept(held[i]);
         stats.prompt_tokens = tokens;
         stats.prompt_s = seconds_since(std::exchange(start, Clock::now()));
+        stats.end = End::interrupted;
+        return more && goes_on();
     }
-    // Whether there is more to write.
+    // Whether there is room for more.
     bool goes_on() {
-        const bool full = sequence.position() == sequence.context;
         stats.end = stats.generated == options.max_tokens ? End::max_tokens : End::context;
-        return stats.generated != options.max_tokens && !full;
+        return stats.end == End::context && sequence.position() < sequence.context;
     }
     // The logits that the next draw needs.
-    Wanted wanted() const {
+    Wanted wanted() {
         const bool all = options.all_logits || options.on_logits || options.on_token;
-        return {model.sampleable(), all ? 0 : sampler.draws_from(), sampler.penalized()};
+        return {model.sampleable(), all ? 0 : sampler().draws_from(), sampler().penalized()};
     }
     // Draws from what on_logits leaves.
     int draw(const float* logits) {
         const int n = model.sampleable();
-        if (!options.on_logits) return sampler.sample(logits, n);
-        std::vector<float> changed(logits, logits + n);
-        options.on_logits(changed.data(), n);
-        const int id = sampler.sample(changed.data(), n);
-        if (!(changed[usize(id)] > -INFINITY))
-            misuse("no token is left", "on_logits", "leave one above minus infinity");
+        if (!options.on_logits) return sampler().sample(logits, n);
+        std::vector<float> copy(logits, logits + n);
+        options.on_logits(copy.data(), n);
+        const int id = sampler().sample(copy.data(), n);
+        if (!(copy[usize(id)] > -INFINITY)) misuse("no token is left", "on_logits", "leave one above minus infinity");
         return id;
     }
-    // Appends what was drawn. False: it ends the text.
+    // Appends what was drawn, unless it ends the text. Whether there is more to write.
     bool take(const float* logits, int id) {
         stats.end = End::end_token;
         if (!options.ignore_end && model.tokenizer().is_eos(id)) return false;
-        sampler.accept(id);
+        sampler().accept(id);
         sequence.tokens.push_back(id);
         ++stats.generated;
+        stats.end = End::callback;
         const bool wanted = !options.on_token || options.on_token(describe(model, logits, id, options.likeliest));
-        const bool shown = stream.add(model.tokenizer().piece(id));
-        stats.end = stream.stopped ? End::stop_text : End::callback;
-        return !stream.stopped && wanted && shown;
+        const bool shown = write(model.tokenizer().piece(id));
+        return wanted && shown && goes_on();
     }
-    void finish() {
-        stream.emit(std::string::npos);
+    // Adds to the text, of which is held back what may be a part of a character or of a stop text. False: that is all.
+    bool write(std::string_view bytes) {
+        text += bytes;
+        std::size_t first = std::string::npos, open = 0;  // open: bytes at the end that may be a stop text's beginning
+        for (const std::string& s : options.stop) {
+            if (!s.empty()) first = std::min(first, text.find(s));
+            for (std::size_t n = std::min(s.size(), text.size()); n > open; --n)
+                if (text.compare(text.size() - n, n, s, 0, n) == 0) open = n;
+        }
+        if (first == std::string::npos) return show(text.size() - open);
+        stats.end = End::stop_text;
+        text.resize(first);
+        return false;
+    }
+    // Shows what is ready of the first `bytes`. At the end that is all but an unfinished character.
+    bool show(std::size_t bytes) {
+        const std::string ready = text.substr(0, utf8_complete_prefix(std::string_view(text).substr(0, bytes)));
+        text.erase(0, ready.size());
+        return ready.empty() || !on_text || on_text(ready);
+    }
+    Stats finish() {
+        show(std::string::npos);
         stats.generate_s = seconds_since(start);
+        return stats;
     }
 };
-
-}  // namespace detail
-
-Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
-               const OnText& on_text) {
-    using namespace detail;
-    check_options(options, session.model());
-    const InUse use(session);
-    Writer writer(use->owner, use->sequence, options, on_text);
-    const int held = session.position(), n = count_of(prompt);
-    writer.begin(prompt);
-    const int before = use->sequence.processed;
-    const float* logits = nullptr;
-    use.step(held - before + n, [&](auto& data) { logits = data.forward(prompt.data(), n, options.on_prompt); });
-    writer.end_prompt(use->sequence.processed - before, held);
-
-    Lookup lookup(use.data, options.lookup, writer.stats);
-    if (!logits) writer.stats.end = End::interrupted;
-    for (bool first = true, more = logits; more && writer.goes_on(); first = false) {
-        if (!first) logits = lookup.next(writer.wanted());
-        int id = 0;
-        use->transformer.profiler.restart();
-        use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1, [&] {
-            id = logits ? writer.draw(logits) : writer.sampler.sample(lookup.found());
-        });
-        more = writer.take(logits, id);
-    }
-    writer.finish();
-    return writer.stats;
-}
-
-Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options, const OnText& on_text) {
-    const Tokenizer& tokenizer = session.model().tokenizer();
-    return generate(session, detail::encode_prompt(tokenizer, prompt, options.special, session.position() == 0),
-                    options, on_text);
-}
-
-namespace detail {
 
 // generate_many at work: some slots, each a sequence with a text that is being written.
 class Many {
   public:
-    Many(Session& session, const std::vector<Request>& requests, const OnTexts& on_text, int at_once,
-         const OnEnd& on_end)
-        : use_(session), requests_(requests), on_text_(on_text), on_end_(on_end), transformer_(use_->transformer),
-          base_(use_->owner.data(), session.context()), prompts_(requests.size()), done_(requests.size()) {
-        at_once_ = choose_at_once(at_once);
+    Many(Session& session, const std::vector<Request>& requests, const OnTexts& on_text, const OnEnd& on_end)
+        : use_(session), requests_(requests), on_text_(on_text), on_end_(on_end),
+          base_(use_->owner.data(), session.context()), prompts_(requests.size()), done_(requests.size()) {}
+
+    std::vector<Completion> run(int at_once) {
+        at_once = choose_at_once(at_once);
         base_.copy(use_->sequence);
-        for (std::size_t i = 0; i < requests.size(); ++i) check(i);
+        for (std::size_t i = 0; i < requests_.size(); ++i) check(i);
         for (Completion& text : done_) text.stats.end = End::interrupted;
-    }
-    std::vector<Completion> run() {
         read_common_beginning();
+
         std::size_t begun = 0;
-        for (;;) {
-            for (int n = running(); n < at_once_ && begun < requests_.size() && !stopped_; ++n) begin(begun++);
-            if (running() == 0) return std::move(done_);
-            step();
-            draw();
-        }
+        do {
+            for (int k = 0; k < at_once && begun < requests_.size() && !stopped_; ++k) {
+                if (k == int(slots_.size())) slots_.push_back({Sequence(use_->owner.data(), base_.context)});
+                if (!slots_[usize(k)].writer) begin(slots_[usize(k)], begun++);
+            }
+        } while (step());
+        return std::move(done_);
     }
   private:
     struct Slot {
         Sequence sequence;
         OnText on_text{};
         std::optional<Writer> writer{};  // none: the slot is free
-        int index = 0, prompt = 0;       // the text's number; its prompt's tokens, 0 when they are read
-        int id = 0;                      // what was drawn
-        bool draws = false;
-        Slot(const ModelData& model, int context) : sequence(model, context) {}
+        // The text's number; its prompt's tokens, 0 when they are read; the token that was drawn.
+        int index = 0, prompt = 0, id = 0;
     };
     // Tokens of a step in which texts wait for prompts: enough for nearly the speed of more.
     static constexpr int kBeside = 64;
 
     int choose_at_once(int wanted) const {
         check_option("at_once", wanted, 0, kBatch, "use 0 (as memory allows) to 256");
-        const Model& model = use_->owner;
         const std::uint64_t memory = physical_memory();
-        const auto bytes = [&](int n) { return model.session_bytes(base_.context, n + 2); };
+        const auto bytes = [&](int n) { return use_->owner.session_bytes(base_.context, n + 2); };
         int n = wanted ? wanted : 32;
         while (!wanted && n > 1 && bytes(n) > memory / 4) n /= 2;
         if (bytes(n) > memory)
@@ -6723,103 +6307,88 @@ class Many {
                  Kind::system);
         return n;
     }
-    void check(std::size_t i) {
+    void check(std::size_t i) try {
         const GenerateOptions& options = requests_[i].options;
-        try {
-            check_options(options, use_->owner);
-            (void)Sampler(options.sampling);
-            if (options.sampler) misuse("texts cannot share a sampler", "GenerateOptions::sampler", "set their seeds");
-            prompts_[i] =
-                encode_prompt(use_->owner.tokenizer(), requests_[i].prompt, options.special, base_.position() == 0);
-            if (!prompts_[i].empty() || base_.position() == 0) base_.check(prompts_[i].data(), count_of(prompts_[i]));
-        } catch (const Error& e) {
-            throw Error("prompt " + to_string(i) + ": " + e.what(), e.kind);
-        }
+        check_options(options, use_->owner);
+        (void)Sampler(options.sampling);
+        if (options.sampler) misuse("texts cannot share a sampler", "GenerateOptions::sampler", "set their seeds");
+        prompts_[i] = encode_prompt(use_.data, requests_[i].prompt, options.special);
+        if (!prompts_[i].empty() || base_.position() == 0) base_.check(prompts_[i].data(), count_of(prompts_[i]));
+    } catch (const Error& e) {
+        throw Error("prompt " + to_string(i) + ": " + e.what(), e.kind);
     }
     // What all prompts begin with goes through the layers once, if that saves more than it costs; each then begins with
-    // a copy.
+    // a copy. It is what the first and the last of them in order have in common. What comes after it gives the logits.
     void read_common_beginning() {
         if (prompts_.size() < 2) return;
-        const std::vector<int>& first = prompts_[0];
-        std::ptrdiff_t same = std::ptrdiff_t(first.size());
-        for (const std::vector<int>& p : prompts_) {
-            same = std::min(same, std::ptrdiff_t(p.size()) - 1);  // what comes after it gives the logits
-            if (same > 0) same = std::mismatch(first.begin(), first.begin() + same, p.begin()).first - first.begin();
-        }
-        if (same <= 0 || usize(same) * prompts_.size() < kBeside) return;
-        base_.tokens.insert(base_.tokens.end(), first.begin(), first.begin() + same);
-        while (base_.pending() > 0) transformer_.step({&base_}, kBatch);
+        const auto [least, most] = std::minmax_element(prompts_.begin(), prompts_.end());
+        const auto differ = std::mismatch(least->begin(), least->end(), most->begin(), most->end()).first;
+        const std::ptrdiff_t same = std::min(differ - least->begin(), least->end() - least->begin() - 1);
+        if (same * std::ptrdiff_t(prompts_.size()) < kBeside) return;
+        base_.tokens.insert(base_.tokens.end(), least->begin(), least->begin() + same);
+        while (base_.pending() > 0) use_->transformer.step({&base_}, kBatch);
         shared_ = base_.processed - use_->sequence.processed;
         for (std::vector<int>& p : prompts_) p.erase(p.begin(), p.begin() + same);
     }
-    int running() const {
-        return int(std::count_if(slots_.begin(), slots_.end(), [](const Slot& s) { return s.writer.has_value(); }));
-    }
-    void begin(std::size_t i) {
-        auto slot = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) { return !s.writer; });
-        if (slot == slots_.end()) slots_.emplace_back(use_->owner.data(), base_.context), slot = slots_.end() - 1;
-        Sequence& s = slot->sequence;
+    void begin(Slot& slot, std::size_t i) {
+        Sequence& s = slot.sequence;
         s.rewind(std::min(s.position(), base_.processed));
         if (s.processed < base_.processed) s.copy(base_);
         s.tokens = base_.tokens;
-        slot->index = int(i);
-        slot->on_text = [this, i](std::string_view text) {
+        slot.index = int(i);
+        slot.on_text = [this, i](std::string_view text) {
             done_[i].text += text;
             return !on_text_ || on_text_(int(i), text);
         };
-        slot->writer.emplace(use_->owner, s, requests_[i].options, slot->on_text);
-        slot->writer->begin(prompts_[i]);
+        slot.writer.emplace(Writer{use_->owner, s, requests_[i].options, slot.on_text});
+        slot.writer->begin(prompts_[i]);
         s.tokens.insert(s.tokens.end(), prompts_[i].begin(), prompts_[i].end());
-        slot->prompt = s.pending();
+        slot.prompt = s.pending();
     }
-    // All texts go a token further, prompts by what fits beside them.
-    void step() {
+    // All texts go a token further, prompts by what fits beside them. False: there are none.
+    bool step() {
         std::vector<Sequence*> sequences;
         int texts = 0;
         for (const bool reads : {false, true})
             for (Slot& slot : slots_)
                 if (slot.writer && (slot.prompt > 0) == reads) sequences.push_back(&slot.sequence), texts += !reads;
-        transformer_.step(sequences, std::max(int(sequences.size()), texts > 0 ? texts + kBeside : kBatch));
-        for (Slot& slot : slots_) slot.draws = slot.writer && is_ready(slot);
+        if (sequences.empty()) return false;
+        use_->transformer.step(sequences, std::max(int(sequences.size()), texts > 0 ? texts + kBeside : kBatch));
+
+        std::vector<Slot*> ready;
+        for (Slot& slot : slots_)
+            if (slot.writer && is_ready(slot)) ready.push_back(&slot);
+        if (!ready.empty()) draw(ready);
+        return true;
     }
-    // Whether the next token can be drawn. Where the prompt is not read yet, or the text ends, it cannot.
+    // Whether the next token can be drawn. Where the prompt is not read yet, or the text ends with it, it cannot.
     bool is_ready(Slot& slot) {
-        Writer& writer = *slot.writer;
+        if (slot.prompt == 0) return true;
         const int left = slot.sequence.pending(), total = slot.prompt + shared_;
-        if (slot.prompt > 0) {
-            const auto& on_prompt = writer.options.on_prompt;
-            const bool more = !on_prompt || on_prompt(total - left, total);
-            if (more && left > 0) return false;
-            writer.end_prompt(total - left, 0);
-            slot.prompt = 0;
-            if (!more) return writer.stats.end = End::interrupted, end(slot);
-        }
-        return writer.goes_on() || end(slot);
+        const auto& on_prompt = slot.writer->options.on_prompt;
+        const bool more = !on_prompt || on_prompt(total - left, total);
+        if (more && left > 0) return false;
+        slot.prompt = 0;
+        return slot.writer->end_prompt(total - left, 0, more) || end(slot);
     }
     // Each text draws from its own logits, which takes a core some time: all at once, unless the user has a say.
-    void draw() {
-        std::vector<Slot*> drawing;
-        for (Slot& slot : slots_)
-            if (slot.draws) drawing.push_back(&slot);
-        if (drawing.empty()) return;
-        transformer_.profiler.restart();
-        transformer_.profiler.time({{"sampling", "sample"}}, -1, int(drawing.size()), [&] {
+    void draw(const std::vector<Slot*>& slots) {
+        const int n = int(slots.size());
+        use_->transformer.profiler.restart();
+        use_->transformer.profiler.time({{"sampling", "sample"}}, -1, n, [&] {
             const auto draw = [&](int i, bool asks) {
-                Slot& slot = *drawing[usize(i)];
+                Slot& slot = *slots[usize(i)];
                 if (!!slot.writer->options.on_logits == asks) slot.id = slot.writer->draw(slot.sequence.logits[0]);
             };
-            transformer_.pool.for_each(int(drawing.size()), [&](int i) { draw(i, false); });
-            for (int i = 0; i < int(drawing.size()); ++i) draw(i, true);
+            use_->transformer.pool.for_each(n, [&](int i) { draw(i, false); });
+            for (int i = 0; i < n; ++i) draw(i, true);
         });
-        for (Slot* slot : drawing) {
-            Writer& writer = *slot->writer;
-            if (!writer.take(slot->sequence.logits[0], slot->id) || !writer.goes_on()) end(*slot);
-        }
+        for (Slot* slot : slots)
+            if (!slot->writer->take(slot->sequence.logits[0], slot->id)) end(*slot);
     }
     bool end(Slot& slot) {
-        slot.writer->finish();
         Completion& text = done_[usize(slot.index)];
-        text.stats = slot.writer->stats;
+        text.stats = slot.writer->finish();
         text.tokens.assign(slot.sequence.tokens.end() - text.stats.generated, slot.sequence.tokens.end());
         slot.writer.reset();
         if (on_end_ && !on_end_(slot.index, text)) stopped_ = true;
@@ -6829,20 +6398,48 @@ class Many {
     const std::vector<Request>& requests_;
     const OnTexts& on_text_;
     const OnEnd& on_end_;
-    Transformer& transformer_;
     Sequence base_;                          // what all texts begin with
     std::vector<std::vector<int>> prompts_;  // what comes after that
     std::vector<Completion> done_;
     std::deque<Slot> slots_;
-    int at_once_ = 0, shared_ = 0;  // shared_: tokens of the common beginning
+    int shared_ = 0;  // tokens of the common beginning
     bool stopped_ = false;
 };
 
 }  // namespace detail
 
+Stats generate(Session& session, const std::vector<int>& prompt, const GenerateOptions& options,
+               const OnText& on_text) {
+    using namespace detail;
+    check_options(options, session.model());
+    const InUse use(session);
+    Writer writer{use->owner, use->sequence, options, on_text};
+    const int held = session.position(), n = count_of(prompt);
+    writer.begin(prompt);
+    const int before = use->sequence.processed;
+    const auto run = [&](SessionData& data) { data.forward(prompt.data(), n, options.on_prompt); };
+    const float* logits = use.step(held - before + n, run);
+
+    Lookup lookup{use.data, options.lookup, writer.stats};
+    int id = 0;
+    bool more = writer.end_prompt(use->sequence.processed - before, held, logits);
+    for (; more; more = writer.take(logits, id)) {
+        if (writer.stats.generated > 0) logits = lookup.next(writer.wanted());
+        use->transformer.profiler.restart();
+        use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1, [&] {
+            id = logits ? writer.draw(logits) : writer.sampler().sample(lookup.found());
+        });
+    }
+    return writer.finish();
+}
+
+Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options, const OnText& on_text) {
+    return generate(session, detail::encode_prompt(session.data(), prompt, options.special), options, on_text);
+}
+
 std::vector<Completion> generate_many(Session& session, const std::vector<Request>& requests, const OnTexts& on_text,
                                       int at_once, const OnEnd& on_end) {
-    return detail::Many(session, requests, on_text, at_once, on_end).run();
+    return detail::Many(session, requests, on_text, on_end).run(at_once);
 }
 std::vector<Completion> generate_many(Session& session, const std::vector<std::string>& prompts,
                                       const GenerateOptions& options, const OnTexts& on_text, int at_once,
@@ -6911,11 +6508,13 @@ constexpr TurnTemplate kTurnTemplates[] = {
 // clang-format on
 inline const TurnTemplate& row_of(Chat::Template style) { return kTurnTemplates[int(style)]; }
 
-// Whether a template writes each turn's words and the end of text, and nothing else. Jinja removes white space beside a '-'
-// and the end of a line after {% %}.
-inline bool is_dialogpt(std::string_view jinja) {
+// The kind of a template. DialoGPT's writes each turn's words and the end of text, and nothing else; Jinja removes white
+// space beside a '-' and the end of a line after {% %}.
+inline Chat::Template recognize(std::string_view jinja) {
     const auto holds = [&](std::string_view text) { return jinja.find(text) != jinja.npos; };
-    if (holds("}} {{") || (!holds("-") && (holds("}} ") || holds("}}\n") || holds("\n ")))) return false;
+    for (const Chat::Template style : {Chat::Template::gemma, Chat::Template::chatml})
+        if (std::all_of(row_of(style).marks.begin(), row_of(style).marks.end(), holds)) return style;
+    const bool writes_space = holds("}} {{") || (!holds("-") && (holds("}} ") || holds("}}\n") || holds("\n ")));
 
     std::string all;
     for (const char c : jinja)
@@ -6924,25 +6523,19 @@ inline bool is_dialogpt(std::string_view jinja) {
     all = replace_all(replace_all(all, ".strip()", ""), "|trim", "");
 
     const std::string loop = "inmessages%}{{", name = all.substr(0, all.find(loop));
-    return name.substr(0, 5) == "{%for" && all == name + loop + name.substr(5) + ".content+eos_token}}{%endfor%}";
-}
-
-inline Chat::Template recognize(std::string_view jinja) {
-    const auto holds = [&](std::string_view mark) { return jinja.find(mark) != jinja.npos; };
-    for (const Chat::Template style : {Chat::Template::gemma, Chat::Template::chatml})
-        if (std::all_of(row_of(style).marks.begin(), row_of(style).marks.end(), holds)) return style;
-    return is_dialogpt(jinja) ? Chat::Template::dialogpt : Chat::Template::plain;
+    const bool is_dialogpt = !writes_space && name.substr(0, 5) == "{%for" &&
+                             all == name + loop + name.substr(5) + ".content+eos_token}}{%endfor%}";
+    return is_dialogpt ? Chat::Template::dialogpt : Chat::Template::plain;
 }
 
 // The system's words that a template of ChatML's kind brings along, for conversations that have none of their own.
 inline std::string usual_system(std::string_view jinja) {
     const std::string_view begin = "<|im_start|>system";
-    for (std::size_t at = 0; (at = jinja.find(begin, at)) != jinja.npos;) {
-        at += begin.size();
-        const std::string_view words = jinja.substr(at, jinja.find("<|im_end|>", at) - at);
-        const std::size_t skip = words.substr(0, 2) == "\\n" ? 2 : 1;
-        if (words.size() > skip && words.find_first_of("'\"{}") == words.npos)
-            return replace_all(words.substr(skip), "\\n", "\n");
+    for (std::size_t at; (at = jinja.find(begin)) != jinja.npos;) {
+        jinja.remove_prefix(at + begin.size());
+        const std::string words = replace_all(jinja.substr(0, jinja.find("<|im_end|>")), "\\n", "\n");
+        // They begin after the end of the marks' line.
+        if (words.size() > 1 && words.find_first_of("'\"{}") == words.npos) return words.substr(1);
     }
     return {};
 }
@@ -7002,8 +6595,7 @@ std::vector<int> Chat::turn(std::string_view words, std::string_view after) cons
         words.remove_prefix(std::min(words.find_first_not_of(" \t\r\n"), words.size()));
         words = words.substr(0, words.find_last_not_of(" \t\r\n") + 1);
     }
-    const std::string eos = data.eos < 0 ? "" : data.vocabulary[data.eos].spelling;
-    const std::string behind = replace_all(after, "{eos}", eos);
+    const std::string behind = replace_all(after, "{eos}", data.eos < 0 ? "" : data.vocabulary[data.eos].spelling);
     const auto begins = [&](const AddedTokens& tokens) { return longest(tokens, behind) != tokens.end(); };
     if (!words.empty() && !begins(data.added[0]) && !begins(data.added[1]))
         return tokenizer.encode(std::string(words) + behind, Special::as_text, false);
@@ -7036,7 +6628,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     make_room(said.size() + usize(std::min(answer, context / 4)));
 
     // What the session lacks of all that, and the answer.
-    const std::vector<int> before = joined(text_), all = joined({before, said}), &held = session_.tokens();
+    const std::vector<int> all = joined({joined(text_), said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
     session_.rewind(int(known));
     const bool end_is_text = row.end != "{eos}" && !row.end.empty() && tokenizer.special_id(row.end) < 0;
@@ -7044,15 +6636,13 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     if (end_is_text) asked.stop.emplace_back(row.end);
     const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
     if (stats.end == End::interrupted) return stats;
-    std::vector<int> whole(held.begin() + std::ptrdiff_t(before.size()), held.end());
 
-    // The turn's end, as far as the model has not written it as text.
-    const std::vector<int> answered(whole.begin() + std::ptrdiff_t(said.size()), whole.end());
+    // The turn's end, as far as the model has not written it as text. Where there is none, a stop text ends it as well.
+    const std::vector<int> answered(held.begin() + std::ptrdiff_t(all.size()), held.end());
     const bool wrote_end = end_is_text && tokenizer.decode(answered).find(row.end) != std::string::npos;
-    if (wrote_end) whole = joined({whole, turn({}, row.between)});
-    else if (!(row.end.empty() && stats.end == End::stop_text))
-        whole = joined({whole, between_});  // a stop text ends it as well
-    text_.push_back(std::move(whole));
+    std::vector<int> after = wrote_end ? turn({}, row.between) : between_;
+    if (row.end.empty() && stats.end == End::stop_text) after.clear();
+    text_.push_back(joined({said, answered, after}));
     return stats;
 }
 
