@@ -131,6 +131,7 @@ enum class DType { f32, q8_0, q4_0, native };
 struct LoadOptions {
     DType dtype = DType::native;
     int threads = 0;  // that load; 0: all physical cores; at most 1024
+
     // Called on the loading thread with done in 0..1; `what` names what is being read and is valid during the call. What
     // it throws ends the loading. Null: not called.
     std::function<void(float done, const char* what)> progress;
@@ -142,18 +143,19 @@ struct Config {
     std::string architecture = "gpt2";  // or "gemma3": what a GGUF calls it
     int vocab_size = 0;                 // rows of the embedding; the tokenizer may know fewer ids, or a few more
     int context_length = 0;             // n_positions, max_position_embeddings
-    int hidden_size = 0;                // n_embd
-    int intermediate_size = 0;          // n_inner
-    int num_layers = 0;
-    int num_heads = 0;
-    int num_kv_heads = 0;  // query head h reads K/V head h * num_kv_heads / num_heads
-    int head_dim = 0;
+
+    int hidden_size = 0, intermediate_size = 0;  // n_embd, n_inner
+    // Query head h reads K/V head h * num_kv_heads / num_heads.
+    int num_layers = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0;
+
     float norm_eps = 1e-5f;
-    float attention_scale = 0;          // q.k is multiplied by it before the softmax
-    float rope_theta = 0;               // base frequency of the global layers (Gemma)
-    float rope_local_theta = 0;         // and of the local ones
-    float rope_scaling = 1;             // global layers divide the position by it (linear scaling)
-    float rope_local_scaling = 1;       // and local ones
+    float attention_scale = 0;  // q.k is multiplied by it before the softmax
+
+    // RoPE (Gemma), of the global and of the local layers: its base frequency, and what they divide the position by
+    // (linear scaling).
+    float rope_theta = 0, rope_local_theta = 0;
+    float rope_scaling = 1, rope_local_scaling = 1;
+
     float final_logit_softcapping = 0;  // c: logits become c tanh(logits / c); 0: they stay
     int sliding_window = 0;             // a local layer sees this many positions, its own included
     std::vector<bool> is_local;         // [num_layers]
@@ -173,6 +175,7 @@ class Tokenizer {
     std::vector<int> encode(std::string_view text, Special = Special::as_text, bool add_bos = true) const;
     std::string decode(const std::vector<int>& ids) const;  // bytes; may end inside a UTF-8 character
     std::string piece(int id) const;                        // the bytes of one token, 0 <= id < vocab_size()
+
     // These never throw.
     int vocab_size() const;
     int bos() const;                               // -1: the model has none
@@ -190,17 +193,20 @@ struct ModelInfo {
     std::string format;                  // "safetensors, 2 shards", "GGUF v3"
     std::uint64_t parameters = 0;        // tied matrices counted once
     std::map<std::string, int> tensors;  // how many of each type the file holds, by the type's name
-    int quantized = 0;                   // matrices that were rounded to fewer bits while loading
-    int exact = 0;  // matrices whose values are the file's own (K types, IQ4_XS: with scales of 16 bits)
+    // Matrices that were rounded to fewer bits while loading, and those whose values are the file's own (K types, IQ4_XS:
+    // with scales of 16 bits).
+    int quantized = 0, exact = 0;
+
     struct Held {
         int matrices = 0;
         std::size_t bytes = 0;
     };
     std::map<std::string, Held> formats;  // what the file's matrices are in memory: f32, q8_0, q4_0, q4_1 and so on
-    int fused = 0;                        // matrices that were joined with others (q+k+v, gate+up)
-    int ignored = 0;                      // tensors of the file that were not read
-    std::map<std::string, int> outside;   // these by kind, such as "vision_tower": they are not the text model's
-    std::size_t weight_bytes = 0;         // memory of all weights
+
+    int fused = 0;                       // matrices that were joined with others (q+k+v, gate+up)
+    int ignored = 0;                     // tensors of the file that were not read
+    std::map<std::string, int> outside;  // these by kind, such as "vision_tower": they are not the text model's
+    std::size_t weight_bytes = 0;        // memory of all weights
 };
 
 // A loaded checkpoint. Immutable after loading: share it between sessions and threads. Copies share the data, which lives
@@ -209,20 +215,26 @@ class Model {
   public:
     // path: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file; in UTF-8.
     static Model load(const std::string& path, const LoadOptions& = {});
+
     // The same from a GGUF in memory, such as a resource of the program. Nothing points to the bytes afterwards.
     static Model load_bytes(std::string_view gguf, const LoadOptions& = {});
+
     // A model of this shape with random weights and no tokenizer, to measure speed without a download.
     static Model random(const Config&, const LoadOptions& = {}, std::uint64_t seed = 0);
+
     const Config& config() const;  // these references are valid as long as the data
     const Tokenizer& tokenizer() const;
     const ModelInfo& info() const;
     DType dtype() const;
+
     // Ids from 0 to below this have both an embedding and a text, so they can be generated; 0: there is no tokenizer.
     int sampleable() const;
+
     // Bytes that a Session with this context (0: as in Session) allocates, or so many that share threads: KV caches and,
     // for prompts, scratch. What is not used yet takes address space only. GenerateOptions::lookup takes up to 15 times
     // vocab_size floats more.
     std::size_t session_bytes(int context, int sessions = 1) const;
+
     const detail::ModelData& data() const;  // for the library itself
   private:
     static Model load(const detail::Checkpoint&, const LoadOptions&);
@@ -239,8 +251,9 @@ struct Timing {
     std::uint64_t operations = 0;  // multiplications and additions
     int layer = -1;                // -1: outside of the layers
     int tokens = 0;                // that went through it together
-    double seconds = 0;            // from the end of the operation before to its own, on the calling thread
-    double waited = 0;             // of these, until the other threads were done too
+    // From the end of the operation before to its own, on the calling thread; of these, until the other threads were done
+    // too.
+    double seconds = 0, waited = 0;
 };
 
 struct Logit {
@@ -264,18 +277,22 @@ class Session {
     // function that is not const.
     const float* forward(const int* tokens, int n);
     const float* forward(const std::vector<int>& tokens);
+
     // The same, handing out the logits after each token: on_logits(i, logits) for i = 0 .. n-1, [vocab_size], valid
     // during the call.
     void forward_each(const int* tokens, int n, const std::function<void(int i, const float* logits)>& on_logits);
     // The same with the hidden states [hidden_size] that the logits would be made of, after the last norm.
     void forward_hidden(const int* tokens, int n, const std::function<void(int i, const float* hidden)>& on_hidden);
+
     // The logits after the last token that is held, as forward returns them. Where they are not there (after generate,
     // rewind, load, forward_hidden), that token goes through the layers for them.
     const float* logits();
+
     // The k largest of these logits, largest first, of ids with a text (Model::sampleable); forward_best appends n >= 1
     // tokens before. What cannot be among them is not computed, see LIKELIEST TOKENS.
     std::vector<Logit> best(int k);
     std::vector<Logit> forward_best(const int* tokens, int n, int k);
+
     // The tokens that are held, also the last one that generate has shown; valid as long as the session, and changed by
     // its calls. And their number.
     const std::vector<int>& tokens() const;
@@ -289,6 +306,7 @@ class Session {
     // context takes some when it is used. It shares threads and scratch with this session and its other forks: they may
     // be used by several threads, but take turns, and what one of them calls back cannot call another one.
     Session fork() const;
+
     // What the session holds as bytes, or in a file (written at once or not at all), and takes it from there: into a
     // session of the same model and dtype whose context is large enough. What load() refuses leaves the session as it was.
     std::string save_bytes() const;
@@ -301,9 +319,11 @@ class Session {
     // come by too, and tokens that are read again. Null ends it.
     using OnLayer = std::function<void(int layer, int position, int n, float* x)>;
     void on_layer(OnLayer hook);
+
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
     // the operations' seconds add up to the step's (less what callbacks took). Null ends it. May be called by callbacks.
     void on_timing(std::function<void(const Timing&)> report);
+
     detail::SessionData& data() const;  // for the library itself
   private:
     explicit Session(std::shared_ptr<detail::SessionData> data) : data_(std::move(data)) {}
@@ -339,14 +359,17 @@ class Sampler {
     explicit Sampler(const Sampling& = {});  // throws where an option is out of range
     // An id in 0 .. n-1 from n logits. Ids beyond Tokenizer::vocab_size() have no text: leave their logits out.
     int sample(const float* logits, int n);
+
     // The same from logits of some ids, in any order: as if all others were minus infinity.
     int sample(std::vector<Logit> candidates);
-    void accept(int id);                 // tells the repeat penalty that id is now part of the text
-    int draws_from() const;              // of how many of the best logits it chooses; 0: of all
+
+    void accept(int id);  // tells the repeat penalty that id is now part of the text
+    // Of how many of the best logits it chooses; 0: of all.
+    int draws_from() const { return options_.temperature == 0 ? 1 : options_.top_k; }
     std::vector<int> penalized() const;  // the ids whose logits it changes, ascending
   private:
-    float penalize(float logit) const;
     int draw(std::vector<Logit> best);
+
     Sampling options_;
     std::uint64_t state_;     // of the random number generator
     std::deque<int> recent_;  // the last repeat_last_n ids
@@ -366,19 +389,25 @@ struct GenerateOptions {
     std::vector<std::string> stop;       // generation ends before the first of these texts
     bool ignore_end = false;             // end-of-text tokens do not stop
     Special special = Special::as_text;  // in a prompt that is a text
+
     // Draws instead of a new Sampler(sampling), which would know all that the session holds: this one goes on with its
     // random numbers and recent tokens from call to call, and is told the prompt and what is generated.
     Sampler* sampler = nullptr;
+
     // Guess up to this many tokens (0 to 11) from what followed earlier in the text, and check them together: the
     // text is the same as without, and comes faster where it repeats itself. 0: off.
     int lookup = 0;
+
     // Compute the whole head for each token, not only what may be among the best of it; on_logits and on_token need it.
     bool all_logits = false;
+
     // Called after each 256 tokens of the prompt and at its end; false ends generation there. Null: not called.
     std::function<bool(int done, int total)> on_prompt;
+
     // Called before each draw with the logits of the ids 0 .. n-1 (n is Model::sampleable()), a copy that it may change:
     // add to favour, -INFINITY forbids. Null: not called.
     std::function<void(float* logits, int n)> on_logits;
+
     // Called with each token, before its text is shown; false ends generation. Null: not called.
     std::function<bool(const TokenInfo&)> on_token;
     int likeliest = 0;  // how many TokenInfo::likeliest for it
@@ -402,6 +431,7 @@ using OnText = std::function<bool(std::string_view text)>;
 // text, max_tokens, the context's end, or a callback returning false. An empty prompt goes on from what is held, also
 // inside a character.
 Stats generate(Session&, std::string_view prompt, const GenerateOptions& = {}, const OnText& on_text = {});
+
 // The same after a prompt of tokens, which are appended as they are.
 Stats generate(Session&, const std::vector<int>& prompt, const GenerateOptions& = {}, const OnText& on_text = {});
 
@@ -411,11 +441,13 @@ struct Completion {
     std::vector<int> tokens;  // without the prompt's and without an end token
     Stats stats;
 };
+
 // A prompt with options of its own: GenerateOptions::sampler cannot be used, and lookup is not.
 struct Request {
     std::string prompt;
     GenerateOptions options;
 };
+
 using OnTexts = std::function<bool(int i, std::string_view text)>;  // as OnText; false ends text i
 using OnEnd = std::function<bool(int i, const Completion&)>;        // false: no other text begins
 
@@ -426,9 +458,15 @@ using OnEnd = std::function<bool(int i, const Completion&)>;        // false: no
 // that on_end lets not begin have End::interrupted. Refused if session_bytes(context, at_once + 2) exceeds the memory.
 std::vector<Completion> generate_many(Session&, const std::vector<std::string>& prompts, const GenerateOptions& = {},
                                       const OnTexts& on_text = {}, int at_once = 0, const OnEnd& on_end = {});
-std::vector<Completion> generate_many(const Model&, const std::vector<std::string>& prompts,
-                                      const GenerateOptions& = {}, const OnTexts& on_text = {}, int at_once = 0,
-                                      const OnEnd& on_end = {});
+
+// The same in a new session of a model.
+inline std::vector<Completion> generate_many(const Model& model, const std::vector<std::string>& prompts,
+                                             const GenerateOptions& options = {}, const OnTexts& on_text = {},
+                                             int at_once = 0, const OnEnd& on_end = {}) {
+    Session session(model);
+    return generate_many(session, prompts, options, on_text, at_once, on_end);
+}
+
 // The same of prompts with options of their own, also their seeds.
 std::vector<Completion> generate_many(Session&, const std::vector<Request>&, const OnTexts& on_text, int at_once = 0,
                                       const OnEnd& on_end = {});
@@ -442,19 +480,24 @@ class Chat {
     // which is known here, or else plain, which continues what the user writes (end it by GenerateOptions::stop).
     enum class Template { automatic, gemma, chatml, dialogpt, plain };
     enum class Role { user, model };
+
     // A session that holds something goes on from there. `system` is what comes before the first turn.
     explicit Chat(Session&, const std::string& system = {}, Template = Template::automatic);
+
     // Appends a turn that was already said; those of the user and the model alternate.
     void add(Role, std::string_view text);
+
     // Appends a turn of the user and writes the model's. A turn that options.on_prompt or an exception ends is forgotten.
     // No special tokens are looked for in what is said.
     Stats say(std::string_view text, const GenerateOptions&, const OnText& on_text);
+
     Template used() const { return template_; }  // never automatic
     static const char* name(Template);           // "gemma"
     int dropped_turns() const { return dropped_; }
   private:
     std::vector<int> turn(std::string_view words, std::string_view after) const;
     void make_room(std::size_t wanted);
+
     Session& session_;
     Template template_;
     bool trims_ = false;                  // words lose the white space around them
@@ -551,6 +594,7 @@ using Kind = Error::Kind;
                               Kind kind = Kind::file) {
     throw Error(what + ": " + where + ": " + remedy, kind);
 }
+
 [[noreturn]] inline void misuse(const std::string& what, const std::string& where, const std::string& remedy) {
     fail(what, where, remedy, Kind::argument);
 }
@@ -567,6 +611,7 @@ inline std::string shown(std::string_view name) {
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "llm.h reads model files as they are, and they are little-endian"
 #endif
+
 // A value at an address that need not be aligned.
 template <class T> T load_as(const void* p) {
     T value;
@@ -667,6 +712,7 @@ class File {
         if (!error && !open()) error.assign(errno ? errno : EIO, std::generic_category());
         if (error) fail("cannot open (" + error.message() + ")", path, "check its permissions");
     }
+
     File& operator=(File&&) = delete;  // nor is it copied
     const std::string& path() const { return path_; }
     std::uint64_t size() const { return size_; }
@@ -679,6 +725,7 @@ class File {
         else if (!read_at(offset, static_cast<char*>(destination), bytes))
             fail("the file became shorter or cannot be read", path_, "leave it alone while it is loaded");
     }
+
     // Says what a file is that is no model, by its first bytes (? is any byte) or else by its name.
     void refuse_if_foreign() const {
         if (size_ == 0) fail("an empty file", path_, "download it again");
@@ -692,12 +739,14 @@ class File {
         });
         refuse_foreign(Foreign::file_name, [&](auto mark) { return ends_with(path_, mark) ? path_ : ""; });
     }
+
     std::string read_all(std::uint64_t limit) const {
         refuse_if_foreign();
         if (size_ > limit)
             fail("the file is larger than " + to_string(limit >> 20) + " MB", path_, "is it the right one?");
         return text(0, size_);
     }
+
     std::string text(std::uint64_t offset, std::uint64_t bytes) const {
         std::string out(std::size_t(bytes), '\0');
         read(offset, out.data(), out.size());
@@ -823,7 +872,8 @@ inline double exponential(double x) {
     x = std::min(x, 700.0);
     const double n = std::nearbyint(x * 1.4426950408889634);
     const double r = fused(n, -kLn2Rest, fused(n, -kLn2, x));  // |r| <= ln(2) / 2
-    double e = 1.0 / 87178291200;                              // 14!
+
+    double e = 1.0 / 87178291200;  // 14!
     for (const double factorial : {6227020800.0, 479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0,
                                    120.0, 24.0, 6.0, 2.0, 1.0, 1.0})
         e = fused(e, r, 1 / factorial);
@@ -856,6 +906,7 @@ class Json {
     Json() = default;  // null
     Json(Json&&) = default;
     Json& operator=(Json&&) = default;
+
     // document: its name, for messages.
     template <class T> Json(T value, const std::string& document)
         : value_(std::in_place_type<T>, std::move(value)), document_(&document) {}
@@ -868,6 +919,7 @@ class Json {
     std::string_view string() const { return as<std::string_view>(); }
     const Array& array() const { return as<Array>(); }
     const Object& members() const { return as<Object>(); }
+
     std::uint64_t whole() const {  // a count, a size or an id
         const double value = is<double>() ? number() : -1;
         if (!(value >= 0 && value <= 9007199254740992.0) || value != std::floor(value)) wrong("a whole number");
@@ -879,10 +931,12 @@ class Json {
         const auto found = std::find_if(all.rbegin(), all.rend(), [&](const auto& one) { return one.first == key; });
         return found == all.rend() ? nullptr : &found->second;
     }
+
     const Json& at(const std::string& key) const {  // a member that must be there
         if (const Json* found = find(key)) return *found;
         fail(key + " is missing", document_ ? *document_ : "JSON", "get the file again");
     }
+
     // What is not there reads as `otherwise`.
     template <class T> T value(T otherwise) const { return is_null() ? otherwise : as<T>(); }
     std::uint64_t whole(std::uint64_t otherwise) const { return is_null() ? otherwise : whole(); }
@@ -906,6 +960,7 @@ class Json {
     [[noreturn]] void wrong(const char* expected) const {
         fail(std::string("a value should be ") + expected, document_ ? *document_ : "JSON", "get the file again");
     }
+
     std::variant<std::monostate, bool, double, std::string_view, Array, Object> value_;
     const std::string* document_ = nullptr;  // its name, for messages
 };
@@ -921,11 +976,13 @@ struct JsonParser {
         fail(std::string("not valid JSON, ") + what, name + " at byte " + to_string(at - text.data()),
              "it is damaged or incomplete: get it again");
     }
+
     // The next character that is no white space.
     char peek() {
         while (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r') ++at;
         return *at;
     }
+
     Json value(int level) {
         if (level > 64) error("it is nested too deeply");
         if (++values > 1 << 23) error("it holds too many values");
@@ -939,12 +996,14 @@ struct JsonParser {
         if (skip("null")) return {std::monostate(), name};
         return {number(), name};
     }
+
     bool skip(std::string_view word) {
         if (std::strncmp(at, word.data(), word.size()) != 0) return false;
         at += word.size();
         return true;
     }
     bool next(std::string_view word) { return peek() != 0 && skip(word); }  // the same after white space
+
     template <class List> List list(const char* close, int level) {
         List items;
         ++at;
@@ -964,18 +1023,22 @@ struct JsonParser {
         if (!skip(close)) error("a comma or the closing bracket is missing");
         return items;
     }
+
     std::string_view string() {
         char* const start = ++at;
         while (std::uint8_t(*at) >= ' ' && *at != '"' && *at != '\\') ++at;
+
         char* out = at;  // after an escape, what follows moves forward
         while (*at != '"') {
             if (std::uint8_t(*at) < ' ') error("a string has no end");
             if (*at == '\\') out = escape(out);
             else *out++ = *at++;
         }
+
         ++at;
         return {start, std::size_t(out - start)};
     }
+
     char* escape(char* out) {
         static constexpr std::string_view kNames = "\"\\/bfnrt", kMeanings = "\"\\/\b\f\n\r\t";
         const std::size_t k = kNames.find(at[1]);
@@ -987,10 +1050,12 @@ struct JsonParser {
             if (low >> 10 != 0xDC00 >> 10) error("half of a surrogate pair is missing");
             code_point = 0x10000 + ((code_point & 0x3FF) << 10 | (low & 0x3FF));
         }
+
         std::string bytes;
         utf8_append(bytes, code_point);
         return std::copy(bytes.begin(), bytes.end(), out);
     }
+
     std::uint32_t hex4() {  // of \uXXXX
         std::uint32_t value = 0;
         if (!skip("\\u") || std::from_chars(at, at + std::min<std::ptrdiff_t>(4, end - at), value, 16).ptr - at != 4)
@@ -998,6 +1063,7 @@ struct JsonParser {
         at += 4;
         return value;
     }
+
     // Not strtod, which reads "0.5" as 0 where the program's locale writes a comma. Exact up to 15 digits and 10^22,
     // more than people write; beyond, the last bits may differ.
     double number() {
@@ -1037,6 +1103,7 @@ class JsonDocument {
         root_ = parser.value(0);
         if (parser.peek() != 0 || parser.at != parser.end) parser.error("something follows its end");
     }
+
     JsonDocument(Json root, std::deque<std::string> strings) : strings_(std::move(strings)), root_(std::move(root)) {}
     const Json& root() const { return root_; }
     const std::string& name() const { return strings_[0]; }
@@ -1121,10 +1188,12 @@ struct TypeTraits {
 inline void quantize_q8_0(const float* x, int n, Quants& out) {
     float values[32] = {};
     std::copy_n(x, n, values);
+
     std::int32_t largest = 0;  // magnitudes of floats sort like their bits; nan comes last
     for (const float& v : values) largest = std::max(largest, load_as<std::int32_t>(&v) & 0x7FFFFFFF);
     out.scale[0] = out.scale[1] = f32_to_f16(bits_to_f32(std::uint32_t(largest)) / 127.0f);
     const float d = f16_to_f32(out.scale[0]), inverse = d > 0 && std::isfinite(d) ? 1.0f / d : 0.0f;
+
     for (int i = 0; i < 32; ++i) {
         const float v = inverse > 0 ? std::min(std::max(values[i] * inverse, -127.0f), 127.0f) : 0.0f;
         // Halves go away from zero. Adding the float below 0.5, not 0.5 itself, keeps 0.49999997 from becoming 1.
@@ -1152,6 +1221,7 @@ inline void quantize_q4_0(const float* x, int n, Quants& out) {
             xq += values[i] * (v - 8);
             qq += (v - 8) * (v - 8);
         }
+
         if (qq == 0 || xq * xq / qq <= best) continue;
         best = xq * xq / qq;
         scale = xq / qq;
@@ -1172,49 +1242,48 @@ template <class T, float (*F32)(T)> void values_to_f32(const std::uint8_t* in, f
 
 inline float f16_at(const std::uint8_t* p) { return f16_to_f32(load_as<std::uint16_t>(p)); }
 
+// Q8_0's integers as they are kept, q + 128. Most files hold it, so the scale is not taken to a float and back.
 inline void q8_0_quants(const std::uint8_t* block, int, Quants& out) {
     for (int i = 0; i < 32; ++i) out.q[i] = block[2 + i] ^ 128;
     out.scale[0] = out.scale[1] = load_as<std::uint16_t>(block);
-}
-inline void q8_0_to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
-    for (; n > 0; --n, in += 34, out += 32) {
-        const float d = f16_at(in);
-        for (int i = 0; i < 32; ++i) out[i] = d * float(std::int8_t(in[2 + i]));
-    }
 }
 
 // What the 4 bits of IQ4_NL and IQ4_XS stand for, + 128.
 constexpr int kCodebookOffset = 128;
 constexpr std::uint8_t kCodebook[] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
 
-// All other formats, whose integers q are packed. They have an offset, x = d * scale * (q - Offset), or, where Offset is
-// 0, a minimum, x = d * scale * q + dmin * minimum.
+// The formats of blocks. Their integers q have an offset, x = d * scale * (q - Offset), or, where Offset is 0, a minimum,
+// x = d * scale * q + dmin * minimum.
 //
 // A block has so many Values and Bytes; d stands at byte D of it, and dmin behind d. `Shared` neighbours have one scale
-// and one minimum, Of(block, v) for value v and those that follow. Ints(block, v)[i] is the q of value v + i.
+// and one minimum, Of(block, v) for value v and those that follow. Ints(block, v)(i) is the q of value v + i.
 using Factors = std::pair<int, int>;  // scale, minimum
-template <int Values, int Bytes, int D, int Offset, int Shared, Factors (*Of)(const std::uint8_t*, int), class Ints>
-struct PackedType {
+template <int Values, int Bytes, int D, int Offset, int Shared, Factors (*Of)(const std::uint8_t*, int), auto Ints>
+struct Blocks {
+    static constexpr bool kHasCodebook = Offset == kCodebookOffset && Bytes < Values;  // Q8_0 has this offset, too
     static constexpr TypeTraits row(const char* name, TensorType t) { return {name, Values, Bytes, to_f32, t, quants}; }
+
     static void to_f32(const std::uint8_t* in, float* __restrict out, std::int64_t n) {
         for (; n > 0; --n, in += Bytes)
             for (int v = 0; v < Values; v += Shared, out += Shared) {
                 const auto [scale, minimum] = factors(in, v);
-                const Ints q(in, v);
+                const auto q = Ints(in, v);
                 for (int i = 0; i < Shared; ++i)
-                    out[i] = scale * float((Offset == kCodebookOffset ? kCodebook[q[i]] : q[i]) - Offset) + minimum;
+                    out[i] = scale * float((kHasCodebook ? kCodebook[q(i)] : q(i)) - Offset) + minimum;
             }
     }
+
     // Values v to v + 31 of a block.
     static void quants(const std::uint8_t* block, int v, Quants& out) {
         for (int half = 0; half < 2; ++half, v += 16) {
             const auto [scale, minimum] = factors(block, v);
             out.scale[half] = f32_to_f16(scale);
             out.minimum[half] = f32_to_f16(Offset == 0 ? minimum : float(-Offset) * f16_to_f32(out.scale[half]));
-            const Ints q(block, v);
-            for (int i = 0; i < 16; ++i) out.q[16 * half + i] = std::uint8_t(q[i]);
+            const auto q = Ints(block, v);
+            for (int i = 0; i < 16; ++i) out.q[16 * half + i] = std::uint8_t(q(i));
         }
     }
+
     static std::pair<float, float> factors(const std::uint8_t* block, int v) {
         const auto [scale, minimum] = Of(block, v);
         return {f16_at(block + D) * float(scale), Offset == 0 ? f16_at(block + D + 2) * float(minimum) : 0.0f};
@@ -1222,29 +1291,23 @@ struct PackedType {
 };
 
 // Integers of `Bits` bits in a block, from byte `At` on: of each `Run` bytes the lowest bits hold the first `Run`
-// integers, the bits above them the next ones, and so on. [i] is the integer i after the v-th.
-template <int At, int Bits, int Run = 32> struct Packed {
-    static constexpr int kBits = Bits, kOfRun = Run * 8 / Bits;
-    Packed(const std::uint8_t* block, int v)
-        : bytes(block + At + v / kOfRun * Run + v % Run), shift(v % kOfRun / Run * Bits) {}
-    int operator[](int i) const { return bytes[i] >> shift & ((1 << Bits) - 1); }
-    const std::uint8_t* bytes;
-    int shift;
-};
+// integers, the bits above them the next ones, and so on; with Run 1 they come one after another. Gives the integer i after
+// the v-th: v begins a run's bits or i stays within them, so that where v lies and where i lies add up. `Flip`: the bits
+// that are turned over, as the sign of a q that is kept as q + 128.
+template <int At, int Bits, int Run = 32, int Flip = 0> auto packed(const std::uint8_t* block, int v) {
+    constexpr int kOfRun = Run * 8 / Bits;
+    const auto byte = [](int k) { return k / kOfRun * Run + k % Run; };
+    const auto shift = [](int k) { return k % kOfRun / Run * Bits; };
 
-template <int At> struct FifthBits {  // one after another
-    FifthBits(const std::uint8_t* block, int v) : bits(load_as<std::uint16_t>(block + At + v / 8)) {}
-    int operator[](int i) const { return bits >> i & 1; }
-    int bits;
-};
+    return [bytes = block + At + byte(v), up = shift(v), byte, shift](int i) {
+        return (bytes[byte(i)] >> (up + shift(i)) & ((1 << Bits) - 1)) ^ Flip;
+    };
+}
 
-// Integers whose upper bits lie apart from the lower ones.
-template <class Low, class High> struct Joined {
-    Joined(const std::uint8_t* block, int v) : low(block, v), high(block, v) {}
-    int operator[](int i) const { return low[i] | high[i] << Low::kBits; }
-    Low low;
-    High high;
-};
+// Integers whose upper bits lie apart from their `Bits` lower ones.
+template <auto Low, int Bits, auto High> auto split(const std::uint8_t* block, int v) {
+    return [low = Low(block, v), high = High(block, v)](int i) { return low(i) | high(i) << Bits; };
+}
 
 inline Factors no_factors(const std::uint8_t*, int) { return {1, 1}; }
 // The K types subtract their minimums.
@@ -1253,10 +1316,10 @@ inline Factors q6_k_factors(const std::uint8_t* block, int v) { return {std::int
 
 // Scales of 6 bits, packed like q: the low 4 bits in 8 bytes (IQ4_XS: 4), the upper 2 in 4 bytes (2).
 inline Factors q3_k_factors(const std::uint8_t* block, int v) {
-    return {Joined<Packed<96, 4, 8>, Packed<104, 2, 4>>(block, v / 16)[0] - 32, 0};
+    return {split<packed<96, 4, 8>, 4, packed<104, 2, 4>>(block, v / 16)(0) - 32, 0};
 }
 inline Factors iq4_xs_factors(const std::uint8_t* block, int v) {
-    return {Joined<Packed<4, 4, 1>, Packed<2, 2, 1>>(block, v / 32)[0] - 32, 0};
+    return {split<packed<4, 4, 1>, 4, packed<2, 2, 1>>(block, v / 32)(0) - 32, 0};
 }
 
 // The first four scales and minimums are the low 6 bits of 8 bytes, whose upper 2 bits belong on top of the other four,
@@ -1275,18 +1338,18 @@ inline const TypeTraits& traits(TensorType type) {
         {"F32",   1,   4,  values_to_f32<std::uint32_t, bits_to_f32>, T::q8_0, nullptr},
         {"F16",   1,   2,  values_to_f32<std::uint16_t, f16_to_f32>, T::q8_0, nullptr},
         {"BF16",  1,   2,  values_to_f32<std::uint16_t, bf16_to_f32>, T::q8_0, nullptr},
-        PackedType<32, 18, 0, 8, 16, no_factors, Packed<2, 4, 16>>::row("Q4_0", T::q4_0),
-        PackedType<32, 20, 0, 0, 16, no_factors, Packed<4, 4, 16>>::row("Q4_1", T::q4_1),
-        PackedType<32, 22, 0, 16, 16, no_factors, Joined<Packed<6, 4, 16>, FifthBits<2>>>::row("Q5_0", T::q5_0),
-        PackedType<32, 24, 0, 0, 16, no_factors, Joined<Packed<8, 4, 16>, FifthBits<4>>>::row("Q5_1", T::q5_1),
-        {"Q8_0",  32,  34, q8_0_to_f32, T::q8_0, q8_0_quants},
-        PackedType<256, 84, 80, 0, 16, q2_k_factors, Packed<16, 2>>::row("Q2_K", T::q2_k),
-        PackedType<256, 110, 108, 4, 16, q3_k_factors, Joined<Packed<32, 2>, Packed<0, 1>>>::row("Q3_K", T::q2_k),
-        PackedType<256, 144, 0, 0, 32, q45_k_factors, Packed<16, 4>>::row("Q4_K", T::q4_1),
-        PackedType<256, 176, 0, 0, 32, q45_k_factors, Joined<Packed<48, 4>, Packed<16, 1>>>::row("Q5_K", T::q5_1),
-        PackedType<256, 210, 208, 32, 16, q6_k_factors, Joined<Packed<0, 4, 64>, Packed<128, 2>>>::row("Q6_K", T::q6_k),
-        PackedType<32, 18, 0, 128, 16, no_factors, Packed<2, 4, 16>>::row("IQ4_NL", T::iq4_nl),
-        PackedType<256, 136, 0, 128, 16, iq4_xs_factors, Packed<8, 4, 16>>::row("IQ4_XS", T::iq4_nl),
+        Blocks<32, 18, 0, 8, 16, no_factors, packed<2, 4, 16>>::row("Q4_0", T::q4_0),
+        Blocks<32, 20, 0, 0, 16, no_factors, packed<4, 4, 16>>::row("Q4_1", T::q4_1),
+        Blocks<32, 22, 0, 16, 16, no_factors, split<packed<6, 4, 16>, 4, packed<2, 1, 1>>>::row("Q5_0", T::q5_0),
+        Blocks<32, 24, 0, 0, 16, no_factors, split<packed<8, 4, 16>, 4, packed<4, 1, 1>>>::row("Q5_1", T::q5_1),
+        {"Q8_0", 32, 34, Blocks<32, 34, 0, 128, 32, no_factors, packed<2, 8, 32, 128>>::to_f32, T::q8_0, q8_0_quants},
+        Blocks<256, 84, 80, 0, 16, q2_k_factors, packed<16, 2>>::row("Q2_K", T::q2_k),
+        Blocks<256, 110, 108, 4, 16, q3_k_factors, split<packed<32, 2>, 2, packed<0, 1>>>::row("Q3_K", T::q2_k),
+        Blocks<256, 144, 0, 0, 32, q45_k_factors, packed<16, 4>>::row("Q4_K", T::q4_1),
+        Blocks<256, 176, 0, 0, 32, q45_k_factors, split<packed<48, 4>, 4, packed<16, 1>>>::row("Q5_K", T::q5_1),
+        Blocks<256, 210, 208, 32, 16, q6_k_factors, split<packed<0, 4, 64>, 4, packed<128, 2>>>::row("Q6_K", T::q6_k),
+        Blocks<32, 18, 0, 128, 16, no_factors, packed<2, 4, 16>>::row("IQ4_NL", T::iq4_nl),
+        Blocks<256, 136, 0, 128, 16, iq4_xs_factors, packed<8, 4, 16>>::row("IQ4_XS", T::iq4_nl),
         {"other", 1,   0,  nullptr, T::other, nullptr},
     };
     // clang-format on
@@ -1343,6 +1406,7 @@ class Buffer {
         if (bytes > SIZE_MAX - 2 * kHugePage) throw std::bad_alloc();
         const std::size_t alignment = bytes < kHugePage ? 64 : kHugePage;
         std::size_t reserved = bytes_ + alignment;  // what is never touched costs address space only
+
 #if defined(__unix__) || defined(__APPLE__)
         void* p = mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED) throw std::bad_alloc();
@@ -1352,15 +1416,18 @@ class Buffer {
         if (!p) throw std::bad_alloc();
         memory_.reset(p, std::free);
 #endif
+
         memory_ = std::shared_ptr<void>(memory_, std::align(alignment, bytes_, p, reserved));  // owns the whole of it
 #ifdef MADV_HUGEPAGE
         if (bytes >= kHugePage) madvise(memory_.get(), bytes_, MADV_HUGEPAGE);
 #endif
     }
+
     // Makes it at least so large, without what it held.
     void grow(std::size_t bytes) {
         if (bytes > bytes_) *this = Buffer(bytes);
     }
+
     std::size_t bytes() const { return bytes_; }
     template <class T> T* as() const { return static_cast<T*>(memory_.get()); }
   private:
@@ -1378,6 +1445,7 @@ class Arena {
             chunks_.emplace_back(std::max(bytes, kChunk));  // what is never touched costs address space only
             used_ = 0;
         }
+
         total_ += bytes;
         return chunks_.back().as<std::uint8_t>() + std::exchange(used_, used_ + bytes);
     }
@@ -1417,9 +1485,11 @@ inline double group_quota(const std::string& controller, const std::string& list
         const std::string tree = root + (controllers.empty() ? "" : "/" + controller);  // a link, if not a directory
         for (std::size_t last = line.size(); last != line.npos && last > second; last = line.rfind('/', last - 1)) {
             const std::string group = tree + line.substr(second + 1, last - second - 1) + "/" + controller;
+
             std::string limit;  // "3000000" or "50000 100000"; "max" and "-1" are none
             for (const char* file : {".max", ".cfs_quota_us", ".cfs_period_us", ".limit_in_bytes"})
                 limit += system_text(group + file);
+
             char* rest = nullptr;
             const double amount = std::strtod(limit.c_str(), &rest), period = std::strtod(rest, nullptr);
             const double quota = amount / std::max(1.0, period);
@@ -1428,10 +1498,12 @@ inline double group_quota(const std::string& controller, const std::string& list
     }
     return least;
 }
+
 // How many processors' time they allow; 0: there is no limit.
 inline int cpu_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
     return int(std::min(std::ceil(group_quota("cpu", list, root)), 1e6));
 }
+
 // How many bytes they allow; UINT64_MAX: there is no limit.
 inline std::uint64_t memory_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
     const double bytes = group_quota("memory", list, root);
@@ -1455,6 +1527,7 @@ inline int physical_cores() {
             system_text("/sys/devices/system/cpu/cpu" + to_string(cpu) + "/topology/thread_siblings_list");
         cores.insert(siblings.empty() ? to_string(cpu) : siblings);
     }
+
     const std::size_t quota = usize(cpu_quota());
     if (!cores.empty()) return int(quota ? std::min(quota, cores.size()) : cores.size());
 #endif
@@ -1465,6 +1538,7 @@ inline int physical_cores() {
 // Bytes of the machine, or that a container may have; where that is not known, all that can be addressed.
 inline std::uint64_t physical_memory() {
     std::uint64_t bytes = SIZE_MAX;
+
 #ifdef _SC_PHYS_PAGES
     const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
     if (pages > 0 && size > 0) bytes = std::uint64_t(pages) * std::uint64_t(size);
@@ -1472,6 +1546,7 @@ inline std::uint64_t physical_memory() {
 #ifdef __linux__
     bytes = std::min(bytes, memory_quota());
 #endif
+
     return bytes;
 }
 
@@ -1506,6 +1581,7 @@ struct alignas(64) Laps {
     void start() {
         if (running && (timing = pieces++ % 4 == 0)) last = Clock::now();
     }
+
     void lap(int stage) {
         if (!timing) return;
         const auto start_of_stage = std::exchange(last, Clock::now());
@@ -1518,11 +1594,8 @@ class ThreadPool {
 #ifdef LLM_NO_THREADS
     explicit ThreadPool(int) : laps(1), scratch(1) {}
 #else
-    // Once the constructor without arguments has ended, an exception runs the destructor, and that ends the helpers.
-    explicit ThreadPool(int threads) : ThreadPool() {
-        laps.resize(usize(threads));
-        scratch.resize(usize(threads));
-        shares_ = std::vector<Share>(usize(threads));
+    // Once the private constructor has ended, an exception runs the destructor, and that ends the helpers.
+    explicit ThreadPool(int threads) : ThreadPool(usize(threads)) {
         try {
             for (int t = 1; t < threads; ++t) helpers_.emplace_back([this, t] { help(t); });
         } catch (const std::system_error& e) {
@@ -1531,17 +1604,16 @@ class ThreadPool {
                  "use fewer threads", Kind::system);
         }
     }
+
     ~ThreadPool() {
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            stopping_ = true;
-        }
+        std::unique_lock<std::mutex> lock(mutex_);
+        stopping_ = true;
+        lock.unlock();
         wake_.notify_all();
         for (std::thread& helper : helpers_) helper.join();
     }
-    ThreadPool(const ThreadPool&) = delete;
-    ThreadPool& operator=(const ThreadPool&) = delete;
 #endif
+
     int size() const { return int(laps.size()); }
 
     // Seconds that callers have waited for helpers at the ends of regions; counted while `timed` is set.
@@ -1559,15 +1631,14 @@ class ThreadPool {
             for (int i = 0; i < count; i += grain) body(i, std::min(i + grain, count), 0);
             return;
         }
+
 #ifndef LLM_NO_THREADS
-        call_ = [](const void* b, int begin, int end, int thread) {
-            (*static_cast<const Body*>(b))(begin, end, thread);
-        };
-        body_ = &body;
+        body_ = std::cref(body);
         grain_ = grain;
         run(count);
 #endif
     }
+
     // Calls body(i) for each of 0 .. count-1.
     template <class Body> void for_each(int count, const Body& body) {
         for_ranges(count, 1, [&](int i, int, int) { body(i); });
@@ -1579,10 +1650,11 @@ class ThreadPool {
         std::atomic<int> next{0};
         int end = 0;
     };
+
     // The gate: a region's number in the upper half, whether it is open, and how many helpers are inside.
     static constexpr std::uint64_t kOpen = 1u << 31, kRegion = std::uint64_t{1} << 32, kInside = kOpen - 1;
 
-    ThreadPool() = default;
+    explicit ThreadPool(std::size_t threads) : laps(threads), scratch(threads), shares_(threads) {}
 
     void run(int count) {
         const int n = size();
@@ -1591,13 +1663,15 @@ class ThreadPool {
             share.next.store(int(std::int64_t{count} * t / n), std::memory_order_relaxed);
             share.end = int(std::int64_t{count} * (t + 1) / n);
         }
+
         // Sequentially consistent, as the sleepers' count is: either run() sees the sleeper, or it sees the new gate.
-        gate_.store((region_ += kRegion) | kOpen);
+        gate_ += kRegion | kOpen;  // closed, with nobody inside, it was the number of the region before
         if (sleepers_.load() > 0) {
             { std::lock_guard<std::mutex> lock(mutex_); }
             wake_.notify_all();
         }
         work(0);
+
         gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
         const auto start = timed ? Clock::now() : Clock::time_point();
         for (int spins = 1; gate_.load(std::memory_order_acquire) & kInside; ++spins) {
@@ -1607,14 +1681,17 @@ class ThreadPool {
         if (timed) waited += seconds_since(start);
         if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     }
+
+    // A thread's own share, and then what is left of the others'.
     void work(int self) {
         for (int k = 0, n = size(); k < n; ++k) {
             Share& share = shares_[usize((self + k) % n)];
             while (share.next.load(std::memory_order_relaxed) < share.end) {
                 const int begin = share.next.fetch_add(grain_, std::memory_order_relaxed);
                 if (begin >= share.end) break;
+
                 try {
-                    call_(body_, begin, std::min(begin + grain_, share.end), self);
+                    body_(begin, std::min(begin + grain_, share.end), self);
                 } catch (...) {
                     std::lock_guard<std::mutex> lock(mutex_);
                     if (!error_) error_ = std::current_exception();
@@ -1622,6 +1699,8 @@ class ThreadPool {
             }
         }
     }
+
+    // A helper's life: it waits for a region, spinning and then asleep, and enters it unless that has closed meanwhile.
     void help(int self) {
         constexpr std::chrono::microseconds kSpin{300};  // longer than anything between two regions of a step
         const IeeeFloats rounding;
@@ -1630,11 +1709,13 @@ class ThreadPool {
             gate = gate_.load();
             return (gate & kOpen) && (gate & ~(kRegion - 1)) != done;
         };
+
         for (;;) {
             auto start = Clock::now();
             for (int spins = 1; !is_new(); ++spins) {
                 cpu_relax();
                 if (spins % 256 != 0 || Clock::now() - start < kSpin) continue;
+
                 std::unique_lock<std::mutex> lock(mutex_);
                 ++sleepers_;
                 wake_.wait(lock, [&] { return stopping_ || is_new(); });
@@ -1642,17 +1723,18 @@ class ThreadPool {
                 if (stopping_) return;
                 start = Clock::now();
             }
+
             if (!gate_.compare_exchange_strong(gate, gate + 1, std::memory_order_acq_rel)) continue;
             done = gate & ~(kRegion - 1);
             work(self);
             gate_.fetch_sub(1, std::memory_order_release);
         }
     }
+
     std::vector<Share> shares_;  // [threads]
-    void (*call_)(const void* body, int begin, int end, int thread) = nullptr;
-    const void* body_ = nullptr;
+    std::function<void(int begin, int end, int thread)> body_;
     int grain_ = 1;
-    std::uint64_t region_ = 0;
+
     alignas(64) std::atomic<std::uint64_t> gate_{0};
     alignas(64) std::atomic<int> sleepers_{0};
     bool stopping_ = false;
@@ -1709,12 +1791,13 @@ class ThreadPool {
 //     exact, so nothing is left for a compiler to contract.
 //   - exp, sine and cosine are the series below, not the C library's.
 
-constexpr int kGroup = 16;  // rows of a matrix that lie side by side
-constexpr int kTile = 12;   // most tokens per call of a product
-constexpr int kFew = 8;     // most tokens for which weights are unpacked on their way from memory
-constexpr int kScreen = 4;  // most tokens whose likeliest successors are looked for
-constexpr int kBlock = 32;  // columns that share a scale
-constexpr int kSpan = 64;   // columns of float activations that lie side by side
+constexpr int kGroup = 16;   // rows of a matrix that lie side by side
+constexpr int kTile = 12;    // most tokens per call of a product
+constexpr int kFew = 8;      // most tokens for which weights are unpacked on their way from memory
+constexpr int kHelped = 48;  // most tokens in a step whose products wait for memory unless they ask ahead
+constexpr int kScreen = 4;   // most tokens whose likeliest successors are looked for
+constexpr int kBlock = 32;   // columns that share a scale
+constexpr int kSpan = 64;    // columns of float activations that lie side by side
 
 // 32 quantized values x ~ scale * q; `offset` is -128 * sum(q), of all and of the first 16 of them.
 struct ActivationBlock {
@@ -1724,30 +1807,35 @@ struct ActivationBlock {
 };
 
 // A group's block of 32 columns, by what the formats of weights differ in: x = scale * (q - Offset), or + minimum.
-template <int Bits,                  // of q: 8, or 4 to 6
-          int Parts,                 // each 32 / Parts columns of a row have a scale, and a minimum
-          bool Minimum, int Offset,  //
-          bool InBytes = Bits == 8>  // each q, or else packed
-struct BlockOf {
+//
+//     Bits      of q: 8, or 4 to 6
+//     Parts     each 32 / Parts columns of a row have a scale, and a minimum
+//     InBytes   each q is in a byte, or else they are packed: their lower halves, and their upper bits apart
+template <int Bits, int Parts, bool Minimum, int Offset, bool InBytes = Bits == 8> struct BlockOf {
     static constexpr int kParts = Parts, kOffset = Offset;
     static constexpr bool kHasMinimum = Minimum, kHasCodebook = Bits == 4 && Offset == kCodebookOffset;
     static constexpr bool kInBytes = InBytes, kIsSmall = Bits < 8 && !kHasCodebook;  // q < 64
+    static constexpr bool kInPlanes = Bits == 8 && !InBytes;                         // the lower halves lie elsewhere
+    static constexpr bool kIsUpper = Bits == 4 && !Minimum && Offset == 0;           // see BlockQ8Upper
+
     // Bytes: scales f16 [Parts][16], minimums the same, the integers as drawn above.
     static constexpr int kMinimums = 2 * kGroup * Parts, kIntegers = kMinimums * (Minimum ? 2 : 1);
-    static constexpr int kUpper = kIntegers + kGroup * kBlock * (InBytes ? 8 : 4) / 8;
-    static constexpr bool kInPlanes = Bits == 8 && !InBytes;  // the low halves of q lie elsewhere
-    static constexpr int kLower = kInPlanes ? kGroup * kBlock / 2 : 0;
-    static constexpr int kUpperBits = InBytes || kInPlanes ? 0 : Bits - 4;
-    static constexpr int kBytes = kUpper + kUpperBits * kGroup * kBlock / 8;
+    static constexpr int kHalves = kGroup * kBlock / 2, kLower = kInPlanes ? kHalves : 0;
+    static constexpr int kUpper = kIntegers + kHalves * (InBytes ? 2 : 1) - kLower;
+    static constexpr int kUpperBits = InBytes ? 0 : Bits - 4, kBytes = kUpper + kHalves * kUpperBits / 4;
+
     // Where the upper bits of columns 8 i to 8 i + 7 are: in which 64 bytes, and how far up in a half of each.
     static constexpr int upper(int i) { return kUpper + i * kUpperBits / 4 * 4 * kGroup; }
     static constexpr int upper_shift(int i) { return i * kUpperBits % 4; }
-    static constexpr std::int32_t kUpperMask = 0x10101010 * ((1 << kUpperBits) - 1);
+    static constexpr std::uint32_t kUpperMask = 0x10101010 * ((1u << kUpperBits) - 1);
+
     // The same with each q in a byte, for products of several tokens.
     using Bytes = BlockOf<kIsSmall ? 6 : 8, Parts, Minimum, Minimum ? 0 : kIsSmall ? 32 : Offset, true>;
 };
+
 using BlockQ8_0 = BlockOf<8, 1, false, 128>;
 using BlockQ8Planes = BlockOf<8, 1, false, 128, false>;  // see LIKELIEST TOKENS
+using BlockQ8Upper = BlockOf<4, 1, false, 0>;            // the upper plane alone: sums of 16 * q - 120.5, not of q
 using BlockQ4_0 = BlockOf<4, 1, false, 8>;
 using BlockQ4_1 = BlockOf<4, 1, true, 0>;  // Q4_K too, whose scales and minimums of 32 columns are made f16
 using BlockQ5_0 = BlockOf<5, 1, false, 16>;
@@ -1757,6 +1845,12 @@ using BlockQ2_K = BlockOf<4, 2, true, 0>;                   // Q3_K
 using BlockIQ4_NL = BlockOf<4, 1, false, kCodebookOffset>;  // IQ4_XS
 static_assert(BlockQ8_0::kBytes == 544 && BlockQ4_0::kBytes == 288 && BlockQ6_K::kBytes == 448, "as drawn above");
 
+// Weights that are read after a product, which asks the memory for them meanwhile.
+struct Following {
+    const std::uint8_t* begin = nullptr;
+    std::size_t bytes = 0;
+};
+
 // Groups of rows times m <= kTile tokens: y[t * stride + r] = sum over c of W[r][c] * x[c][t].
 struct ProductBlocks {
     const std::uint8_t *w, *lower;  // [groups][blocks], and of those in planes the low halves
@@ -1765,7 +1859,9 @@ struct ProductBlocks {
     int m;
     float* y;
     std::size_t stride;
+    Following following{};
 };
+
 template <class Weight> struct ProductFloat {  // of F32 or F16
     const Weight* w;                           // column c of group g is 16 values at w + g * next + c * pitch
     int groups, columns;
@@ -1781,6 +1877,7 @@ template <class Weight> struct ProductFloat {  // of F32 or F16
 struct ForFormat {
     void (*product)(const ProductBlocks&);      // of one token
     void (*product_few)(const ProductBlocks&);  // of at most kFew
+
     // Of more, with groups whose integers are in bytes, and how they come there: blocks of a group. Returns their end.
     void (*product_bytes)(const ProductBlocks&);
     std::uint8_t* (*to_bytes)(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out);
@@ -1805,6 +1902,7 @@ struct Kernels {
     void (*screen)(const Screening&);
     void (*product_f32)(const ProductFloat<float>&);
     void (*product_f16)(const ProductFloat<std::uint16_t>&);
+
     // x[n] in blocks of 32, the last one filled up with zeros: out[b * step] for block b.
     void (*quantize)(const float* x, int n, ActivationBlock* out, int step);
     // y = x / sqrt(mean(x^2) + eps) * w  (Zhang and Sennrich 2019)
@@ -1813,10 +1911,12 @@ struct Kernels {
     void (*center)(const float* x, int n, float* y);
     // y = gelu(x) * up, or gelu(x) where up is null; the tanh form (Hendrycks and Gimpel 2016)
     void (*gelu)(const float* x, const float* up, int n, float* y);
+
     // cos and sin [n] of position * frequencies[i]
     void (*angles)(float position, const float* frequencies, int n, float* cos, float* sin);
     // (x[i], x[i + half]) turns by the angle whose cosine and sine are given  (RoPE, Su et al. 2021)
     void (*rotate)(float* x, const float* cos, const float* sin, int half);
+
     // A step of an online softmax: max includes x, x = exp(x - max), sum includes x. Returns exp(old max - new max): sum is
     // already scaled by it, scale your other sums too.
     float (*softmax)(float* x, int n, float& max, float& sum);
@@ -1838,33 +1938,51 @@ constexpr int kPrefetchFar = 6144, kPrefetchNear = 512, kPrefetchTokens = 11;  /
 // whole number (ties to even), as floats of this size have no fraction, and the last bits of x + kRound are that number.
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 
-}  // namespace detail
-LLM_END
+// What the text of the kernels is written with. Each set says what LLM_TARGET is.
+#ifndef __GNUC__
+#define LLM_OP inline
+#define LLM_UNROLL
+#else
+#define LLM_OP LLM_TARGET inline __attribute__((always_inline))
+#ifdef __clang__
+#define LLM_UNROLL _Pragma("unroll")
+#else
+#define LLM_UNROLL _Pragma("GCC unroll 16")
+#endif
+#endif
+#define LLM_TEXT_OF(name) #name
+#define LLM_TEXT(name) LLM_TEXT_OF(name)
 
-// The sets of kernels, from the worst to the best. Each is the text below this, read in a pass of its own; its block at
-// the beginning of that text says all that it needs: name, compiler target, test at run time, operations.
-#define LLM_KERNELS_SCALAR 1
-#define LLM_KERNELS_AVX2 2
-#define LLM_KERNELS_AVX512 3
-#define LLM_KERNELS_NEON 4
-#define LLM_KERNELS_NEON_DOT 5
-#define LLM_KERNEL_PASS LLM_KERNELS_SCALAR
+// The sets of kernels, from the worst to the best. Each is the text below this, read in a pass of its own, which has the
+// set's name; its block at the beginning of that text says all that it needs: compiler target, test at run time,
+// operations. They are read here, inside of this namespace. The numbers are for #if, which cannot compare names.
+#define LLM_KERNELS_scalar 1
+#define LLM_KERNELS_avx2 2
+#define LLM_KERNELS_avx512 3
+#define LLM_KERNELS_neon 4
+#define LLM_KERNELS_neon_dot 5
+#define LLM_NUMBER_OF(set) LLM_KERNELS_##set
+#define LLM_NUMBER(set) LLM_NUMBER_OF(set)
+#define LLM_SET LLM_KERNEL_PASS
+
+#define LLM_KERNEL_PASS scalar
 #include "llm.h"
+
 #if defined(LLM_NO_SIMD) || !defined(__GNUC__) || !(defined(__x86_64__) || defined(__aarch64__))
 #define LLM_KERNEL_SETS &scalar::kernels
 #elif defined(__x86_64__)
 #define LLM_KERNEL_SETS &scalar::kernels, &avx2::kernels, &avx512::kernels
-#define LLM_KERNEL_PASS LLM_KERNELS_AVX2
+#define LLM_KERNEL_PASS avx2
 #include "llm.h"
-#define LLM_KERNEL_PASS LLM_KERNELS_AVX512
+#define LLM_KERNEL_PASS avx512
 #include "llm.h"
 #else
-#define LLM_KERNEL_PASS LLM_KERNELS_NEON
+#define LLM_KERNEL_PASS neon
 #include "llm.h"
 // Clang before 16 has the dot product only where the whole program may use it.
 #if (defined(__linux__) && (!defined(__clang__) || __clang_major__ >= 16)) || defined(__ARM_FEATURE_DOTPROD)
 #define LLM_KERNEL_SETS &scalar::kernels, &neon::kernels, &neon_dot::kernels
-#define LLM_KERNEL_PASS LLM_KERNELS_NEON_DOT
+#define LLM_KERNEL_PASS neon_dot
 #include "llm.h"
 #else
 #define LLM_KERNEL_SETS &scalar::kernels, &neon::kernels
@@ -1876,44 +1994,31 @@ LLM_END
 // ==== KERNELS, IN VECTORS ============================================================================================
 //
 // Read once per set of kernels, each time into a namespace of its own: `Floats` is a vector of kLanes f32, `Ints` of
-// as many i32. First what differs between the sets, then the kernels, which differ in nothing.
+// as many i32, with C++'s operators. First what differs between the sets, then the kernels, which differ in nothing.
 //
-// A block like those below is all that a new set needs (and a place in LLM_KERNEL_SETS): its name, the compiler's target,
-// whether the processor at hand has it, how many tokens and vectors a product keeps in registers, the operations. To read
-// them, begin with the first, which is plain C++.
+// A block like those below is all that a new set needs (and a place in LLM_KERNEL_SETS): the compiler's target, whether
+// the processor at hand has it, how many tokens and vectors a product keeps in registers, whether its dot product takes
+// unsigned weights, the operations. To read them, begin with the first, which is plain C++.
 
 #ifdef LLM_KERNEL_PASS
 
-#ifdef __GNUC__
-#define LLM_OP LLM_TARGET inline __attribute__((always_inline))
-#else
-#define LLM_OP inline
-#endif
-#if defined(__clang__)
-#define LLM_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define LLM_UNROLL _Pragma("GCC unroll 16")
-#else
-#define LLM_UNROLL
-#endif
-#define LLM_TEXT_OF(name) #name
-#define LLM_TEXT(name) LLM_TEXT_OF(name)
+namespace LLM_SET {
 
-LLM_BEGIN
+#if LLM_NUMBER(LLM_SET) == LLM_KERNELS_scalar
 
-#if LLM_KERNEL_PASS == LLM_KERNELS_SCALAR
-
-#define LLM_SET scalar
 #define LLM_TARGET
-namespace detail::LLM_SET {
 inline bool runs_here() { return true; }
 constexpr int kLanes = 16, kBlockTokens = 1, kFewTokens = 1, kBlockVectors = 1, kFloatTokens = 1, kFloatVectors = 1;
+constexpr bool kUnsignedDot = true;
+
 template <class T> struct Lanes {
     T lane[kLanes];
     LLM_OP T operator[](int i) const { return lane[i]; }
 };
+
 using Floats = Lanes<float>;
 using Ints = Lanes<std::int32_t>;
+
 // op(a[i], b[i], ...) in lane i, of vectors or of what lies in memory.
 template <class Op, class... From> LLM_OP auto each(const Op& op, const From&... from) {
     Lanes<decltype(op(from[0]...))> out;
@@ -1922,7 +2027,7 @@ template <class Op, class... From> LLM_OP auto each(const Op& op, const From&...
 }
 // clang-format off
 template <class T> LLM_OP Lanes<T> operator+(const Lanes<T>& a, const Lanes<T>& b) { return each(std::plus<>(), a, b); }
-LLM_OP Floats operator-(const Floats& a, const Floats& b) { return each(std::minus<>(), a, b); }
+template <class T> LLM_OP Lanes<T> operator-(const Lanes<T>& a, const Lanes<T>& b) { return each(std::minus<>(), a, b); }
 LLM_OP Floats operator*(const Floats& a, const Floats& b) { return each(std::multiplies<>(), a, b); }
 LLM_OP Floats operator/(const Floats& a, const Floats& b) { return each(std::divides<>(), a, b); }
 LLM_OP Floats operator-(const Floats& a) { return each(std::negate<>(), a); }
@@ -1936,6 +2041,7 @@ LLM_OP void store(std::int8_t* p, const Ints& a) { std::copy_n(a.lane, kLanes, p
 LLM_OP Floats fma(const Floats& a, const Floats& b, const Floats& c) {
     return each([](float x, float y, float z) { return fused(x, y, z); }, a, b, c);
 }
+
 // Where one is a NaN, both give b, as x86 has it.
 LLM_OP Floats min(const Floats& a, const Floats& b) { return each([](auto x, auto y) { return x < y ? x : y; }, a, b); }
 LLM_OP Floats max(const Floats& a, const Floats& b) { return each([](auto x, auto y) { return x > y ? x : y; }, a, b); }
@@ -1945,21 +2051,18 @@ LLM_OP float sum(Floats a) {
         for (int i = 0; i < half; ++i) a.lane[i] += a.lane[i + half];
     return a.lane[0];
 }
-// The whole number in x + kRound.
-LLM_OP Ints whole(const Floats& a) { return each([](auto x) { return int(f32_to_bits(x) - f32_to_bits(kRound)); }, a); }
+
 LLM_OP Floats to_floats(const Ints& a) { return each([](int x) { return float(x); }, a); }
-LLM_OP Floats power_of_2(const Ints& a) { return each([](int n) { return bits_to_f32(unsigned(n + 127) << 23); }, a); }
 LLM_OP Ints operator&(const Ints& a, const Ints& b) { return each(std::bit_and<>(), a, b); }
 LLM_OP Ints operator|(const Ints& a, const Ints& b) { return each(std::bit_or<>(), a, b); }
-LLM_OP Ints shift_right(const Ints& a, int n) { return each([&](int x) { return int(unsigned(x) >> n); }, a); }
-LLM_OP Ints shift_left(const Ints& a, int n) { return each([&](int x) { return int(unsigned(x) << n); }, a); }
+LLM_OP Ints operator^(const Ints& a, const Ints& b) { return each(std::bit_xor<>(), a, b); }
+LLM_OP Ints operator>>(const Ints& a, int n) { return each([&](int x) { return x >> n; }, a); }
+LLM_OP Ints operator<<(const Ints& a, int n) { return each([&](int x) { return int(unsigned(x) << n); }, a); }
 LLM_OP Ints in_codebook(Ints a) {
     const auto q = reinterpret_cast<std::uint8_t*>(&a);
     std::transform(q, q + sizeof a, q, [](std::uint8_t one) { return kCodebook[one & 15]; });
     return a;
 }
-LLM_OP Ints for_dot(const Ints& w) { return w; }
-LLM_OP Ints start_dot(std::int32_t offset) { return set(offset); }
 LLM_OP Ints dot(const Ints& acc, const Ints& w, const Ints& x) {  // u8 times i8, 4 of them to each lane
     const auto add_four = [](int total, int a, int b) {
         for (int k = 0; k < 32; k += 8) total += (a >> k & 255) * std::int8_t(b >> k);
@@ -1969,76 +2072,75 @@ LLM_OP Ints dot(const Ints& acc, const Ints& w, const Ints& x) {  // u8 times i8
 }
 // clang-format on
 
-#elif LLM_KERNEL_PASS == LLM_KERNELS_AVX512
+#elif LLM_NUMBER(LLM_SET) == LLM_KERNELS_avx512
 
-#define LLM_SET avx512
 #define LLM_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 #define LLM_MM(name) _mm512_##name
-namespace detail::LLM_SET {
 inline bool runs_here() {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
-using Floats = __m512;
-using Ints = __m512i;
+
+using Floats = float __attribute__((vector_size(64)));
+using Ints = std::int32_t __attribute__((vector_size(64)));
+using Raw = __m512i;  // Ints, as intrinsics take them
 using Halves = __m256i_u;
 constexpr int kLanes = 16, kBlockTokens = 6, kFewTokens = 8, kBlockVectors = 2, kFloatTokens = 12, kFloatVectors = 2;
-LLM_OP void store(std::int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
-LLM_OP Ints codebook() { return _mm512_broadcast_i32x4(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
-LLM_OP Ints for_dot(Ints w) { return w; }
-LLM_OP Ints start_dot(std::int32_t offset) { return _mm512_set1_epi32(offset); }
-LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return _mm512_dpbusd_epi32(acc, w, x); }
+constexpr bool kUnsignedDot = true;
 
-#elif LLM_KERNEL_PASS == LLM_KERNELS_AVX2
+LLM_OP void store(std::int8_t* p, Ints a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(Raw(a)));
+}
+LLM_OP Raw codebook() { return _mm512_broadcast_i32x4(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
+LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return Ints(_mm512_dpbusd_epi32(Raw(acc), Raw(w), Raw(x))); }
 
-#define LLM_SET avx2
+#elif LLM_NUMBER(LLM_SET) == LLM_KERNELS_avx2
+
 #define LLM_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LLM_MM(name) _mm256_##name
-namespace detail::LLM_SET {
 inline bool runs_here() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-using Floats = __m256;
-using Ints = __m256i;
+
+using Floats = float __attribute__((vector_size(32)));
+using Ints = std::int32_t __attribute__((vector_size(32)));
+using Raw = __m256i;  // Ints, as intrinsics take them
 using Halves = __m128i_u;
 constexpr int kLanes = 8, kBlockTokens = 4, kFewTokens = 8, kBlockVectors = 1, kFloatTokens = 6, kFloatVectors = 2;
+constexpr bool kUnsignedDot = false;
+
 LLM_OP void store(std::int8_t* p, Ints a) {
-    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(Raw(a)), _mm256_extracti128_si256(Raw(a), 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
 }
-LLM_OP Ints codebook() { return _mm256_broadcastsi128_si256(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
+LLM_OP Raw codebook() { return _mm256_broadcastsi128_si256(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
+
 // vpmaddubsw's 16-bit sums saturate where an unsigned factor exceeds 128, so |w| meets x with w's sign. Below 64 even
 // those of two products do not.
-LLM_OP Ints for_dot(Ints w) { return _mm256_xor_si256(w, _mm256_set1_epi8(-128)); }
-LLM_OP Ints start_dot(std::int32_t) { return _mm256_setzero_si256(); }
+LLM_OP Ints add_pairs(Ints acc, Raw pairs) { return acc + Ints(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return add_pairs(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(Raw(w)), _mm256_sign_epi8(Raw(x), Raw(w))));
 }
 LLM_OP Ints dot_small(Ints acc, Ints w, Ints x, Ints w2, Ints x2) {
-    const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w, x), _mm256_maddubs_epi16(w2, x2));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    const Raw pairs = _mm256_maddubs_epi16(Raw(w), Raw(x)), pairs2 = _mm256_maddubs_epi16(Raw(w2), Raw(x2));
+    return add_pairs(acc, _mm256_add_epi16(pairs, pairs2));
 }
 
 #else  // NEON, without and with the dot product of Armv8.2
 
-#if LLM_KERNEL_PASS == LLM_KERNELS_NEON
-#define LLM_SET neon
-#else
-#define LLM_SET neon_dot
-#endif
 // With __ARM_FEATURE_DOTPROD the whole program may use it, as on every Apple processor that runs macOS. Elsewhere Linux says
 // whether this processor has it.
-#if LLM_KERNEL_PASS == LLM_KERNELS_NEON || defined(__ARM_FEATURE_DOTPROD)
+#if LLM_NUMBER(LLM_SET) == LLM_KERNELS_neon || defined(__ARM_FEATURE_DOTPROD)
 #define LLM_TARGET
-namespace detail::LLM_SET {
 inline bool runs_here() { return true; }
 #else
 #define LLM_TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
-namespace detail::LLM_SET {
 inline bool runs_here() { return (getauxval(AT_HWCAP) & (1u << 20)) != 0; }  // HWCAP_ASIMDDP
 #endif
+
 using Floats = float32x4_t;
 using Ints = int32x4_t;
 constexpr int kLanes = 4, kBlockTokens = 4, kFewTokens = 8, kBlockVectors = 2, kFloatTokens = 6, kFloatVectors = 4;
+constexpr bool kUnsignedDot = false;
+
 LLM_OP Floats set(float x) { return vdupq_n_f32(x); }
 LLM_OP Floats load(const float* p) { return vld1q_f32(p); }
 LLM_OP void store(float* p, Floats x) { vst1q_f32(p, x); }
@@ -2050,22 +2152,17 @@ LLM_OP Floats min(Floats a, Floats b) { return vbslq_f32(vcltq_f32(a, b), a, b);
 LLM_OP Floats max(Floats a, Floats b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 LLM_OP float sum(Floats a) { return vaddv_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a))); }
 LLM_OP float largest(Floats a) { return vmaxvq_f32(a); }
+
 LLM_OP Ints set(std::int32_t x) { return vdupq_n_s32(x); }
-LLM_OP Ints whole(Floats x) { return vsubq_s32(Ints(x), Ints(set(kRound))); }
 LLM_OP Floats to_floats(Ints a) { return vcvtq_f32_s32(a); }
-LLM_OP Floats power_of_2(Ints n) { return Floats(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }
 LLM_OP void store(std::int8_t* p, Ints a) {
     const int16x4_t words = vqmovn_s32(a);
     vst1_lane_s32(reinterpret_cast<std::int32_t*>(p), vreinterpret_s32_s8(vqmovn_s16(vcombine_s16(words, words))), 0);
 }
-LLM_OP Ints shift_left(Ints a, int n) { return Ints(vshlq_u32(uint32x4_t(a), vdupq_n_s32(n))); }
-LLM_OP Ints shift_right(Ints a, int n) { return shift_left(a, -n); }
 LLM_OP Ints in_codebook(Ints a) { return Ints(vqtbl1q_u8(vld1q_u8(kCodebook), uint8x16_t(a))); }
-LLM_OP Ints for_dot(Ints w) { return Ints(veorq_u8(uint8x16_t(w), vdupq_n_u8(128))); }
-LLM_OP Ints start_dot(std::int32_t) { return vdupq_n_s32(0); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     const int8x16_t a = int8x16_t(w), b = int8x16_t(x);
-#if LLM_KERNEL_PASS == LLM_KERNELS_NEON_DOT
+#if LLM_NUMBER(LLM_SET) == LLM_KERNELS_neon_dot
     return vdotq_s32(acc, a, b);
 #else
     const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
@@ -2087,71 +2184,76 @@ LLM_OP Floats fma(Floats a, Floats b, Floats c) { return LLM_MM(fmadd_ps)(a, b, 
 LLM_OP Floats sqrt(Floats a) { return LLM_MM(sqrt_ps)(a); }
 LLM_OP Floats min(Floats a, Floats b) { return LLM_MM(min_ps)(a, b); }
 LLM_OP Floats max(Floats a, Floats b) { return LLM_MM(max_ps)(a, b); }
+
 LLM_OP float sum(__m256 a) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+    const __m128 four = _mm256_castps256_ps128(a) + _mm256_extractf128_ps(a, 1), two = four + _mm_movehl_ps(four, four);
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 LLM_OP float largest(__m256 a) {
-    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
-#if LLM_KERNEL_PASS == LLM_KERNELS_AVX512
-LLM_OP float sum(Floats a) { return sum(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1))); }
+#if LLM_NUMBER(LLM_SET) == LLM_KERNELS_avx512
+LLM_OP float sum(Floats a) { return sum(_mm512_castps512_ps256(a) + _mm512_extractf32x8_ps(a, 1)); }
 LLM_OP float largest(Floats a) {
     return largest(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
 }
 #endif
-LLM_OP Ints set(std::int32_t x) { return LLM_MM(set1_epi32)(x); }
-LLM_OP Ints whole(Floats x) { return LLM_MM(sub_epi32)(Ints(x), Ints(set(kRound))); }
-LLM_OP Floats to_floats(Ints a) { return LLM_MM(cvtepi32_ps)(a); }
-LLM_OP Floats power_of_2(Ints n) { return Floats(LLM_MM(slli_epi32)(LLM_MM(add_epi32)(n, set(127)), 23)); }
-LLM_OP Ints shift_right(Ints a, int n) { return LLM_MM(srl_epi32)(a, _mm_cvtsi32_si128(n)); }
-LLM_OP Ints shift_left(Ints a, int n) { return LLM_MM(sll_epi32)(a, _mm_cvtsi32_si128(n)); }
-LLM_OP Ints in_codebook(Ints a) { return LLM_MM(shuffle_epi8)(codebook(), a); }
+
+LLM_OP Ints set(std::int32_t x) { return Ints(LLM_MM(set1_epi32)(x)); }
+LLM_OP Floats to_floats(Ints a) { return LLM_MM(cvtepi32_ps)(Raw(a)); }
+LLM_OP Ints in_codebook(Ints a) { return Ints(LLM_MM(shuffle_epi8)(codebook(), Raw(a))); }
 #undef LLM_MM
 #endif
-#if LLM_KERNEL_PASS != LLM_KERNELS_AVX2
-// Of w and w2 below 64.
-LLM_OP Ints dot_small(const Ints& acc, const Ints& w, const Ints& x, const Ints& w2, const Ints& x2) {
-    return dot(dot(acc, w, x), w2, x2);
-}
-#endif
 
-// ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
+// ---- what is the same in all sets
 
-LLM_OP void prefetch([[maybe_unused]] const void* p) {
-#ifdef __GNUC__
-    __builtin_prefetch(static_cast<const char*>(p) + kPrefetchFar, 0, 2);
-    __builtin_prefetch(static_cast<const char*>(p) + kPrefetchNear, 0, 3);
-    __asm__ __volatile__("" ::: "memory");  // g++ -O2 would move the prefetches of a block together, far from here
-#endif
-}
-
-LLM_OP Ints load_bytes(const std::uint8_t* p) {
-    Ints out;
+template <class Vector> LLM_OP Vector load_bits(const void* p) {
+    Vector out;
     std::memcpy(&out, p, sizeof out);
     return out;
 }
+
+// The whole number in x + kRound.
+LLM_OP Ints whole(const Floats& x) { return load_bits<Ints>(&x) - set(load_as<std::int32_t>(&kRound)); }
+
+// Of w and w2 below 64; AVX2 has a faster one.
+template <class Vector>
+LLM_OP Vector dot_small(const Vector& acc, const Vector& w, const Vector& x, const Vector& w2, const Vector& x2) {
+    return dot(dot(acc, w, x), w2, x2);
+}
+
+// ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
+
+#ifdef __GNUC__
+LLM_OP void ask(const void* p) { __builtin_prefetch(p, 0, 2); }
+LLM_OP void prefetch(const void* p) {
+    ask(static_cast<const char*>(p) + kPrefetchFar);
+    __builtin_prefetch(static_cast<const char*>(p) + kPrefetchNear, 0, 3);
+    __asm__ __volatile__("" ::: "memory");  // g++ -O2 would move the prefetches of a block together, far from here
+}
+#else
+LLM_OP void ask(const void*) {}
+LLM_OP void prefetch(const void*) {}
+#endif
+
 // Columns 8 i to 8 i + 7 of a block: the first four, the next four.
 template <class Block>
 LLM_OP void load_columns(const std::uint8_t* block, const std::uint8_t* lower, int i, int lane, Ints (&eight)[2]) {
-    const std::uint8_t* integers = block + Block::kIntegers + i * kGroup * (Block::kInBytes ? 8 : 4) + 4 * lane;
-    const Ints first = load_bytes(integers), halves = set(0x0F0F0F0F);
+    const std::uint8_t* integers = Block::kInPlanes ? lower : block + Block::kIntegers;
+    integers += i * kGroup * (Block::kInBytes ? 8 : 4) + 4 * lane;
+    const Ints first = load_bits<Ints>(integers), halves = set(0x0F0F0F0F);
     eight[0] = Block::kInBytes ? first : first & halves;
-    eight[1] = Block::kInBytes ? load_bytes(integers + 4 * kGroup) : shift_right(first, 4) & halves;
+    eight[1] = Block::kInBytes ? load_bits<Ints>(integers + 4 * kGroup) : first >> 4 & halves;
+
     if constexpr (Block::kHasCodebook)
         for (Ints& four : eight) four = in_codebook(four);
-    if constexpr (Block::kInPlanes) {
-        const Ints low = load_bytes(lower + i * 4 * kGroup + 4 * lane);
-        eight[0] = shift_left(eight[0], 4) | (low & halves);
-        eight[1] = shift_left(eight[1], 4) | (shift_right(low, 4) & halves);
-    }
     if constexpr (Block::kUpperBits > 0) {
-        const Ints upper = load_bytes(block + Block::upper(i) + 4 * lane), mask = set(Block::kUpperMask);
-        eight[0] = eight[0] | (shift_left(upper, 4 - Block::upper_shift(i)) & mask);
-        eight[1] = eight[1] | (shift_right(upper, Block::upper_shift(i)) & mask);
+        const Ints mask = set(std::int32_t(Block::kUpperMask));
+        const Ints upper = load_bits<Ints>(block + Block::upper(i) + 4 * lane);
+        eight[0] = eight[0] | (upper << (4 - Block::upper_shift(i)) & mask);
+        eight[1] = eight[1] | (upper >> Block::upper_shift(i) & mask);
     }
 }
 
@@ -2161,7 +2263,9 @@ LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lo
     const Ints offset = set((Bytes::kOffset - Block::kOffset) * 0x01010101);
     for (int b = 0; b < blocks; ++b, in += Block::kBytes, lower += Block::kLower, out += Bytes::kBytes) {
         std::memcpy(out, in, Block::kIntegers);
+        LLM_UNROLL for (int line = 0; line < (Block::kBytes + 63) / 64; ++line) prefetch(in + 64 * line);
         LLM_UNROLL for (int i = 0; i < kBlock / 8; ++i) {
+            if (Block::kInPlanes) prefetch(lower + 64 * i);
             for (int lane = 0; lane < kGroup; lane += kLanes) {
                 Ints eight[2];
                 load_columns<Block>(in, lower, i, lane, eight);
@@ -2185,9 +2289,11 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
     LLM_UNROLL for (int t = 0; t < M; ++t) {
         offset[t] = Block::kParts == 1 ? a[t].offset : a[t].first_offset;
         if (part == 1) offset[t] = a[t].offset - offset[t];
-        LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] =
-            Block::kIsSmall ? set(offset[t] / 128 * Block::kOffset) : start_dot(offset[t]);
+        std::int32_t start = kUnsignedDot ? offset[t] : 0;
+        if (Block::kIsSmall) start = offset[t] / 128 * Block::kOffset;
+        LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = set(start);
     }
+
     LLM_UNROLL for (int i = part * kEights; i < (part + 1) * kEights; ++i) {
         Ints eight[V][2];
         LLM_UNROLL for (int v = 0; v < V; ++v) {
@@ -2195,8 +2301,8 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
                 if (v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line);
             if (Block::kInPlanes && v * kLanes % kGroup == 0) prefetch(lower[v] + 64 * i);
             load_columns<Block>(w[v], lower[v], i, (lane + v * kLanes) % kGroup, eight[v]);
-            if constexpr (!Block::kIsSmall)
-                for (Ints& four : eight[v]) four = for_dot(four);
+            if constexpr (!Block::kIsSmall && !kUnsignedDot)
+                for (Ints& four : eight[v]) four = four ^ set(std::int32_t(0x80808080));
         }
         LLM_UNROLL for (int t = 0; t < M; ++t) {
             const Ints x = set(load_as<std::int32_t>(a[t].q + 8 * i));
@@ -2206,12 +2312,15 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
                                 : dot(dot(acc[t][v], eight[v][0], x), eight[v][1], x2);
         }
     }
+
     LLM_UNROLL for (int v = 0; v < V; ++v) {
         const auto factors =
             reinterpret_cast<const std::uint16_t*>(w[v]) + part * kGroup + (lane + v * kLanes) % kGroup;
         const Floats scale = load(factors);
         LLM_UNROLL for (int t = 0; t < M; ++t) {
-            total[t][v] = fma(to_floats(acc[t][v]), scale * set(a[t].scale), total[t][v]);
+            Floats products = to_floats(acc[t][v]);
+            if constexpr (Block::kIsUpper) products = fma(products, set(16.0f), set(float(offset[t]) * (120.5f / 128)));
+            total[t][v] = fma(products, scale * set(a[t].scale), total[t][v]);
             if constexpr (Block::kHasMinimum)
                 total[t][v] = fma(load(factors + Block::kMinimums / 2),
                                   set(a[t].scale * (float(offset[t]) * (-1.0f / 128))), total[t][v]);
@@ -2228,8 +2337,16 @@ template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p
         lower[v] = p.lower + blocks_before * Block::kLower;
         LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = set(0.0f);
     }
+    // Each tile asks for its share of what follows, some lines with each block.
+    const int across = (p.m - 1) / M + 1, tiles = across * ((p.groups * kGroup - 1) / (V * kLanes) + 1);
+    const std::size_t lines = p.following.bytes ? p.following.bytes / 64 / usize(tiles * p.blocks) + 1 : 0;
+    const std::uint8_t* next = p.following.begin;
+    next += 64 * lines * usize(p.blocks * (row / (V * kLanes) * across + first / M));
+
     const ActivationBlock* a = p.x + first;
     for (int b = 0; b < p.blocks; ++b, a += p.m) {
+        if constexpr (M > 1)
+            for (std::size_t i = 0; i < lines; ++i, next += 64) ask(next);
         LLM_UNROLL for (int part = 0; part < Block::kParts; ++part)
             add_part<Block, M, V>(w, lower, row % kGroup, part, a, total);
         LLM_UNROLL for (int v = 0; v < V; ++v) w[v] += Block::kBytes, lower[v] += Block::kLower;
@@ -2274,12 +2391,11 @@ template <class, int M, int V, class Weight> LLM_TARGET void tile(const ProductF
 // V vectors of rows times all tokens, M at a time: the rows stay in the first-level cache. The last tile may compute more
 // tokens than there are, of whatever lies behind them.
 template <class Block, int M, int V> LLM_TARGET void cover_tokens(const ProductBlocks& p, int row) {
-    for (int first = 0; first < p.m; first += M) {
-        if constexpr (M > 4)
-            if (p.m - first <= M / 2) return tile<Block, M / 2, V>(p, first, row);
-        tile<Block, M, V>(p, first, row);
-    }
+    constexpr int kFewer = M > 4 ? M / 2 : M;
+    for (int first = 0; first < p.m; first += M)
+        p.m - first > kFewer ? tile<Block, M, V>(p, first, row) : tile<Block, kFewer, V>(p, first, row);
 }
+
 template <class, int M, int V, class Weight>
 LLM_TARGET void cover_tokens(const ProductFloat<Weight>& p, int row, int first = 0) {
     for (; p.m - first >= M; first += M) tile<void, M, V>(p, first, row);
@@ -2301,33 +2417,24 @@ template <class Block>
 inline constexpr ForFormat kFor = {cover<Block, 1, kGroup / kLanes>, cover<Block, kFewTokens, kBlockVectors>,
                                    cover<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
 
-// q - 128 is 16 * upper - 120.5 and a rest, which is within 7.5.
+// The upper plane is a format of its own: q - 128 is 16 * upper - 120.5 and a rest, which is within 7.5.
 template <int M> LLM_TARGET void screen_group(const Screening& s, int group) {
-    constexpr int kVectors = kGroup / kLanes, kLines = (BlockQ8Planes::kBytes + 63) / 64;
-    const std::uint8_t* w = s.w + usize(group) * usize(s.blocks) * BlockQ8Planes::kBytes;
+    using Block = BlockQ8Upper;
+    constexpr int kVectors = kGroup / kLanes;
+    const std::uint8_t *w[kVectors], *lower[kVectors] = {};
     Floats total[M][kVectors] = {}, variance[M][kVectors] = {};
-    for (int b = 0; b < s.blocks; ++b, w += BlockQ8Planes::kBytes) {
-        LLM_UNROLL for (int line = 0; line < kLines; ++line) prefetch(w + 64 * line);
+    LLM_UNROLL for (int v = 0; v < kVectors; ++v) w[v] = s.w + usize(group) * usize(s.blocks) * Block::kBytes;
+
+    for (int b = 0; b < s.blocks; ++b) {
+        add_part<Block, M, kVectors>(w, lower, 0, 0, s.x + b * s.m, total);
         LLM_UNROLL for (int v = 0; v < kVectors; ++v) {
-            Ints acc[M], eight[2];
-            LLM_UNROLL for (int t = 0; t < M; ++t) acc[t] = set(0);
-            LLM_UNROLL for (int i = 0; i < kBlock / 8; ++i) {
-                load_columns<BlockQ4_0>(w, nullptr, i, v * kLanes, eight);
-                LLM_UNROLL for (int t = 0; t < M; ++t) {
-                    const std::int8_t* q = s.x[b * s.m + t].q + 8 * i;
-                    acc[t] = dot_small(acc[t], eight[0], set(load_as<std::int32_t>(q)), eight[1],
-                                       set(load_as<std::int32_t>(q + 4)));
-                }
-            }
-            const Floats scale = load(reinterpret_cast<const std::uint16_t*>(w) + v * kLanes);
-            LLM_UNROLL for (int t = 0; t < M; ++t) {
-                const ActivationBlock& a = s.x[b * s.m + t];
-                const Floats whole_sum = fma(to_floats(acc[t]), set(16.0f), set(float(a.offset) * (120.5f / 128)));
-                total[t][v] = fma(whole_sum, scale * set(a.scale), total[t][v]);
-                variance[t][v] = fma(scale * scale, set(s.squares[b * s.m + t]), variance[t][v]);
-            }
+            const Floats scale = load(reinterpret_cast<const std::uint16_t*>(w[v]) + v * kLanes);
+            LLM_UNROLL for (int t = 0; t < M; ++t) variance[t][v] =
+                fma(scale * scale, set(s.squares[b * s.m + t]), variance[t][v]);
+            w[v] += Block::kBytes;
         }
     }
+
     LLM_UNROLL for (int t = 0; t < M; ++t) {
         if (t >= s.m) continue;
         Floats most = set(-INFINITY);
@@ -2354,10 +2461,9 @@ constexpr int kWide = 16 / kLanes;
 // What is beyond the n values that are left reads as `fill`, and is not written.
 LLM_OP Floats load_some(const float* p, int n, float fill = 0) {
     if (n >= kLanes) return load(p);
-    float part[kLanes];
-    std::fill_n(part, kLanes, fill);
-    if (n > 0) std::copy_n(p, n, part);
-    return load(part);
+    Floats some = set(fill);
+    if (n > 0) std::memcpy(&some, p, usize(n) * sizeof(float));
+    return some;
 }
 template <class T> LLM_OP void store_some(T* p, Floats x, int n) {
     if (n >= kLanes) return store(p, x);
@@ -2377,7 +2483,8 @@ LLM_OP Floats exp(Floats x) {
     static constexpr float kTerms[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
     Floats e = set(1.0f / 5040);
     LLM_UNROLL for (int k = 0; k < 7; ++k) e = fma(e, r, set(kTerms[k]));
-    return e * power_of_2(whole(shifted));
+    const Ints power = (whole(shifted) + set(127)) << 23;  // 2^n
+    return e * load_bits<Floats>(&power);
 }
 LLM_OP float exp(float x) { return exp(set(x))[0]; }
 
@@ -2524,21 +2631,12 @@ inline constexpr Kernels kernels = {
 #include LLM_KERNEL_PROBE
 #endif
 
-}  // namespace detail::LLM_SET
-LLM_END
+}  // namespace LLM_SET
 
 #undef LLM_KERNEL_PASS
-#undef LLM_SET
 #undef LLM_TARGET
-#undef LLM_OP
-#undef LLM_UNROLL
-#undef LLM_TEXT_OF
-#undef LLM_TEXT
 #elif defined(LLM_IMPLEMENTATION) && !defined(LLM_ROOMS_INCLUDED)
 #define LLM_ROOMS_INCLUDED
-
-LLM_BEGIN
-namespace detail {
 
 // ==== MATRICES =======================================================================================================
 //
@@ -2778,10 +2876,10 @@ class Operand {
         for (int n; count > 0; g += n, count -= n) {
             const Matrix::Section& s = w.section(g);
             n = std::min(count, s.end - g);
-            Run& run = runs_[size_++] = {s.format, s.group(g), s.lower_of(g), n};
+            Run& run = runs_[size_++] = {&s, s.group(g), g, n};
             if (tokens <= kFew || s.format->in_bytes) continue;
             run.w = out;
-            out = (k.*s.format->kernels).to_bytes(s.group(g), run.lower, n * blocks(), out);
+            out = (k.*s.format->kernels).to_bytes(s.group(g), s.lower_of(g), n * blocks(), out);
         }
     }
     // With the tile of x that begins with token `first`, to y[t * stride + row].
@@ -2789,8 +2887,9 @@ class Operand {
         const int m = x.tile_size(first);
         for (int i = 0; i < size_; y += runs_[i++].groups * kGroup) {
             const Run& r = runs_[i];
-            if (const auto own = r.format->kernels)
-                (k_.*own.*product_)({r.w, r.lower, r.groups, blocks(), x.tile<ActivationBlock>(first), m, y, stride});
+            if (const auto own = r.section->format->kernels)
+                (k_.*own.*product_)({r.w, r.section->lower_of(r.begin), r.groups, blocks(),
+                                     x.tile<ActivationBlock>(first), m, y, stride, following(r, x, first)});
             else
                 k_.product_f32({reinterpret_cast<const float*>(r.w), r.groups, w_.cols, kGroup, usize(w_.cols) * kGroup,
                                 x.tile<float>(first), m, y, stride, false});
@@ -2798,10 +2897,20 @@ class Operand {
     }
   private:
     struct Run {
-        const WeightFormat* format;
-        const std::uint8_t *w, *lower;
-        int groups;
+        const Matrix::Section* section;
+        const std::uint8_t* w;
+        int begin, groups;
     };
+    // What a tile's product asks for: its share of as many groups as these, after them. Few tokens ask for what they read
+    // themselves, and many need no help.
+    static Following following(const Run& r, const Activations& x, int first) {
+        if (x.tokens() <= kFew || x.tokens() > kHelped) return {};
+        const Matrix::Section& s = *r.section;
+        const int end = r.begin + r.groups;
+        const std::size_t tiles = usize((x.tokens() - 1) / kTile + 1), upper = usize(r.groups) * s.group_bytes;
+        const std::size_t all = upper + usize(r.groups) * s.group_lower, at = all * usize(first / kTile) / tiles;
+        return {at < upper ? s.group(end) + at : s.lower_of(end) + (at - upper), all / tiles};
+    }
     int blocks() const { return (w_.cols - 1) / kBlock + 1; }
     const Kernels& k_;
     const Matrix& w_;
@@ -2910,15 +3019,13 @@ inline std::uint64_t set_type(Tensor& tensor, std::string_view name) {
     tensor.type_name = name;
     tensor.type = find_type(name);
     const TypeTraits& type = traits(tensor.type);
-    const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
-    std::uint64_t elements = 1;
-    for (const std::uint64_t n : tensor.shape) {
-        check(n == 0 || elements <= UINT64_MAX / 256 / n, tensor, "has an impossible shape");  // a block is < 256 bytes
-        elements *= n;
-    }
-    const bool whole = block == 1 || (!tensor.shape.empty() && tensor.shape.back() % block == 0);
-    check(whole, tensor, "has rows that are no whole number of blocks");
-    return elements / block * bytes;
+    double elements = 1;  // of any shape, where 64 bits would overflow
+    for (const std::uint64_t n : tensor.shape) elements *= double(n);
+    check(elements < 0x1p56, tensor, "has an impossible shape");  // a block is < 256 bytes
+
+    const std::uint64_t block = std::uint64_t(type.block), row = tensor.shape.empty() ? 1 : tensor.shape.back();
+    check(row % block == 0, tensor, "has rows that are no whole number of blocks");
+    return tensor.elements() / block * std::uint64_t(type.bytes);
 }
 
 // Adds a file's tensors, whose offsets count from `data` on. They lie inside, do not share a byte or a name, and no other
@@ -3004,63 +3111,56 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
 struct GgufReader {
     static constexpr std::uint64_t kMostBytes = 1 << 28, kMostItems = 1 << 23, kPiece = 1 << 20, kList = 9;
     const File& file;
-    std::deque<std::string> strings{file.path()};     // of a JsonDocument: names of values, and the pieces
-    std::uint64_t position = 0, left = 0, items = 0;  // in the file; of the last piece; of all lists
-    const char* at = nullptr;
+    std::deque<std::string> strings{file.path()};  // of a JsonDocument: names of values, and the pieces
+    std::string_view rest = {};                    // of the last piece
+    std::uint64_t position = 0, items = 0;         // in the file; of all lists
 
     // The next n bytes, one after another. What the current piece does not hold whole starts a new one.
-    const char* take(std::uint64_t n) {
-        if (n > file.size() - position) damaged("the header ends too early", file);
+    std::string_view take(std::uint64_t n) {
+        const std::uint64_t left = file.size() - position;
+        if (n > left) damaged("the header ends too early", file);
         if (n > kMostBytes || position > kMostBytes) damaged("the header is too large", file);
-        if (n > left) {
-            left = std::min(std::max(n, kPiece), file.size() - position);
-            at = strings.emplace_back(file.text(position, left)).data();
-        }
-        left -= n;
-        position += n;
-        return std::exchange(at, at + n);
-    }
-    template <class T> T number() { return load_as<T>(take(sizeof(T))); }
+        if (n > rest.size()) rest = strings.emplace_back(file.text(position, std::min(std::max(n, kPiece), left)));
 
-    std::string_view string() {
-        const auto size = number<std::uint64_t>();
-        return {take(size), std::size_t(size)};
+        const std::string_view taken = rest.substr(0, usize(n));
+        rest.remove_prefix(usize(n));
+        position += n;
+        return taken;
     }
+    template <class T> T number() { return load_as<T>(take(sizeof(T)).data()); }
+    std::string_view string() { return take(number<std::uint64_t>()); }
+
     // How many items follow, each at least `bytes` long, at most so many; checked before anything is allocated for them.
     std::size_t count(std::uint64_t bytes, std::uint64_t most = kMostItems) {
         const auto n = number<std::uint64_t>();
         const std::uint64_t room = (file.size() - position) / bytes;
         if (n > std::min({room, kMostItems - items, most})) damaged("an impossible count in the header", file);
         items += n;
-        return std::size_t(n);
+        return usize(n);
     }
-    // Calls put(value), so that the many values of a list are made in their places.
-    template <class Put> void value(std::uint32_t type, const std::string& key, const Put& put) {
-        switch (type) {
-            case 0: return put(double(number<std::uint8_t>()));
-            case 1: return put(double(number<std::int8_t>()));
-            case 2: return put(double(number<std::uint16_t>()));
-            case 3: return put(double(number<std::int16_t>()));
-            case 4: return put(double(number<std::uint32_t>()));
-            case 5: return put(double(number<std::int32_t>()));
-            case 6: return put(double(number<float>()));
-            case 7: return put(number<std::uint8_t>() != 0);
-            case 8: return put(string());
-            case kList: return put(list(key));
-            case 10: return put(double(number<std::uint64_t>()));
-            case 11: return put(double(number<std::int64_t>()));
-            case 12: return put(number<double>());
-            default: damaged("a value of an unknown type in the header", file);
-        }
+
+    // A value of the type that has this number in a GGUF. `name`: what messages call it.
+    Json value(std::uint32_t type, const std::string& name) {
+        using R = GgufReader;
+        // clang-format off
+        constexpr Json (R::*kTypes[])(const std::string&) = {
+            &R::real<std::uint8_t>, &R::real<std::int8_t>, &R::real<std::uint16_t>, &R::real<std::int16_t>,
+            &R::real<std::uint32_t>, &R::real<std::int32_t>, &R::real<float>, &R::flag, &R::text, &R::list,
+            &R::real<std::uint64_t>, &R::real<std::int64_t>, &R::real<double>,
+        };
+        // clang-format on
+        if (type >= std::size(kTypes)) damaged("a value of an unknown type in the header", file);
+        return (this->*kTypes[type])(name);
     }
-    Json::Array list(const std::string& key) {
+    template <class T> Json real(const std::string& name) { return {double(number<T>()), name}; }
+    Json flag(const std::string& name) { return {number<std::uint8_t>() != 0, name}; }
+    Json text(const std::string& name) { return {string(), name}; }
+    Json list(const std::string& name) {
         const auto type = number<std::uint32_t>();
         if (type == kList) damaged("a list of lists, an unknown type in the header", file);
-        const std::size_t n = count(1);
-        Json::Array values;
-        values.reserve(n);
-        while (values.size() < n) value(type, key, [&](auto one) { values.emplace_back(std::move(one), key); });
-        return values;
+        Json::Array values(count(1));
+        for (Json& one : values) one = value(type, name);
+        return {std::move(values), name};
     }
 };
 
@@ -3069,7 +3169,7 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
     GgufReader reader{file};
 
     // Is it one, and of which kind?
-    const std::string_view magic(reader.take(4), 4);
+    const std::string_view magic = reader.take(4);
     if (magic != "GGUF" && magic != "FUGG") fail("not a GGUF", file.path(), "pass all bytes of a .gguf file");
     const auto version = reader.number<std::uint32_t>();
     if (magic == "FUGG" || (version & 0xFFFF) == 0)
@@ -3086,9 +3186,8 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
     for (std::size_t k = 0; k < pairs; ++k) {
         const std::string_view key = reader.string();
         if (!keys.insert(key).second) damaged("two values of " + shown(key), file);
-        const auto type = reader.number<std::uint32_t>();
         const std::string& name = reader.strings.emplace_back(file.path() + ": " + shown(key));
-        reader.value(type, name, [&](auto value) { members.emplace_back(key, Json(std::move(value), name)); });
+        members.emplace_back(key, reader.value(reader.number<std::uint32_t>(), name));
     }
     Json metadata(std::move(members), file.path());
 
@@ -3293,6 +3392,7 @@ struct HashTable {
         while ((std::size_t{1} << bits) / 2 < entries) ++bits;
         slots.resize(std::size_t{1} << bits);
     }
+
     // The index of the slot with this key, or else of the free one where it belongs.
     std::size_t find(std::uint64_t key) const {
         const auto first = std::size_t(key >> (64 - bits));
@@ -3329,7 +3429,6 @@ template <class List, class T> bool is_in(const List& list, const T& value) {
 struct Vocabulary {
     int size() const { return int(tokens.size()); }
     const Token& operator[](int id) const { return tokens[std::size_t(id)]; }
-    Token& operator[](int id) { return tokens[std::size_t(id)]; }
     // The token that is spelled like a and b joined, or -1.
     int find(std::string_view a, std::string_view b = {}) const {
         const int id = table.slots[table.find(hash(b, hash(a)))].id;
@@ -3337,13 +3436,14 @@ struct Vocabulary {
         const std::string_view found = (*this)[id].spelling;
         return found.substr(0, a.size()) == a && found.substr(a.size()) == b ? id : -1;
     }
-    void assign(std::vector<Token> list, const std::string& where) {
-        tokens = std::move(list);
+
+    // Makes the table of all tokens; and enters one more, which has its place in `tokens`.
+    void index(const std::string& where) {
         table = HashTable(tokens.size());
         for (int id = 0; id < size(); ++id) insert(id, where);
     }
     void insert(int id, const std::string& where) {
-        if (table.slots.size() / 2 < tokens.size()) return assign(std::move(tokens), where);
+        if (table.slots.size() / 2 < tokens.size()) return index(where);
         const std::string& spelling = (*this)[id].spelling;
         const std::uint64_t key = hash(spelling);
         Merge& free = table.slots[table.find(key)];
@@ -3437,6 +3537,7 @@ struct Encoder {
         }
         encode(text.substr(begin), special, pass + 1);
     }
+
     // A text without added tokens.
     void encode_words(std::string_view text) {
         if (text.empty()) return;
@@ -3457,6 +3558,7 @@ struct Encoder {
             merge_symbols();
         }
     }
+
     // Merges the row of symbols as far as it goes, and moves it to ids.
     void merge_symbols() {
         // Neighbours, and what merges of them.
@@ -3507,8 +3609,7 @@ struct Encoder {
 std::vector<int> Tokenizer::encode(std::string_view text, Special special, bool add_bos) const {
     if (vocab_size() == 0) detail::misuse("there is no tokenizer", "encode", "load a model from a file");
     if (text.size() >= INT_MAX) detail::misuse("the text is too long", "encode", "pass it in parts");
-    std::vector<int> ids;
-    if (add_bos) ids = data_->before;
+    std::vector<int> ids = add_bos ? data_->before : std::vector<int>();
     detail::Encoder{*data_, ids}.encode(text, special);
     if (add_bos) ids.insert(ids.end(), data_->after.begin(), data_->after.end());
     return ids;
@@ -3584,8 +3685,10 @@ struct TokenizerLoader : TokenizerData {
     [[noreturn]] void damaged(const std::string& what) const {
         fail("the tokenizer is damaged, " + what, where, "get the file again");
     }
-    void set_vocabulary(std::vector<Token> tokens) {
-        vocabulary.assign(std::move(tokens), where);
+
+    // The tables of vocabulary.tokens: where each spelling and each byte is.
+    void index_vocabulary() {
+        vocabulary.index(where);
         for (std::uint32_t byte = 0; byte < 256; ++byte) {
             std::string spelling;
             const char* const digits = "0123456789ABCDEF";
@@ -3593,10 +3696,11 @@ struct TokenizerLoader : TokenizerData {
             else spelling = {'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
             const int id = byte_tokens[byte] = vocabulary.find(spelling);
             if (id < 0 && !byte_level) damaged("byte " + to_string(byte) + " has no token " + shown(spelling));
-            if (!byte_level) vocabulary[id] = {spelling, TokenKind::byte};
+            if (!byte_level) vocabulary.tokens[usize(id)] = {spelling, TokenKind::byte};
         }
         if (std::count(byte_tokens.begin(), byte_tokens.end(), -1) == 256) damaged("no byte has a token");
     }
+
     void set_merges(const Json::Array& list) {
         merges = HashTable(list.size());
         std::uint32_t rank = 0;
@@ -3626,6 +3730,7 @@ struct TokenizerLoader : TokenizerData {
     JsonDocument read_json(const char* name, bool wanted = true) {  // an empty object if there is none
         return {wanted && has(name) ? read(name) : "{}", where};    // in this order: reading sets `where`
     }
+
     void read_directory(int rows) {
         // What there is.
         const bool is_json = has("tokenizer.json");
@@ -3664,20 +3769,25 @@ struct TokenizerLoader : TokenizerData {
         if (is_json) {
             read_processor(root["post_processor"]);
             set_merges(model["merges"].array());
-        } else {
-            if (bos >= 0 && config["add_bos_token"].flag(false)) before = {bos};
-            if (eos >= 0 && config["add_eos_token"].flag(false)) after = {eos};
-            const std::string text = read("merges.txt");
-            Json::Array lines;
-            const auto add_line = [&](std::string_view line) {
-                if (ends_with(line, "\r")) line.remove_suffix(1);
-                if (!line.empty() && line.substr(0, 8) != "#version") lines.emplace_back(line, where);
-            };
-            for_parts(text, add_line, '\n');
-            set_merges(lines);
-        }
+        } else read_older(config);
         read_ends(file.config.root());
     }
+
+    // What a tokenizer.json would say besides the vocabulary. merges.txt has a line for each merge.
+    void read_older(const Json& config) {
+        if (bos >= 0 && config["add_bos_token"].flag(false)) before = {bos};
+        if (eos >= 0 && config["add_eos_token"].flag(false)) after = {eos};
+
+        const std::string text = read("merges.txt");
+        Json::Array lines;
+        const auto add_line = [&](std::string_view line) {
+            if (ends_with(line, "\r")) line.remove_suffix(1);
+            if (!line.empty() && line.substr(0, 8) != "#version") lines.emplace_back(line, where);
+        };
+        for_parts(text, add_line, '\n');
+        set_merges(lines);
+    }
+
     // What is done to the text first tells the two kinds of tokenizer apart.
     void check_rules(const Json& normalizer, const Json& splitter, const Json& model) {
         const std::string_view first = normalizer["type"].text(), second = splitter["type"].text();
@@ -3703,7 +3813,7 @@ struct TokenizerLoader : TokenizerData {
 
     // Tokens come in any order. There may be holes between the ids, but no more than there are tokens.
     void read_vocabulary(const Json& listed) {
-        std::vector<Token> tokens;
+        std::vector<Token>& tokens = vocabulary.tokens;
         for (const auto& [spelling, id] : listed.members()) {
             const std::uint64_t at = id.whole();
             if (at >= 2 * listed.members().size() + 1024) damaged("the id of " + shown(spelling) + " is out of range");
@@ -3713,7 +3823,7 @@ struct TokenizerLoader : TokenizerData {
             if (place.kind == TokenKind::absent) place = {std::string(spelling), TokenKind::normal};
             else damaged(shown(place.spelling) + " and " + shown(spelling) + " have the same id");
         }
-        set_vocabulary(std::move(tokens));
+        index_vocabulary();
     }
 
     // - Added tokens, in the order of transformers, as those that the vocabulary lacks get the next ids.
@@ -3730,11 +3840,12 @@ struct TokenizerLoader : TokenizerData {
                         ", to which transformers gives " + to_string(id));
 
         if (id == next) vocabulary.tokens.emplace_back();
-        Token& place = vocabulary[id];
+        Token& place = vocabulary.tokens[usize(id)];
         if (said < 0 && place.is_added()) place.kind = TokenKind::control;  // what describes it by its id is kept
         else place = token;
         if (known < 0) vocabulary.insert(id, where);
     }
+
     // An object that describes one, or its spelling alone.
     Token added_token(const Json& token, bool special = false) const {
         special = token["special"].flag(special);
@@ -3743,6 +3854,7 @@ struct TokenizerLoader : TokenizerData {
                 special ? TokenKind::control : TokenKind::user_defined, token["lstrip"].flag(false),
                 token["rstrip"].flag(false), token["normalized"].flag(!special)};
     }
+
     // Of an array whose objects hold their ids; of objects by ids; of ids by spellings.
     void add_by_id(const Json& own, const Json& decoder, const Json& older) {
         std::map<std::uint64_t, Token> all;
@@ -3753,6 +3865,7 @@ struct TokenizerLoader : TokenizerData {
             all[JsonDocument(std::string(key), where + ": the id " + shown(key)).root().whole()] = added_token(token);
         for (const auto& [id, token] : all) add(token, std::int64_t(id));
     }
+
     // bos_token and the like; then tokens of other names and of no name. What `map` says goes before the configuration.
     void add_by_name(const Json& config, const Json& map, bool as_it_is, int rows) {
         static constexpr std::string_view kNames[] = {"bos_token", "eos_token", "unk_token", "sep_token",
@@ -3786,11 +3899,11 @@ struct TokenizerLoader : TokenizerData {
     // What is put around a text. Each part of a Sequence adds to what the ones before made.
     void read_processor(const Json& processor) {
         const std::string_view type = processor["type"].text();
-        std::vector<int> first;
-        int texts = 0;  // that came by
+        std::ptrdiff_t texts = 0, first = 0;  // that came by; tokens that were put before
         const auto put = [&](std::uint64_t id, std::string_view name) {
             if (id >= vocabulary.tokens.size()) damaged("texts begin or end with an unknown token, " + shown(name));
-            (texts == 0 ? first : after).push_back(int(id));
+            if (texts > 0) after.push_back(int(id));
+            else before.insert(before.begin() + first++, int(id));
         };
 
         if (type == "Sequence") {
@@ -3812,9 +3925,8 @@ struct TokenizerLoader : TokenizerData {
             }
             if (texts == 0) unsupported("with a template that does not hold the text");
         } else if (!processor.is_null() && type != "ByteLevel") unsupported("post-processor " + shown(type));
-
-        before.insert(before.begin(), first.begin(), first.end());
     }
+
     void read_ends(const Json& config) {
         const auto token_id = [this](const Json& id) {  // or -1
             return id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size() ? int(id.whole()) : -1;
@@ -3828,6 +3940,7 @@ struct TokenizerLoader : TokenizerData {
         ends.push_back(eos);
         if (bos < 0) bos = token_id(config["bos_token_id"]);
     }
+
     // A file of its own goes before tokenizer_config.json, which may hold several, by name.
     void read_template(const Json& config) {
         const auto take = [this](const Json& found) {
@@ -3883,6 +3996,7 @@ struct TokenizerLoader : TokenizerData {
         if (!templates.empty() && !metadata.find(key)) key.append(".").append(templates[0].string());
         chat_template = metadata[key].value(std::string_view());
     }
+
     // Gemma's: the better a token's score, the earlier the merge. Runs of spaces, which are listed as they are and have
     // no score, come before all others, the longest first, as in tokenizer.json. Nothing merges into a control token.
     void read_listed_tokens(const Json::Array& spellings) {
@@ -3893,10 +4007,10 @@ struct TokenizerLoader : TokenizerData {
         if (kinds.size() != spellings.size() || scores.size() != spellings.size())
             damaged("not every token has a type and a score");
 
-        std::vector<Token> tokens(spellings.size());
+        vocabulary.tokens.resize(spellings.size());
         for (std::size_t i = 0; i < spellings.size(); ++i) {
             const double number = types ? kinds[i].number() : 1;
-            Token& token = tokens[i];
+            Token& token = vocabulary.tokens[i];
             token.kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(int(number)) : TokenKind::normal;
             token.spelling = spellings[i].string();
 
@@ -3914,7 +4028,7 @@ struct TokenizerLoader : TokenizerData {
             const std::uint32_t bits = f32_to_bits(cost);
             token.rank = bits >> 31 ? ~bits : bits | 0x80000000u;  // integers in the order of the floats
         }
-        set_vocabulary(std::move(tokens));
+        index_vocabulary();
     }
     const Checkpoint& file;
     std::string where;  // what is being read
@@ -4080,53 +4194,59 @@ inline std::string text_of(const Json& value) {
     return out + "}";
 }
 
-// The fields of a configuration, by their names in its format.
-class Fields {
-  public:
-    // architecture: what a GGUF's keys begin with.
-    Fields(const Checkpoint& file, std::string_view architecture)
-        : file_(file), object_(&file.config.root()), prefix_(file.is_gguf ? std::string(architecture) + "." : "") {}
-    // Those of an object inside, which a GGUF has not: there, all fields are side by side.
-    Fields inside(const std::string& name) const {
-        Fields inner = *this;
-        if (!is_gguf()) inner.object_ = &find(name), inner.prefix_ += name + ".";
-        return inner;
-    }
-    bool is_gguf() const { return file_.is_gguf; }
+// The fields of a configuration, by their names in its format. In config.json a field of an object inside of another is
+// named by its path, "rope_scaling.factor"; in a GGUF all fields are side by side, and dots are part of their names.
+struct Fields {
+    const Checkpoint& file;
+    std::string prefix;  // before every name: "text_config.", a GGUF's "gemma3."
+    std::shared_ptr<std::unordered_set<std::string>> asked = std::make_shared<std::unordered_set<std::string>>();
 
-    // The value of this name; null: there is none.
-    const Json& find(std::string_view name) const { return (*object_)[is_gguf() ? key(name) : name]; }
-    bool has(std::string_view name) const { return !find(name).is_null(); }
-    bool says_null(std::string_view name) const { return object_->find(name) && !has(name); }
+    // Those of an object inside, which a GGUF has not.
+    Fields inside(const std::string& name) const { return {file, file.is_gguf ? prefix : prefix + name + ".", asked}; }
+
+    std::string key(std::string_view name) const { return prefix + std::string(name); }
+
+    // The value of this name, which may be null; nullptr: there is none.
+    const Json* find(std::string_view name) const {
+        const Json* at = &file.config.root();
+        const auto enter = [&](std::string_view part) { at = at ? at->find(part) : nullptr; };
+        for_parts(key(name), enter, file.is_gguf ? '\0' : '.');
+        return at;
+    }
+    bool has(std::string_view name) const { return find(name) && !find(name)->is_null(); }
 
     // The first of a field's names that is there; null: none.
     const Json& value(const Name& field) const {
         static const Json none;
         const Json* found = &none;
-        for_parts(file_.of(field), [&](std::string_view name) {
-            asked_->insert(key(name));  // its other names are known as well
-            if (found->is_null()) found = &find(name);
+        for_parts(file.of(field), [&](std::string_view name) {
+            asked->insert(key(name));  // its other names are known as well
+            if (found->is_null() && has(name)) found = find(name);
         });
         return *found;
     }
+
+    static constexpr double kRequired = HUGE_VAL;  // as a fallback: there is none, the field must be there
     double number(const Name& field, double fallback) const {
         const Json& all = value(field);
         const Json& v = all.list().empty() ? all : all.list()[0];  // of a list, one for each layer
         for (const Json& one : all.list())
             if (text_of(one) != text_of(v)) refuse(field, "differs from layer to layer", kNotBuilt);
-        if (v.is_null() && std::isfinite(fallback)) return fallback;
+
+        if (v.is_null() && fallback < kRequired) return fallback;
         if (v.is_null()) refuse(field, "is missing");
         if (v.is<double>() && std::fabs(v.number()) < 1e30) return v.number();
         refuse(field, "is " + (v.is<double>() ? text_of(v) : shown(text_of(v))) + ", no number or out of range");
     }
     float real(const Name& field, double fallback) const { return float(number(field, fallback)); }
 
-    // `least` to `most`. A fallback of -1 means that there is none.
-    int integer(const Name& field, int least, int most, int fallback) const {
-        const double n = number(field, fallback < 0 ? HUGE_VAL : fallback);
+    // `least` to `most`
+    int integer(const Name& field, int least, int most, double fallback) const {
+        const double n = number(field, fallback);
         if (n >= least && n <= most && n == std::floor(n)) return int(n);
         refuse(field, "is " + text_of(n) + ", not a whole number from " + to_string(least) + " to " + to_string(most));
     }
+
     // Refuses what is none of the choices, "a|b".
     std::string choice(const Name& field, const char* fallback, std::string_view choices,
                        const char* remedy = kNotBuilt) const {
@@ -4137,30 +4257,26 @@ class Fields {
     }
     // The same for each of its names for itself, but those that are applied.
     void require(const Name& field, std::string_view choices, const char* remedy = kNotBuilt) const {
-        for_parts(file_.of(field), [&](std::string_view name) {
-            if (has(name) && !asked_->count(key(name))) choice({name, name}, "", choices, remedy);
+        for_parts(file.of(field), [&](std::string_view name) {
+            if (has(name) && !asked->count(key(name))) choice({name, name}, "", choices, remedy);
         });
     }
+
     // When everything that is applied has been asked for.
     void require_known() const {
         for (const KnownKey& known : kKnownKeys) require(known.field, known.values, known.remedy);
-        for (const auto& [name, value] : file_.config.root().members()) {
-            if (!is_gguf() || name.substr(0, prefix_.size()) != prefix_ || asked_->count(std::string(name))) continue;
-            const std::string_view rest = name.substr(prefix_.size()), family = rest.substr(0, rest.find('.') + 1);
+        for (const auto& [name, value] : file.config.root().members()) {
+            if (!file.is_gguf || name.substr(0, prefix.size()) != prefix || asked->count(std::string(name))) continue;
+            const std::string_view rest = name.substr(prefix.size()), family = rest.substr(0, rest.find('.') + 1);
             if (!is_any(rest, kHarmless) && !is_any(family, kHarmless)) refuse({"", rest}, "is not known", kNotBuilt);
         }
     }
+
     [[noreturn]] void refuse(const Name& field, const std::string& problem, const char* remedy = kCompare) const {
         std::string_view name = field.hf;
-        any_part(file_.of(field), [&](std::string_view one) { return name = one, has(one); });
-        refuse_config(file_.config.name() + ": " + key(name) + " ", problem, remedy);
+        any_part(file.of(field), [&](std::string_view one) { return name = one, has(one); });
+        refuse_config(file.config.name() + ": " + key(name) + " ", problem, remedy);
     }
-  private:
-    std::string key(std::string_view name) const { return prefix_ + std::string(name); }
-    const Checkpoint& file_;
-    const Json* object_;
-    std::string prefix_;
-    std::shared_ptr<std::unordered_set<std::string>> asked_ = std::make_shared<std::unordered_set<std::string>>();
 };
 
 constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies have a 64th of it
@@ -4192,11 +4308,12 @@ inline std::vector<bool> local_layers(const Fields& f, int layers) {
     const Json& value = f.value(field);
     std::vector<bool> local;
     if (value.is_null() || value.is<double>()) {
-        const int every = f.integer(field, f.is_gguf() ? 0 : 1, kMostRows, 6);
+        const int every = f.integer(field, f.file.is_gguf ? 0 : 1, kMostRows, 6);
         for (int i = 1; i <= layers; ++i) local.push_back(every == 0 || i % every != 0);
         f.require({"_sliding_window_pattern"}, to_string(every), "write layer_types, which says it for each layer");
         return local;
     }
+
     for (const Json& one : value.array()) {
         const std::string kind = text_of(one);
         local.push_back(is_any(kind, "sliding_attention|true|1"));
@@ -4217,12 +4334,14 @@ struct Rows {
         const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
         const std::uint64_t cols = t.elements() / t.shape[0];
         if (convert) floats.resize(usize(count * cols));
+
         if (!t.file) {  // random weights of the size that keeps activations as they are in trained models
             const float largest = std::sqrt(3.0f / float(cols));
             std::uint64_t state = (t.offset + first) * 0xD1342543DE82EF95u;
             for (float& weight : floats) weight = largest * float(2 * next_uniform(state) - 1);
             return;
         }
+
         raw.resize(usize(count * cols / block * bytes));
         t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
         if (!convert) return;
@@ -4238,13 +4357,7 @@ inline int checked_threads(int threads) {
     return threads ? threads : physical_cores();
 }
 
-// What the tensors of a layer are called, without ".weight"; what has no name is not there.
-struct LayerNames {
-    Name attn_norm, qkv, out, ffn_norm, up, down;
-    Name q = {}, k = {}, v = {}, gate = {}, q_norm = {}, k_norm = {}, post_attn_norm = {}, post_ffn_norm = {};
-};
-
-// All that one architecture does in its own way.
+// All that one architecture does in its own way. What has no name is not there.
 struct Architecture {
     Name type;  // model_type in config.json, general.architecture
     // Names in config.json and what leaving one out means there (transformers' defaults; -4: 4 hidden_size), in the order
@@ -4252,17 +4365,19 @@ struct Architecture {
     std::array<std::pair<const char*, int>, std::size(kSizes)> sizes;
     void (*read_config)(const Fields&, Config&);  // what is no size; sizes are set
 
-    Name embedding, positions, final_norm;  // positions may have no name: there are none
-    const char* layers;                     // what stands before a layer's number in Hugging Face checkpoints
-    LayerNames names;
-    bool is_transposed;  // safetensors hold a layer's matrices as [cols, rows]
-    bool has_biases;     // all products do, and the norms: LayerNorm, or else RMSNorm,
-    float norm_offset;   // whose scale is this much more than what safetensors hold
-
+    bool is_transposed;     // safetensors hold a layer's matrices as [cols, rows]
+    bool has_biases;        // all products do, and the norms: LayerNorm, or else RMSNorm,
+    float norm_offset;      // whose scale is this much more than what safetensors hold
     bool scales_embedding;  // by sqrt(hidden_size)
     bool has_rope;
     bool is_gated;  // activation(gate) * up
     void (*Kernels::*activation)(const float* x, const float* up, int n, float* y);
+
+    // Tensors without ".weight", those of a layer after "blk.0." or what a Hugging Face checkpoint calls it, "h.0."
+    Name embedding, positions, final_norm;
+    const char* layers;
+    Name attn_norm, qkv, out, ffn_norm, up, down;
+    Name q = {}, k = {}, v = {}, gate = {}, q_norm = {}, k_norm = {}, post_attn_norm = {}, post_ffn_norm = {};
 };
 
 // A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."), and
@@ -4290,17 +4405,20 @@ struct Loader {
         int rows, first, stride;  // of 32 rows to the next 32
         int to(int r) const { return first + r / kGateRows * stride + r % kGateRows; }
     };
+
     // Where a matrix is: what is multiplied with the last hidden state lies in planes, the others do not; what looks words
     // up and the head have 8 bits also where the layers have 4.
     enum class Role { inside, embedding, head };
+
     ModelData& model;
-    const Architecture& architecture;
+    const Architecture& a;  // the model's
     const Checkpoint& file;
     const LoadOptions& options;
-    std::uint64_t random_state;
+    std::uint64_t seed;  // of random weights: each tensor has its own
     // What stands before all names of the model, as the embedding's tells; and before those that are asked for now:
     // "model.layers.3."
-    std::string root = find_wrapped(file, architecture.embedding).second, prefix = root;
+    std::string root = find_wrapped(file, a.embedding).second, prefix = root;
+
     double bytes_done = 0, bytes_total = 1;
     ThreadPool pool{checked_threads(options.threads)};
     std::vector<Rows> scratch = std::vector<Rows>(usize(pool.size()));
@@ -4320,22 +4438,23 @@ struct Loader {
     Norm norm(const Name& name, int n) {
         if (name.hf.empty()) return {};
         Norm out{floats(name, ".weight", {n}), {}};
-        if (architecture.has_biases) out.b = floats(name, ".bias", {n});
+        if (a.has_biases) out.b = floats(name, ".bias", {n});
         if (!file.is_gguf)  // a GGUF has the offset already in it
-            for (float& w : out.w) w += architecture.norm_offset;
+            for (float& w : out.w) w += a.norm_offset;
         return out;
     }
 
     const WeightFormat& format_for(const Tensor& t, Role role) const {
-        TensorType type = TensorType::q8_0;
+        TensorType type = options.dtype == DType::native ? traits(t.type).kept_as : TensorType::q8_0;
         if (options.dtype == DType::f32) type = TensorType::f32;
-        if (options.dtype == DType::native) type = traits(t.type).kept_as;
         if (options.dtype == DType::q4_0 && role == Role::inside) type = TensorType::q4_0;
         return role == Role::head && type == TensorType::q8_0 ? kInPlanes : format_of(type);
     }
-    // in_turn: kGateRows rows of the first part, as many of the second, and so on.
-    Matrix matrix(const std::vector<Part>& parts, int cols, Role role = Role::inside, bool in_turn = false) {
-        const bool transposed = architecture.is_transposed && role == Role::inside && !file.is_gguf;
+
+    // W, and the bias b: where an architecture has biases, its matrices are one tensor each. in_turn: kGateRows rows of
+    // the first part, as many of the second, and so on.
+    Linear linear(const std::vector<Part>& parts, int cols, bool in_turn = false, Role role = Role::inside) {
+        const bool transposed = a.is_transposed && role == Role::inside && !file.is_gguf;
         const int stride = in_turn ? kGateRows * int(parts.size()) : kGateRows;
 
         // All tensors are found before memory is asked for.
@@ -4357,16 +4476,21 @@ struct Loader {
         for (const Piece& piece : pieces)
             for (int r = 0; r < piece.rows && !mixed; ++r) formats[usize(piece.to(r) / kGroup)] = piece.format;
 
-        Matrix m(model.weights.memory, rows, cols, formats);
+        // They become one matrix.
+        Linear out{Matrix(model.weights.memory, rows, cols, formats), {}};
         bool exact = true;
-        for (const Piece& piece : pieces) exact &= fill(m, piece, transposed);
-        for (const auto& s : m.sections)
+        for (const Piece& piece : pieces) exact &= fill(out.w, piece, transposed);
+        for (const auto& s : out.w.sections)
             model.info.formats[s.format->name].bytes += (s.group_bytes + s.group_lower) * usize(s.end - s.begin);
         ++(exact ? model.info.exact : model.info.quantized);
         if (parts.size() > 1) model.info.fused += int(parts.size());
         if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].first.hf.data());
-        return m;
+
+        const auto& [name, n] = parts[0];
+        if (a.has_biases && role == Role::inside) out.b = floats(name, ".bias", {n});
+        return out;
     }
+
     // Returns whether the matrix has the file's own values.
     bool fill(const Matrix& m, const Piece& piece, bool transposed) {
         const Tensor& t = *piece.tensor;
@@ -4375,10 +4499,12 @@ struct Loader {
         const bool as_it_is = type.quants && std::string_view(format.name) == format_of(type.kept_as).name;
         const int rows = int(t.shape[0]);
         ++model.info.formats[format.name].matrices;
+
         pool.for_ranges((rows - 1) / kGateRows + 1, 1, [&](int i, int, int thread) {
             Rows& in = scratch[usize(thread)];
             const int first = i * kGateRows, n = std::min(kGateRows, rows - first);
             in.read(t, usize(first), usize(n), !as_it_is);
+
             bool good = true;
             for (int r = 0; !transposed && r < n; ++r)
                 for (int c = 0; c < m.cols; c += kBlock) {
@@ -4393,6 +4519,7 @@ struct Loader {
                 for (int c = 0; c < n; ++c) x[c] = in.floats[usize(c) * usize(m.rows) + usize(r)];
                 good &= m.set(r, first, n, x, nullptr);
             }
+
             if (good) return;
             in.read(t, usize(first), usize(n));  // refuses what is damaged
             fail("a weight is too large for scales of 16 bits", t.file->path() + ": " + shown(t.name),
@@ -4401,45 +4528,41 @@ struct Loader {
         return as_it_is || &format == &format_of(TensorType::f32);
     }
 
-    // Where an architecture has biases, its matrices are one tensor each.
-    Linear linear(const std::vector<Part>& parts, int cols, bool in_turn = false) {
-        Linear out{matrix(parts, cols, Role::inside, in_turn), {}};
-        if (architecture.has_biases) out.b = floats(parts[0].first, ".bias", {parts[0].second});
-        return out;
-    }
-
     // In the order in which the random weights of Model::random are drawn.
     Layer layer() {
         const Config& c = model.config;
-        const LayerNames& n = architecture.names;
         const int d = c.hidden_size, ffn = c.intermediate_size;
         const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
-        const bool joined = n.q.hf.empty() || file.find(prefix + std::string(file.of(n.qkv)) + ".weight");
+        const bool joined = a.q.hf.empty() || file.find(prefix + std::string(file.of(a.qkv)) + ".weight");
+
         Layer l;
-        l.attn_norm = norm(n.attn_norm, d);
-        l.qkv = joined ? linear({{n.qkv, q + 2 * kv}}, d) : linear({{n.q, q}, {n.k, kv}, {n.v, kv}}, d);
-        l.q_norm = norm(n.q_norm, c.head_dim);
-        l.k_norm = norm(n.k_norm, c.head_dim);
-        l.out = linear({{n.out, d}}, q);
-        l.post_attn_norm = norm(n.post_attn_norm, d);
-        l.ffn_norm = norm(n.ffn_norm, d);
-        l.up = architecture.is_gated ? linear({{n.gate, ffn}, {n.up, ffn}}, d, true) : linear({{n.up, ffn}}, d);
-        l.down = linear({{n.down, d}}, ffn);
-        l.post_ffn_norm = norm(n.post_ffn_norm, d);
+        l.attn_norm = norm(a.attn_norm, d);
+        l.qkv = joined ? linear({{a.qkv, q + 2 * kv}}, d) : linear({{a.q, q}, {a.k, kv}, {a.v, kv}}, d);
+        l.q_norm = norm(a.q_norm, c.head_dim);
+        l.k_norm = norm(a.k_norm, c.head_dim);
+        l.out = linear({{a.out, d}}, q);
+        l.post_attn_norm = norm(a.post_attn_norm, d);
+
+        l.ffn_norm = norm(a.ffn_norm, d);
+        l.up = a.is_gated ? linear({{a.gate, ffn}, {a.up, ffn}}, d, true) : linear({{a.up, ffn}}, d);
+        l.down = linear({{a.down, d}}, ffn);
+        l.post_ffn_norm = norm(a.post_ffn_norm, d);
         return l;
     }
 
     const Tensor& find_tensor(const Name& part, const char* suffix, const std::vector<int>& shape) {
         const std::string name = prefix + std::string(file.of(part)) + suffix, where = file.path + ": " + name;
         const Tensor* t = file.find(name);
-        if (file.files.empty()) {
-            const std::uint64_t seed = random_state += std::uint64_t{1} << 40;
+        seed += std::uint64_t{1} << 40;
+        if (file.files.empty())
             t = &random.emplace_back(Tensor{name, TensorType::f32, "", {shape.begin(), shape.end()}, nullptr, seed});
-        }
+
         if (!t) fail("a tensor is missing", where, kIncomplete);
-        if (t->type == TensorType::other)
+        // Types of blocks are a GGUF's: safetensors, which name types freely, may hold a matrix transposed.
+        if (t->type == TensorType::other || (!file.is_gguf && traits(t->type).block > 1))
             fail("a tensor has a type that cannot be read, " + shown(t->type_name), where,
                  "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS");
+
         const auto text = [](const auto& sizes) {
             std::string out;
             for (const auto n : sizes) out += (out.empty() ? "[" : ", ") + to_string(n);
@@ -4448,6 +4571,7 @@ struct Loader {
         if (text(t->shape) != text(shape))
             fail("a tensor has the wrong shape", where + " is " + text(t->shape) + ", not " + text(shape),
                  "the configuration and the weights are of different models");
+
         model.info.parameters += t->elements();
         used.insert(t);
         bytes_done += double(t->bytes);
@@ -4459,7 +4583,7 @@ struct Loader {
         // The first part of its name that is not the root's.
         const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
         const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
-        const std::string kind = name.substr(begin, name.find('.', begin) - begin), layers = root + architecture.layers;
+        const std::string kind = name.substr(begin, name.find('.', begin) - begin), layers = root + a.layers;
 
         // Vision, its projector, a tied head.
         if (file.is_gguf) return kind == "v" || kind == "mm" || name == "output.weight" ? kind : "";
@@ -4467,7 +4591,8 @@ struct Loader {
         if (ends_with(name, "rotary_emb.inv_freq")) return "RoPE buffers";
         if (name.compare(0, layers.size(), layers) == 0)
             return std::atoi(&name[layers.size()]) >= model.config.num_layers ? "layers beyond the last" : "";
-        for (const Name& own : {architecture.embedding, architecture.positions, architecture.final_norm})
+
+        for (const Name& own : {a.embedding, a.positions, a.final_norm})
             if (kind == own.hf) return "";
         return ends_with(name, "lm_head.bias") ? "" : kind;
     }
@@ -4484,6 +4609,7 @@ inline void read_gpt2_config(const Fields& f, Config& c) {
     c.num_kv_heads = c.num_heads;
     c.head_dim = c.hidden_size / c.num_heads;
     if (c.hidden_size % c.num_heads) f.refuse({"n_embd", "embedding_length"}, "is no multiple of the number of heads");
+
     c.norm_eps = f.real({"layer_norm_epsilon", "attention.layer_norm_epsilon"}, 1e-5);
     const bool scaled = f.choice({"scale_attn_weights"}, "true", "true|false") == "true";
     c.attention_scale = scaled ? 1.0f / std::sqrt(float(c.head_dim)) : 1.0f;
@@ -4496,11 +4622,12 @@ inline void read_gpt2_config(const Fields& f, Config& c) {
 
 // By how much the layers of a kind divide positions.
 inline float rope_scaling_of(const Fields& rope) {
-    const bool gguf = rope.is_gguf();
+    const bool gguf = rope.file.is_gguf;
     const Name kind = {"rope_type|type", "rope.scaling.type"};
     const Name factor = {"factor", "rope.scaling.factor|rope.scale_linear"};
     const std::string type = rope.choice(kind, gguf ? "linear" : "default", gguf ? "linear|none" : "linear|default");
-    const float scaling = rope.real(factor, !gguf && type == "linear" ? HUGE_VAL : 1);  // which it must say
+    // A linear one must say by how much, and a config.json that says it must say that it is one.
+    const float scaling = rope.real(factor, !gguf && type == "linear" ? Fields::kRequired : 1);
     if (!gguf && scaling != 1 && rope.value(kind).is_null())
         rope.refuse(factor, "is given without a rope_type, and tools disagree on what that means",
                     "write \"rope_type\": \"linear\" beside it, or take it out");
@@ -4510,16 +4637,19 @@ inline float rope_scaling_of(const Fields& rope) {
 inline void read_gemma3_config(const Fields& f, Config& c) {
     c.norm_eps = f.real({"rms_norm_eps", "attention.layer_norm_rms_epsilon"}, 1e-6);
     c.is_local = local_layers(f, c.num_layers);
+
+    // Null says that there is none, and so does a GGUF that does not speak of it.
     const Name window = {"sliding_window", "attention.sliding_window"};
-    c.sliding_window = f.integer(window, 0, kMostRows, f.is_gguf() || f.says_null("sliding_window") ? 0 : 4096);
-    if (c.sliding_window == 0 && f.is_gguf()) c.is_local.assign(usize(c.num_layers), false);
+    const bool gguf = f.file.is_gguf;
+    c.sliding_window = f.integer(window, 0, kMostRows, gguf || f.find(window.hf) ? 0 : 4096);
+    if (c.sliding_window == 0 && gguf) c.is_local.assign(usize(c.num_layers), false);
     if (c.sliding_window == 0 && std::count(c.is_local.begin(), c.is_local.end(), true))
         f.refuse(window, "is null or 0, but there are layers with a window",
                  "write layer_types that are all full_attention, or a window");
 
     // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
-    const int usual = !f.is_gguf() ? 256 : c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
-    const double scalar = f.number({"query_pre_attn_scalar"}, usual);
+    const int in_gguf = c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
+    const double scalar = f.number({"query_pre_attn_scalar"}, gguf ? in_gguf : 256);
     if (!(scalar > 0)) f.refuse({"query_pre_attn_scalar"}, "is not positive");
     c.attention_scale = float(1 / std::sqrt(scalar));
 
@@ -4527,20 +4657,25 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
     c.final_logit_softcapping = f.real({"final_logit_softcapping", "final_logit_softcapping"}, 0);
 
     // RoPE is in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) all in rope_parameters.
-    const Fields both = f.inside("rope_parameters"), scaling = f.inside("rope_scaling");
-    const Fields global = both.inside("full_attention"), local = both.inside("sliding_attention");
-    c.rope_theta = global.real({"rope_theta", "rope.freq_base|rope.global.freq_base"}, f.real({"rope_theta"}, 1e6));
-    c.rope_theta = scaling.real({"rope_theta"}, c.rope_theta);
-    c.rope_local_theta =
-        local.real({"rope_theta", "rope.freq_base_swa|rope.local.freq_base"}, f.real({"rope_local_base_freq"}, 1e4));
-    c.rope_scaling = rope_scaling_of(f.is_gguf() || f.has("rope_scaling") ? scaling : global);
-    if (!f.is_gguf()) c.rope_local_scaling = rope_scaling_of(local);
+    c.rope_theta = f.real({"rope_scaling.rope_theta|rope_parameters.full_attention.rope_theta|rope_theta",
+                           "rope.freq_base|rope.global.freq_base"},
+                          1e6);
+    c.rope_local_theta = f.real({"rope_parameters.sliding_attention.rope_theta|rope_local_base_freq",
+                                 "rope.freq_base_swa|rope.local.freq_base"},
+                                1e4);
+    c.rope_scaling =
+        rope_scaling_of(f.inside(f.has("rope_scaling") ? "rope_scaling" : "rope_parameters.full_attention"));
+    if (!gguf) c.rope_local_scaling = rope_scaling_of(f.inside("rope_parameters.sliding_attention"));
+
+    // What is said in another place than there.
     const char* const nest = "write it into rope_parameters, into full_attention and sliding_attention there";
-    both.require({"rope_type|type"}, "default", nest);
-    both.require({"rope_theta"}, text_of(c.rope_theta), nest);
-    for (const char* kind : {"full_attention", "sliding_attention"})
-        if (scaling.has(kind)) scaling.refuse({kind}, "stands for one kind of layer", nest);
-    for (const Fields* part : {&both, &global, &local, &scaling}) part->require({"partial_rotary_factor"}, "1");
+    const Name kinds = {"rope_scaling.full_attention|rope_scaling.sliding_attention"};
+    f.require({"rope_parameters.rope_type|rope_parameters.type"}, "default", nest);
+    f.require({"rope_parameters.rope_theta"}, text_of(c.rope_theta), nest);
+    if (!f.value(kinds).is_null()) f.refuse(kinds, "stands for one kind of layer", nest);
+    f.require({"rope_parameters.partial_rotary_factor|rope_parameters.full_attention.partial_rotary_factor|"
+               "rope_parameters.sliding_attention.partial_rotary_factor|rope_scaling.partial_rotary_factor"},
+              "1");
 }
 
 // clang-format off
@@ -4548,20 +4683,20 @@ inline constexpr Architecture kArchitectures[] = {
     {{"gpt2", "gpt2"},
      {{{"max_position_embeddings|n_positions", 1024}, {"hidden_size|n_embd", 768}, {"n_inner", -4},
        {"num_hidden_layers|n_layer", 12}, {"num_attention_heads|n_head", 12}, {}, {}}}, read_gpt2_config,
+     true, true, 0, false, false, false, &Kernels::gelu,
      {"wte", "token_embd"}, {"wpe", "position_embd"}, {"ln_f", "output_norm"}, "h.",
-     {{"ln_1", "attn_norm"}, {"attn.c_attn", "attn_qkv"}, {"attn.c_proj", "attn_output"},
-      {"ln_2", "ffn_norm"}, {"mlp.c_fc", "ffn_up"}, {"mlp.c_proj", "ffn_down"}},
-     true, true, 0, false, false, false, &Kernels::gelu},
+     {"ln_1", "attn_norm"}, {"attn.c_attn", "attn_qkv"}, {"attn.c_proj", "attn_output"},
+     {"ln_2", "ffn_norm"}, {"mlp.c_fc", "ffn_up"}, {"mlp.c_proj", "ffn_down"}},
     {{"gemma3|gemma3_text", "gemma3"},
      {{{"max_position_embeddings", 131072}, {"hidden_size", 2304}, {"intermediate_size", 9216}, {"num_hidden_layers", 26},
        {"num_attention_heads", 8}, {"num_key_value_heads", 4}, {"head_dim", 256}}}, read_gemma3_config,
+     false, false, 1, true, true, true, &Kernels::gelu,
      {"embed_tokens", "token_embd"}, {}, {"norm", "output_norm"}, "layers.",
-     {{"input_layernorm", "attn_norm"}, {"self_attn.qkv_proj", "attn_qkv"}, {"self_attn.o_proj", "attn_output"},
-      {"pre_feedforward_layernorm", "ffn_norm"}, {"mlp.up_proj", "ffn_up"}, {"mlp.down_proj", "ffn_down"},
-      {"self_attn.q_proj", "attn_q"}, {"self_attn.k_proj", "attn_k"}, {"self_attn.v_proj", "attn_v"},
-      {"mlp.gate_proj", "ffn_gate"}, {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
-      {"post_attention_layernorm", "post_attention_norm"}, {"post_feedforward_layernorm", "post_ffw_norm"}},
-     false, false, 1, true, true, true, &Kernels::gelu},
+     {"input_layernorm", "attn_norm"}, {"self_attn.qkv_proj", "attn_qkv"}, {"self_attn.o_proj", "attn_output"},
+     {"pre_feedforward_layernorm", "ffn_norm"}, {"mlp.up_proj", "ffn_up"}, {"mlp.down_proj", "ffn_down"},
+     {"self_attn.q_proj", "attn_q"}, {"self_attn.k_proj", "attn_k"}, {"self_attn.v_proj", "attn_v"},
+     {"mlp.gate_proj", "ffn_gate"}, {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
+     {"post_attention_layernorm", "post_attention_norm"}, {"post_feedforward_layernorm", "post_ffw_norm"}},
 };
 // clang-format on
 
@@ -4578,27 +4713,29 @@ inline const Architecture& find_architecture(std::string_view name, bool json, c
 // ---- a whole model
 
 // What must hold for every configuration, a file's or the caller's own.
-inline void check_config(const Config& c, const Architecture& a, const std::string& where) {
-    const auto refuse = [&](const std::string& problem) { refuse_config(where, problem, kCompare); };
+inline void check_config(const Config& c, const std::string& where) {
+    const Architecture& a = find_architecture(c.architecture, false, "architecture");
+    const auto require = [&](bool good, const std::string& problem) {
+        if (!good) refuse_config(where, problem, kCompare);
+    };
     const auto in_range = [&](int size, int most, const char* name) {
-        if (size < 1 || size > most) refuse(std::string(name) + " is missing or too large");
+        require(size >= 1 && size <= most, std::string(name) + " is missing or too large");
     };
     in_range(c.vocab_size, kMostRows, "vocab_size");
     for (const Size& size : kSizes) in_range(c.*size.member, size.most, size.name);
     if (std::count(c.is_local.begin(), c.is_local.end(), true)) in_range(c.sliding_window, kMostRows, "sliding_window");
 
+    require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
+    require((c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large");
+    require(c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers");
+    require(c.attention_scale > 0 && std::isfinite(c.attention_scale), "attention_scale is not positive");
     const bool square = c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads;
-    if (c.num_heads % c.num_kv_heads) refuse("num_heads is no multiple of num_kv_heads");
-    if ((c.num_heads + 2 * c.num_kv_heads) * c.head_dim > kMostWidth) refuse("heads x head_dim is too large");
-    if (c.is_local.size() != usize(c.num_layers)) refuse("is_local (layer_types) has another length than num_layers");
-    if (!(c.attention_scale > 0 && std::isfinite(c.attention_scale))) refuse("attention_scale is not positive");
-    if (!a.has_rope && !square) refuse("hidden_size is not num_heads x head_dim, as it is in GPT-2");
-    if (!a.has_rope) return;
+    if (!a.has_rope) return require(square, "hidden_size is not num_heads x head_dim, as it is in GPT-2");
 
-    const bool turns = c.rope_theta > 0 && c.rope_local_theta > 0 && c.rope_scaling > 0 && c.rope_local_scaling > 0;
-    if (c.head_dim % 2) refuse("head_dim is odd");
-    if (!turns) refuse("rope: a number is not positive");
-    if (!(c.final_logit_softcapping >= 0)) refuse("final_logit_softcapping is negative");
+    require(c.head_dim % 2 == 0, "head_dim is odd");
+    for (const float rope : {c.rope_theta, c.rope_local_theta, c.rope_scaling, c.rope_local_scaling})
+        require(rope > 0, "rope: a number is not positive");
+    require(c.final_logit_softcapping >= 0, "final_logit_softcapping is negative");
 }
 
 // Whether two tensors hold the same bytes.
@@ -4622,16 +4759,20 @@ inline const Architecture& architecture_of(const Checkpoint& file) {
 inline Config read_config(const Checkpoint& file) {
     const Architecture& a = architecture_of(file);
     const Json& root = file.config.root();
-    const Fields whole(file, a.type.gguf), f = whole.has("text_config") ? whole.inside("text_config") : whole;
+    const Fields whole{file, file.is_gguf ? std::string(a.type.gguf) + "." : ""};
+    const Fields f = whole.has("text_config") ? whole.inside("text_config") : whole;
+
     Config c;
     c.architecture = a.type.gguf;
     for (std::size_t i = 0; i < std::size(kSizes); ++i) {
         const auto& [name, usual] = a.sizes[i];
         const Size& size = kSizes[i];
-        int fallback = file.is_gguf && !size.optional ? -1 : usual < 0 ? -usual * c.hidden_size : usual;
+        double fallback = usual < 0 ? -usual * c.hidden_size : usual;
+        if (file.is_gguf && !size.optional) fallback = Fields::kRequired;
         if (file.is_gguf && size.member == &Config::num_kv_heads) fallback = c.num_heads;
         if (name) c.*size.member = f.integer({name, size.gguf}, 1, size.most, fallback);
     }
+
     a.read_config(f, c);
     const float scale = f.real({"", "attention.scale"}, 0);
     if (scale != 0) c.attention_scale = scale;
@@ -4642,11 +4783,13 @@ inline Config read_config(const Checkpoint& file) {
         fail("the embedding is missing", file.path + ": " + std::string(file.of(a.embedding)), kIncomplete);
     c.vocab_size = int(std::min<std::uint64_t>(embedding->shape[0], kMostRows + 1));
     c.tied_head = !head || same_data(*head, *embedding);
+
     const bool tied = root["tie_word_embeddings"].flag(true) && root["text_config"]["tie_word_embeddings"].flag(true);
     if (!head && !tied)
         fail("a tensor is missing", file.path + ": lm_head.weight", "tie_word_embeddings is false: it must be there");
-    check_config(c, a, file.path + ": ");
+    check_config(c, file.path + ": ");
 
+    // Other fields say the same, or nothing that would change the result.
     f.require({"head_dim|v_head_dim",
                "attention.key_length|attention.value_length|attention.key_length_swa|"
                "attention.value_length_swa|rope.dimension_count|rope.dimension_count_swa"},
@@ -4678,17 +4821,20 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
         fail("the model is too large for a program of " + to_string(8 * sizeof(void*)) + " bits",
              file.path + ", " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use one of 64 bits", Kind::system);
 
+    // In the order in which the random weights of Model::random are drawn.
     Weights& w = m.weights;
     const auto role = c.tied_head ? Loader::Role::head : Loader::Role::embedding;
-    w.embedding = load.matrix({{a.embedding, c.vocab_size}}, c.hidden_size, role);
+    w.embedding = load.linear({{a.embedding, c.vocab_size}}, c.hidden_size, false, role).w;
     if (!a.positions.hf.empty()) w.positions = load.floats(a.positions, ".weight", {c.context_length, c.hidden_size});
     w.final_norm = load.norm(a.final_norm, c.hidden_size);
     for (int i = 0; i < c.num_layers; ++i) {
         load.prefix = (file.is_gguf ? "blk." : load.root + a.layers) + to_string(i) + ".";
         w.layers.push_back(load.layer());
     }
+
     load.prefix = find_wrapped(file, kHead).second;
-    w.head.w = c.tied_head ? w.embedding : load.matrix({{kHead, c.vocab_size}}, c.hidden_size, Loader::Role::head);
+    if (c.tied_head) w.head.w = w.embedding;
+    else w.head = load.linear({{kHead, c.vocab_size}}, c.hidden_size, false, Loader::Role::head);
     m.info.weight_bytes += w.memory.bytes();
 
     // Tensors that were not used must lie outside of the text model: one of its own would change what it computes.
@@ -4699,6 +4845,7 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
         ++m.info.ignored, ++m.info.outside[kind];
     }
 
+    // theta^(-2i/d), the angle of pair i from one position to the next
     for (int i = 0; a.has_rope && i < c.head_dim / 2; ++i) {
         const float part = float(2 * i) / float(c.head_dim);
         m.rope_global.push_back(1.0f / float(power(c.rope_theta, part)) / c.rope_scaling);
@@ -4714,6 +4861,7 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
     return load(detail::open_checkpoint(path), options);
 }
 Model Model::load_bytes(std::string_view gguf, const LoadOptions& o) { return load(detail::open_gguf(gguf), o); }
+
 Model Model::load(const detail::Checkpoint& file, const LoadOptions& options) {
     using namespace detail;
     auto data = std::make_shared<ModelData>();
@@ -4721,6 +4869,7 @@ Model Model::load(const detail::Checkpoint& file, const LoadOptions& options) {
     if (options.progress) options.progress(0.0f, "tokenizer");
     data->tokenizer.data_ = TokenizerLoader(file).load(data->config.vocab_size);
     load_weights(*data, file, options);
+
     Model model;
     model.data_ = std::move(data);
     return model;
@@ -4730,12 +4879,13 @@ Model Model::random(const Config& config, const LoadOptions& options, std::uint6
     using namespace detail;
     auto data = std::make_shared<ModelData>();
     data->config = config;
-    check_config(config, find_architecture(config.architecture, false, "architecture"), "");
+    check_config(config, "");
+
     Checkpoint nothing;
     nothing.format = "random weights";
     nothing.is_gguf = true;
-    data->tokenizer.data_ = std::make_shared<TokenizerData>();
     load_weights(*data, nothing, options, seed);
+
     Model model;
     model.data_ = std::move(data);
     return model;
@@ -4745,6 +4895,7 @@ const detail::ModelData& Model::data() const {
     if (!data_) detail::misuse("there is no model", "an llm::Model that nothing was loaded into", "use Model::load");
     return *data_;
 }
+
 const Config& Model::config() const { return data().config; }
 const Tokenizer& Model::tokenizer() const { return data().tokenizer; }
 const ModelInfo& Model::info() const { return data().info; }
@@ -4789,6 +4940,7 @@ struct KvCache {
     KvCache(const Config& c, bool local, int context, CacheFormat f)
         : format(f), slots(slots_for(c, local, context)), num_kv_heads(c.num_kv_heads), head_dim(c.head_dim),
           stride(std::uint64_t(std::count(c.is_local.begin(), c.is_local.end(), local)) * chunk_bytes()) {}
+
     std::size_t value_bytes() const { return format == CacheFormat::f16 ? 2 : 4; }
     static int slots_for(const Config& c, bool local, int context) {
         return round_up(local ? std::min(context, c.sliding_window + kBatch) : context, kChunk);
@@ -4796,6 +4948,7 @@ struct KvCache {
     std::size_t bytes_per_slot(int dims) const { return usize(num_kv_heads * dims) * value_bytes(); }
     std::size_t chunk_bytes() const { return kChunk * bytes_per_slot(head_dim + pitch); }
     std::uint64_t bytes() const { return stride * usize(slots / kChunk); }  // of all layers of this kind
+
     template <class T> T* keys(int head, int slot) const { return at<T>(head, slot, 0, head_dim); }
     template <class T> T* values(int head, int slot) const { return at<T>(head, slot, kChunk * head_dim, pitch); }
     template <class T> T* at(int head, int slot, int first, int width) const {
@@ -4803,6 +4956,7 @@ struct KvCache {
         const int value = head * kChunk * (head_dim + pitch) + first + slot % kChunk * width;
         return static_cast<T*>(static_cast<void*>(chunk + usize(value) * value_bytes()));
     }
+
     // Puts one head's key and value of one position into the cache; false: they are too large for its format.
     template <class Value>
     bool store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
@@ -4839,7 +4993,8 @@ struct alignas(64) Found {
 struct alignas(64) QueryTile {
     float queries[kTile * kMostHeadDim];  // [head_dim / kSpan][m][kSpan]
     int lowest[kTile], highest[kTile];
-    int head, first, m;  // the K/V head; m queries of it, from `first` on
+    float* out[kTile];  // where its result goes, [head_dim]
+    int head, m;        // the K/V head; how many queries of it
 
     // One chunk: scores of all queries, their softmax weights, and the weighted values. The product is the cache's.
     template <class Value> void attend(const Kernels& kernels, void (*product)(const ProductFloat<Value>&),
@@ -4892,6 +5047,7 @@ struct Attention {
     void run(const std::vector<AttentionInput>& inputs) {
         found_memory.grow(usize(deal(inputs)) * sizeof(Found));
         tile_memory.grow(usize(pool.size()) * sizeof(QueryTile));
+
         for (const bool joins : {false, true}) {  // the parts of divided tiles, which were found before
             const std::vector<Piece>& all = joins ? divided : pieces;
             pool.for_ranges(int(all.size()), 1, [&](int i, int, int thread) {
@@ -4907,11 +5063,12 @@ struct Attention {
                     Found& next = sum[joins ? part : 1];
                     if (joins || find(*p.in->cache, tile, p.part + part, next, laps)) join(tile.m, *sum, next);
                 }
-                if (joins || !p.found) finish(tile, *sum, p.in->out);
+                if (joins || !p.found) finish(tile, *sum);
                 laps.lap(3);
             });
         }
     }
+
     // Makes the pieces of all inputs; returns how many Founds they need, the two of each thread included.
     int deal(const std::vector<AttentionInput>& inputs) {
         int founds = 2 * pool.size();
@@ -4929,16 +5086,18 @@ struct Attention {
         }
         return founds;
     }
+
     // A tile's queries: those of one token that share the K/V head, then the next token's.
     void start(QueryTile& tile, const AttentionInput& in, int number) const {
-        const int tiles = tiles_of(in);
+        const int tiles = tiles_of(in), first = number % tiles * kTile;
+        const int m = tile.m = std::min(kTile, in.tokens * sharing - first);
         tile.head = number / tiles;
-        tile.first = number % tiles * kTile;
-        const int m = tile.m = std::min(kTile, in.tokens * sharing - tile.first);
         for (int r = 0; r < m; ++r) {
-            const int token = (tile.first + r) / sharing, h = tile.head * sharing + (tile.first + r) % sharing;
+            const int token = (first + r) / sharing, h = tile.head * sharing + (first + r) % sharing;
             tile.highest[r] = in.position + token;
             tile.lowest[r] = in.window ? std::max(0, tile.highest[r] - in.window + 1) : 0;
+            tile.out[r] = in.out + usize(token * config.num_heads + h) * usize(head_dim);
+
             const float* q = in.q + usize(token) * in.q_stride + h * head_dim;
             for (int d = 0; d < head_dim; d += kSpan) {
                 float* span = tile.queries + d * m + r * kSpan;
@@ -4947,11 +5106,13 @@ struct Attention {
             }
         }
     }
+
     // What a tile finds in one part, chunk by chunk. False: it sees nothing of it.
     bool find(const KvCache& cache, const QueryTile& tile, int part, Found& found, Laps& laps) const {
         std::fill_n(found.max, tile.m, -1e30f);
         std::fill_n(found.sum, tile.m, 0.0f);
         std::fill_n(found.out, tile.m * pitch, 0.0f);
+
         const int low = std::max(part * kPart, tile.lowest[0]);
         const int high = std::min((part + 1) * kPart, tile.highest[tile.m - 1] + 1);
         for (int begin = low, end; begin < high; begin = end) {
@@ -4961,17 +5122,16 @@ struct Attention {
         }
         return low < high;
     }
+
     void join(int m, Found& all, const Found& next) const {
         for (int r = 0; r < m; ++r)
             kernels.join(all.out + r * pitch, all.max[r], all.sum[r], next.out + r * pitch, next.max[r], next.sum[r],
                          head_dim);
     }
-    void finish(const QueryTile& tile, const Found& all, float* out) const {
+    void finish(const QueryTile& tile, const Found& all) const {
         for (int r = 0; r < tile.m; ++r) {
-            const int token = (tile.first + r) / sharing, h = tile.head * sharing + (tile.first + r) % sharing;
-            float* to = out + usize(token * config.num_heads + h) * usize(head_dim);
-            std::fill_n(to, head_dim, 0.0f);
-            kernels.axpy(1.0f / all.sum[r], all.out + r * pitch, head_dim, to);
+            std::fill_n(tile.out[r], head_dim, 0.0f);
+            kernels.axpy(1.0f / all.sum[r], all.out + r * pitch, head_dim, tile.out[r]);
         }
     }
 };
@@ -4997,14 +5157,17 @@ struct Profiler {
         report = std::move(to);
         done.clear();
     }
-    // Runs body(), an operation in its stages.
+
+    // Runs body(), an operation in its stages, or a step of operations.
     template <class Body> void time(std::initializer_list<Timing> stages, int layer, int tokens, const Body& body) {
         if (!report) return body();
         if (stages.size() > 1) pool.laps.assign(pool.laps.size(), {true, false, 0, {}, {}});
+        const auto start = last;
         const double before = pool.waited;
         body();
-        const auto start = std::exchange(last, Clock::now());
+        last = Clock::now();
         const double seconds = std::chrono::duration<double>(last - start).count(), idle = pool.waited - before;
+
         std::array<double, 4> ticks{1e-9, 0, 0, 0};  // a single stage has all
         for (Laps& laps : pool.laps) {
             for (std::size_t s = 0; s < stages.size(); ++s) ticks[s] += laps.ticks[s];
@@ -5016,15 +5179,13 @@ struct Profiler {
             done.push_back({s.part, s.operation, s.bytes, s.operations, layer, tokens, share * seconds, share * idle});
         }
     }
+
     // Runs body(), a step of so many tokens, and reports its operations. Those of one that throws are not reported: what
     // is done next begins with listen().
     template <class Body> void step(int tokens, const Body& body) {
-        const double waited = pool.waited;
         restart();
-        const auto start = last;
-        body();
+        time({{"step", "step"}}, -1, tokens, body);
         if (!report) return;
-        done.push_back({"step", "step", 0, 0, -1, tokens, seconds_since(start), pool.waited - waited});
         const auto to = report;  // which may call on_timing
         for (const Timing& timing : std::exchange(done, {})) to(timing);
     }
@@ -5198,35 +5359,42 @@ struct Likeliest {
 // A Sequence is what belongs to a text, a Transformer is what runs it: threads and scratch. To follow a token begin at
 // Transformer::run_layers.
 
+// The value, or an Error "WHAT is out of range: VALUE: USE 1 to 8".
+inline int in_range(int value, int least, int most, const char* what, const char* use, const char* unit = "") {
+    if (value >= least && value <= most) return value;
+    misuse(what, to_string(value), use + to_string(least) + " to " + to_string(most) + unit);
+}
+
 inline int checked_context(const Config& c, int context) {
-    if (context < 0 || context > c.context_length)
-        misuse("the context size is out of range", to_string(context),
-               "this model takes 1 to " + to_string(c.context_length) + " positions");
-    return context ? context : std::min(c.context_length, 8192);
+    if (context == 0) return std::min(c.context_length, 8192);
+    return in_range(context, 1, c.context_length, "the context size is out of range", "this model takes ",
+                    " positions");
 }
 
 // [count, width] floats
 struct Vectors {
-    std::size_t width = 0;
-    Buffer memory;
+    std::size_t width;
+    Buffer memory{};
 
-    void resize(int count, int w) {
-        width = usize(w);
-        memory.grow(usize(count) * width * sizeof(float));
-    }
+    void resize(int count) { memory.grow(usize(count) * width * sizeof(float)); }
     float* operator[](int i) const { return memory.as<float>() + usize(i) * width; }
 };
 
 // A text: its tokens, and what the layers remember of them. Those at its end may be pending: the one that generate() has
-// shown last, and those that a local layer has forgotten. They go through the layers first in whatever comes next.
+// shown last, and those that a local layer has forgotten. They go through the layers first in whatever comes next; the
+// tokens that a call appends follow them, and are held once they went through.
 struct Sequence {
     const Config& config;
     int context;
     std::vector<KvCache> caches;  // [num_layers]
-    std::vector<int> tokens;      // that are held
-    int processed = 0;            // how many of them went through the layers; the others are pending
-    int written = 0;              // one more than the largest position ever stored in the caches
-    Vectors logits{};             // [up to 12, vocab_size]
+
+    std::vector<int> tokens;    // that are held
+    std::vector<int> coming{};  // to be appended; empty between calls
+    int processed = 0;          // how many went through the layers; the others are pending
+    int written = 0;            // one more than the largest position ever stored in the caches
+
+    Vectors logits{usize(config.vocab_size)};  // [up to 12, vocab_size]
+    const float* current = nullptr;            // of these, the ones after the last token; null: they are not there
     Session::OnLayer on_layer{};
 
     Sequence(const ModelData& model, int context_length)
@@ -5238,8 +5406,10 @@ struct Sequence {
     }
     Sequence(const Sequence&) = delete;  // it would share the caches' memory
     Sequence(Sequence&&) = default;
+
     int position() const { return int(tokens.size()); }
-    int pending() const { return position() - processed; }
+    int pending() const { return position() + int(coming.size()) - processed; }
+    int id(int p) const { return p < position() ? tokens[usize(p)] : coming[usize(p - position())]; }
 
     // Holds what another one does, of the same model and context. Takes memory for what is copied.
     void copy(const Sequence& other) {
@@ -5252,6 +5422,7 @@ struct Sequence {
         tokens = other.tokens;
         processed = other.processed, written = other.written;
     }
+
     void check(const int* ids, int count) const {
         if (count < 1 || !ids) misuse("there are no tokens to process", to_string(count), "pass at least one");
         if (count > context - position())
@@ -5259,30 +5430,34 @@ struct Sequence {
                  to_string(count) + " tokens after " + to_string(position()) + " do not fit into " + to_string(context),
                  "use a larger context or a shorter text", Kind::context);
         for (int i = 0; i < count; ++i)
-            if (ids[i] < 0 || ids[i] >= config.vocab_size)
-                misuse("a token id is out of range", to_string(ids[i]),
-                       "this model has ids 0 to " + to_string(config.vocab_size - 1));
+            in_range(ids[i], 0, config.vocab_size - 1, "a token id is out of range", "this model has ids ");
     }
-    // Went through the layers: what was pending comes first.
-    void add_processed(const int* ids, int count) {
-        tokens.insert(tokens.end(), ids + std::min(count, pending()), ids + count);
+    // The next ones went through the layers.
+    void accept(int count) {
         processed += count;
+        const auto end = coming.begin() + std::max(0, processed - position());
+        tokens.insert(tokens.end(), coming.begin(), end);
+        coming.erase(coming.begin(), end);
     }
-    // A local layer's cache rolls over its window and little more; from further back, all tokens are pending again.
-    void rewind(int to) {
+
+    // The tokens from `to` on are pending again. A local layer's cache rolls over its window and little more: from further
+    // back, all are.
+    void forget(int to) {
         const bool intact = std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
             return written <= cache.slots || written - to <= cache.slots - config.sliding_window;
         });
-        tokens.resize(usize(to));
         processed = std::min(processed, to);
         if (!intact) processed = written = 0;
+        current = nullptr;
     }
+    void rewind(int to) {
+        forget(to);
+        tokens.resize(usize(to));
+    }
+
     // Makes the last token pending, so that there are logits after it soon.
     void reread() {
-        if (pending() > 0) return;
-        const int last = tokens.back();
-        rewind(position() - 1);
-        tokens.push_back(last);
+        if (pending() == 0) forget(position() - 1);
     }
 
     // The caches of the global and of the local layers, without memory.
@@ -5292,23 +5467,17 @@ struct Sequence {
     }
 };
 
-// The widths of x, y, qkv, attended and angles below. Model loading has made sure that they are moderate.
-inline std::array<int, 5> scratch_widths(const Config& c) {
-    const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
-    return {c.hidden_size, c.hidden_size, q + 2 * kv, q, 2 * c.head_dim};
+// What x, y, qkv, attended and angles below refer to. Model loading has made sure that their widths are moderate.
+inline std::array<Vectors, 5> scratch_for(const Config& c) {
+    const std::size_t hidden = usize(c.hidden_size), head = usize(c.head_dim);
+    const std::size_t q = usize(c.num_heads) * head, kv = usize(c.num_kv_heads) * head;
+    return {{{hidden}, {hidden}, {q + 2 * kv}, {q}, {2 * head}}};
 }
 
-// Tokens of a sequence that go through the layers together with those of others; what is pending in it comes first.
+// Tokens of a sequence that go through the layers together with those of others.
 struct Span {
     Sequence* sequence;
-    const int* ids;
     int count, first = 0, position = 0;  // which of all tokens is its first, and where in the text that is
-};
-
-// A token that went through the layers, and which of its sequence's logits are those after it.
-struct Output {
-    Sequence* sequence;
-    int token, row;
 };
 
 struct Transformer {
@@ -5325,11 +5494,12 @@ struct Transformer {
     std::recursive_mutex mutex;  // of who uses it
 #endif
 
-    Vectors x, y;            // [n, hidden_size]: the residual stream; a layer's addition to it
-    Vectors qkv;             // [n, (num_heads + 2 num_kv_heads) * head_dim]
-    Vectors attended;        // [n, num_heads * head_dim]
-    Vectors angles;          // [n, 2 (global, local), 2 (cos, sin), head_dim / 2]
-    Vectors thread_scratch;  // [threads, hidden_size]
+    std::array<Vectors, 5> scratch = scratch_for(config);
+    Vectors &x = scratch[0], &y = scratch[1];  // [n, hidden_size]: the residual stream; a layer's addition to it
+    Vectors& qkv = scratch[2];                 // [n, (num_heads + 2 num_kv_heads) * head_dim]
+    Vectors& attended = scratch[3];            // [n, num_heads * head_dim]
+    Vectors& angles = scratch[4];              // [n, 2 (global, local), 2 (cos, sin), head_dim / 2]
+
     // Inputs of products: norm(x) of qkv, up and head; attended of out; the activation's result of down.
     Activations normed, mixed, activated;
 
@@ -5340,17 +5510,12 @@ struct Transformer {
     std::vector<AttentionInput> inputs;  // of each span
 
     Transformer(const ModelData& m, int context, int threads) : model(m), pool(checked_threads(threads)) {
-        resize_scratch(std::min(context, kBatch));
-        thread_scratch.resize(pool.size(), config.hidden_size);
-    }
-    void resize_scratch(int count) {
-        const auto widths = scratch_widths(config);
-        Vectors* const scratch[] = {&x, &y, &qkv, &attended, &angles};
-        for (std::size_t i = 0; i < widths.size(); ++i) scratch[i]->resize(count, widths[i]);
+        for (Vectors& vectors : scratch) vectors.resize(std::min(context, kBatch));
+        for (Buffer& row : pool.scratch) row.grow(usize(config.hidden_size) * sizeof(float));
     }
 
-    // Takes tokens of any sequences through all layers, at most 256 of each: afterwards x holds what they have become, and
-    // the sequences hold them. Positions, caches and attention alone know whose they are.
+    // Takes the next tokens of any sequences through all layers, at most 256 of each: afterwards x holds what they have
+    // become, and the sequences hold them. Positions, caches and attention alone know whose they are.
     void run_layers(std::vector<Span> chunk) {
         begin(std::move(chunk));
         embed();
@@ -5367,13 +5532,15 @@ struct Transformer {
             normalize("ffn_norm", l.ffn_norm, l.up);
             activate(l.up, l.down);
             add_projected("down", l.down, activated, "post_ffn_norm", l.post_ffn_norm);
+
             for (const Span& s : spans)
                 if (s.sequence->on_layer) s.sequence->on_layer(layer, s.position, s.count, x[s.first]);
             profiler.restart();  // what the hooks took is nobody's
         }
         layer = -1;
-        for (const Span& s : spans) s.sequence->add_processed(s.ids, s.count);
+        for (const Span& s : spans) s.sequence->accept(s.count);
     }
+
     // A step of pending tokens: one of each sequence at least, and at most `most` of all, those of the first sequences
     // first. What has no more of them gets its logits.
     void step(const std::vector<Sequence*>& sequences, int most) {
@@ -5381,14 +5548,15 @@ struct Transformer {
         int total = 0, others = int(sequences.size());
         for (Sequence* s : sequences) {
             const int count = std::min({s->pending(), kBatch, most - total - --others});
-            chunk.push_back({s, s->tokens.data() + s->processed, count});
+            chunk.push_back({s, count});
             total += count;
         }
+
         profiler.step(total, [&] {
             run_layers(std::move(chunk));
-            std::vector<Output> outputs;
+            std::vector<Span> outputs;
             for (const Span& s : spans)
-                if (s.sequence->pending() == 0) outputs.push_back({s.sequence, s.first + s.count - 1, 0});
+                if (s.sequence->pending() == 0) outputs.push_back({s.sequence, 1, s.first + s.count - 1});
             if (!outputs.empty()) compute_logits(outputs);
         });
     }
@@ -5402,26 +5570,30 @@ struct Transformer {
         for (Span& s : spans) {
             s.first = int(ids.size());
             s.position = s.sequence->processed;
-            // Also if an exception ends it
-            s.sequence->written = std::max(s.sequence->written, s.position + s.count);
-            ids.insert(ids.end(), s.ids, s.ids + s.count);
-            for (int t = 0; t < s.count; ++t) positions.push_back(s.position + t);
-            for (int t = 0, m; t < s.count; t += m) {
-                m = std::min(s.count - t, kGroup - (s.position + t) % kGroup);
-                neighbours.push_back({s.sequence, s.ids + t, m, s.first + t, s.position + t});
+            s.sequence->current = nullptr;
+            s.sequence->written = std::max(s.sequence->written, s.position + s.count);  // also if an exception ends it
+
+            for (int p = s.position; p < s.position + s.count; ++p) {
+                if (p == s.position || p % kGroup == 0) neighbours.push_back({s.sequence, 0, int(ids.size()), p});
+                ++neighbours.back().count;
+                ids.push_back(s.sequence->id(p));
+                positions.push_back(p);
             }
         }
         n = int(ids.size());
-        resize_scratch(n);
+        for (Vectors& vectors : scratch) vectors.resize(n);
     }
 
-    // An operation: body(t, row) for each of so many tokens; row is the scratch of its thread.
-    template <class Body> void each_token(const Timing& operation, int count, const Body& body) {
-        profiler.time({operation}, layer, count, [&] {
-            pool.for_ranges(count, (count - 1) / (4 * pool.size()) + 1, [&](int begin, int end, int thread) {
-                for (int t = begin; t < end; ++t) body(t, thread_scratch[thread]);
+    // An operation on so many tokens in so many items: body(i, row) for each; row is the scratch of its thread.
+    template <class Body> void each_item(const Timing& operation, int tokens, int items, const Body& body) {
+        profiler.time({operation}, layer, tokens, [&] {
+            pool.for_ranges(items, (items - 1) / (4 * pool.size()) + 1, [&](int begin, int end, int thread) {
+                for (int i = begin; i < end; ++i) body(i, pool.scratch[usize(thread)].as<float>());
             });
         });
+    }
+    template <class Body> void each_token(const Timing& operation, int tokens, const Body& body) {
+        each_item(operation, tokens, tokens, body);
     }
 
     // x = rows of the embedding, scaled (Gemma) or with the position's vector added (GPT-2)
@@ -5436,23 +5608,24 @@ struct Transformer {
         });
     }
 
-    // RMSNorm, or LayerNorm (Ba et al. 2016), which is RMSNorm of what deviates from the mean, and a bias.
-    void norm(const Norm& w, const float* from, float* to) const {
-        const int d = config.hidden_size;
+    // RMSNorm, or LayerNorm (Ba et al. 2016), which is RMSNorm of what deviates from the mean, and a bias. Returns `to`.
+    float* norm(const Norm& w, const float* from, float* to) const {
+        const int d = int(w.w.size());
         if (!w.b.empty()) kernels.center(std::exchange(from, to), d, to);
         kernels.rms_norm(from, w.w.data(), config.norm_eps, d, to);
         if (!w.b.empty()) kernels.axpy(1.0f, w.b.data(), d, to);
+        return to;
     }
     static Timing norm_timing(const char* name, const Norm& w, int count) {
         return {"norm", name, (w.w.size() + w.b.size()) * sizeof(float), 4 * w.w.size() * usize(count)};
     }
+
     // normed = norm(x), as the product that comes next takes it; of all tokens of the chunk, or of some
-    void normalize(const char* name, const Norm& w, const Linear& next, const std::vector<Output>& some = {}) {
+    void normalize(const char* name, const Norm& w, const Linear& next, const std::vector<int>& some = {}) {
         const int count = some.empty() ? n : int(some.size());
         normed.resize(next.w, count);
         each_token(norm_timing(name, w, count), count, [&](int t, float* row) {
-            norm(w, x[some.empty() ? t : some[usize(t)].token], row);
-            normed.set(kernels, t, 0, row, config.hidden_size);
+            normed.set(kernels, t, 0, norm(w, x[some.empty() ? t : some[usize(t)]], row), config.hidden_size);
         });
     }
 
@@ -5462,12 +5635,14 @@ struct Transformer {
                                            const Epilogue& epilogue, int groups = 1, const char* activation = nullptr) {
         const int m = from.tokens();
         const Timing product{name, name, l.w.bytes, 2ull * usize(l.w.rows) * usize(l.w.cols) * usize(m)};
+
         const auto run = [&] {
             multiply(pool, kernels, l.w, from, groups, [&](int t, int row, float* values, int count) {
                 if (!l.b.empty()) kernels.axpy(1.0f, l.b.data() + row, count, values);
                 epilogue(t, row, values, count);
             });
         };
+
         if (!activation) profiler.time({product}, layer, m, run);
         else profiler.time({product, {"activation", activation}}, layer, m, run);
     }
@@ -5475,17 +5650,17 @@ struct Transformer {
     void project(const char* name, const Linear& l, const Activations& from, Vectors& to) {
         project(name, l, from, [&](int t, int row, float* v, int count) { std::copy_n(v, count, to[t] + row); });
     }
+
     // x += W from + b, or x += norm(W from + b)
     void add_projected(const char* name, const Linear& l, const Activations& from, const char* norm_name,
                        const Norm& w) {
         const auto add = [&](int t, int row, float* v, int count) { kernels.axpy(1, v, count, x[t] + row); };
         if (w.w.empty()) return project(name, l, from, add);
         project(name, l, from, y);
-        each_token(norm_timing(norm_name, w, n), n, [&](int t, float* row) {
-            norm(w, y[t], row);
-            kernels.axpy(1.0f, row, config.hidden_size, x[t]);
-        });
+        each_token(norm_timing(norm_name, w, n), n,
+                   [&](int t, float* row) { kernels.axpy(1.0f, norm(w, y[t], row), config.hidden_size, x[t]); });
     }
+
     // activated = activation(W normed + b), or activation(gate) * up, whose rows alternate in W; in whole blocks of 32
     void activate(const Linear& l, const Linear& next) {
         const bool gated = model.architecture->is_gated;
@@ -5508,6 +5683,7 @@ struct Transformer {
             kernels.angles(p, model.rope_local.data(), half, out + 2 * half, out + 3 * half);
         });
     }
+
     // RMSNorm where there is one, then RoPE, of each query head and of the key heads, which follow in a token's row of qkv.
     void norm_and_rotate(const Layer& l) {
         const int d = config.head_dim;
@@ -5515,8 +5691,8 @@ struct Transformer {
             const float* cos = angles[t] + (config.is_local[usize(layer)] ? d : 0);
             for (int h = 0; h < config.num_heads + config.num_kv_heads; ++h) {
                 float* head = qkv[t] + h * d;
-                const std::vector<float>& w = (h < config.num_heads ? l.q_norm : l.k_norm).w;
-                if (!w.empty()) kernels.rms_norm(head, w.data(), config.norm_eps, d, head);
+                const Norm& w = h < config.num_heads ? l.q_norm : l.k_norm;
+                if (!w.w.empty()) norm(w, head, head);
                 kernels.rotate(head, cos, cos + d / 2, d / 2);
             }
         });
@@ -5544,55 +5720,54 @@ struct Transformer {
         mixed.resize(out.w, n);
         each_token({"attention", "pack"}, n, [&](int t, float*) { mixed.set(kernels, t, 0, attended[t], out.w.cols); });
     }
+
+    // An item is a head of tokens that share their lines of K.
     void store_keys_and_values() {
-        const int d = config.head_dim, heads = config.num_kv_heads, count = int(neighbours.size()) * heads;
+        const int d = config.head_dim, heads = config.num_kv_heads, items = int(neighbours.size()) * heads;
         const KvCache& any = spans[0].sequence->caches[usize(layer)];
-        const auto put = any.value_bytes() == 2 ? &KvCache::store<std::uint16_t> : &KvCache::store<float>;
-        const auto store = [&](const Span& some, int h) {  // which share their lines of K
-            const KvCache& cache = some.sequence->caches[usize(layer)];
-            for (int i = 0; i < some.count; ++i) {
-                const float *key = qkv[some.first + i] + (config.num_heads + h) * d, *value = key + heads * d;
-                if (!(cache.*put)(kernels, h, some.position + i, key, value))
+        const auto store = any.value_bytes() == 2 ? &KvCache::store<std::uint16_t> : &KvCache::store<float>;
+
+        each_item({"attention", "kv_store", 2 * usize(n) * any.bytes_per_slot(d)}, n, items, [&](int i, float*) {
+            const Span& some = neighbours[usize(i / heads)];
+            const int h = i % heads;
+            for (int t = 0; t < some.count; ++t) {
+                const float *key = qkv[some.first + t] + (config.num_heads + h) * d, *value = key + heads * d;
+                if (!(some.sequence->caches[usize(layer)].*store)(kernels, h, some.position + t, key, value))
                     fail("keys or values of this text are beyond the KV cache's F16, 65504",
                          "layer " + to_string(layer), "run the model in F32: --dtype f32, or DType::f32");
             }
-        };
-        profiler.time({{"attention", "kv_store", 2 * usize(n) * any.bytes_per_slot(d)}}, layer, n, [&] {
-            pool.for_ranges(count, count / (16 * pool.size()), [&](int begin, int end, int) {
-                for (int i = begin; i < end; ++i) store(neighbours[usize(i / heads)], i % heads);
-            });
         });
     }
 
     // ---- after the last layer
 
     // The last norm of a token of the chunk, [hidden_size]; valid until the next call.
-    const float* final_hidden(int t) const {
-        norm(model.weights.final_norm, x[t], thread_scratch[0]);
-        return thread_scratch[0];
-    }
-    // The logits after these tokens, each sequence's in their order. False: instead, all that are wanted are in
-    // likeliest.found.
-    bool compute_logits(const std::vector<Output>& outputs, const Wanted& wanted = {}) {
+    const float* final_hidden(int t) const { return norm(model.weights.final_norm, x[t], pool.scratch[0].as<float>()); }
+
+    // The logits after these tokens of the chunk, which their sequences hold then; returns the first one's. Null: instead,
+    // all that are wanted are in likeliest.found.
+    const float* compute_logits(const std::vector<Span>& after, const Wanted& wanted = {}) {
         const Linear& head = model.weights.head;
         const float cap = config.final_logit_softcapping;
-        normalize("final_norm", model.weights.final_norm, head, outputs);
-        if (!(cap > 0) && likeliest.find(head.w, normed, wanted)) return false;
 
-        for (const Output& o : outputs) o.sequence->logits.resize(outputs.back().row + 1, config.vocab_size);
+        std::vector<int> tokens;
+        for (const Span& s : after)
+            for (int i = 0; i < s.count; ++i) tokens.push_back(s.first + i);
+        normalize("final_norm", model.weights.final_norm, head, tokens);
+        if (!(cap > 0) && likeliest.find(head.w, normed, wanted)) return nullptr;
+
+        std::vector<float*> logits;  // of each of them
+        for (const Span& s : after) {
+            s.sequence->logits.resize(s.count);
+            for (int i = 0; i < s.count; ++i) logits.push_back(s.sequence->logits[i]);
+        }
+
         project("lm_head", head, normed, [&](int t, int row, float* v, int rows) {
             for (int i = 0; cap > 0 && i < rows; ++i)  // tanh(z) = 1 - 2 / (1 + e^2z)
                 v[i] = cap * float(1 - 2 / (1 + exponential(2 * double(v[i] / cap))));
-            const Output& o = outputs[usize(t)];
-            std::copy_n(v, rows, o.sequence->logits[o.row] + row);
+            std::copy_n(v, rows, logits[usize(t)] + row);
         });
-        return true;
-    }
-    // The same of `count` tokens of a sequence, from the chunk's token `first` on; null instead of false.
-    const float* compute_logits(Sequence& s, int first, int count, const Wanted& wanted = {}) {
-        std::vector<Output> outputs;
-        for (int t = 0; t < count; ++t) outputs.push_back({&s, first + t, t});
-        return compute_logits(outputs, wanted) ? s.logits[0] : nullptr;
+        return logits[0];
     }
 };
 
@@ -5602,8 +5777,8 @@ struct SessionData {
     Sequence sequence;
     std::shared_ptr<Transformer> runner;  // forks share it
     Transformer& transformer = *runner;
-    const float* current = nullptr;  // the logits after the last token processed; null: they are not there
-    bool busy = false;               // inside of a call
+
+    bool busy = false;  // inside of a call
     std::function<void(const Timing&)> on_timing{};
 
     SessionData(const Model& m, int context, int threads)
@@ -5618,23 +5793,25 @@ struct SessionData {
     // all), unless it is null. False ends it.
     bool run_batches(const int* ids, int count, const std::function<bool(int, int)>& on_batch) {
         if (count > 0) sequence.check(ids, count);
-        std::vector<int> all(sequence.tokens.begin() + sequence.processed, sequence.tokens.end());
-        all.insert(all.end(), ids, ids + count);
+        sequence.coming.assign(ids, ids + count);
+
+        const int all = sequence.pending();
         bool more = true;
-        for (int first = 0, n = int(all.size()); first < n && more; first += kBatch) {
-            current = nullptr;
-            transformer.run_layers({{&sequence, all.data() + first, std::min(kBatch, n - first)}});
-            more = !on_batch || on_batch(first + transformer.n, n);
+        while (more && sequence.pending() > 0) {
+            transformer.run_layers({{&sequence, std::min(kBatch, sequence.pending())}});
+            more = !on_batch || on_batch(all - sequence.pending(), all);
             transformer.profiler.restart();
         }
         return more;
     }
+
     // The logits after the last token. Null if on_batch ends it, or if all that are wanted are in transformer.likeliest.
     const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_batch = {},
                          const Wanted& wanted = {}) {
-        const bool all = run_batches(ids, count, on_batch);
-        return current = all ? transformer.compute_logits(sequence, transformer.n - 1, 1, wanted) : nullptr;
+        if (!run_batches(ids, count, on_batch)) return nullptr;
+        return sequence.current = transformer.compute_logits({{&sequence, 1, transformer.n - 1}}, wanted);
     }
+
     // Hands out the logits after each token, or the hidden states that they would be made of.
     void forward_each(const int* ids, int count, bool hidden, const std::function<void(int, const float*)>& on_output) {
         sequence.check(ids, count);
@@ -5645,51 +5822,37 @@ struct SessionData {
             const int begin = done - transformer.n - pending;
             for (int first = std::max(0, -begin), m; first < transformer.n; first += m) {
                 m = std::min(kTile, transformer.n - first);
-                if (!hidden) transformer.compute_logits(sequence, first, m);
+                if (!hidden) transformer.compute_logits({{&sequence, m, first}});
                 for (int t = 0; t < m; ++t)
                     on_output(begin + first + t, hidden ? transformer.final_hidden(first + t) : sequence.logits[t]);
-                if (!hidden && first + m == transformer.n) current = sequence.logits[m - 1];
+                if (!hidden && first + m == transformer.n) sequence.current = sequence.logits[m - 1];
                 transformer.profiler.restart();
             }
             return true;
         });
     }
+
     // Logits after the pending token and up to 11 guesses that may follow it. The caches hold the guesses too: one that is
     // appended then need only be counted as processed.
     // Null: all that is wanted is in transformer.likeliest.
     const float* try_out(const int* ids, int count, const Wanted& wanted) {
-        current = nullptr;
-        transformer.run_layers({{&sequence, ids, count}});
+        sequence.coming.assign(ids + sequence.pending(), ids + count);
+        transformer.run_layers({{&sequence, count}});
         sequence.tokens.resize(sequence.tokens.size() - usize(count - 1));
         sequence.processed = sequence.position();
-        return transformer.compute_logits(sequence, 0, count, wanted);
+        return transformer.compute_logits({{&sequence, count}}, wanted);
     }
-    // The k best logits after the last token, once the tokens are appended.
-    std::vector<Logit> best(const int* ids, int count, int k) {
-        const int n = owner.sampleable() ? owner.sampleable() : owner.config().vocab_size;
-        if (k < 1 || k > n) misuse("the number of logits is out of range", to_string(k), "use 1 to " + to_string(n));
-        const float* const all = count > 0 ? forward(ids, count, {}, {n, k}) : logits({n, k});
-        std::vector<Logit> best;
-        transformer.profiler.time({{"sampling", "best"}}, -1, 1, [&] {
-            best = all ? take_best(all, n, k) : transformer.likeliest.found[0];
-            std::sort(best.begin(), best.end(), better);
-            best.resize(usize(k));
-        });
-        return best;
-    }
+
     // The logits after the last token that is held, or null as from forward.
     const float* logits(const Wanted& wanted = {}) {
-        if (current && sequence.pending() == 0) return current;
+        if (sequence.current && sequence.pending() == 0) return sequence.current;
         if (sequence.position() == 0) misuse("there are no logits", "the session holds nothing", "call forward first");
         sequence.reread();
         return forward(nullptr, 0, {}, wanted);
     }
     void rewind(int to) {
-        if (to < 0 || to > sequence.position())
-            misuse("cannot rewind to this position", to_string(to), "choose 0 to " + to_string(sequence.position()));
-        if (to == sequence.position()) return;
-        current = nullptr;
-        sequence.rewind(to);
+        in_range(to, 0, sequence.position(), "cannot rewind to this position", "choose ");
+        if (to < sequence.position()) sequence.rewind(to);
     }
 };
 
@@ -5703,6 +5866,7 @@ struct InUse {
 #ifndef LLM_NO_THREADS
     std::unique_lock<std::recursive_mutex> turn = runs ? std::unique_lock(data.transformer.mutex) : decltype(turn)();
 #endif
+
     explicit InUse(const Session& session, bool takes = true) : data(session.data()), runs(takes) {
         if (data.busy || (runs && data.transformer.busy))
             misuse("the session is in use", "a callback calls its own session or a fork of it", "call it afterwards");
@@ -5713,14 +5877,16 @@ struct InUse {
     }
     ~InUse() {
         data.busy = false;
+        data.sequence.coming.clear();  // what an exception or a callback left over
         if (runs) data.transformer.busy = false;
     }
+
     InUse(const InUse&) = delete;
     SessionData* operator->() const { return &data; }
     // Runs body(data), a step of n tokens, and returns the logits after the last one.
     template <class Body> const float* step(int n, const Body& body) const {
         data.transformer.profiler.step(n, [&] { body(data); });
-        return data.current;
+        return data.sequence.current;
     }
 };
 
@@ -5736,6 +5902,7 @@ const float* Session::forward(const int* ids, int n) {
     return detail::InUse(*this).step(n, [&](auto& data) { data.sequence.check(ids, n), data.forward(ids, n); });
 }
 const float* Session::forward(const std::vector<int>& ids) { return forward(ids.data(), detail::count_of(ids)); }
+
 void Session::forward_each(const int* ids, int n, const std::function<void(int i, const float* logits)>& on_logits) {
     detail::InUse(*this).step(n, [&](auto& data) { data.forward_each(ids, n, false, on_logits); });
 }
@@ -5747,15 +5914,28 @@ const float* Session::logits() {
 }
 std::vector<Logit> Session::best(int k) { return forward_best(nullptr, 0, k); }
 std::vector<Logit> Session::forward_best(const int* ids, int n, int k) {
+    using namespace detail;
     std::vector<Logit> best;
-    detail::InUse(*this).step(std::max(n, 1), [&](auto& data) { best = data.best(ids, n, k); });
+    InUse(*this).step(std::max(n, 1), [&](SessionData& data) {
+        const int texts = model().sampleable(), choices = texts ? texts : model().config().vocab_size;
+        in_range(k, 1, choices, "the number of logits is out of range", "use ");
+        const float* const all = n > 0 ? data.forward(ids, n, {}, {choices, k}) : data.logits({choices, k});
+
+        data.transformer.profiler.time({{"sampling", "best"}}, -1, 1, [&] {
+            best = all ? take_best(all, choices, k) : data.transformer.likeliest.found[0];
+            std::sort(best.begin(), best.end(), better);
+            best.resize(usize(k));
+        });
+    });
     return best;
 }
+
 const std::vector<int>& Session::tokens() const { return data().sequence.tokens; }
 int Session::position() const { return data().sequence.position(); }
 int Session::context() const { return data().sequence.context; }
 int Session::threads() const { return data().transformer.pool.size(); }
 const Model& Session::model() const { return data().owner; }
+
 void Session::rewind(int position) { detail::InUse(*this)->rewind(position); }
 void Session::on_layer(OnLayer hook) { detail::InUse(*this)->sequence.on_layer = std::move(hook); }
 void Session::on_timing(std::function<void(const Timing&)> report) {
@@ -5771,30 +5951,24 @@ void forward_together(const std::vector<Session*>& sessions, const std::vector<s
     if (sessions.empty() || sessions.size() != tokens.size())
         misuse("each session needs its tokens", to_string(sessions.size()) + " and " + to_string(tokens.size()),
                "pass as many of both, and at least one");
+
     std::deque<InUse> uses;
     std::vector<Sequence*> all;
     for (std::size_t i = 0; i < sessions.size(); ++i) {
         if (!sessions[i]) misuse("there is no session", "a null pointer", "pass sessions");
         const InUse& use = uses.emplace_back(*sessions[i], i == 0);
-        all.push_back(&use->sequence);
         if (&use->owner.data() != &uses[0]->owner.data())
             misuse("the sessions are of several models", "forward_together", "pass sessions of one");
-        all[i]->check(tokens[i].data(), count_of(tokens[i]));
+        use->sequence.check(tokens[i].data(), count_of(tokens[i]));
+        use->sequence.coming = tokens[i];
+        all.push_back(&use->sequence);
     }
-    std::vector<std::size_t> held;
-    for (const InUse& use : uses) use->current = nullptr, held.push_back(use->sequence.tokens.size());
-    try {
-        for (std::size_t i = 0; i < all.size(); ++i)
-            all[i]->tokens.insert(all[i]->tokens.end(), tokens[i].begin(), tokens[i].end());
-        for (std::vector<Sequence*> rest = all; !rest.empty();) {
-            uses[0]->transformer.step(rest, std::max(kBatch, int(rest.size())));
-            rest.erase(std::remove_if(rest.begin(), rest.end(), [](auto* s) { return s->pending() == 0; }), rest.end());
-        }
-    } catch (...) {
-        for (std::size_t i = 0; i < all.size(); ++i) all[i]->tokens.resize(std::max(held[i], usize(all[i]->processed)));
-        throw;
+
+    for (std::vector<Sequence*> rest = all; !rest.empty();) {
+        uses[0]->transformer.step(rest, std::max(kBatch, int(rest.size())));
+        rest.erase(std::remove_if(rest.begin(), rest.end(), [](auto* s) { return s->pending() == 0; }), rest.end());
     }
-    for (const InUse& use : uses) use->current = use->sequence.logits[0];
+    for (Sequence* s : all) s->current = s->logits[0];
 }
 
 std::size_t Model::session_bytes(int context, int sessions) const {
@@ -5803,10 +5977,12 @@ std::size_t Model::session_bytes(int context, int sessions) const {
     const Weights& w = data().weights;
     context = checked_context(c, context);
     if (sessions < 1) misuse("there are no sessions", to_string(sessions), "ask for 1 or more");
+
     std::size_t batched = 0;  // of a token in a batch
-    for (const int width : scratch_widths(c)) batched += usize(width) * sizeof(float);
+    for (const Vectors& vectors : scratch_for(c)) batched += vectors.width * sizeof(float);
     for (const Matrix* m : {&w.head.w, &w.layers[0].out.w, &w.layers[0].down.w})
         batched += Activations::row_bytes(m->takes_integers(), m->cols);
+
     std::size_t each = usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits; ids
     for (const KvCache& cache : Sequence::kv_caches(data(), context)) each += usize(cache.bytes());
     const int together = sessions > 1 ? kBatch : std::min(context, kBatch);
@@ -5866,15 +6042,16 @@ inline std::uint64_t fingerprint(const ModelData& model) {
     return model.fingerprint = h | 1;
 }
 
-// transfer(memory, bytes) for all that the caches hold of positions before `end`, by groups of 16: for local layers, the
-// window that a session with the model's whole context keeps. So a state fits into a session of another context.
-template <class Transfer> void each_cached(const SessionData& s, int end, const Transfer& transfer) {
-    const Config& c = s.owner.config();
-    for (std::size_t layer = 0; layer < s.sequence.caches.size(); ++layer) {
-        const KvCache& cache = s.sequence.caches[layer];
-        const int kept = KvCache::slots_for(c, c.is_local[layer], c.context_length);
+// transfer(memory, bytes) for all that a state has between its header and its sum: the tokens, and what the caches hold of
+// those processed, by groups of 16 positions; for local layers, the window that a session with the model's whole context
+// keeps. So a state fits into a session of another context.
+template <class Transfer> void each_part(Sequence& q, const StateHeader& header, const Transfer& transfer) {
+    transfer(q.tokens.data(), usize(header.held) * sizeof(int));
+    for (std::size_t layer = 0; layer < q.caches.size(); ++layer) {
+        const KvCache& cache = q.caches[layer];
+        const int kept = KvCache::slots_for(q.config, q.config.is_local[layer], q.config.context_length);
         for (int head = 0; head < cache.num_kv_heads; ++head)
-            for (int p = std::max(0, end - kept) / kGroup * kGroup; p < end; p += kGroup) {
+            for (int p = std::max(0, header.processed - kept) / kGroup * kGroup; p < header.processed; p += kGroup) {
                 transfer(cache.keys<void>(head, p % cache.slots), usize(kGroup * cache.head_dim) * cache.value_bytes());
                 transfer(cache.values<void>(head, p % cache.slots), usize(kGroup * cache.pitch) * cache.value_bytes());
             }
@@ -5882,7 +6059,7 @@ template <class Transfer> void each_cached(const SessionData& s, int end, const 
 }
 
 inline std::string save_state(SessionData& s) {
-    const Sequence& q = s.sequence;
+    Sequence& q = s.sequence;
     StateHeader header;
     header.held = q.position(), header.processed = q.processed, header.written = q.written;
     header.model = fingerprint(s.owner.data());
@@ -5890,8 +6067,7 @@ inline std::string save_state(SessionData& s) {
     std::string bytes;
     const auto put = [&](const void* data, std::size_t n) { bytes.append(static_cast<const char*>(data), n); };
     put(&header, sizeof header);
-    put(q.tokens.data(), q.tokens.size() * sizeof(int));
-    each_cached(s, q.processed, put);
+    each_part(q, header, put);
     const std::uint64_t sum = hash(0, bytes.data(), bytes.size());
     put(&sum, sizeof sum);
     return bytes;
@@ -5916,7 +6092,7 @@ inline void write_file(const std::string& path, const std::string& bytes) {
 
 // Nothing of s is changed before all is known to be good.
 inline void load_state(SessionData& s, const File& file) {
-    const Config& config = s.owner.config();
+    Sequence& q = s.sequence;
     const auto require = [&](bool good, const std::string& what, const std::string& remedy, Kind kind = Kind::file) {
         if (!good) fail(what, file.path(), remedy, kind);
     };
@@ -5931,27 +6107,25 @@ inline void load_state(SessionData& s, const File& file) {
     require(header.model == fingerprint(s.owner.data()), "the session is of another model",
             "load it with the model and dtype that it was saved from");
     intact(header.processed >= 0 && header.processed <= std::min(header.held, header.written) &&
-           header.written <= config.context_length);
-    require(header.held <= s.sequence.context, "the saved session is too long: " + to_string(header.held) + " tokens",
-            "use a context that is larger than " + to_string(s.sequence.context), Kind::context);
+           header.written <= q.config.context_length);
+    require(header.held <= q.context, "the saved session is too long: " + to_string(header.held) + " tokens",
+            "use a context that is larger than " + to_string(q.context), Kind::context);
 
     // The rest: its size, its sum, its tokens.
-    std::vector<int> tokens(usize(header.held));
-    std::uint64_t cached = 0;
-    each_cached(s, header.processed, [&](const void*, std::size_t bytes) { cached += bytes; });
-    intact(file.size() == sizeof header + tokens.size() * sizeof(int) + cached + sizeof(std::uint64_t));
-    const std::string saved = file.text(0, file.size());
-    const char *at = saved.data() + sizeof header, *const end = saved.data() + saved.size() - sizeof(std::uint64_t);
-    intact(hash(0, saved.data(), saved.size() - sizeof(std::uint64_t)) == load_as<std::uint64_t>(end));
-    const auto take = [&](void* p, std::size_t n) { std::copy_n(std::exchange(at, at + n), n, static_cast<char*>(p)); };
-    take(tokens.data(), tokens.size() * sizeof(int));
-    for (const int id : tokens) intact(id >= 0 && id < config.vocab_size);
+    std::uint64_t size = sizeof header + sizeof(std::uint64_t);
+    each_part(q, header, [&](const void*, std::size_t bytes) { size += bytes; });
+    intact(file.size() == size);
+    const std::string saved = file.text(0, size);
+    const char *at = saved.data() + sizeof header, *const sum = saved.data() + saved.size() - sizeof(std::uint64_t);
+    intact(hash(0, saved.data(), usize(sum - saved.data())) == load_as<std::uint64_t>(sum));
+    for (std::size_t i = 0; i < usize(header.held); ++i)
+        intact(load_as<std::uint32_t>(at + i * sizeof(int)) < std::uint32_t(q.config.vocab_size));
 
     s.rewind(0);
-    each_cached(s, header.processed, take);
-    s.sequence.tokens.assign(tokens.begin(), tokens.end());
-    s.sequence.processed = header.processed;
-    s.sequence.written = header.written;
+    q.tokens.resize(usize(header.held));
+    each_part(q, header, [&](void* p, std::size_t n) { std::memcpy(p, std::exchange(at, at + n), n); });
+    q.processed = header.processed;
+    q.written = header.written;
 }
 
 }  // namespace detail
@@ -5974,6 +6148,8 @@ inline void check_option(const char* name, double x, double least, double most, 
     if (!(x >= least && x <= most)) misuse(std::string(name) + " is out of range", to_string(x), remedy);
 }
 
+inline float with_penalty(float logit, float penalty) { return logit > 0 ? logit / penalty : logit * penalty; }
+
 }  // namespace detail
 
 Sampler::Sampler(const Sampling& options) : options_(options), state_(options.seed) {
@@ -5991,7 +6167,6 @@ void Sampler::accept(int id) {
     if (recent_.size() > detail::usize(options_.repeat_last_n)) recent_.pop_front();
 }
 
-int Sampler::draws_from() const { return options_.temperature == 0 ? 1 : options_.top_k; }
 std::vector<int> Sampler::penalized() const {
     if (options_.repeat_penalty == 1.0f) return {};
     std::vector<int> ids(recent_.begin(), recent_.end());
@@ -6007,23 +6182,22 @@ int Sampler::sample(const float* logits, int n) {
     const std::vector<int> ids = penalized();
     std::vector<float> changed(logits, ids.empty() ? logits : logits + n);
     for (const int id : ids)
-        if (id >= 0 && id < n) changed[usize(id)] = penalize(logits[id]);
+        if (id >= 0 && id < n) changed[usize(id)] = with_penalty(logits[id], options_.repeat_penalty);
     return draw(take_best(ids.empty() ? logits : changed.data(), n, draws_from() ? std::min(draws_from(), n) : n));
 }
+
 int Sampler::sample(std::vector<Logit> candidates) {
     using namespace detail;
     if (candidates.empty()) misuse("there are no logits to sample from", "0", "pass one or more");
     const IeeeFloats rounding;
     const std::vector<int> ids = penalized();
     for (Logit& c : candidates)
-        if (std::binary_search(ids.begin(), ids.end(), c.id)) c.value = penalize(c.value);
+        if (std::binary_search(ids.begin(), ids.end(), c.id)) c.value = with_penalty(c.value, options_.repeat_penalty);
     std::sort(candidates.begin(), candidates.end(), better);
     if (draws_from()) candidates.resize(std::min(candidates.size(), usize(draws_from())));
     return draw(std::move(candidates));
 }
-float Sampler::penalize(float logit) const {
-    return logit > 0 ? logit / options_.repeat_penalty : logit * options_.repeat_penalty;
-}
+
 int Sampler::draw(std::vector<Logit> c) {
     using namespace detail;
     const float best = c[0].value;
@@ -6084,42 +6258,52 @@ struct Lookup {
     // The rates before anything is learnt, by the length of the copy: n / (n + 2).
     static constexpr std::array kFirstRates = {0.0, 1 / 3., 2 / 4., 3 / 5., 4 / 6., 5 / 7., 6 / 8., 7 / 9., 8 / 10.};
     static constexpr std::size_t kLongest = kFirstRates.size() - 1;  // tokens of a copy that are compared
+
     SessionData& session;
     int most;  // guesses at a time
     Stats& stats;
+
+    // What was tried out, and what its logits are: null where those that are wanted are in transformer.likeliest.
     std::vector<int> guesses{};
-    std::size_t tried = 0;                                 // of the guesses
-    std::size_t copied = 0;                                // tokens before them that are the same as before
-    std::array<double, kLongest + 1> rates = kFirstRates;  // of right guesses, by copied
-    double single = 0, cost = 0.1;                         // seconds of a single token; what a guess costs, in these
+    std::size_t tried = 0, copied = 0;  // of the guesses; tokens before them that are the same as before
     const float* logits = nullptr;
 
-    // The logits after the pending token. Null: those that are wanted are in found().
-    const float* next(Wanted wanted) {
-        const int id = session.sequence.tokens.back();
-        if (tried < guesses.size()) {
-            const bool is_right = guesses[tried++] == id;
-            rates[copied] += 0.2 * (is_right - rates[copied]);
-            stats.guessed_right += is_right;
-            session.sequence.processed += is_right;
-            if (is_right && logits) logits += session.sequence.logits.width;
-            if (is_right) return logits;
-        }
-        if (most > 0) guess();
+    // What was learnt.
+    std::array<double, kLongest + 1> rates = kFirstRates;  // of right guesses, by copied
+    double single = 0, cost = 0.1;                         // seconds of a single token; what a guess costs, in these
 
-        const std::vector<int> ids = joined({{id}, guesses});
+    // The logits after the pending token. Null: those that are wanted are in found().
+    const float* next(const Wanted& wanted) {
+        if (!was_guessed()) try_out(wanted);
+        return logits ? session.sequence.logits[int(tried)] : nullptr;
+    }
+    const std::vector<Logit>& found() const { return session.transformer.likeliest.found[tried]; }
+
+    // Whether the pending token is the next guess, so that it went through the layers already.
+    bool was_guessed() {
+        if (tried == guesses.size()) return false;
+        const bool is_right = guesses[tried++] == session.sequence.tokens.back();
+        rates[copied] += 0.2 * (is_right - rates[copied]);
+        stats.guessed_right += is_right;
+        session.sequence.processed += is_right;
+        return is_right;
+    }
+
+    // Takes the pending token and new guesses through the layers.
+    void try_out(Wanted wanted) {
+        if (most > 0) guess();
+        const std::vector<int> ids = joined({{session.sequence.tokens.back()}, guesses});
         const int n = int(ids.size());
         stats.guessed += n - 1;
         // Guesses that are right become recent tokens, whose logits the repeat penalty changes.
         if (!wanted.also.empty()) wanted.also = joined({wanted.also, guesses});
+
         const auto start = Clock::now();
         session.transformer.profiler.step(n, [&] { logits = session.try_out(ids.data(), n, wanted); });
         const double seconds = seconds_since(start);
         if (n == 1) single += (single > 0 ? 0.1 : 1.0) * (seconds - single);
         else if (single > 0) cost += 0.1 * (std::clamp((seconds / single - 1) / (n - 1), 0.01, 1.0) - cost);
-        return logits;
     }
-    const std::vector<Logit>& found() const { return session.transformer.likeliest.found[tried]; }
 
     void guess() {
         const std::vector<int>& text = session.sequence.tokens;
@@ -6169,49 +6353,56 @@ inline std::vector<int> encode_prompt(const SessionData& session, std::string_vi
     return ids;
 }
 
-// A text that is being written after what a sequence holds.
+// A text that is being written after what a sequence holds. Where a function says that it does not go on, stats.end
+// tells why.
 struct Writer {
     const Model& model;
     Sequence& sequence;
     const GenerateOptions& options;
     const OnText& on_text;
+
     Sampler own{options.sampling};
+    int held = sequence.position();  // tokens before the prompt; a sampler that was there before knows them
     Stats stats{};
     std::string text{};                      // that is not shown yet
     Clock::time_point start = Clock::now();  // of the prompt, then of the text
 
-    Sampler& sampler() { return options.sampler ? *options.sampler : own; }
+    // ---- the prompt
 
-    // Where there is no prompt, the last token is read again. What bytes at the text's end may be the beginning of a
+    // Where there is none, the last token is read again. What bytes at the text's end may be the beginning of a
     // character were not shown yet.
     void begin(const std::vector<int>& prompt) {
-        if (!prompt.empty() || sequence.position() == 0) return sequence.check(prompt.data(), count_of(prompt));
-        const std::vector<int>& held = sequence.tokens;
-        for (std::size_t i = std::max<std::size_t>(held.size(), 3) - 3; i < held.size(); ++i)
-            if (held[i] < model.sampleable()) text += model.tokenizer().piece(held[i]);
+        if (!prompt.empty() || held == 0) return sequence.check(prompt.data(), count_of(prompt));
+        for (const int id : std::vector<int>(sequence.tokens.end() - std::min(held, 3), sequence.tokens.end()))
+            if (id < model.sampleable()) text += model.tokenizer().piece(id);
         text.erase(0, utf8_complete_prefix(text));
         sequence.reread();
     }
-    // After so many tokens of the prompt: whether a text follows it. known: of the
-    // tokens that are held, how many a sampler that was there before has been told.
-    bool end_prompt(int tokens, int known, bool more) {
-        const auto& held = sequence.tokens;
-        for (std::size_t i = options.sampler ? usize(known) : 0; i < held.size(); ++i) sampler().accept(held[i]);
+
+    // After so many tokens of the prompt; more: whether a text may follow it.
+    bool end_prompt(int tokens, bool more) {
+        const auto unknown = sequence.tokens.begin() + (options.sampler ? held : 0);
+        std::for_each(unknown, sequence.tokens.end(), [&](int id) { sampler().accept(id); });
         stats.prompt_tokens = tokens;
         stats.prompt_s = seconds_since(std::exchange(start, Clock::now()));
         stats.end = End::interrupted;
-        return more && goes_on();
+        return more && has_room();
     }
-    // Whether there is room for more.
-    bool goes_on() {
+    bool has_room() {
         stats.end = stats.generated == options.max_tokens ? End::max_tokens : End::context;
         return stats.end == End::context && sequence.position() < sequence.context;
     }
+
+    // ---- a token
+
+    Sampler& sampler() { return options.sampler ? *options.sampler : own; }
+
     // The logits that the next draw needs.
     Wanted wanted() {
         const bool all = options.all_logits || options.on_logits || options.on_token;
         return {model.sampleable(), all ? 0 : sampler().draws_from(), sampler().penalized()};
     }
+
     // Draws from what on_logits leaves.
     int draw(const float* logits) {
         const int n = model.sampleable();
@@ -6222,18 +6413,23 @@ struct Writer {
         if (!(copy[usize(id)] > -INFINITY)) misuse("no token is left", "on_logits", "leave one above minus infinity");
         return id;
     }
-    // Appends what was drawn, unless it ends the text. Whether there is more to write.
+
+    // Appends what was drawn, unless it ends the text. Whether the text goes on.
     bool take(const float* logits, int id) {
         stats.end = End::end_token;
         if (!options.ignore_end && model.tokenizer().is_eos(id)) return false;
         sampler().accept(id);
         sequence.tokens.push_back(id);
         ++stats.generated;
+
         stats.end = End::callback;
         const bool wanted = !options.on_token || options.on_token(describe(model, logits, id, options.likeliest));
         const bool shown = write(model.tokenizer().piece(id));
-        return wanted && shown && goes_on();
+        return wanted && shown && has_room();
     }
+
+    // ---- its text
+
     // Adds to the text, of which is held back what may be a part of a character or of a stop text. False: that is all.
     bool write(std::string_view bytes) {
         text += bytes;
@@ -6248,12 +6444,15 @@ struct Writer {
         text.resize(first);
         return false;
     }
+
     // Shows what is ready of the first `bytes`. At the end that is all but an unfinished character.
     bool show(std::size_t bytes) {
         const std::string ready = text.substr(0, utf8_complete_prefix(std::string_view(text).substr(0, bytes)));
         text.erase(0, ready.size());
         return ready.empty() || !on_text || on_text(ready);
     }
+
+    // Shows what is left.
     Stats finish() {
         show(std::string::npos);
         stats.generate_s = seconds_since(start);
@@ -6262,148 +6461,159 @@ struct Writer {
 };
 
 // generate_many at work: some slots, each a sequence with a text that is being written.
-class Many {
-  public:
-    Many(Session& session, const std::vector<Request>& requests, const OnTexts& on_text, const OnEnd& on_end)
-        : use_(session), requests_(requests), on_text_(on_text), on_end_(on_end),
-          base_(use_->owner.data(), session.context()), prompts_(requests.size()), done_(requests.size()) {}
-
-    std::vector<Completion> run(int at_once) {
-        at_once = choose_at_once(at_once);
-        base_.copy(use_->sequence);
-        for (std::size_t i = 0; i < requests_.size(); ++i) check(i);
-        for (Completion& text : done_) text.stats.end = End::interrupted;
-        read_common_beginning();
-
-        std::size_t begun = 0;
-        do {
-            for (int k = 0; k < at_once && begun < requests_.size() && !stopped_; ++k) {
-                if (k == int(slots_.size())) slots_.push_back({Sequence(use_->owner.data(), base_.context)});
-                if (!slots_[usize(k)].writer) begin(slots_[usize(k)], begun++);
-            }
-        } while (step());
-        return std::move(done_);
-    }
-  private:
+struct Many {
     struct Slot {
         Sequence sequence;
         OnText on_text{};
         std::optional<Writer> writer{};  // none: the slot is free
-        // The text's number; its prompt's tokens, 0 when they are read; the token that was drawn.
+        // The text's number; its prompt's tokens, those of the common beginning too; the token that was drawn.
         int index = 0, prompt = 0, id = 0;
     };
+
     // Tokens of a step in which texts wait for prompts: enough for nearly the speed of more.
     static constexpr int kBeside = 64;
+
+    const InUse& use;
+    const std::vector<Request>& requests;
+    const OnTexts& on_text;
+    const OnEnd& on_end;
+
+    Sequence base{use->owner.data(), use->sequence.context};  // what all texts begin with
+    std::vector<std::vector<int>> prompts{};                  // [texts]: what comes after that
+    std::vector<Completion> done{};                           // [texts]
+    std::size_t begun = 0;                                    // texts
+    std::vector<Slot> slots{};                                // stay where they are once texts have begun
+
+    std::vector<Completion> run(int at_once) {
+        at_once = choose_at_once(at_once);
+        base.copy(use->sequence);
+        for (const Request& request : requests) prompts.push_back(checked_prompt(request));
+        done.resize(requests.size());
+        for (Completion& text : done) text.stats.end = End::interrupted;
+        read_common_beginning();
+
+        while (slots.size() < std::min(usize(at_once), requests.size()))
+            slots.push_back({Sequence(use->owner.data(), base.context)});
+        do {
+            for (Slot& slot : slots)
+                if (!slot.writer && begun < requests.size()) begin(slot, begun++);
+        } while (step());
+        return std::move(done);
+    }
+
+    // ---- before the texts
 
     int choose_at_once(int wanted) const {
         check_option("at_once", wanted, 0, kBatch, "use 0 (as memory allows) to 256");
         const std::uint64_t memory = physical_memory();
-        const auto bytes = [&](int n) { return use_->owner.session_bytes(base_.context, n + 2); };
+        const auto bytes = [&](int n) { return use->owner.session_bytes(base.context, n + 2); };
         int n = wanted ? wanted : 32;
         while (!wanted && n > 1 && bytes(n) > memory / 4) n /= 2;
-        if (bytes(n) > memory)
-            fail("there is not enough memory for " + to_string(n) + " texts at once",
-                 to_string(bytes(n) >> 20) + " MB, of " + to_string(memory >> 20), "use a smaller at_once or context",
-                 Kind::system);
-        return n;
+        if (bytes(n) <= memory) return n;
+        fail("there is not enough memory for " + to_string(n) + " texts at once",
+             to_string(bytes(n) >> 20) + " MB, of " + to_string(memory >> 20), "use a smaller at_once or context",
+             Kind::system);
     }
-    void check(std::size_t i) try {
-        const GenerateOptions& options = requests_[i].options;
-        check_options(options, use_->owner);
-        (void)Sampler(options.sampling);
-        if (options.sampler) misuse("texts cannot share a sampler", "GenerateOptions::sampler", "set their seeds");
-        prompts_[i] = encode_prompt(use_.data, requests_[i].prompt, options.special);
-        if (!prompts_[i].empty() || base_.position() == 0) base_.check(prompts_[i].data(), count_of(prompts_[i]));
+
+    std::vector<int> checked_prompt(const Request& request) const try {
+        check_options(request.options, use->owner);
+        (void)Sampler(request.options.sampling);
+        if (request.options.sampler)
+            misuse("texts cannot share a sampler", "GenerateOptions::sampler", "set their seeds");
+        std::vector<int> prompt = encode_prompt(use.data, request.prompt, request.options.special);
+        if (!prompt.empty() || base.position() == 0) base.check(prompt.data(), count_of(prompt));
+        return prompt;
     } catch (const Error& e) {
-        throw Error("prompt " + to_string(i) + ": " + e.what(), e.kind);
+        throw Error("prompt " + to_string(prompts.size()) + ": " + e.what(), e.kind);
     }
+
     // What all prompts begin with goes through the layers once, if that saves more than it costs; each then begins with
     // a copy. It is what the first and the last of them in order have in common. What comes after it gives the logits.
     void read_common_beginning() {
-        if (prompts_.size() < 2) return;
-        const auto [least, most] = std::minmax_element(prompts_.begin(), prompts_.end());
+        if (prompts.size() < 2) return;
+        const auto [least, most] = std::minmax_element(prompts.begin(), prompts.end());
         const auto differ = std::mismatch(least->begin(), least->end(), most->begin(), most->end()).first;
         const std::ptrdiff_t same = std::min(differ - least->begin(), least->end() - least->begin() - 1);
-        if (same * std::ptrdiff_t(prompts_.size()) < kBeside) return;
-        base_.tokens.insert(base_.tokens.end(), least->begin(), least->begin() + same);
-        while (base_.pending() > 0) use_->transformer.step({&base_}, kBatch);
-        shared_ = base_.processed - use_->sequence.processed;
-        for (std::vector<int>& p : prompts_) p.erase(p.begin(), p.begin() + same);
+        if (same * std::ptrdiff_t(prompts.size()) < kBeside) return;
+
+        base.tokens.insert(base.tokens.end(), least->begin(), least->begin() + same);
+        while (base.pending() > 0) use->transformer.step({&base}, kBatch);
+        for (std::vector<int>& p : prompts) p.erase(p.begin(), p.begin() + same);
     }
+
+    // ---- the texts
+
     void begin(Slot& slot, std::size_t i) {
+        // What the slot's caches hold of the beginning stays.
         Sequence& s = slot.sequence;
-        s.rewind(std::min(s.position(), base_.processed));
-        if (s.processed < base_.processed) s.copy(base_);
-        s.tokens = base_.tokens;
+        s.rewind(std::min(s.position(), base.processed));
+        if (s.processed < base.processed) s.copy(base);
+        s.tokens = base.tokens;
+
         slot.index = int(i);
         slot.on_text = [this, i](std::string_view text) {
-            done_[i].text += text;
-            return !on_text_ || on_text_(int(i), text);
+            done[i].text += text;
+            return !on_text || on_text(int(i), text);
         };
-        slot.writer.emplace(Writer{use_->owner, s, requests_[i].options, slot.on_text});
-        slot.writer->begin(prompts_[i]);
-        s.tokens.insert(s.tokens.end(), prompts_[i].begin(), prompts_[i].end());
-        slot.prompt = s.pending();
+        slot.writer.emplace(Writer{use->owner, s, requests[i].options, slot.on_text});
+        slot.writer->begin(prompts[i]);
+        s.tokens.insert(s.tokens.end(), prompts[i].begin(), prompts[i].end());
+        slot.prompt = s.pending() + base.processed - use->sequence.processed;
     }
+
     // All texts go a token further, prompts by what fits beside them. False: there are none.
     bool step() {
-        std::vector<Sequence*> sequences;
-        int texts = 0;
-        for (const bool reads : {false, true})
-            for (Slot& slot : slots_)
-                if (slot.writer && (slot.prompt > 0) == reads) sequences.push_back(&slot.sequence), texts += !reads;
+        std::vector<Sequence*> sequences, reading;
+        for (Slot& slot : slots)
+            if (slot.writer) (is_read(slot) ? sequences : reading).push_back(&slot.sequence);
+        const int most = sequences.empty() ? kBatch : int(sequences.size()) + kBeside;
+        sequences.insert(sequences.end(), reading.begin(), reading.end());
         if (sequences.empty()) return false;
-        use_->transformer.step(sequences, std::max(int(sequences.size()), texts > 0 ? texts + kBeside : kBatch));
+        use->transformer.step(sequences, std::max(int(sequences.size()), most));
 
         std::vector<Slot*> ready;
-        for (Slot& slot : slots_)
+        for (Slot& slot : slots)
             if (slot.writer && is_ready(slot)) ready.push_back(&slot);
         if (!ready.empty()) draw(ready);
         return true;
     }
+
+    // Whether the prompt was read: in the same step the first token was drawn.
+    static bool is_read(const Slot& slot) { return slot.writer->stats.generated > 0; }
     // Whether the next token can be drawn. Where the prompt is not read yet, or the text ends with it, it cannot.
     bool is_ready(Slot& slot) {
-        if (slot.prompt == 0) return true;
-        const int left = slot.sequence.pending(), total = slot.prompt + shared_;
+        if (is_read(slot)) return true;
+        const int read = slot.prompt - slot.sequence.pending();
         const auto& on_prompt = slot.writer->options.on_prompt;
-        const bool more = !on_prompt || on_prompt(total - left, total);
-        if (more && left > 0) return false;
-        slot.prompt = 0;
-        return slot.writer->end_prompt(total - left, 0, more) || end(slot);
+        const bool more = !on_prompt || on_prompt(read, slot.prompt);
+        return (!more || read == slot.prompt) && goes_on(slot, slot.writer->end_prompt(read, more));
     }
+
     // Each text draws from its own logits, which takes a core some time: all at once, unless the user has a say.
-    void draw(const std::vector<Slot*>& slots) {
-        const int n = int(slots.size());
-        use_->transformer.profiler.restart();
-        use_->transformer.profiler.time({{"sampling", "sample"}}, -1, n, [&] {
-            const auto draw = [&](int i, bool asks) {
-                Slot& slot = *slots[usize(i)];
+    void draw(const std::vector<Slot*>& ready) {
+        const int n = int(ready.size());
+        use->transformer.profiler.restart();
+        use->transformer.profiler.time({{"sampling", "sample"}}, -1, n, [&] {
+            const auto draw_one = [&](int i, bool asks) {
+                Slot& slot = *ready[usize(i)];
                 if (!!slot.writer->options.on_logits == asks) slot.id = slot.writer->draw(slot.sequence.logits[0]);
             };
-            use_->transformer.pool.for_each(n, [&](int i) { draw(i, false); });
-            for (int i = 0; i < n; ++i) draw(i, true);
+            use->transformer.pool.for_each(n, [&](int i) { draw_one(i, false); });
+            for (int i = 0; i < n; ++i) draw_one(i, true);
         });
-        for (Slot* slot : slots)
-            if (!slot->writer->take(slot->sequence.logits[0], slot->id)) end(*slot);
+        for (Slot* slot : ready) goes_on(*slot, slot->writer->take(slot->sequence.logits[0], slot->id));
     }
-    bool end(Slot& slot) {
-        Completion& text = done_[usize(slot.index)];
+
+    // Where a text does not go on, it is done, and its slot free.
+    bool goes_on(Slot& slot, bool more) {
+        if (more) return true;
+        Completion& text = done[usize(slot.index)];
         text.stats = slot.writer->finish();
         text.tokens.assign(slot.sequence.tokens.end() - text.stats.generated, slot.sequence.tokens.end());
         slot.writer.reset();
-        if (on_end_ && !on_end_(slot.index, text)) stopped_ = true;
+        if (on_end && !on_end(slot.index, text)) begun = requests.size();
         return false;
     }
-    const InUse use_;
-    const std::vector<Request>& requests_;
-    const OnTexts& on_text_;
-    const OnEnd& on_end_;
-    Sequence base_;                          // what all texts begin with
-    std::vector<std::vector<int>> prompts_;  // what comes after that
-    std::vector<Completion> done_;
-    std::deque<Slot> slots_;
-    int shared_ = 0;  // tokens of the common beginning
-    bool stopped_ = false;
 };
 
 }  // namespace detail
@@ -6414,15 +6624,14 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     check_options(options, session.model());
     const InUse use(session);
     Writer writer{use->owner, use->sequence, options, on_text};
-    const int held = session.position(), n = count_of(prompt);
     writer.begin(prompt);
-    const int before = use->sequence.processed;
-    const auto run = [&](SessionData& data) { data.forward(prompt.data(), n, options.on_prompt); };
-    const float* logits = use.step(held - before + n, run);
+    const int before = use->sequence.processed, n = count_of(prompt);
+    const auto read = [&](SessionData& data) { data.forward(prompt.data(), n, options.on_prompt); };
+    const float* logits = use.step(use->sequence.pending() + n, read);
 
     Lookup lookup{use.data, options.lookup, writer.stats};
     int id = 0;
-    bool more = writer.end_prompt(use->sequence.processed - before, held, logits);
+    bool more = writer.end_prompt(use->sequence.processed - before, logits);
     for (; more; more = writer.take(logits, id)) {
         if (writer.stats.generated > 0) logits = lookup.next(writer.wanted());
         use->transformer.profiler.restart();
@@ -6439,8 +6648,10 @@ Stats generate(Session& session, std::string_view prompt, const GenerateOptions&
 
 std::vector<Completion> generate_many(Session& session, const std::vector<Request>& requests, const OnTexts& on_text,
                                       int at_once, const OnEnd& on_end) {
-    return detail::Many(session, requests, on_text, on_end).run(at_once);
+    const detail::InUse use(session);
+    return detail::Many{use, requests, on_text, on_end}.run(at_once);
 }
+
 std::vector<Completion> generate_many(Session& session, const std::vector<std::string>& prompts,
                                       const GenerateOptions& options, const OnTexts& on_text, int at_once,
                                       const OnEnd& on_end) {
@@ -6450,12 +6661,6 @@ std::vector<Completion> generate_many(Session& session, const std::vector<std::s
         requests.back().options.sampling.seed += requests.size() - 1;
     }
     return generate_many(session, requests, on_text, at_once, on_end);
-}
-std::vector<Completion> generate_many(const Model& model, const std::vector<std::string>& prompts,
-                                      const GenerateOptions& options, const OnTexts& on_text, int at_once,
-                                      const OnEnd& on_end) {
-    Session session(model);
-    return generate_many(session, prompts, options, on_text, at_once, on_end);
 }
 
 double score(Session& session, const std::vector<int>& ids) {
@@ -6516,11 +6721,11 @@ inline Chat::Template recognize(std::string_view jinja) {
         if (std::all_of(row_of(style).marks.begin(), row_of(style).marks.end(), holds)) return style;
     const bool writes_space = holds("}} {{") || (!holds("-") && (holds("}} ") || holds("}}\n") || holds("\n ")));
 
-    std::string all;
-    for (const char c : jinja)
-        if (c != ' ' && c != '\n' && c != '-') all += c == '"' ? '\'' : c;
+    // The template without what makes no difference, and what can be said in two ways in one of them.
+    std::string all = replace_all(jinja, "\"", "'");
+    for (const std::string_view space : {" ", "\n", "-"}) all = replace_all(all, space, "");
     all = replace_all(replace_all(all, "['content']", ".content"), "}}{{", "+");
-    all = replace_all(replace_all(all, ".strip()", ""), "|trim", "");
+    for (const std::string_view trim : {".strip()", "|trim"}) all = replace_all(all, trim, "");
 
     const std::string loop = "inmessages%}{{", name = all.substr(0, all.find(loop));
     const bool is_dialogpt = !writes_space && name.substr(0, 5) == "{%for" &&
@@ -6574,10 +6779,8 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
 
     // A session's text is cut into turns where the user's begin.
     const std::vector<int>& held = session.tokens();
-    auto from = held.begin();
-    while (!user.empty()) {
-        auto to = std::search(from, held.end(), user.begin(), user.end());
-        if (to == held.end()) break;
+    auto from = held.begin(), to = from;
+    while (!user.empty() && (to = std::search(from, held.end(), user.begin(), user.end())) != held.end()) {
         to += std::ptrdiff_t(user.size());
         text_.emplace_back(std::exchange(from, to), to);
     }

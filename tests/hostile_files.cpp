@@ -453,6 +453,24 @@ TEST_CASE("weights that cannot be are refused by name") {
     CHECK_ERROR(header("\"data_offsets\":[0,", "\"data_offsets\":[0,99999999,").load(), "data_offsets");
     CHECK_ERROR(header("\"data_offsets\":[0,", "\"data_offsets\":[1000000000000,").load(), "lies outside of the file");
     CHECK_ERROR(header("{", std::string(1000000, '{')).load(), "header", "a key is missing");
+    // Blocks are a GGUF's: here a matrix may be transposed, which would cut them.
+    Files packed = directory_of(false);
+    std::string& all = packed.at("model.safetensors");
+    const std::size_t type = all.find("F16", all.find("h.0.mlp.c_fc.weight")), begin = all.find("[", type + 15) + 1,
+                      end_of = all.find(']', begin);
+    const int first = std::stoi(all.substr(begin));
+    REQUIRE(all.substr(type + 4, 16) == ",\"shape\":[8,16],");
+    const std::string row =
+        "Q4_0\",\"shape\":[8,32],\"data_offsets\":[" + std::to_string(first) + "," + std::to_string(first + 8 * 18);
+    const std::uint64_t length = detail::load_as<std::uint64_t>(all.data()) + row.size() - (end_of - type);
+    all.replace(type, end_of - type, row);
+    std::memcpy(all.data(), &length, sizeof length);
+    std::string& config = packed.at("config.json");
+    config.replace(config.find("\"n_inner\":16"), 12, "\"n_inner\":32");
+    const TemporaryDirectory blocks;
+    write_files(blocks.path, packed);
+    CHECK_ERROR(load(blocks.path), "a type that cannot be read", "Q4_0", "c_fc");
+
     // Two tensors on the same bytes.
     Files files = directory_of(false);
     std::string& bytes = files.at("model.safetensors");
