@@ -3143,13 +3143,13 @@ struct GgufReader {
     Json value(std::uint32_t type, const std::string& name) {
         using R = GgufReader;
         // clang-format off
-        constexpr Json (R::*kTypes[])(const std::string&) = {
+        static constexpr std::array<Json (R::*)(const std::string&), 13> kTypes = {
             &R::real<std::uint8_t>, &R::real<std::int8_t>, &R::real<std::uint16_t>, &R::real<std::int16_t>,
             &R::real<std::uint32_t>, &R::real<std::int32_t>, &R::real<float>, &R::flag, &R::text, &R::list,
             &R::real<std::uint64_t>, &R::real<std::int64_t>, &R::real<double>,
         };
         // clang-format on
-        if (type >= std::size(kTypes)) damaged("a value of an unknown type in the header", file);
+        if (type >= kTypes.size()) damaged("a value of an unknown type in the header", file);
         return (this->*kTypes[type])(name);
     }
     template <class T> Json real(const std::string& name) { return {double(number<T>()), name}; }
