@@ -18,12 +18,14 @@
 //           return true;                                             // false ends it
 //       });
 //
-//   Link with -pthread. No other flag is needed: kernels for AVX2, AVX-512 and NEON are compiled in and chosen when the
-//   program runs. The file must keep its name, as it includes itself.
+//   Compile with -std=c++17 -O2 -pthread. g++ and clang++ need no -mavx2 or the like: kernels for AVX2, AVX-512 and
+//   NEON are compiled in and chosen when the program runs. Other compilers get plain C++, many times slower. Kernels
+//   are compiled once per instruction set: give the bodies a .cpp file that seldom changes. The file must keep its
+//   name, as it includes itself.
 //
-//   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits, Sampler::sample
-//   chooses the next id from them, Tokenizer::piece gives its text. One level above it: Chat is a conversation.
-//   examples/ holds short programs with all of them.
+//   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits (a number for each
+//   possible next token: the larger, the likelier), Sampler::sample chooses the next id from them, Tokenizer::piece gives
+//   its text. One level above it: Chat is a conversation. examples/ holds short programs with all of them.
 //
 // WHAT IT RUNS
 //
@@ -123,9 +125,9 @@ struct Error : std::runtime_error {
     explicit Error(const std::string& text, Kind k = Kind::argument) : std::runtime_error(text), kind(k) {}
 };
 
-// How matrices are held at run time: all as F32 or Q8_0; with the 4 bits of Q4_0, but the embedding and the head in Q8_0;
-// or, `native`, as small as the file has them (Model::info says how), and in Q8_0 where it has 16 or 32 bits. Norms and
-// biases are always F32.
+// How matrices are held at run time: all as F32 or Q8_0; with the 4 bits of Q4_0, but the embedding (the first matrix: a
+// row for each token) and the head (the last one, which gives the logits) in Q8_0; or, `native`, as small as the file has
+// them (Model::info says how), and in Q8_0 where it has 16 or 32 bits. Norms and biases are always F32.
 enum class DType { f32, q8_0, q4_0, native };
 
 struct LoadOptions {
@@ -158,7 +160,7 @@ struct Config {
 
     float final_logit_softcapping = 0;  // c: logits become c tanh(logits / c); 0: they stay
     int sliding_window = 0;             // a local layer sees this many positions, its own included
-    std::vector<bool> is_local;         // [num_layers]
+    std::vector<bool> is_local;         // [num_layers]; false: a global layer, which sees all positions
     bool tied_head = true;              // the head is the embedding
 };
 
@@ -181,7 +183,7 @@ class Tokenizer {
     int bos() const;                               // -1: the model has none
     bool is_eos(int id) const;                     // end of text or of a turn; any id may be asked for
     int special_id(std::string_view piece) const;  // the id of an added token such as <start_of_turn>, or -1
-    const std::string& chat_template() const;      // the file's own, in the language Jinja; empty: there is none
+    const std::string& chat_template() const;      // the file's, in Jinja; empty: none. Valid as long as this object
   private:
     std::shared_ptr<const detail::TokenizerData> data_;
     friend class Model;
@@ -245,7 +247,7 @@ class Model {
 // literals.
 struct Timing {
     const char* part = "";         // embedding, norm, qkv, rope, attention, attn_out, up, activation, down, lm_head,
-                                   // sampling (by generate), or step: the whole of it, reported after its operations
+                                   // sampling (generate, generate_many, best), or step: the whole, reported at its end
     const char* operation = "";    // of the part: attention's are kv_store, qk, softmax, av, merge, pack
     std::uint64_t bytes = 0;       // of weights or cache that were read, each counted once
     std::uint64_t operations = 0;  // multiplications and additions
@@ -307,8 +309,8 @@ class Session {
     // be used by several threads, but take turns, and what one of them calls back cannot call another one.
     Session fork() const;
 
-    // What the session holds as bytes, or in a file (written at once or not at all), and takes it from there: into a
-    // session of the same model and dtype whose context is large enough. What load() refuses leaves the session as it was.
+    // Saves what the session holds, as bytes or in a file (which is written whole or not at all), and loads it, into a
+    // session of the same model and dtype whose context is large enough. After an Error of a load the session is as before.
     std::string save_bytes() const;
     void load_bytes(std::string_view bytes);
     void save(const std::string& path) const;
@@ -390,8 +392,9 @@ struct GenerateOptions {
     bool ignore_end = false;             // end-of-text tokens do not stop
     Special special = Special::as_text;  // in a prompt that is a text
 
-    // Draws instead of a new Sampler(sampling), which would know all that the session holds: this one goes on with its
-    // random numbers and recent tokens from call to call, and is told the prompt and what is generated.
+    // Null: a new Sampler(sampling) chooses the tokens, after it was told all that the session holds. Or one of yours, which
+    // must outlive the call: it keeps its random numbers and recent tokens from call to call, and is told only the prompt
+    // and what is generated.
     Sampler* sampler = nullptr;
 
     // Guess up to this many tokens (0 to 11) from what followed earlier in the text, and check them together: the
@@ -413,8 +416,8 @@ struct GenerateOptions {
     int likeliest = 0;  // how many TokenInfo::likeliest for it
 };
 
-// Why a text ended: with an end token, which is not appended; before a stop text, whose tokens are; at max_tokens; with a
-// full context; by on_text or on_token; by on_prompt, inside of the prompt.
+// Why a text ended: with an end token, which is not appended to the session; before a stop text, whose tokens are appended;
+// at max_tokens; with a full context; because on_text or on_token returned false; because on_prompt did.
 enum class End { end_token, stop_text, max_tokens, context, callback, interrupted };
 
 struct Stats {
@@ -424,7 +427,8 @@ struct Stats {
     int guessed = 0, guessed_right = 0;  // tokens, by GenerateOptions::lookup
 };
 
-// Gets the text as it comes, in whole UTF-8 characters; false ends generation. Null: nobody is told.
+// Gets the text as it comes, in whole UTF-8 characters; the view is valid during the call. False ends generation. Null:
+// nobody is told.
 using OnText = std::function<bool(std::string_view text)>;
 
 // Appends the prompt to the session (encoded with add_bos only at position 0), then samples until an end token, a stop
@@ -452,10 +456,11 @@ using OnTexts = std::function<bool(int i, std::string_view text)>;  // as OnText
 using OnEnd = std::function<bool(int i, const Completion&)>;        // false: no other text begins
 
 // Writes a text for each prompt, up to `at_once` (at most 256; 0: up to 32, as memory allows) in the same steps, so that
-// the weights are read once for all of them. Text i is what generate() writes alone, with the seed + i, after what the
-// session holds (which is left as it is), to the byte. When a text ends another one takes its place. Prompts are read in
-// pieces beside the texts, their common beginning once. Callbacks come on the calling thread; an exception ends all. Texts
-// that on_end lets not begin have End::interrupted. Refused if session_bytes(context, at_once + 2) exceeds the memory.
+// the weights are read once for all of them. All texts follow what the session holds, and the session stays as it is. Text
+// i is the same, to the byte, as generate() alone would write with the seed + i. When a text ends another one takes its
+// place. Prompts are read in pieces beside the texts, their common beginning once. Callbacks come on the calling thread; an
+// exception ends all. A text that never began, because on_end returned false, has End::interrupted. An Error (Kind::system)
+// if session_bytes(context, at_once + 2) exceeds the memory.
 std::vector<Completion> generate_many(Session&, const std::vector<std::string>& prompts, const GenerateOptions& = {},
                                       const OnTexts& on_text = {}, int at_once = 0, const OnEnd& on_end = {});
 
@@ -865,7 +870,7 @@ inline double fused(double a, double b, double c) {
 #endif
 
 // e^x, log x and x^y in double by their series, as C libraries differ in the last bits. Every sum of a product is fused.
-constexpr double kLn2 = 0x1.62e42fefa3800p-1, kLn2Rest = 0x1.ef35793c76730p-45;  // the first has 11 bits to spare
+constexpr double kLn2 = 0x1.62e42fefa3800p-1, kLn2Rest = 0x1.ef35793c76730p-45;  // the first ends in 11 zero bits
 
 inline double exponential(double x) {
     if (!(x > -700)) return 0;
@@ -1007,7 +1012,7 @@ struct JsonParser {
     template <class List> List list(const char* close, int level) {
         List items;
         ++at;
-        if (peek() != *close) items.reserve(2);  // a merge has two
+        if (peek() != *close) items.reserve(2);  // most lists are pairs: a tokenizer's merges
 
         for (bool more = peek() != *close; more; more = next(",")) {
             if constexpr (std::is_same_v<List, Json::Object>) {
@@ -1159,8 +1164,8 @@ inline std::uint16_t f32_to_f16(float value) {
     return std::uint16_t(half | (bits >> 16 & 0x8000));
 }
 
-// 32 neighbours of a row on their way from a file's blocks into a matrix: integers, and for each half f16 numbers, in one
-// of these ways:   x = scale * (q - offset)   or   scale * q + minimum.
+// 32 neighbours of a row on their way from a file's blocks into a matrix: integers, and a scale and a minimum (f16) for
+// each half of them. x = scale * (q - offset), where the matrix's format has an offset, or else scale * q + minimum.
 struct Quants {
     std::uint8_t q[32];
     std::uint16_t scale[2], minimum[2];
@@ -1273,7 +1278,7 @@ struct Blocks {
             }
     }
 
-    // Values v to v + 31 of a block.
+    // Values v to v + 31 of a block. An offset is also given as a minimum: Q3_K has the one and is kept with the other.
     static void quants(const std::uint8_t* block, int v, Quants& out) {
         for (int half = 0; half < 2; ++half, v += 16) {
             const auto [scale, minimum] = factors(block, v);
@@ -1291,9 +1296,9 @@ struct Blocks {
 };
 
 // Integers of `Bits` bits in a block, from byte `At` on: of each `Run` bytes the lowest bits hold the first `Run`
-// integers, the bits above them the next ones, and so on; with Run 1 they come one after another. Gives the integer i after
-// the v-th: v begins a run's bits or i stays within them, so that where v lies and where i lies add up. `Flip`: the bits
-// that are turned over, as the sign of a q that is kept as q + 128.
+// integers, the bits above them the next ones, and so on; with Run 1 they come one after another. Returns a function of i
+// that gives the integer v + i. Its place is that of v plus that of i: callers see to it that either v is the first in its
+// bits of a run, or v + i is still in the same bits. `Flip`: the bits that are turned over, as the sign bit of Q8_0.
 template <int At, int Bits, int Run = 32, int Flip = 0> auto packed(const std::uint8_t* block, int v) {
     constexpr int kOfRun = Run * 8 / Bits;
     const auto byte = [](int k) { return k / kOfRun * Run + k % Run; };
@@ -1373,7 +1378,8 @@ inline std::string gguf_type_name(std::uint32_t id) {
     return name;
 }
 
-// Whether n floats are all of a magnitude below `limit`, which infinity and NaN are not: then no sum has its highest bit.
+// Whether n floats are all of a magnitude below `limit`, which infinity and NaN are not. Magnitudes sort like their bits:
+// from `limit` on, adding to_highest sets the highest bit.
 inline bool all_below(const float* x, std::size_t n, float limit) {
     const std::uint32_t to_highest = 0x80000000 - f32_to_bits(limit);
     std::uint32_t sums = 0;
@@ -1389,11 +1395,12 @@ inline bool all_below(const float* x, std::size_t n, float limit) {
 // Memory: weights and caches live in Buffers, whole pages from the system in huge pages where it has them: a model is
 // read from end to end for every token, and with 4 KB pages the address translation alone costs a tenth of that.
 //
-// Threads: a token takes about a hundred parallel regions of some 10 to 1000 microseconds, so what counts is how fast
-// threads meet. Helpers spin on one word, the gate, and fall asleep only when nothing came for a while. A region's items
-// are dealt out in equal contiguous shares, so that a thread reads the same rows of a matrix every time. A thread that
-// has finished its own share steals from the others' shares. The caller waits only for helpers that entered the region:
-// a helper that the system has not scheduled (a busy neighbour) is not waited for, as the others do its share.
+// Threads: a token takes about a hundred parallel regions (loops whose items the threads share) of some 10 to 1000
+// microseconds, so what counts is how fast threads meet. Helpers spin on one word, the gate, and fall asleep only when
+// nothing came for a while. A region's items are dealt out in equal contiguous shares, so that a thread reads the same rows
+// of a matrix every time. A thread that has finished its own share steals from the others' shares. The caller waits only for
+// helpers that entered the region: a helper that the system has not scheduled (a busy neighbour) is not waited for, as the
+// others do its share.
 
 // A size or an index that was made sure to be no negative number.
 template <class Int> constexpr std::size_t usize(Int n) { return std::size_t(n); }
@@ -1423,7 +1430,7 @@ class Buffer {
 #endif
     }
 
-    // Makes it at least so large, without what it held.
+    // Makes it at least so large. If it has to grow, what it held is lost.
     void grow(std::size_t bytes) {
         if (bytes > bytes_) *this = Buffer(bytes);
     }
@@ -1457,7 +1464,7 @@ class Arena {
 };
 
 #ifdef __linux__
-// A small file of the system's, "" if there is none. (A stream would take memory that runs out for the file's end.)
+// A small file of the system's, "" if there is none. (A stream that gets no memory acts as if the file were at its end.)
 inline std::string system_text(const std::string& path) {
     char text[4096];
     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -1499,19 +1506,20 @@ inline double group_quota(const std::string& controller, const std::string& list
     return least;
 }
 
-// How many processors' time they allow; 0: there is no limit.
+// How many processors' time the control groups allow; 0: there is no limit.
 inline int cpu_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
     return int(std::min(std::ceil(group_quota("cpu", list, root)), 1e6));
 }
 
-// How many bytes they allow; UINT64_MAX: there is no limit.
+// How many bytes the control groups allow; UINT64_MAX: there is no limit.
 inline std::uint64_t memory_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
     const double bytes = group_quota("memory", list, root);
     return bytes > 0 && bytes < 0x1p64 ? std::uint64_t(bytes) : UINT64_MAX;
 }
 #endif
 
-// Cores, not hardware threads: two threads of one core share the units and the caches that a product keeps busy.
+// How many cores this process may use. Hardware threads do not count: two of one core share the units and the caches that
+// a product keeps busy.
 inline int physical_cores() {
 #ifdef LLM_NO_THREADS
     return 1;
@@ -1573,7 +1581,7 @@ struct IeeeFloats {
 // every thread sums up the time of each, and PROFILING divides the region's time in the ratio of these sums. As only the
 // ratio is used, only every fourth piece of work is timed: a look at the clock takes as long as a few rows of a product.
 struct alignas(64) Laps {
-    bool running = false, timing = false;
+    bool running = false, timing = false;  // the region is profiled; this piece of work is timed
     std::uint32_t pieces = 0;
     Clock::time_point last{};
     std::array<double, 4> ticks{};  // of each stage
@@ -1748,8 +1756,9 @@ class ThreadPool {
 // ==== KERNELS ========================================================================================================
 //
 // Nearly all of a model's time goes into y = W x. A weight is read from memory once per token and used once, so W lies
-// in the order in which it is read: groups of 16 rows, whose values of a column sit side by side. A lane of a vector is a
-// row, so no sum is ever taken across lanes.
+// in the order in which it is read: groups of 16 rows, whose values of a column sit side by side. A processor's vector
+// register holds 4 to 16 numbers, its lanes, and one instruction works on all of them. Here each lane is a row of W, so no
+// sum is ever taken across lanes.
 //
 // In F32 a group is [cols][16] floats. In Q8_0 it is a block of 544 bytes for every 32 columns: 16 scales, and then 8
 // times the 64 bytes that one AVX-512 register holds (two of AVX2, four of NEON), 4 neighbouring columns of 16 rows:
@@ -1775,10 +1784,10 @@ class ThreadPool {
 //     Q5_0   | 16 scales | 4 x 64 | 64: bit i of a byte's low half belongs to i's low half  352; Q5_1, Q5_K: 384
 //     Q6_K   | 2 x 16 scales | 4 x 64 | 2 x 64: two bits for each                           448
 //
-// A minimum costs one fma a block, with the sum of x. IQ4_NL's bits go through a table of 16 on their way. Up to 8 tokens
-// meet a weight when it comes from memory. A product of more takes its weights from the cache many times, so their
-// integers are put into bytes first. There loads are what limits: a register of weights meets several tokens, and a value
-// of x several registers of weights.
+// A minimum costs one fma (a * b + c, rounded once) a block, with the sum of x. IQ4_NL's bits go through a table of 16 on
+// their way. Up to 8 tokens meet a weight when it comes from memory. A product of more takes its weights from the cache
+// many times, so their integers are put into bytes first. There loads are what limits: a register of weights meets
+// several tokens, and a value of x several registers of weights.
 //
 // One arithmetic. The kernels are one text in terms of a vector type, and every set of them (plain C++, AVX2, AVX-512,
 // NEON) is that text with its own vectors. The text says which operations happen in which order, so that all sets give
@@ -1794,8 +1803,8 @@ class ThreadPool {
 constexpr int kGroup = 16;   // rows of a matrix that lie side by side
 constexpr int kTile = 12;    // most tokens per call of a product
 constexpr int kFew = 8;      // most tokens for which weights are unpacked on their way from memory
-constexpr int kHelped = 48;  // most tokens in a step whose products wait for memory unless they ask ahead
-constexpr int kScreen = 4;   // most tokens whose likeliest successors are looked for
+constexpr int kHelped = 48;  // products of kFew + 1 to so many tokens ask ahead for the weights that follow
+constexpr int kScreen = 4;   // most tokens at once for which LIKELIEST TOKENS leaves out parts of the head
 constexpr int kBlock = 32;   // columns that share a scale
 constexpr int kSpan = 64;    // columns of float activations that lie side by side
 
@@ -1815,7 +1824,7 @@ template <int Bits, int Parts, bool Minimum, int Offset, bool InBytes = Bits == 
     static constexpr int kParts = Parts, kOffset = Offset;
     static constexpr bool kHasMinimum = Minimum, kHasCodebook = Bits == 4 && Offset == kCodebookOffset;
     static constexpr bool kInBytes = InBytes, kIsSmall = Bits < 8 && !kHasCodebook;  // q < 64
-    static constexpr bool kInPlanes = Bits == 8 && !InBytes;                         // the lower halves lie elsewhere
+    static constexpr bool kInPlanes = Bits == 8 && !InBytes;                         // lower halves: LIKELIEST TOKENS
     static constexpr bool kIsUpper = Bits == 4 && !Minimum && Offset == 0;           // see BlockQ8Upper
 
     // Bytes: scales f16 [Parts][16], minimums the same, the integers as drawn above.
@@ -1829,7 +1838,8 @@ template <int Bits, int Parts, bool Minimum, int Offset, bool InBytes = Bits == 
     static constexpr int upper_shift(int i) { return i * kUpperBits % 4; }
     static constexpr std::uint32_t kUpperMask = 0x10101010 * ((1u << kUpperBits) - 1);
 
-    // The same with each q in a byte, for products of several tokens.
+    // The same with each q in a byte, for products of more than kFew tokens. A small q without a minimum gets the offset
+    // 32, so that Q4_0 and Q5_0 become one format.
     using Bytes = BlockOf<kIsSmall ? 6 : 8, Parts, Minimum, Minimum ? 0 : kIsSmall ? 32 : Offset, true>;
 };
 
@@ -1873,12 +1883,12 @@ template <class Weight> struct ProductFloat {  // of F32 or F16
     bool add;  // to what y holds
 };
 
-// What a format of weights has kernels of its own for.
+// The kernels that each format of weights has of its own.
 struct ForFormat {
     void (*product)(const ProductBlocks&);      // of one token
     void (*product_few)(const ProductBlocks&);  // of at most kFew
 
-    // Of more, with groups whose integers are in bytes, and how they come there: blocks of a group. Returns their end.
+    // Of more tokens: its weights have each integer in a byte. to_bytes writes such blocks to `out`, and returns their end.
     void (*product_bytes)(const ProductBlocks&);
     std::uint8_t* (*to_bytes)(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out);
 };
@@ -1930,9 +1940,9 @@ struct Kernels {
     void (*to_f16)(const float* x, int n, std::uint16_t* y);
 };
 
-// A product of few tokens asks for weights ahead of what it reads: far ahead into the second-level cache, which can
-// wait for more lines at once, and from there into the first.
-constexpr int kPrefetchFar = 6144, kPrefetchNear = 512, kPrefetchTokens = 11;  // bytes; most tokens that are few
+// A product asks for weights ahead of what it reads: far ahead into the second-level cache, which can wait for more lines
+// at once, and from there into the first. One of floats does so only for tiles of at most kPrefetchTokens tokens.
+constexpr int kPrefetchFar = 6144, kPrefetchNear = 512, kPrefetchTokens = 11;  // the first two are bytes
 
 // Where exponents and angles are split into a whole number and a rest: x + kRound - kRound is x rounded to the nearest
 // whole number (ties to even), as floats of this size have no fraction, and the last bits of x + kRound are that number.
@@ -2113,8 +2123,8 @@ LLM_OP void store(std::int8_t* p, Ints a) {
 }
 LLM_OP Raw codebook() { return _mm256_broadcastsi128_si256(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
 
-// vpmaddubsw's 16-bit sums saturate where an unsigned factor exceeds 128, so |w| meets x with w's sign. Below 64 even
-// those of two products do not.
+// maddubs multiplies unsigned bytes with signed ones. Its 16-bit sums of two saturate where an unsigned byte exceeds 128,
+// so |w| is multiplied with x that has w's sign. Weights below 64 are safe as they are, even if two results are added.
 LLM_OP Ints add_pairs(Ints acc, Raw pairs) { return acc + Ints(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     return add_pairs(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(Raw(w)), _mm256_sign_epi8(Raw(x), Raw(w))));
@@ -2218,7 +2228,7 @@ template <class Vector> LLM_OP Vector load_bits(const void* p) {
 // The whole number in x + kRound.
 LLM_OP Ints whole(const Floats& x) { return load_bits<Ints>(&x) - set(load_as<std::int32_t>(&kRound)); }
 
-// Of w and w2 below 64; AVX2 has a faster one.
+// Both dot products, of w and w2 whose bytes are below 64; AVX2 has a faster one.
 template <class Vector>
 LLM_OP Vector dot_small(const Vector& acc, const Vector& w, const Vector& x, const Vector& w2, const Vector& x2) {
     return dot(dot(acc, w, x), w2, x2);
@@ -2227,6 +2237,7 @@ LLM_OP Vector dot_small(const Vector& acc, const Vector& w, const Vector& x, con
 // ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
 
 #ifdef __GNUC__
+// Asks the memory for a line, into the second-level cache; prefetch() for the lines that follow p, see kPrefetchFar.
 LLM_OP void ask(const void* p) { __builtin_prefetch(p, 0, 2); }
 LLM_OP void prefetch(const void* p) {
     ask(static_cast<const char*>(p) + kPrefetchFar);
@@ -2279,13 +2290,14 @@ LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lo
     return out;
 }
 
-// Adds what the columns of one part of a block give: w and lower point to it in V vectors' groups, a to the tokens' values.
+// Adds to `total` what one part (see Parts) of a block gives, for M tokens and V vectors of rows. w and lower: the block in
+// each vector's group. lane: the first vector's first row in its group. a: the block's values of the M tokens.
 template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* const (&w)[V],
                                                           const std::uint8_t* const (&lower)[V], int lane, int part,
                                                           const ActivationBlock* a, Floats (&total)[M][V]) {
     constexpr int kEights = kBlock / 8 / Block::kParts, kLines = (Block::kBytes + 63) / 64;
     Ints acc[M][V];
-    std::int32_t offset[M];
+    std::int32_t offset[M];  // of this part: -128 * sum(q). Sums start at -Offset * sum(q)
     LLM_UNROLL for (int t = 0; t < M; ++t) {
         offset[t] = Block::kParts == 1 ? a[t].offset : a[t].first_offset;
         if (part == 1) offset[t] = a[t].offset - offset[t];
@@ -2294,6 +2306,7 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
         LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = set(start);
     }
 
+    // Integers only: 8 columns of the rows, times the same 8 of every token.
     LLM_UNROLL for (int i = part * kEights; i < (part + 1) * kEights; ++i) {
         Ints eight[V][2];
         LLM_UNROLL for (int v = 0; v < V; ++v) {
@@ -2301,7 +2314,7 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
                 if (v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line);
             if (Block::kInPlanes && v * kLanes % kGroup == 0) prefetch(lower[v] + 64 * i);
             load_columns<Block>(w[v], lower[v], i, (lane + v * kLanes) % kGroup, eight[v]);
-            if constexpr (!Block::kIsSmall && !kUnsignedDot)
+            if constexpr (!Block::kIsSmall && !kUnsignedDot)  // takes the 128 off each byte: such a sum starts at 0
                 for (Ints& four : eight[v]) four = four ^ set(std::int32_t(0x80808080));
         }
         LLM_UNROLL for (int t = 0; t < M; ++t) {
@@ -2313,6 +2326,7 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
         }
     }
 
+    // The sums become floats: times the scales of both sides, and the minimum's share.
     LLM_UNROLL for (int v = 0; v < V; ++v) {
         const auto factors =
             reinterpret_cast<const std::uint16_t*>(w[v]) + part * kGroup + (lane + v * kLanes) % kGroup;
@@ -2328,6 +2342,7 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
     }
 }
 
+// M tokens from `first` on times V vectors of rows from `row` on: block after block into `total`, and from there to y.
 template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p, int first, int row) {
     const std::uint8_t *w[V], *lower[V];
     Floats total[M][V];
@@ -2358,6 +2373,7 @@ template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p
     }
 }
 
+// The same in floats, column after column.
 template <class, int M, int V, class Weight> LLM_TARGET void tile(const ProductFloat<Weight>& p, int first, int row) {
     const Weight* w[V];
     Floats total[M][V];
@@ -2544,7 +2560,7 @@ LLM_TARGET inline void gelu(const float* x, const float* up, int n, float* y) {
     for (int i = 0; i < n; i += kLanes) {
         const Floats a = load_some(x + i, n - i);
         const Floats inner = a * fma(a * a, set(0.7978845608f * 0.044715f), set(0.7978845608f));
-        // 0.5 (1 + tanh(z)) = 1 / (1 + e^-2z)
+        // 0.5 (1 + tanh(inner)) = 1 / (1 + e^(-2 inner)); inner = sqrt(2 / pi) (a + 0.044715 a^3)
         Floats g = a / (set(1.0f) + exp(inner * set(-2.0f)));
         if (up) g = g * load_some(up + i, n - i);
         store_some(y + i, g, n - i);
@@ -2736,10 +2752,10 @@ template <class Block> constexpr WeightFormat block_format(const char* name, For
     return {name, Block::kBytes, Block::kLower, Block::kInBytes, k, unpack_block<Block>, pack_block<Block>, quantize};
 }
 
-// Q8_0 of a head.
+// How a head in Q8_0 lies in memory: as two planes, see LIKELIEST TOKENS.
 inline constexpr WeightFormat kInPlanes = block_format<BlockQ8Planes>("q8_0", &Kernels::q8_planes, quantize_q8_0);
 
-// The format of this name in files, which is what it is in memory as well; see TypeTraits::kept_as.
+// The format in memory that has a file type's name. Only f32 and the types that a TypeTraits::kept_as says have one.
 inline const WeightFormat& format_of(TensorType type) {
     using T = TensorType;
     static constexpr std::pair<T, WeightFormat> kFormats[] = {
@@ -2912,6 +2928,7 @@ class Operand {
         return {at < upper ? s.group(end) + at : s.lower_of(end) + (at - upper), all / tiles};
     }
     int blocks() const { return (w_.cols - 1) / kBlock + 1; }
+
     const Kernels& k_;
     const Matrix& w_;
     Run runs_[kMost];
@@ -3050,7 +3067,7 @@ inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, con
     }
 }
 
-// ---- safetensors ----
+// ---- safetensors
 
 inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
     std::uint64_t length = 0;
@@ -3105,7 +3122,7 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
     checkpoint.format = "safetensors, " + to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
 }
 
-// ---- GGUF ----
+// ---- GGUF
 
 // Reads a header from front to back. Its pieces stay in memory, where texts point to them.
 struct GgufReader {
@@ -3238,7 +3255,7 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
     checkpoint.format += ", " + to_string(count) + " parts";
 }
 
-// ---- both ----
+// ---- both
 
 // Says what a directory without model.safetensors has instead.
 [[noreturn]] inline void refuse_directory(const std::string& path) {
@@ -3308,7 +3325,7 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     return checkpoint;
 }
 
-// ==== TOKENIZER =====================================================================================================
+// ==== TOKENIZER ======================================================================================================
 //
 // A model reads and writes token ids; the tokenizer turns text into ids and back. Both families use byte-pair encoding
 // (arXiv:1508.07909): text starts as a row of small symbols, and the two neighbours whose merge ranks best become one
@@ -3327,7 +3344,7 @@ inline Checkpoint open_checkpoint(const std::string& path) {
 
 // ---- GPT-2's words and spelling, Gemma's spelling
 
-// The class of the character at text[i], and its length in bytes. An invalid byte is `other`. The table is the room's end.
+// The class of the character at text[i], and its length in bytes. An invalid byte is `other`. The table is below.
 enum class CharClass : std::uint32_t { other, letter, number, space };
 inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& length);
 
@@ -3373,7 +3390,7 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
     return result.append(text);
 }
 
-// ---- Vocabulary
+// ---- vocabulary
 
 // What two symbols become, and when: the smallest rank goes first.
 struct Merge {
@@ -3421,6 +3438,7 @@ struct Token {
 // Special tokens that begin and end turns and texts, by whatever kind a file gives them.
 constexpr std::string_view kStarts[] = {"<start_of_turn>", "<|im_start|>"};
 constexpr std::string_view kEnds[] = {"<end_of_turn>", "<|im_end|>", "<eos>", "<|endoftext|>"};
+
 template <class List, class T> bool is_in(const List& list, const T& value) {
     return std::find(std::begin(list), std::end(list), value) != std::end(list);
 }
@@ -3454,11 +3472,12 @@ struct Vocabulary {
         for (const char c : text) h = (h ^ std::uint8_t(c)) * 0x9E3779B97F4A7C15u + 0x632BE59B;
         return h;
     }
+
     std::vector<Token> tokens;
     HashTable table;  // by hash
 };
 
-// ---- Text to ids and back
+// ---- text to ids and back
 
 // Added tokens by their spelling, sorted.
 using AddedTokens = std::vector<std::pair<std::string, int>>;
@@ -3478,8 +3497,8 @@ inline AddedTokens::const_iterator longest(const AddedTokens& tokens, std::strin
 struct TokenizerData {
     bool byte_level = true;                // GPT-2's kind; false: Gemma's
     bool by_rank = false;                  // tokens have ranks, and `merges` is empty
-    bool prefix_space = false;             // texts begin with a space
-    std::vector<int> before, after, ends;  // and with these tokens, end with those; what ends a text or a turn, or -1
+    bool prefix_space = false;             // a space is put before each text
+    std::vector<int> before, after, ends;  // put before a text, after it; what ends a text or a turn (-1 is no token)
     int bos = -1, eos = -1;
     bool ends_turns = false;  // <end_of_turn> is an end by the files' own account
     std::string chat_template;
@@ -3511,7 +3530,8 @@ struct TokenizerData {
 // An entry is out of date where its rank is no longer that of its symbol's merge: nothing has to be taken out of the
 // queue's middle.
 struct Encoder {
-    // pass: which of tokenizer.added are looked for; in what is left, normalized as a model wants it, the next ones.
+    // Pass 0 looks for tokenizer.added[0] in the text. What lies between these goes to pass 1, which normalizes it (Gemma)
+    // and looks for added[1], and what lies between those is cut into words.
     void encode(std::string_view text, Special special, std::size_t pass = 0) {
         if (pass == std::size(tokenizer.added)) return encode_words(text);
         const AddedTokens& added = tokenizer.added[pass];
@@ -3592,6 +3612,7 @@ struct Encoder {
         merge = next < symbols.size() ? tokenizer.merge(id, symbols[next].id) : Merge();
         if (merge.rank != Merge::kNever) queue.push(std::uint64_t{merge.rank} << 32 | i);
     }
+
     struct Symbol {
         int id;
         std::uint32_t previous = 0, next = 0;  // neighbours; beyond the end of symbols if there is none
@@ -3645,7 +3666,7 @@ const std::string& Tokenizer::chat_template() const {
     return data_ ? data_->chat_template : none;
 }
 
-// ---- Loading
+// ---- loading
 
 namespace detail {
 
@@ -3746,7 +3767,7 @@ struct TokenizerLoader : TokenizerData {
         const JsonDocument document = read_json(is_json ? "tokenizer.json" : "vocab.json");
         const Json &root = document.root(), &model = root["model"];
 
-        // Whose rules apply: as_it_is, tokenizer.json's own.
+        // Whose rules apply: tokenizer.json's own (as_it_is), or those of transformers' class for GPT-2 or Gemma.
         std::string_view kind = config["tokenizer_class"].text();
         if (kind.empty()) kind = file.config.root()["tokenizer_class"].text();
         const bool as_it_is = is_json && is_any(kind, "PreTrainedTokenizer|PreTrainedTokenizerFast|TokenizersBackend");
@@ -3828,7 +3849,8 @@ struct TokenizerLoader : TokenizerData {
 
     // - Added tokens, in the order of transformers, as those that the vocabulary lacks get the next ids.
 
-    // said: the id that the file has for it, if any. Of the usual ones, which no file names, the embedding must have a row.
+    // Adds one. said: its id by the file, or -1. rows: one that would get an id from `rows` on is left out (the usual
+    // tokens, which no file names, where the embedding has no row for them).
     void add(const Token& token, std::int64_t said = -1, int rows = INT_MAX) {
         const int known = vocabulary.find(token.spelling), next = vocabulary.size();
         const bool in_hole = said >= 0 && said < next && vocabulary[int(said)].kind == TokenKind::absent;
@@ -4030,6 +4052,7 @@ struct TokenizerLoader : TokenizerData {
         }
         index_vocabulary();
     }
+
     const Checkpoint& file;
     std::string where;  // what is being read
 };
@@ -4175,6 +4198,7 @@ constexpr KnownKey kKnownKeys[] = {
     {{"quantization_config|quantization"}, "{}", kGetWhole},
 };
 // clang-format on
+
 // Keys of a GGUF that change nothing; with a dot at its end, all keys that begin so.
 constexpr std::string_view kHarmless =
     "vocab_size|tensor_data_layout|rope.scaling.original_context_length|rope.scaling.finetuned|vision.|mm.";
@@ -4255,7 +4279,7 @@ struct Fields {
         if (is_any(text, choices)) return text;
         refuse(field, "is " + shown(text) + ", not " + std::string(choices), remedy);
     }
-    // The same for each of its names for itself, but those that are applied.
+    // The same for each name of the field on its own. Names that were asked for are applied, and are not looked at.
     void require(const Name& field, std::string_view choices, const char* remedy = kNotBuilt) const {
         for_parts(file.of(field), [&](std::string_view name) {
             if (has(name) && !asked->count(key(name))) choice({name, name}, "", choices, remedy);
@@ -4393,21 +4417,22 @@ inline std::pair<const Tensor*, std::string> find_wrapped(const Checkpoint& file
     }
     return {found, found ? found->name.substr(0, found->name.size() - name.size()) : ""};
 }
+
 constexpr Name kHead = {"lm_head", "output"};
 
 // Makes weights of a checkpoint's tensors, or random ones.
 struct Loader {
     using Part = std::pair<Name, int>;  // a tensor that becomes part of a matrix, and how many rows it gives
-    // A tensor in a matrix: row r of it is row to(r) there, or if it is transposed, column r.
+    // A tensor's place in a matrix. Its row r becomes row to(r) there; a transposed tensor's row r becomes column r.
     struct Piece {
         const Tensor* tensor;
         const WeightFormat* format;
-        int rows, first, stride;  // of 32 rows to the next 32
+        int rows, first, stride;  // first: to(0); stride: from 32 of its rows to the next 32, in rows of the matrix
         int to(int r) const { return first + r / kGateRows * stride + r % kGateRows; }
     };
 
-    // Where a matrix is: what is multiplied with the last hidden state lies in planes, the others do not; what looks words
-    // up and the head have 8 bits also where the layers have 4.
+    // What a matrix is for: inside of a layer, to look tokens up, or to give the logits (a tied head is the embedding, too).
+    // A head in Q8_0 lies in planes, see LIKELIEST TOKENS. Embedding and head have 8 bits also where the layers have 4.
     enum class Role { inside, embedding, head };
 
     ModelData& model;
@@ -4598,7 +4623,7 @@ struct Loader {
     }
 };
 
-// ---- the architectures: one row for each, and what the row refers to right before it
+// ---- the architectures: what their rows refer to, and then a table with a row for each
 
 // The names of gelu in its tanh form; a GGUF's plain "gelu" is that, too.
 constexpr std::string_view kTanhGelu = "gelu_new|gelu_fast|gelu_pytorch_tanh|gelu_python_tanh|gelu_accurate";
@@ -4679,18 +4704,22 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
 }
 
 // clang-format off
+// In the order of Architecture's members: the sizes are context_length, hidden_size, intermediate_size, num_layers,
+// num_heads, num_kv_heads, head_dim.
 inline constexpr Architecture kArchitectures[] = {
     {{"gpt2", "gpt2"},
      {{{"max_position_embeddings|n_positions", 1024}, {"hidden_size|n_embd", 768}, {"n_inner", -4},
        {"num_hidden_layers|n_layer", 12}, {"num_attention_heads|n_head", 12}, {}, {}}}, read_gpt2_config,
-     true, true, 0, false, false, false, &Kernels::gelu,
+     /*is_transposed*/ true, /*has_biases*/ true, /*norm_offset*/ 0,
+     /*scales_embedding*/ false, /*has_rope*/ false, /*is_gated*/ false, &Kernels::gelu,
      {"wte", "token_embd"}, {"wpe", "position_embd"}, {"ln_f", "output_norm"}, "h.",
      {"ln_1", "attn_norm"}, {"attn.c_attn", "attn_qkv"}, {"attn.c_proj", "attn_output"},
      {"ln_2", "ffn_norm"}, {"mlp.c_fc", "ffn_up"}, {"mlp.c_proj", "ffn_down"}},
     {{"gemma3|gemma3_text", "gemma3"},
      {{{"max_position_embeddings", 131072}, {"hidden_size", 2304}, {"intermediate_size", 9216}, {"num_hidden_layers", 26},
        {"num_attention_heads", 8}, {"num_key_value_heads", 4}, {"head_dim", 256}}}, read_gemma3_config,
-     false, false, 1, true, true, true, &Kernels::gelu,
+     /*is_transposed*/ false, /*has_biases*/ false, /*norm_offset*/ 1,
+     /*scales_embedding*/ true, /*has_rope*/ true, /*is_gated*/ true, &Kernels::gelu,
      {"embed_tokens", "token_embd"}, {}, {"norm", "output_norm"}, "layers.",
      {"input_layernorm", "attn_norm"}, {"self_attn.qkv_proj", "attn_qkv"}, {"self_attn.o_proj", "attn_output"},
      {"pre_feedforward_layernorm", "ffn_norm"}, {"mlp.up_proj", "ffn_up"}, {"mlp.down_proj", "ffn_down"},
@@ -4801,6 +4830,14 @@ inline Config read_config(const Checkpoint& file) {
     return c;
 }
 
+// theta^(-2i/d) / scaling [head_dim / 2]: the angle of pair i from one position to the next.
+inline std::vector<float> rope_frequencies(int head_dim, float theta, float scaling) {
+    std::vector<float> out;
+    for (int i = 0; i < head_dim / 2; ++i)
+        out.push_back(1.0f / float(power(theta, float(2 * i) / float(head_dim))) / scaling);
+    return out;
+}
+
 // Into m, whose config is set and checked.
 inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions& options, std::uint64_t seed = 0) {
     const Config& c = m.config;
@@ -4845,11 +4882,9 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
         ++m.info.ignored, ++m.info.outside[kind];
     }
 
-    // theta^(-2i/d), the angle of pair i from one position to the next
-    for (int i = 0; a.has_rope && i < c.head_dim / 2; ++i) {
-        const float part = float(2 * i) / float(c.head_dim);
-        m.rope_global.push_back(1.0f / float(power(c.rope_theta, part)) / c.rope_scaling);
-        m.rope_local.push_back(1.0f / float(power(c.rope_local_theta, part)) / c.rope_local_scaling);
+    if (a.has_rope) {
+        m.rope_global = rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling);
+        m.rope_local = rope_frequencies(c.head_dim, c.rope_local_theta, c.rope_local_scaling);
     }
     if (options.progress) options.progress(1.0f, "ready");
 }
@@ -4908,7 +4943,10 @@ namespace detail {
 //
 //     out = softmax(scale * q K^T) V     for every query head; num_heads / num_kv_heads of them share one K and V
 //
-// in one pass over the cache: positions come by in chunks of 64, each chunk's scores are turned into weights relative
+// A token's query q asks each position that the token may see: q K^T says how well the position's key fits. softmax makes
+// positive weights with the sum 1 of these scores, and the result is the sum of the values V with these weights.
+//
+// It takes one pass over the cache: positions come by in chunks of 64, each chunk's scores are turned into weights relative
 // to the largest score so far, and what was summed up before is scaled down when a larger one appears (online softmax,
 // Milakov and Gimelshein 2018; FlashAttention, Dao et al. 2022). No position x position matrix ever exists.
 //
@@ -4996,7 +5034,7 @@ struct alignas(64) QueryTile {
     float* out[kTile];  // where its result goes, [head_dim]
     int head, m;        // the K/V head; how many queries of it
 
-    // One chunk: scores of all queries, their softmax weights, and the weighted values. The product is the cache's.
+    // One chunk: scores of all queries, their softmax weights, and the weighted values. product: for the cache's format.
     template <class Value> void attend(const Kernels& kernels, void (*product)(const ProductFloat<Value>&),
                                        const KvCache& cache, int begin, int end, Found& found, Laps& laps) const {
         alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
@@ -5035,10 +5073,11 @@ struct Attention {
     const int kv_heads = config.num_kv_heads, sharing = config.num_heads / kv_heads;  // query heads of one K/V head
     const int head_dim = config.head_dim, pitch = round_up(head_dim, kGroup);
 
-    // A work item: some parts of a tile. What they hold together goes to `found`, or, where these are all, to the output.
+    // A work item: `parts` parts of a tile, from `part` on. Their result goes to the Found with the number `found`. Where
+    // found is 0, these are all parts of the tile: the thread uses Founds of its own, and writes the output.
     struct Piece {
         const AttentionInput* in;
-        int tile, part, parts, found;  // 0: all parts
+        int tile, part, parts, found;
     };
     std::vector<Piece> pieces{}, divided{};  // divided: the tiles whose parts are pieces, from `found` on
 
@@ -5048,7 +5087,7 @@ struct Attention {
         found_memory.grow(usize(deal(inputs)) * sizeof(Found));
         tile_memory.grow(usize(pool.size()) * sizeof(QueryTile));
 
-        for (const bool joins : {false, true}) {  // the parts of divided tiles, which were found before
+        for (const bool joins : {false, true}) {  // first all pieces; then the results of divided tiles are joined
             const std::vector<Piece>& all = joins ? divided : pieces;
             pool.for_ranges(int(all.size()), 1, [&](int i, int, int thread) {
                 const Piece& p = all[usize(i)];
@@ -5201,8 +5240,8 @@ struct Profiler {
 //
 // which is a sum of hidden_size small terms. Where the lower bits are as good as random it has the mean 0 and the variance
 // 21.25 * sum of (scale * x)^2, which is known for each row: a sum over blocks. A row whose estimate is more than 8
-// standard deviations below the k-th best logit that is known is none of the k best. In a normal distribution that fails
-// once in 10^15 rows; that e is bounded bounds it, whatever its distribution, at 6e-6 (Hoeffding 1963). The rows that may
+// standard deviations below the k-th best logit that is known is taken to be none of the k best. If the sum is distributed
+// normally, that is wrong for one row in 10^15; as e is bounded, for 6 in 10^6 at most (Hoeffding 1963). The rows that may
 // be among the best, some hundred, are computed from both planes: the same bits as in the whole product.
 
 // Whether `a` comes before `b` among the best: of two with one logit the lower id.
@@ -5251,7 +5290,7 @@ struct Likeliest {
     float* most = nullptr;                    // [tokens][groups]: see Screening
     std::vector<int> groups{};                // that are computed
     std::vector<std::vector<Logit>> found{};  // [tokens]
-    int resting = 0;  // steps to do the plain way, as there were too many candidates: no text, but random tokens
+    int resting = 0;  // steps to do the plain way, after too many candidates (random tokens, not a text)
 
     // What the estimates take; 0: a head of this format has none.
     static std::size_t bytes(const Matrix& head, int tokens) {
@@ -5357,7 +5396,8 @@ struct Likeliest {
 //     both       logits = head(norm(x))
 //
 // A Sequence is what belongs to a text, a Transformer is what runs it: threads and scratch. To follow a token begin at
-// Transformer::run_layers.
+// Transformer::run_layers. To follow a product down to its instructions: project, then multiply and Operand (MATRICES),
+// then cover, tile and add_part (KERNELS, IN VECTORS).
 
 // The value, or an Error "WHAT is out of range: VALUE: USE 1 to 8".
 inline int in_range(int value, int least, int most, const char* what, const char* use, const char* unit = "") {
@@ -5523,15 +5563,15 @@ struct Transformer {
         for (layer = 0; layer < config.num_layers; ++layer) {
             const Layer& l = model.weights.layers[usize(layer)];
 
-            normalize("attn_norm", l.attn_norm, l.qkv);
-            project("qkv", l.qkv, normed, qkv);
-            if (model.architecture->has_rope) norm_and_rotate(l);
-            attend(l.out);
-            add_projected("attn_out", l.out, mixed, "post_attn_norm", l.post_attn_norm);
+            normalize("attn_norm", l.attn_norm, l.qkv);                                   // normed = norm(x)
+            project("qkv", l.qkv, normed, qkv);                                           // qkv = W normed + b
+            if (model.architecture->has_rope) norm_and_rotate(l);                         // q and k, in place
+            attend(l.out);                                                                // mixed = softmax(q K^T) V
+            add_projected("attn_out", l.out, mixed, "post_attn_norm", l.post_attn_norm);  // x += out(mixed)
 
-            normalize("ffn_norm", l.ffn_norm, l.up);
-            activate(l.up, l.down);
-            add_projected("down", l.down, activated, "post_ffn_norm", l.post_ffn_norm);
+            normalize("ffn_norm", l.ffn_norm, l.up);                                     // normed = norm(x)
+            activate(l.up, l.down);                                                      // activated = gelu(up(normed))
+            add_projected("down", l.down, activated, "post_ffn_norm", l.post_ffn_norm);  // x += down(activated)
 
             for (const Span& s : spans)
                 if (s.sequence->on_layer) s.sequence->on_layer(layer, s.position, s.count, x[s.first]);
@@ -5541,13 +5581,13 @@ struct Transformer {
         for (const Span& s : spans) s.sequence->accept(s.count);
     }
 
-    // A step of pending tokens: one of each sequence at least, and at most `most` of all, those of the first sequences
-    // first. What has no more of them gets its logits.
+    // A step of pending tokens: one of each sequence at least, and at most `most` in all, those of the first sequences
+    // first. A sequence that has none left gets its logits.
     void step(const std::vector<Sequence*>& sequences, int most) {
         std::vector<Span> chunk;
         int total = 0, others = int(sequences.size());
         for (Sequence* s : sequences) {
-            const int count = std::min({s->pending(), kBatch, most - total - --others});
+            const int count = std::min({s->pending(), kBatch, most - total - --others});  // one is left for each other
             chunk.push_back({s, count});
             total += count;
         }
@@ -5833,8 +5873,7 @@ struct SessionData {
     }
 
     // Logits after the pending token and up to 11 guesses that may follow it. The caches hold the guesses too: one that is
-    // appended then need only be counted as processed.
-    // Null: all that is wanted is in transformer.likeliest.
+    // appended then need only be counted as processed. Null: all that is wanted is in transformer.likeliest.
     const float* try_out(const int* ids, int count, const Wanted& wanted) {
         sequence.coming.assign(ids + sequence.pending(), ids + count);
         transformer.run_layers({{&sequence, count}});
@@ -6265,7 +6304,7 @@ struct Lookup {
 
     // What was tried out, and what its logits are: null where those that are wanted are in transformer.likeliest.
     std::vector<int> guesses{};
-    std::size_t tried = 0, copied = 0;  // of the guesses; tokens before them that are the same as before
+    std::size_t tried = 0, copied = 0;  // guesses that were compared; length of the copy that they come from
     const float* logits = nullptr;
 
     // What was learnt.
@@ -6430,7 +6469,8 @@ struct Writer {
 
     // ---- its text
 
-    // Adds to the text, of which is held back what may be a part of a character or of a stop text. False: that is all.
+    // Adds bytes to the text and shows it, but for an end that may be part of a character or of a stop text. False: the text
+    // ends here.
     bool write(std::string_view bytes) {
         text += bytes;
         std::size_t first = std::string::npos, open = 0;  // open: bytes at the end that may be a stop text's beginning
@@ -6470,7 +6510,8 @@ struct Many {
         int index = 0, prompt = 0, id = 0;
     };
 
-    // Tokens of a step in which texts wait for prompts: enough for nearly the speed of more.
+    // How many tokens of prompts go into a step beside the texts, which wait for them. With more, a prompt is read hardly
+    // faster.
     static constexpr int kBeside = 64;
 
     const InUse& use;
@@ -6580,7 +6621,8 @@ struct Many {
 
     // Whether the prompt was read: in the same step the first token was drawn.
     static bool is_read(const Slot& slot) { return slot.writer->stats.generated > 0; }
-    // Whether the next token can be drawn. Where the prompt is not read yet, or the text ends with it, it cannot.
+    // Whether the next token can be drawn: not before the prompt is read. Calls on_prompt, and ends the text if that says so
+    // or there is no room.
     bool is_ready(Slot& slot) {
         if (is_read(slot)) return true;
         const int read = slot.prompt - slot.sequence.pending();
@@ -6589,14 +6631,15 @@ struct Many {
         return (!more || read == slot.prompt) && goes_on(slot, slot.writer->end_prompt(read, more));
     }
 
-    // Each text draws from its own logits, which takes a core some time: all at once, unless the user has a say.
+    // Each text draws from its own logits, which takes a core some time: all at once, but those with an on_logits, which is
+    // called on this thread, one after the other.
     void draw(const std::vector<Slot*>& ready) {
         const int n = int(ready.size());
         use->transformer.profiler.restart();
         use->transformer.profiler.time({{"sampling", "sample"}}, -1, n, [&] {
             const auto draw_one = [&](int i, bool asks) {
                 Slot& slot = *ready[usize(i)];
-                if (!!slot.writer->options.on_logits == asks) slot.id = slot.writer->draw(slot.sequence.logits[0]);
+                if (bool(slot.writer->options.on_logits) == asks) slot.id = slot.writer->draw(slot.sequence.logits[0]);
             };
             use->transformer.pool.for_each(n, [&](int i) { draw_one(i, false); });
             for (int i = 0; i < n; ++i) draw_one(i, true);
@@ -6699,6 +6742,7 @@ struct TurnTemplate {
     std::string_view end, between;          // after the model's words, and then before the user's next. {eos}: a token
     bool trims;                             // words lose the white space around them
 };
+
 // In the order of Chat::Template.
 // clang-format off
 constexpr TurnTemplate kTurnTemplates[] = {
