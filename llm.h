@@ -2,7 +2,7 @@
 //
 // A language model reads a text as a list of numbers (tokens) and says for each possible next token how likely it is.
 // This header loads such a model, runs it, and writes text with it. It needs the C++17 standard library and POSIX or
-// Windows, nothing else. Copyright (c) 2026 The llm.h authors, MIT License (opensource.org/license/mit).
+// Windows, nothing else. Copyright (c) 2026 The llm.h authors, MIT License (at the end).
 //
 // HOW TO USE IT
 //
@@ -23,30 +23,32 @@
 //   are compiled once per instruction set: give the bodies a .cpp file that seldom changes. The file must keep its
 //   name, as it includes itself.
 //
-//   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits (a number for each
-//   possible next token: the larger, the likelier), Sampler::sample chooses the next id from them, Tokenizer::piece gives
-//   its text. One level above it: Chat is a conversation. examples/ holds short programs with all of them.
+//   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits (a number for
+//   each possible next token: the larger, the likelier), Sampler::sample chooses the next id from them,
+//   Tokenizer::piece gives its text. One level above it: Chat is a conversation. examples/ holds short programs with
+//   all of them.
 //
 // WHAT IT RUNS
 //
 //   GPT-2 of all sizes (also distilgpt2) and Gemma 3 text models of all sizes (also the text part of a multimodal
 //   checkpoint), from Hugging Face directories (config.json, tokenizer.json or vocab.json + merges.txt, safetensors in
-//   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3, whole or split; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0,
-//   Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS). In memory matrices are as small as the file has them, or Q8_0, Q4_0 or F32 if
-//   you ask for it (LoadOptions::dtype). What a file says that changes the result is applied, or refused by name.
+//   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3, whole or split; F32, F16, BF16, Q8_0, Q4_0, Q4_1,
+//   Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS). In memory matrices are as small as the file has them, or Q8_0, Q4_0 or
+//   F32 if you ask for it (LoadOptions::dtype). What a file says that changes the result is applied, or refused by
+//   name.
 //
 // WHAT TO KNOW
 //
 //   - Every failure is an llm::Error whose text names the file or value and the remedy, and whose kind says what is at
-//     fault. Besides, only std::bad_alloc and what your callbacks throw come out. The library prints nothing, never exits,
-//     and has no mutable globals; no thread and no memory is left behind.
-//   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it has helper threads of
-//     its own (its forks share them), which sleep when it has nothing to do. By default each Session takes all cores that
-//     it may use: where several sessions run at once, divide the cores among them.
-//   - The same bits everywhere: for a model file and a dtype, every logit, and every text of a seed, is the same on every
-//     processor, with every set of kernels, compiler, optimization and number of threads, for a prompt in one piece or in
-//     many, token by token or tried out by lookup, after rewinding, saving and loading. Exempt are floats that are not
-//     IEEE's single and double (the x87 of 32-bit x86); -ffast-math and -ffinite-math-only are refused.
+//     fault. Besides, only std::bad_alloc and what your callbacks throw come out. The library prints nothing, never
+//     exits, and has no mutable globals; no thread and no memory is left behind.
+//   - A Model is immutable: share it between threads. A Session belongs to one thread at a time; it has helper threads
+//     of its own (its forks share them), which sleep when it has nothing to do. By default each Session takes all cores
+//     that it may use: where several sessions run at once, divide the cores among them.
+//   - The same bits everywhere: for a model file and a dtype, every logit, and every text of a seed, is the same on
+//     every processor, with every set of kernels, compiler, optimization and number of threads, for a prompt in one
+//     piece or in many, token by token or tried out by lookup, after rewinding, saving and loading. Exempt are floats
+//     that are not IEEE's single and double (the x87 of 32-bit x86); -ffast-math and -ffinite-math-only are refused.
 //   - Model files are read, not mapped, and nothing in them is trusted.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
@@ -73,7 +75,7 @@
 //
 //     #ifndef LLM_KERNEL_PASS
 //         #ifndef LLM_H                the public API
-//         #ifdef LLM_IMPLEMENTATION    ERRORS AND SMALL TOOLS to KERNELS; then #include "llm.h", once per instruction set
+//         #ifdef LLM_IMPLEMENTATION    ERRORS AND SMALL TOOLS to KERNELS; then #include "llm.h", once per set of kernels
 //     #ifdef LLM_KERNEL_PASS           KERNELS, IN VECTORS
 //     #elif LLM_IMPLEMENTATION         MATRICES to CHAT
 
@@ -119,23 +121,23 @@ struct SessionData;
 // Every failure of this library. what() reads "what is wrong: which file or value: what to do". Functions that cannot
 // fail say so below; all others may throw it.
 struct Error : std::runtime_error {
-    // What is at fault: a file; a value that was passed, or a call at a wrong time; a text that the context is too small
-    // for; or the system (threads, memory for the program, a disk that cannot be written, the environment).
+    // What is at fault: a file; a value that was passed, or a call at a wrong time; a text that the context is too
+    // small for; or the system (threads, memory for the program, a disk that cannot be written, the environment).
     enum class Kind { file, argument, context, system } kind;
     explicit Error(const std::string& text, Kind k = Kind::argument) : std::runtime_error(text), kind(k) {}
 };
 
-// How matrices are held at run time: all as F32 or Q8_0; with the 4 bits of Q4_0, but the embedding (the first matrix: a
-// row for each token) and the head (the last one, which gives the logits) in Q8_0; or, `native`, as small as the file has
-// them (Model::info says how), and in Q8_0 where it has 16 or 32 bits. Norms and biases are always F32.
+// How matrices are held at run time: all as F32 or Q8_0; with the 4 bits of Q4_0, but the embedding (the first matrix:
+// a row for each token) and the head (the last one, which gives the logits) in Q8_0; or, `native`, as small as the file
+// has them (Model::info says how), and in Q8_0 where it has 16 or 32 bits. Norms and biases are always F32.
 enum class DType { f32, q8_0, q4_0, native };
 
 struct LoadOptions {
     DType dtype = DType::native;
     int threads = 0;  // that load; 0: all physical cores; at most 1024
 
-    // Called on the loading thread with done in 0..1; `what` names what is being read and is valid during the call. What
-    // it throws ends the loading. Null: not called.
+    // Called on the loading thread with done in 0..1; `what` names what is being read and is valid during the call.
+    // What it throws ends the loading. Null: not called.
     std::function<void(float done, const char* what)> progress;
 };
 
@@ -164,8 +166,8 @@ struct Config {
     bool tied_head = true;              // the head is the embedding
 };
 
-// What becomes of special tokens, such as <end_of_turn>, that are spelled out in a text: they stay the text that someone
-// wrote, or become the tokens. Added tokens that a tokenizer does not call special become tokens in any case.
+// What becomes of special tokens, such as <end_of_turn>, that are spelled out in a text: they stay the text that
+// someone wrote, or become the tokens. Added tokens that a tokenizer does not call special become tokens in any case.
 enum class Special { as_text, parsed };
 
 // Text to token ids and back. Immutable; copies share the data and may be used by several threads. One that no model
@@ -195,8 +197,8 @@ struct ModelInfo {
     std::string format;                  // "safetensors, 2 shards", "GGUF v3"
     std::uint64_t parameters = 0;        // tied matrices counted once
     std::map<std::string, int> tensors;  // how many of each type the file holds, by the type's name
-    // Matrices that were rounded to fewer bits while loading, and those whose values are the file's own (K types, IQ4_XS:
-    // with scales of 16 bits).
+    // Matrices that were rounded to fewer bits while loading, and those whose values are the file's own (K types,
+    // IQ4_XS: with scales of 16 bits).
     int quantized = 0, exact = 0;
 
     struct Held {
@@ -211,8 +213,8 @@ struct ModelInfo {
     std::size_t weight_bytes = 0;        // memory of all weights
 };
 
-// A loaded checkpoint. Immutable after loading: share it between sessions and threads. Copies share the data, which lives
-// as long as a copy or a Session of it. A default-constructed or moved-from Model throws when it is used.
+// A loaded checkpoint. Immutable after loading: share it between sessions and threads. Copies share the data, which
+// lives as long as a copy or a Session of it. A default-constructed or moved-from Model throws when it is used.
 class Model {
   public:
     // path: a Hugging Face directory, a .safetensors file beside its config.json, or a .gguf file; in UTF-8.
@@ -232,9 +234,9 @@ class Model {
     // Ids from 0 to below this have both an embedding and a text, so they can be generated; 0: there is no tokenizer.
     int sampleable() const;
 
-    // Bytes that a Session with this context (0: as in Session) allocates, or so many that share threads: KV caches and,
-    // for prompts, scratch. What is not used yet takes address space only. GenerateOptions::lookup takes up to 15 times
-    // vocab_size floats more.
+    // Bytes that a Session with this context (0: as in Session) allocates, or so many that share threads: KV caches
+    // and, for prompts, scratch. What is not used yet takes address space only. GenerateOptions::lookup takes up to 15
+    // times vocab_size floats more.
     std::size_t session_bytes(int context, int sessions = 1) const;
 
     const detail::ModelData& data() const;  // for the library itself
@@ -243,8 +245,8 @@ class Model {
     std::shared_ptr<const detail::ModelData> data_;
 };
 
-// An operation of a step as Session::on_timing reports it: a matrix product, a norm, a stage of attention. Its texts are
-// literals.
+// An operation of a step as Session::on_timing reports it: a matrix product, a norm, a stage of attention. Its texts
+// are literals.
 struct Timing {
     const char* part = "";         // embedding, norm, qkv, rope, attention, attn_out, up, activation, down, lm_head,
                                    // sampling (generate, generate_many, best), or step: the whole, reported at its end
@@ -253,8 +255,8 @@ struct Timing {
     std::uint64_t operations = 0;  // multiplications and additions
     int layer = -1;                // -1: outside of the layers
     int tokens = 0;                // that went through it together
-    // From the end of the operation before to its own, on the calling thread; of these, until the other threads were done
-    // too.
+    // From the end of the operation before to its own, on the calling thread; of these, until the other threads were
+    // done too.
     double seconds = 0, waited = 0;
 };
 
@@ -263,10 +265,10 @@ struct Logit {
     float value;
 };
 
-// A text on its way through a model: KV cache, scratch memory, position, threads. It keeps its Model's data alive. Not to
-// be used by two threads at once. What it calls back may ask it (functions that are const, but save and fork), and gets
-// an Error for all else. After an exception, a callback's own too, it holds the tokens that position() counts, and can go
-// on. A moved-from Session throws when it is used.
+// A text on its way through a model: KV cache, scratch memory, position, threads. It keeps its Model's data alive. Not
+// to be used by two threads at once. What it calls back may ask it (functions that are const, but save and fork), and
+// gets an Error for all else. After an exception, a callback's own too, it holds the tokens that position() counts, and
+// can go on. A moved-from Session throws when it is used.
 class Session {
   public:
     // context: positions that can be held, at most the model's own; 0: the model's own, at most 8192.
@@ -304,26 +306,28 @@ class Session {
     const Model& model() const;
     void rewind(int position);  // forgets everything from `position` (0 .. position()) on
 
-    // A session that holds the same and goes on alone, without callbacks. Takes memory for what is held; the rest of its
-    // context takes some when it is used. It shares threads and scratch with this session and its other forks: they may
-    // be used by several threads, but take turns, and what one of them calls back cannot call another one.
+    // A session that holds the same and goes on alone, without callbacks. Takes memory for what is held; the rest of
+    // its context takes some when it is used. It shares threads and scratch with this session and its other forks: they
+    // may be used by several threads, but take turns, and what one of them calls back cannot call another one.
     Session fork() const;
 
     // Saves what the session holds, as bytes or in a file (which is written whole or not at all), and loads it, into a
-    // session of the same model and dtype whose context is large enough. After an Error of a load the session is as before.
+    // session of the same model and dtype whose context is large enough. After an Error of a load the session is as
+    // before.
     std::string save_bytes() const;
     void load_bytes(std::string_view bytes);
     void save(const std::string& path) const;
     void load(const std::string& path);
 
-    // Calls hook(layer, position, n, x) after each layer, 0 .. num_layers-1, on the calling thread: x [n, hidden_size] is
-    // the residual stream of the tokens from `position` on, to be read or changed. The guesses of GenerateOptions::lookup
-    // come by too, and tokens that are read again. Null ends it.
+    // Calls hook(layer, position, n, x) after each layer, 0 .. num_layers-1, on the calling thread: x [n, hidden_size]
+    // is the residual stream of the tokens from `position` on, to be read or changed. The guesses of
+    // GenerateOptions::lookup come by too, and tokens that are read again. Null ends it.
     using OnLayer = std::function<void(int layer, int position, int n, float* x)>;
     void on_layer(OnLayer hook);
 
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
-    // the operations' seconds add up to the step's (less what callbacks took). Null ends it. May be called by callbacks.
+    // the operations' seconds add up to the step's (less what callbacks took). Null ends it. May be called by
+    // callbacks.
     void on_timing(std::function<void(const Timing&)> report);
 
     detail::SessionData& data() const;  // for the library itself
@@ -332,9 +336,10 @@ class Session {
     std::shared_ptr<detail::SessionData> data_;  // its own; a unique_ptr cannot destroy what is not known here
 };
 
-// Appends tokens[i] (one or more) to sessions[i], all in the same steps, so that the weights are read once for all of them;
-// logits() of each is then what forward would have given, to the bit. Sessions of one model, each once; the threads, the
-// scratch and on_timing are the first one's. After an exception, a hook's too, each holds the tokens that position() counts.
+// Appends tokens[i] (one or more) to sessions[i], all in the same steps, so that the weights are read once for all of
+// them; logits() of each is then what forward would have given, to the bit. Sessions of one model, each once; the
+// threads, the scratch and on_timing are the first one's. After an exception, a hook's too, each holds the tokens that
+// position() counts.
 void forward_together(const std::vector<Session*>& sessions, const std::vector<std::vector<int>>& tokens);
 
 // ln p(id) = logits[id] - ln(sum of all exp(logits)), of n logits.
@@ -392,9 +397,9 @@ struct GenerateOptions {
     bool ignore_end = false;             // end-of-text tokens do not stop
     Special special = Special::as_text;  // in a prompt that is a text
 
-    // Null: a new Sampler(sampling) chooses the tokens, after it was told all that the session holds. Or one of yours, which
-    // must outlive the call: it keeps its random numbers and recent tokens from call to call, and is told only the prompt
-    // and what is generated.
+    // Null: a new Sampler(sampling) chooses the tokens, after it was told all that the session holds. Or one of yours,
+    // which must outlive the call: it keeps its random numbers and recent tokens from call to call, and is told only
+    // the prompt and what is generated.
     Sampler* sampler = nullptr;
 
     // Guess up to this many tokens (0 to 11) from what followed earlier in the text, and check them together: the
@@ -407,8 +412,8 @@ struct GenerateOptions {
     // Called after each 256 tokens of the prompt and at its end; false ends generation there. Null: not called.
     std::function<bool(int done, int total)> on_prompt;
 
-    // Called before each draw with the logits of the ids 0 .. n-1 (n is Model::sampleable()), a copy that it may change:
-    // add to favour, -INFINITY forbids. Null: not called.
+    // Called before each draw with the logits of the ids 0 .. n-1 (n is Model::sampleable()), a copy that it may
+    // change: add to favour, -INFINITY forbids. Null: not called.
     std::function<void(float* logits, int n)> on_logits;
 
     // Called with each token, before its text is shown; false ends generation. Null: not called.
@@ -416,8 +421,8 @@ struct GenerateOptions {
     int likeliest = 0;  // how many TokenInfo::likeliest for it
 };
 
-// Why a text ended: with an end token, which is not appended to the session; before a stop text, whose tokens are appended;
-// at max_tokens; with a full context; because on_text or on_token returned false; because on_prompt did.
+// Why a text ended: with an end token, which is not appended to the session; before a stop text, whose tokens are
+// appended; at max_tokens; with a full context; because on_text or on_token returned false; because on_prompt did.
 enum class End { end_token, stop_text, max_tokens, context, callback, interrupted };
 
 struct Stats {
@@ -455,12 +460,12 @@ struct Request {
 using OnTexts = std::function<bool(int i, std::string_view text)>;  // as OnText; false ends text i
 using OnEnd = std::function<bool(int i, const Completion&)>;        // false: no other text begins
 
-// Writes a text for each prompt, up to `at_once` (at most 256; 0: up to 32, as memory allows) in the same steps, so that
-// the weights are read once for all of them. All texts follow what the session holds, and the session stays as it is. Text
-// i is the same, to the byte, as generate() alone would write with the seed + i. When a text ends another one takes its
-// place. Prompts are read in pieces beside the texts, their common beginning once. Callbacks come on the calling thread; an
-// exception ends all. A text that never began, because on_end returned false, has End::interrupted. An Error (Kind::system)
-// if session_bytes(context, at_once + 2) exceeds the memory.
+// Writes a text for each prompt, up to `at_once` (at most 256; 0: up to 32, as memory allows) in the same steps, so
+// that the weights are read once for all of them. All texts follow what the session holds, and the session stays as it
+// is. Text i is the same, to the byte, as generate() alone would write with the seed + i. When a text ends another one
+// takes its place. Prompts are read in pieces beside the texts, their common beginning once. Callbacks come on the
+// calling thread; an exception ends all. A text that never began, because on_end returned false, has End::interrupted.
+// An Error (Kind::system) if session_bytes(context, at_once + 2) exceeds the memory.
 std::vector<Completion> generate_many(Session&, const std::vector<std::string>& prompts, const GenerateOptions& = {},
                                       const OnTexts& on_text = {}, int at_once = 0, const OnEnd& on_end = {});
 
@@ -481,8 +486,8 @@ std::vector<Completion> generate_many(Session&, const std::vector<Request>&, con
 // where it is.
 class Chat {
   public:
-    // What stands around the words of each turn. automatic: as the model's own chat template has it, if that is of a kind
-    // which is known here, or else plain, which continues what the user writes (end it by GenerateOptions::stop).
+    // What stands around the words of each turn. automatic: as the model's own chat template has it, if that is of a
+    // kind which is known here, or else plain, which continues what the user writes (end it by GenerateOptions::stop).
     enum class Template { automatic, gemma, chatml, dialogpt, plain };
     enum class Role { user, model };
 
@@ -492,8 +497,8 @@ class Chat {
     // Appends a turn that was already said; those of the user and the model alternate.
     void add(Role, std::string_view text);
 
-    // Appends a turn of the user and writes the model's. A turn that options.on_prompt or an exception ends is forgotten.
-    // No special tokens are looked for in what is said.
+    // Appends a turn of the user and writes the model's. A turn that options.on_prompt or an exception ends is
+    // forgotten. No special tokens are looked for in what is said.
     Stats say(std::string_view text, const GenerateOptions&, const OnText& on_text);
 
     Template used() const { return template_; }  // never automatic
@@ -587,9 +592,9 @@ namespace detail {
 
 // ==== ERRORS AND SMALL TOOLS =========================================================================================
 //
-// Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. `fail` is for
-// files, `misuse` for what callers do. A model file comes from the internet, so nothing in it is believed: sizes, offsets
-// and counts are checked before use, and text from it is cleaned before it gets into a message.
+// Every failure is an Error of three parts: what is wrong, in which file or value, and what to do about it. `fail` is
+// for files, `misuse` for what callers do. A model file comes from the internet, so nothing in it is believed: sizes,
+// offsets and counts are checked before use, and text from it is cleaned before it gets into a message.
 
 using std::to_string;
 
@@ -702,8 +707,8 @@ template <class Find> void refuse_foreign(Foreign::In in, const Find& find) {
         });
 }
 
-// A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS). Or one
-// in memory, which its owner keeps alive.
+// A file, read by position and never mapped: a mapped file that shrinks kills the program that reads it (SIGBUS). Or
+// one in memory, which its owner keeps alive.
 class File {
   public:
     File(std::string_view bytes, const std::string& name) : path_(name), memory_(bytes.data()), size_(bytes.size()) {}
@@ -817,8 +822,8 @@ inline void utf8_append(std::string& out, std::uint32_t code_point) {
     for (int k = tail - 1; k >= 0; --k) out += char(0x80 | (code_point >> 6 * k & 0x3F));
 }
 
-// How many bytes of `text` can be shown now: all but a last character that more bytes could complete. Whether they could
-// is tried out, with the smallest and the largest byte that may follow.
+// How many bytes of `text` can be shown now: all but a last character that more bytes could complete. Whether they
+// could is tried out, with the smallest and the largest byte that may follow.
 inline std::size_t utf8_complete_prefix(std::string_view text) {
     for (std::size_t tail = 1; tail <= std::min<std::size_t>(text.size(), 3); ++tail)
         for (const char filler : {'\x80', '\xBF'}) {
@@ -851,7 +856,8 @@ inline std::pair<double, double> two_sum(double x, double y) {
     const double sum = x + y, part = sum - x;
     return {sum, (x - (sum - part)) + (y - part)};
 }
-// x + y rounded to odd, which may be rounded again to fewer bits, or added to what is much larger (Boldo, Melquiond 2008).
+// x + y rounded to odd, which may be rounded again to fewer bits, or added to what is much larger (Boldo, Melquiond
+// 2008).
 inline double sum_to_odd(double x, double y) {
     const auto [sum, error] = two_sum(x, y);
     const auto bits = load_as<std::uint64_t>(&sum);
@@ -869,7 +875,8 @@ inline double fused(double a, double b, double c) {
 }
 #endif
 
-// e^x, log x and x^y in double by their series, as C libraries differ in the last bits. Every sum of a product is fused.
+// e^x, log x and x^y in double by their series, as C libraries differ in the last bits. Every sum of a product is
+// fused.
 constexpr double kLn2 = 0x1.62e42fefa3800p-1, kLn2Rest = 0x1.ef35793c76730p-45;  // the first ends in 11 zero bits
 
 inline double exponential(double x) {
@@ -1188,8 +1195,8 @@ struct TypeTraits {
     void (*quants)(const std::uint8_t* block, int v, Quants& out);
 };
 
-// n <= 32 values to 8 bits, q + 128: the scale d = max|x| / 127 in F16, q = round(x / d) by the scale as it will be read.
-// If a value is not finite, so is the scale.
+// n <= 32 values to 8 bits, q + 128: the scale d = max|x| / 127 in F16, q = round(x / d) by the scale as it will be
+// read. If a value is not finite, so is the scale.
 inline void quantize_q8_0(const float* x, int n, Quants& out) {
     float values[32] = {};
     std::copy_n(x, n, values);
@@ -1206,8 +1213,9 @@ inline void quantize_q8_0(const float* x, int n, Quants& out) {
     }
 }
 
-// n <= 32 values to 4 bits, q + 8: of some scales near -x / 8 of the largest x, the one with the least squared error, which
-// is the one with the largest sum(x q)^2 / sum(q q). Products are exact in double: nothing depends on the compiler.
+// n <= 32 values to 4 bits, q + 8: of some scales near -x / 8 of the largest x, the one with the least squared error,
+// which is the one with the largest sum(x q)^2 / sum(q q). Products are exact in double: nothing depends on the
+// compiler.
 inline void quantize_q4_0(const float* x, int n, Quants& out) {
     double values[32] = {}, largest = 0, best = 0, scale = 0;
     std::copy_n(x, n, values);
@@ -1257,8 +1265,8 @@ inline void q8_0_quants(const std::uint8_t* block, int, Quants& out) {
 constexpr int kCodebookOffset = 128;
 constexpr std::uint8_t kCodebook[] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
 
-// The formats of blocks. Their integers q have an offset, x = d * scale * (q - Offset), or, where Offset is 0, a minimum,
-// x = d * scale * q + dmin * minimum.
+// The formats of blocks. Their integers q have an offset, x = d * scale * (q - Offset), or, where Offset is 0, a
+// minimum, x = d * scale * q + dmin * minimum.
 //
 // A block has so many Values and Bytes; d stands at byte D of it, and dmin behind d. `Shared` neighbours have one scale
 // and one minimum, Of(block, v) for value v and those that follow. Ints(block, v)(i) is the q of value v + i.
@@ -1296,9 +1304,10 @@ struct Blocks {
 };
 
 // Integers of `Bits` bits in a block, from byte `At` on: of each `Run` bytes the lowest bits hold the first `Run`
-// integers, the bits above them the next ones, and so on; with Run 1 they come one after another. Returns a function of i
-// that gives the integer v + i. Its place is that of v plus that of i: callers see to it that either v is the first in its
-// bits of a run, or v + i is still in the same bits. `Flip`: the bits that are turned over, as the sign bit of Q8_0.
+// integers, the bits above them the next ones, and so on; with Run 1 they come one after another. Returns a function of
+// i that gives the integer v + i. Its place is that of v plus that of i: callers see to it that either v is the first
+// in its bits of a run, or v + i is still in the same bits. `Flip`: the bits that are turned over, as the sign bit of
+// Q8_0.
 template <int At, int Bits, int Run = 32, int Flip = 0> auto packed(const std::uint8_t* block, int v) {
     constexpr int kOfRun = Run * 8 / Bits;
     const auto byte = [](int k) { return k / kOfRun * Run + k % Run; };
@@ -1378,8 +1387,8 @@ inline std::string gguf_type_name(std::uint32_t id) {
     return name;
 }
 
-// Whether n floats are all of a magnitude below `limit`, which infinity and NaN are not. Magnitudes sort like their bits:
-// from `limit` on, adding to_highest sets the highest bit.
+// Whether n floats are all of a magnitude below `limit`, which infinity and NaN are not. Magnitudes sort like their
+// bits: from `limit` on, adding to_highest sets the highest bit.
 inline bool all_below(const float* x, std::size_t n, float limit) {
     const std::uint32_t to_highest = 0x80000000 - f32_to_bits(limit);
     std::uint32_t sums = 0;
@@ -1397,10 +1406,10 @@ inline bool all_below(const float* x, std::size_t n, float limit) {
 //
 // Threads: a token takes about a hundred parallel regions (loops whose items the threads share) of some 10 to 1000
 // microseconds, so what counts is how fast threads meet. Helpers spin on one word, the gate, and fall asleep only when
-// nothing came for a while. A region's items are dealt out in equal contiguous shares, so that a thread reads the same rows
-// of a matrix every time. A thread that has finished its own share steals from the others' shares. The caller waits only for
-// helpers that entered the region: a helper that the system has not scheduled (a busy neighbour) is not waited for, as the
-// others do its share.
+// nothing came for a while. A region's items are dealt out in equal contiguous shares, so that a thread reads the same
+// rows of a matrix every time. A thread that has finished its own share steals from the others' shares. The caller
+// waits only for helpers that entered the region: a helper that the system has not scheduled (a busy neighbour) is not
+// waited for, as the others do its share.
 
 // A size or an index that was made sure to be no negative number.
 template <class Int> constexpr std::size_t usize(Int n) { return std::size_t(n); }
@@ -1464,7 +1473,8 @@ class Arena {
 };
 
 #ifdef __linux__
-// A small file of the system's, "" if there is none. (A stream that gets no memory acts as if the file were at its end.)
+// A small file of the system's, "" if there is none. (A stream that gets no memory acts as if the file were at its
+// end.)
 inline std::string system_text(const std::string& path) {
     char text[4096];
     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -1476,9 +1486,9 @@ inline std::string system_text(const std::string& path) {
 constexpr char kGroupList[] = "/proc/self/cgroup", kGroupRoot[] = "/sys/fs/cgroup";
 
 // What a controller ("cpu", "memory") allows this process by its control groups (a container), each up to the root: the
-// least limit, 0 if there is none. A limit is an amount, or a time and the period that it is for. Version 2 has one tree
-// for all controllers, with a cpu.max and a memory.max in it; version 1 has a tree for each, with the other files. As a
-// file that is not there reads as "", nobody asks which version it is.
+// least limit, 0 if there is none. A limit is an amount, or a time and the period that it is for. Version 2 has one
+// tree for all controllers, with a cpu.max and a memory.max in it; version 1 has a tree for each, with the other files.
+// As a file that is not there reads as "", nobody asks which version it is.
 inline double group_quota(const std::string& controller, const std::string& list, const std::string& root) {
     double least = 0;
     const std::string text = system_text(list);
@@ -1518,8 +1528,8 @@ inline std::uint64_t memory_quota(const std::string& list = kGroupList, const st
 }
 #endif
 
-// How many cores this process may use. Hardware threads do not count: two of one core share the units and the caches that
-// a product keeps busy.
+// How many cores this process may use. Hardware threads do not count: two of one core share the units and the caches
+// that a product keeps busy.
 inline int physical_cores() {
 #ifdef LLM_NO_THREADS
     return 1;
@@ -1577,9 +1587,10 @@ struct IeeeFloats {
 #endif
 };
 
-// A thread's stopwatch. A profiled region may hold several stages (q K^T, softmax and p V; a product and its activation):
-// every thread sums up the time of each, and PROFILING divides the region's time in the ratio of these sums. As only the
-// ratio is used, only every fourth piece of work is timed: a look at the clock takes as long as a few rows of a product.
+// A thread's stopwatch. A profiled region may hold several stages (q K^T, softmax and p V; a product and its
+// activation): every thread sums up the time of each, and PROFILING divides the region's time in the ratio of these
+// sums. As only the ratio is used, only every fourth piece of work is timed: a look at the clock takes as long as a few
+// rows of a product.
 struct alignas(64) Laps {
     bool running = false, timing = false;  // the region is profiled; this piece of work is timed
     std::uint32_t pieces = 0;
@@ -1757,8 +1768,8 @@ class ThreadPool {
 //
 // Nearly all of a model's time goes into y = W x. A weight is read from memory once per token and used once, so W lies
 // in the order in which it is read: groups of 16 rows, whose values of a column sit side by side. A processor's vector
-// register holds 4 to 16 numbers, its lanes, and one instruction works on all of them. Here each lane is a row of W, so no
-// sum is ever taken across lanes.
+// register holds 4 to 16 numbers, its lanes, and one instruction works on all of them. Here each lane is a row of W, so
+// no sum is ever taken across lanes.
 //
 // In F32 a group is [cols][16] floats. In Q8_0 it is a block of 544 bytes for every 32 columns: 16 scales, and then 8
 // times the 64 bytes that one AVX-512 register holds (two of AVX2, four of NEON), 4 neighbouring columns of 16 rows:
@@ -1775,19 +1786,19 @@ class ThreadPool {
 // (ActivationBlock), and its tokens are interleaved in tiles of up to 12, so that all addresses are constants from one
 // pointer.
 //
-// Formats of 4 to 6 bits have the same blocks with less in them, so that a token reads as many bytes as the file has. The
-// low halves of the 64 bytes i are columns 8 i to 8 i + 3, the high halves the next four; a mask and a shift make two
-// registers like w[0] of them. Fifth and sixth bits lie in 64 bytes more, for 32 or 16 columns:
+// Formats of 4 to 6 bits have the same blocks with less in them, so that a token reads as many bytes as the file has.
+// The low halves of the 64 bytes i are columns 8 i to 8 i + 3, the high halves the next four; a mask and a shift make
+// two registers like w[0] of them. Fifth and sixth bits lie in 64 bytes more, for 32 or 16 columns:
 //
 //     Q4_0   | 16 scales | 4 x 64: columns 0..3 and 4..7 | 8..11 and 12..15 | ...           288 bytes for 16 x 32 weights
 //     Q4_1   | 16 scales | 16 minimums | 4 x 64                                             320; Q4_K too
 //     Q5_0   | 16 scales | 4 x 64 | 64: bit i of a byte's low half belongs to i's low half  352; Q5_1, Q5_K: 384
 //     Q6_K   | 2 x 16 scales | 4 x 64 | 2 x 64: two bits for each                           448
 //
-// A minimum costs one fma (a * b + c, rounded once) a block, with the sum of x. IQ4_NL's bits go through a table of 16 on
-// their way. Up to 8 tokens meet a weight when it comes from memory. A product of more takes its weights from the cache
-// many times, so their integers are put into bytes first. There loads are what limits: a register of weights meets
-// several tokens, and a value of x several registers of weights.
+// A minimum costs one fma (a * b + c, rounded once) a block, with the sum of x. IQ4_NL's bits go through a table of 16
+// on their way. Up to 8 tokens meet a weight when it comes from memory. A product of more takes its weights from the
+// cache many times, so their integers are put into bytes first. There loads are what limits: a register of weights
+// meets several tokens, and a value of x several registers of weights.
 //
 // One arithmetic. The kernels are one text in terms of a vector type, and every set of them (plain C++, AVX2, AVX-512,
 // NEON) is that text with its own vectors. The text says which operations happen in which order, so that all sets give
@@ -1820,8 +1831,10 @@ struct ActivationBlock {
 //     Bits      of q: 8, or 4 to 6
 //     Parts     each 32 / Parts columns of a row have a scale, and a minimum
 //     InBytes   each q is in a byte, or else they are packed: their lower halves, and their upper bits apart
-template <int Bits, int Parts, bool Minimum, int Offset, bool InBytes = Bits == 8> struct BlockOf {
+//     Cached    products take it mostly from the cache, so they do not prefetch it
+template <int Bits, int Parts, bool Minimum, int Offset, bool InBytes = Bits == 8, bool Cached = false> struct BlockOf {
     static constexpr int kParts = Parts, kOffset = Offset;
+    static constexpr bool kPrefetched = !Cached;
     static constexpr bool kHasMinimum = Minimum, kHasCodebook = Bits == 4 && Offset == kCodebookOffset;
     static constexpr bool kInBytes = InBytes, kIsSmall = Bits < 8 && !kHasCodebook;  // q < 64
     static constexpr bool kInPlanes = Bits == 8 && !InBytes;                         // lower halves: LIKELIEST TOKENS
@@ -1838,9 +1851,9 @@ template <int Bits, int Parts, bool Minimum, int Offset, bool InBytes = Bits == 
     static constexpr int upper_shift(int i) { return i * kUpperBits % 4; }
     static constexpr std::uint32_t kUpperMask = 0x10101010 * ((1u << kUpperBits) - 1);
 
-    // The same with each q in a byte, for products of more than kFew tokens. A small q without a minimum gets the offset
-    // 32, so that Q4_0 and Q5_0 become one format.
-    using Bytes = BlockOf<kIsSmall ? 6 : 8, Parts, Minimum, Minimum ? 0 : kIsSmall ? 32 : Offset, true>;
+    // The same with each q in a byte, for products of more than kFew tokens. A small q without a minimum gets the
+    // offset 32, so that Q4_0 and Q5_0 become one format.
+    using Bytes = BlockOf<kIsSmall ? 6 : 8, Parts, Minimum, Minimum ? 0 : kIsSmall ? 32 : Offset, true, true>;
 };
 
 using BlockQ8_0 = BlockOf<8, 1, false, 128>;
@@ -1888,13 +1901,15 @@ struct ForFormat {
     void (*product)(const ProductBlocks&);      // of one token
     void (*product_few)(const ProductBlocks&);  // of at most kFew
 
-    // Of more tokens: its weights have each integer in a byte. to_bytes writes such blocks to `out`, and returns their end.
+    // Of more tokens: its weights have each integer in a byte. to_bytes writes such blocks to `out`, and returns their
+    // end.
     void (*product_bytes)(const ProductBlocks&);
     std::uint8_t* (*to_bytes)(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out);
 };
 
-// From the upper planes of groups times m <= kScreen tokens: for each row an estimate of its sum, and for each group the
-// most that one of its 16 sums may be: the estimate and the square root of the sum over blocks of scale^2 * squares.
+// From the upper planes of groups times m <= kScreen tokens: for each row an estimate of its sum, and for each group
+// the most that one of its 16 sums may be: the estimate and the square root of the sum over blocks of scale^2 *
+// squares.
 struct Screening {
     const std::uint8_t* w;
     int groups, blocks;
@@ -1927,8 +1942,8 @@ struct Kernels {
     // (x[i], x[i + half]) turns by the angle whose cosine and sine are given  (RoPE, Su et al. 2021)
     void (*rotate)(float* x, const float* cos, const float* sin, int half);
 
-    // A step of an online softmax: max includes x, x = exp(x - max), sum includes x. Returns exp(old max - new max): sum is
-    // already scaled by it, scale your other sums too.
+    // A step of an online softmax: max includes x, x = exp(x - max), sum includes x. Returns exp(old max - new max):
+    // sum is already scaled by it, scale your other sums too.
     float (*softmax)(float* x, int n, float& max, float& sum);
     // Joins two online softmaxes with their sums out [n]: the first becomes both.
     void (*join)(float* out, float& max, float& sum, const float* out2, float max2, float sum2, int n);
@@ -1940,12 +1955,13 @@ struct Kernels {
     void (*to_f16)(const float* x, int n, std::uint16_t* y);
 };
 
-// A product asks for weights ahead of what it reads: far ahead into the second-level cache, which can wait for more lines
-// at once, and from there into the first. One of floats does so only for tiles of at most kPrefetchTokens tokens.
+// A product asks for weights ahead of what it reads: far ahead into the second-level cache, which can wait for more
+// lines at once, and from there into the first. One of floats does so only for tiles of at most kPrefetchTokens tokens.
 constexpr int kPrefetchFar = 6144, kPrefetchNear = 512, kPrefetchTokens = 11;  // the first two are bytes
 
 // Where exponents and angles are split into a whole number and a rest: x + kRound - kRound is x rounded to the nearest
-// whole number (ties to even), as floats of this size have no fraction, and the last bits of x + kRound are that number.
+// whole number (ties to even), as floats of this size have no fraction, and the last bits of x + kRound are that
+// number.
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 
 // What the text of the kernels is written with. Each set says what LLM_TARGET is.
@@ -1963,8 +1979,8 @@ constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 #define LLM_TEXT_OF(name) #name
 #define LLM_TEXT(name) LLM_TEXT_OF(name)
 
-// The sets of kernels, from the worst to the best. Each is the text below this, read in a pass of its own, which has the
-// set's name; its block at the beginning of that text says all that it needs: compiler target, test at run time,
+// The sets of kernels, from the worst to the best. Each is the text below this, read in a pass of its own, which has
+// the set's name; its block at the beginning of that text says all that it needs: compiler target, test at run time,
 // operations. They are read here, inside of this namespace. The numbers are for #if, which cannot compare names.
 #define LLM_KERNELS_scalar 1
 #define LLM_KERNELS_avx2 2
@@ -2101,6 +2117,10 @@ constexpr bool kUnsignedDot = true;
 LLM_OP void store(std::int8_t* p, Ints a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(Raw(a)));
 }
+LLM_OP void store(float* p, Floats x, int n) { _mm512_mask_storeu_ps(p, __mmask16((1 << n) - 1), x); }
+LLM_OP Floats load(const float* p, int n, Floats rest) {
+    return _mm512_mask_loadu_ps(rest, __mmask16((1 << n) - 1), p);
+}
 LLM_OP Raw codebook() { return _mm512_broadcast_i32x4(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return Ints(_mm512_dpbusd_epi32(Raw(acc), Raw(w), Raw(x))); }
 
@@ -2123,7 +2143,8 @@ LLM_OP void store(std::int8_t* p, Ints a) {
 }
 LLM_OP Raw codebook() { return _mm256_broadcastsi128_si256(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
 
-// maddubs multiplies unsigned bytes with signed ones. Its 16-bit sums of two saturate where an unsigned byte exceeds 128,
+// maddubs multiplies unsigned bytes with signed ones. Its 16-bit sums of two saturate where an unsigned byte exceeds
+// 128,
 // so |w| is multiplied with x that has w's sign. Weights below 64 are safe as they are, even if two results are added.
 LLM_OP Ints add_pairs(Ints acc, Raw pairs) { return acc + Ints(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
@@ -2136,8 +2157,8 @@ LLM_OP Ints dot_small(Ints acc, Ints w, Ints x, Ints w2, Ints x2) {
 
 #else  // NEON, without and with the dot product of Armv8.2
 
-// With __ARM_FEATURE_DOTPROD the whole program may use it, as on every Apple processor that runs macOS. Elsewhere Linux says
-// whether this processor has it.
+// With __ARM_FEATURE_DOTPROD the whole program may use it, as on every Apple processor that runs macOS. Elsewhere Linux
+// says whether this processor has it.
 #if LLM_NUMBER(LLM_SET) == LLM_KERNELS_neon || defined(__ARM_FEATURE_DOTPROD)
 #define LLM_TARGET
 inline bool runs_here() { return true; }
@@ -2290,8 +2311,8 @@ LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lo
     return out;
 }
 
-// Adds to `total` what one part (see Parts) of a block gives, for M tokens and V vectors of rows. w and lower: the block in
-// each vector's group. lane: the first vector's first row in its group. a: the block's values of the M tokens.
+// Adds to `total` what one part (see Parts) of a block gives, for M tokens and V vectors of rows. w and lower: the
+// block in each vector's group. lane: the first vector's first row in its group. a: the block's values of the M tokens.
 template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* const (&w)[V],
                                                           const std::uint8_t* const (&lower)[V], int lane, int part,
                                                           const ActivationBlock* a, Floats (&total)[M][V]) {
@@ -2311,7 +2332,7 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
         Ints eight[V][2];
         LLM_UNROLL for (int v = 0; v < V; ++v) {
             for (int line = kLines * i / 4; line < kLines * (i + 1) / 4; ++line)
-                if (v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line);
+                if (Block::kPrefetched && v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line);
             if (Block::kInPlanes && v * kLanes % kGroup == 0) prefetch(lower[v] + 64 * i);
             load_columns<Block>(w[v], lower[v], i, (lane + v * kLanes) % kGroup, eight[v]);
             if constexpr (!Block::kIsSmall && !kUnsignedDot)  // takes the 128 off each byte: such a sum starts at 0
@@ -2404,8 +2425,8 @@ template <class, int M, int V, class Weight> LLM_TARGET void tile(const ProductF
     }
 }
 
-// V vectors of rows times all tokens, M at a time: the rows stay in the first-level cache. The last tile may compute more
-// tokens than there are, of whatever lies behind them.
+// V vectors of rows times all tokens, M at a time: the rows stay in the first-level cache. The last tile may compute
+// more tokens than there are, of whatever lies behind them.
 template <class Block, int M, int V> LLM_TARGET void cover_tokens(const ProductBlocks& p, int row) {
     constexpr int kFewer = M > 4 ? M / 2 : M;
     for (int first = 0; first < p.m; first += M)
@@ -2474,23 +2495,28 @@ template <class Weight> LLM_TARGET void product(const ProductFloat<Weight>& p) {
 
 constexpr int kWide = 16 / kLanes;
 
-// What is beyond the n values that are left reads as `fill`, and is not written.
-LLM_OP Floats load_some(const float* p, int n, float fill = 0) {
-    if (n >= kLanes) return load(p);
-    Floats some = set(fill);
-    if (n > 0) std::memcpy(&some, p, usize(n) * sizeof(float));
-    return some;
+// The first n lanes; AVX-512 has instructions for it.
+template <class Vector> LLM_OP Vector load(const float* p, int n, Vector rest) {
+    std::memcpy(&rest, p, usize(n) * sizeof(float));
+    return rest;
 }
-template <class T> LLM_OP void store_some(T* p, Floats x, int n) {
-    if (n >= kLanes) return store(p, x);
+template <class T> LLM_OP void store(T* p, const Floats& x, int n) {
     T part[kLanes];
     store(part, x);
-    if (n > 0) std::copy_n(part, n, p);
+    std::copy_n(part, n, p);
+}
+
+// What is beyond the n values that are left reads as `fill`, and is not written.
+LLM_OP Floats load_some(const float* p, int n, float fill = 0) {
+    return n >= kLanes ? load(p) : load(p, std::max(n, 0), set(fill));
+}
+template <class T> LLM_OP void store_some(T* p, const Floats& x, int n) {
+    n >= kLanes ? store(p, x) : store(p, x, std::max(n, 0));
 }
 
 // exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, e^r by its Taylor polynomial of degree 7: within
-// 2 units in the last place. Below -87.3 it stays at e^-87.3, about 1e-38, and above 88 at e^88: it is never 0, infinite
-// or denormal, so the product with 2^n is exact.
+// 2 units in the last place. Below -87.3 it stays at e^-87.3, about 1e-38, and above 88 at e^88: it is never 0,
+// infinite or denormal, so the product with 2^n is exact.
 LLM_OP Floats exp(Floats x) {
     x = max(min(x, set(88.0f)), set(-87.3f));
     const Floats shifted = fma(x, set(1.44269504f), set(kRound)), n = shifted - set(kRound);
@@ -2512,8 +2538,11 @@ template <Sum Of, class T> LLM_OP float sum_row(T* x, int n, [[maybe_unused]] fl
         LLM_UNROLL for (int k = 0; k < kWide; ++k) {
             T* const at = x + i + k * kLanes;
             const int left = n - i - k * kLanes;
-            if constexpr (Of == Sum::exps) store_some(at, exp(load_some(at, left) - set(top)), left);
-            const Floats a = load_some(at, left);
+            Floats a = load_some(at, left);
+            if constexpr (Of == Sum::exps) {
+                store_some(at, a = exp(a - set(top)), left);
+                if (left < kLanes) a = load_some(at, left);  // 0 where there is nothing
+            }
             total[k] = Of == Sum::squares ? fma(a, a, total[k]) : total[k] + a;
         }
     }
@@ -2567,8 +2596,8 @@ LLM_TARGET inline void gelu(const float* x, const float* up, int n, float* y) {
     }
 }
 
-// An angle is n half turns and a rest, |r| <= pi / 2: its sine and cosine are those of r, with the other sign if n is odd.
-// Both by their Taylor polynomials, within 1.5e-7 for angles up to 2^20.
+// An angle is n half turns and a rest, |r| <= pi / 2: its sine and cosine are those of r, with the other sign if n is
+// odd. Both by their Taylor polynomials, within 1.5e-7 for angles up to 2^20.
 LLM_TARGET inline void angles(float position, const float* frequencies, int n, float* cos, float* sin) {
     for (int i = 0; i < n; i += kLanes) {
         const Floats angle = set(position) * load_some(frequencies + i, n - i);
@@ -2608,7 +2637,7 @@ LLM_TARGET inline float softmax(float* x, int n, float& max_x, float& sum_x) {
     Floats top = set(before);
     for (int i = 0; i < n; i += kLanes) top = max(load_some(x + i, n - i, before), top);
     max_x = largest(top);
-    const float total = sum_row<Sum::exps>(x, n, max_x), shrink = exp(before - max_x);
+    const float total = sum_row<Sum::exps>(x, n, max_x), shrink = before == max_x ? 1 : exp(before - max_x);
     sum_x = fused(sum_x, shrink, total);
     return shrink;
 }
@@ -2684,8 +2713,8 @@ inline const Kernels& choose_kernels() {
     fail("LLM_SIMD names kernels that are not available here", wanted, "choose one of " + names, Kind::system);
 }
 
-// How matrices lie in memory: one row of the table for each format of weights, and everything else follows from it. What
-// products take on their other side is a property of the format; the KV cache has a format of its own.
+// How matrices lie in memory: one row of the table for each format of weights, and everything else follows from it.
+// What products take on their other side is a property of the format; the KV cache has a format of its own.
 struct WeightFormat {
     const char* name;
     std::size_t bytes, lower;     // of a block of a group; of its low halves elsewhere
@@ -2772,8 +2801,8 @@ inline const WeightFormat& format_of(TensorType type) {
     return std::find_if(std::begin(kFormats), std::end(kFormats), [&](auto& f) { return f.first == type; })->second;
 }
 
-// W [rows, cols] in groups of 16 rows; rows that fill up the last group are zero. Neighbouring groups of one format are a
-// section; one that was joined of a file's tensors of several types has several. The memory is an Arena's.
+// W [rows, cols] in groups of 16 rows; rows that fill up the last group are zero. Neighbouring groups of one format are
+// a section; one that was joined of a file's tensors of several types has several. The memory is an Arena's.
 struct Matrix {
     struct Section {
         const WeightFormat* format;
@@ -2917,8 +2946,8 @@ class Operand {
         const std::uint8_t* w;
         int begin, groups;
     };
-    // What a tile's product asks for: its share of as many groups as these, after them. Few tokens ask for what they read
-    // themselves, and many need no help.
+    // What a tile's product asks for: its share of as many groups as these, after them. Few tokens ask for what they
+    // read themselves, and many need no help.
     static Following following(const Run& r, const Activations& x, int first) {
         if (x.tokens() <= kFew || x.tokens() > kHelped) return {};
         const Matrix::Section& s = *r.section;
@@ -2940,16 +2969,18 @@ class Operand {
 // that made them, while they are in its first-level cache.
 //
 // The threads share steps: `least` (1, 2 or 4) groups, which the epilogue needs together, or 4 where there are several
-// tokens. A work item is `grain` neighbouring steps. GPT-2's qkv, one token, two threads: 2304 rows are 144 steps of one
-// group, and 4 steps a work item. Of many tokens each thread has a part of its own: cores that share no cache take 0.15
-// microseconds to hand over a line, so what one thread writes, the same should read in the operations that follow.
+// tokens. A work item is `grain` neighbouring steps. GPT-2's qkv, one token, two threads: 2304 rows are 144 steps of
+// one group, and 4 steps a work item. Of many tokens each thread has a part of its own: cores that share no cache take
+// 0.15 microseconds to hand over a line, so what one thread writes, the same should read in the operations that follow.
+// Not where weights are put into bytes first, as each thread would do that for itself.
 template <class Epilogue> void multiply(ThreadPool& pool, const Kernels& k, const Matrix& w, const Activations& x,
                                         int least, const Epilogue& epilogue) {
     constexpr int kMost = Operand::kMost;
     const bool several = x.tokens() > 1;
     const int step = several ? kMost : least;
     const int groups = w.groups(), steps = (groups - 1) / step + 1, tiles = (x.tokens() - 1) / kTile + 1;
-    const int parts = std::max(1, std::min(pool.size(), tiles / 8));  // of the tokens
+    const bool apart = w.sections[0].format->in_bytes;
+    const int parts = apart ? std::max(1, std::min(pool.size(), tiles / 8)) : 1;  // of the tokens
 
     constexpr std::size_t kGrain = std::size_t{1} << 18;  // bytes x tokens: some microseconds, so that none waits long
     const std::size_t step_cost = w.bytes / usize(groups) * usize(step * x.tokens() / parts);
@@ -2985,8 +3016,8 @@ template <class Epilogue> void multiply(ThreadPool& pool, const Kernels& k, cons
 //
 // The header alone is read here. Shapes are [rows, columns], a row's values side by side (GGUF writes [columns, rows]).
 
-// What something is called by Hugging Face, and in a GGUF. Names of fields may be several, "a|b": b is what older files or
-// other tools say.
+// What something is called by Hugging Face, and in a GGUF. Names of fields may be several, "a|b": b is what older files
+// or other tools say.
 struct Name {
     std::string_view hf, gguf = {};
 };
@@ -3045,8 +3076,8 @@ inline std::uint64_t set_type(Tensor& tensor, std::string_view name) {
     return tensor.elements() / block * std::uint64_t(type.bytes);
 }
 
-// Adds a file's tensors, whose offsets count from `data` on. They lie inside, do not share a byte or a name, and no other
-// tool has packed them or taken them apart, which their names would tell.
+// Adds a file's tensors, whose offsets count from `data` on. They lie inside, do not share a byte or a name, and no
+// other tool has packed them or taken them apart, which their names would tell.
 inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, const File& file, std::uint64_t data) {
     refuse_foreign(Foreign::tensor_name, [&](auto mark) -> std::string {
         for (const Tensor& tensor : tensors)
@@ -3147,7 +3178,8 @@ struct GgufReader {
     template <class T> T number() { return load_as<T>(take(sizeof(T)).data()); }
     std::string_view string() { return take(number<std::uint64_t>()); }
 
-    // How many items follow, each at least `bytes` long, at most so many; checked before anything is allocated for them.
+    // How many items follow, each at least `bytes` long, at most so many; checked before anything is allocated for
+    // them.
     std::size_t count(std::uint64_t bytes, std::uint64_t most = kMostItems) {
         const auto n = number<std::uint64_t>();
         const std::uint64_t room = (file.size() - position) / bytes;
@@ -3517,9 +3549,9 @@ struct TokenizerData {
     }
 };
 
-// Encodes a text: cuts it at added tokens, and merges what lies between them. Symbols are a linked list, and what merges
-// next comes from a queue: a long text takes little more than linear time. "the", where the merges are
-// 0: t h, 1: h e, 2: th e:
+// Encodes a text: cuts it at added tokens, and merges what lies between them. Symbols are a linked list, and what
+// merges next comes from a queue: a long text takes little more than linear time. "the", where the merges are 0: t h,
+// 1: h e, 2: th e:
 //
 //     symbols           queue: rank, index of the left symbol
 //     0:t   1:h   2:e   (0, 0) (1, 1)    t h and h e merge; each waits in the queue
@@ -3530,8 +3562,8 @@ struct TokenizerData {
 // An entry is out of date where its rank is no longer that of its symbol's merge: nothing has to be taken out of the
 // queue's middle.
 struct Encoder {
-    // Pass 0 looks for tokenizer.added[0] in the text. What lies between these goes to pass 1, which normalizes it (Gemma)
-    // and looks for added[1], and what lies between those is cut into words.
+    // Pass 0 looks for tokenizer.added[0] in the text. What lies between these goes to pass 1, which normalizes it
+    // (Gemma) and looks for added[1], and what lies between those is cut into words.
     void encode(std::string_view text, Special special, std::size_t pass = 0) {
         if (pass == std::size(tokenizer.added)) return encode_words(text);
         const AddedTokens& added = tokenizer.added[pass];
@@ -3674,8 +3706,8 @@ namespace detail {
 struct TokenizerLoader : TokenizerData {
     explicit TokenizerLoader(const Checkpoint& checkpoint) : file(checkpoint), where(checkpoint.path) {}
 
-    // For an embedding of so many rows. Few of them may be without a token, and ids beyond them are of added tokens only
-    // (Gemma's <image_soft_token>).
+    // For an embedding of so many rows. Few of them may be without a token, and ids beyond them are of added tokens
+    // only (Gemma's <image_soft_token>).
     std::shared_ptr<const TokenizerData> load(int rows) {
         file.is_gguf ? read_metadata() : read_directory(rows);
 
@@ -3739,9 +3771,10 @@ struct TokenizerLoader : TokenizerData {
         }
     }
 
-    // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt, and files beside them that add to it. As transformers 5
-    //    does it: its GPT2Tokenizer and GemmaTokenizer take only vocabulary, merges and post-processor from a tokenizer.json,
-    //    and tokens from tokenizer_config.json if that lists any; PreTrainedTokenizerFast takes all from tokenizer.json.
+    // -- Hugging Face: tokenizer.json, or vocab.json and merges.txt, and files beside them that add to it. As
+    //    transformers 5 does it: its GPT2Tokenizer and GemmaTokenizer take only vocabulary, merges and post-processor
+    //    from a tokenizer.json, and tokens from tokenizer_config.json if that lists any; PreTrainedTokenizerFast takes
+    //    all from tokenizer.json.
 
     bool has(const char* name) const { return exists(status_of(file.directory + "/" + name)); }
     std::string read(const char* name) {
@@ -3982,7 +4015,8 @@ struct TokenizerLoader : TokenizerData {
         const std::string_view model = metadata.at("tokenizer.ggml.model").string();
         if (model != "gpt2" && model != "llama") unsupported("tokenizer.ggml.model " + shown(model));
 
-        // Without tokenizer.model, converters call Gemma's vocabulary gpt2; no word of GPT-2's is spelled with the mark.
+        // Without tokenizer.model, converters call Gemma's vocabulary gpt2; no word of GPT-2's is spelled with the
+        // mark.
         const Json::Array& spellings = metadata.at("tokenizer.ggml.tokens").array();
         const auto is_mark = [](const Json& spelling) { return spelling.string() == kSpaceMark; };
         byte_level = model == "gpt2" && std::none_of(spellings.begin(), spellings.end(), is_mark);
@@ -4060,10 +4094,10 @@ struct TokenizerLoader : TokenizerData {
 // ---- Unicode
 
 // The runs of letters, numbers and white space: \p{L}, \p{N} and White_Space of Unicode 16.0, as in the reference, the
-// `tokenizers` library; tests/data/make_unicode.py prints them. Each is its distance from the run before and its length.
-// A run is of white space after ' ', of numbers after '!', otherwise of letters. A number ends in a digit of base 57, '#'
-// to '['; digits of base 34, ']' to '~', may come before. The first run, " ,(", is white space from 9 on, 5 long: U+0009
-// to U+000D.
+// `tokenizers` library; tests/data/make_unicode.py prints them. Each is its distance from the run before and its
+// length. A run is of white space after ' ', of numbers after '!', otherwise of letters. A number ends in a digit of
+// base 57, '#' to '['; digits of base 34, ']' to '~', may come before. The first run, " ,(", is white space from 9 on,
+// 5 long: U+0009 to U+000D.
 inline constexpr std::string_view kRuns =
     " ,( 5$!2-*=)= -$ =$,$!*%$$!&$#$!$&$:$B$e%'/1(*$$$_2($%%'$$)$$&$$$7$^=$_<+_W$I%$)L^1>''PN!8-'%$^M$$2%*%!#-#&%$3$$A@"
     "^C.$!1-#D,%'$(9'$,$&$:<*.(;$)4M^$Y&$5$*-!'-$3'+%%%9$*$$&'&$3$0%$&!'-#%!%)%$+)'%%9$*$%$%$%B'$$!*-%&3,$&$9$*$%$(&$5$"
@@ -4109,12 +4143,12 @@ inline CharClass class_at(std::string_view text, std::size_t i, std::size_t& len
 // ==== MODEL ==========================================================================================================
 //
 // From a checkpoint to what the forward pass reads: Config says the sizes, Weights holds the matrices, and Loader turns
-// the file's tensors into them: it checks their shapes, joins those that are multiplied with the same input (q, k and v;
-// gate and up), and packs groups of 16 rows, all threads at once. Rows are read from the file as they are needed, so
+// the file's tensors into them: it checks their shapes, joins those that are multiplied with the same input (q, k and
+// v; gate and up), and packs groups of 16 rows, all threads at once. Rows are read from the file as they are needed, so
 // that loading takes no more memory than the result.
 //
-// All that GPT-2 and Gemma 3 do differently stands in one place, their rows of kArchitectures: FORWARD reads from there,
-// and from which weights a layer has, what to do.
+// All that GPT-2 and Gemma 3 do differently stands in one place, their rows of kArchitectures: FORWARD reads from
+// there, and from which weights a layer has, what to do.
 
 struct Norm {
     std::vector<float> w, b;  // [n]; b is LayerNorm's, empty for RMSNorm; both empty: there is no norm
@@ -4307,7 +4341,8 @@ constexpr int kMostRows = 1 << 24;   // of anything: the largest vocabularies ha
 constexpr int kMostWidth = 1 << 18;  // of a token's vectors: what a session allocates for them stays below 2 GB
 constexpr int kMostHeadDim = 1024;
 
-// A size of a Config: its name here, the most it may be, and its name in a GGUF, which must have it unless it is optional.
+// A size of a Config: its name here, the most it may be, and its name in a GGUF, which must have it unless it is
+// optional.
 struct Size {
     int Config::*member;
     const char* name;
@@ -4384,8 +4419,8 @@ inline int checked_threads(int threads) {
 // All that one architecture does in its own way. What has no name is not there.
 struct Architecture {
     Name type;  // model_type in config.json, general.architecture
-    // Names in config.json and what leaving one out means there (transformers' defaults; -4: 4 hidden_size), in the order
-    // of kSizes. Null: read_config sets it.
+    // Names in config.json and what leaving one out means there (transformers' defaults; -4: 4 hidden_size), in the
+    // order of kSizes. Null: read_config sets it.
     std::array<std::pair<const char*, int>, std::size(kSizes)> sizes;
     void (*read_config)(const Fields&, Config&);  // what is no size; sizes are set
 
@@ -4404,8 +4439,8 @@ struct Architecture {
     Name q = {}, k = {}, v = {}, gate = {}, q_norm = {}, k_norm = {}, post_attn_norm = {}, post_ffn_norm = {};
 };
 
-// A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."), and
-// what stands there. nullptr: there is none.
+// A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."),
+// and what stands there. nullptr: there is none.
 inline std::pair<const Tensor*, std::string> find_wrapped(const Checkpoint& file, const Name& called) {
     const std::string name = std::string(file.of(called)) + ".weight";
     const Tensor* found = file.find(name);
@@ -4431,8 +4466,9 @@ struct Loader {
         int to(int r) const { return first + r / kGateRows * stride + r % kGateRows; }
     };
 
-    // What a matrix is for: inside of a layer, to look tokens up, or to give the logits (a tied head is the embedding, too).
-    // A head in Q8_0 lies in planes, see LIKELIEST TOKENS. Embedding and head have 8 bits also where the layers have 4.
+    // What a matrix is for: inside of a layer, to look tokens up, or to give the logits (a tied head is the embedding,
+    // too). A head in Q8_0 lies in planes, see LIKELIEST TOKENS. Embedding and head have 8 bits also where the layers
+    // have 4.
     enum class Role { inside, embedding, head };
 
     ModelData& model;
@@ -4943,21 +4979,21 @@ namespace detail {
 //
 //     out = softmax(scale * q K^T) V     for every query head; num_heads / num_kv_heads of them share one K and V
 //
-// A token's query q asks each position that the token may see: q K^T says how well the position's key fits. softmax makes
-// positive weights with the sum 1 of these scores, and the result is the sum of the values V with these weights.
+// A token's query q asks each position that the token may see: q K^T says how well the position's key fits. softmax
+// makes positive weights with the sum 1 of these scores, and the result is the sum of the values V with these weights.
 //
-// It takes one pass over the cache: positions come by in chunks of 64, each chunk's scores are turned into weights relative
-// to the largest score so far, and what was summed up before is scaled down when a larger one appears (online softmax,
-// Milakov and Gimelshein 2018; FlashAttention, Dao et al. 2022). No position x position matrix ever exists.
+// It takes one pass over the cache: positions come by in chunks of 64, each chunk's scores are turned into weights
+// relative to the largest score so far, and what was summed up before is scaled down when a larger one appears (online
+// softmax, Milakov and Gimelshein 2018; FlashAttention, Dao et al. 2022). No position x position matrix ever exists.
 //
 // The cache is laid out for the product kernels, whose "16 rows" are 16 positions in q K^T and 16 dimensions in p V:
 //
 //     [slots / 64][layers][num_kv_heads]  of  K [64 / 16][head_dim][16], V [64][head_dim, rounded up to 16]
 //
-// so that a text lies in few pages, huge ones, and takes more as it grows. Position p is in slot p % slots: its K[d] is in
-// chunk p % slots / 64, group p % 64 / 16 of it, element 16 * d + p % 16. A global layer has a slot for each position of
-// the context. A local layer has slots only for its window and the tokens that are being added, and rolls over them: so
-// its memory and its time stop growing with the context.
+// so that a text lies in few pages, huge ones, and takes more as it grows. Position p is in slot p % slots: its K[d] is
+// in chunk p % slots / 64, group p % 64 / 16 of it, element 16 * d + p % 16. A global layer has a slot for each
+// position of the context. A local layer has slots only for its window and the tokens that are being added, and rolls
+// over them: so its memory and its time stop growing with the context.
 
 constexpr int kBatch = 256;    // most tokens that go through the layers together
 constexpr int kChunk = kSpan;  // positions per softmax step
@@ -5034,7 +5070,8 @@ struct alignas(64) QueryTile {
     float* out[kTile];  // where its result goes, [head_dim]
     int head, m;        // the K/V head; how many queries of it
 
-    // One chunk: scores of all queries, their softmax weights, and the weighted values. product: for the cache's format.
+    // One chunk: scores of all queries, their softmax weights, and the weighted values. product: for the cache's
+    // format.
     template <class Value> void attend(const Kernels& kernels, void (*product)(const ProductFloat<Value>&),
                                        const KvCache& cache, int begin, int end, Found& found, Laps& laps) const {
         alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
@@ -5061,10 +5098,10 @@ struct alignas(64) QueryTile {
     }
 };
 
-// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 256: what it finds in each is
-// found on its own, and then joined in the parts' order. So the result is the same whoever does the parts: a thread does
-// all of a tile, one after the other, unless that is so much of the whole that others would wait for it: of a single
-// token, or of a long text among short ones. The parts of such a tile are divided among the threads.
+// All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 256: what it finds in each
+// is found on its own, and then joined in the parts' order. So the result is the same whoever does the parts: a thread
+// does all of a tile, one after the other, unless that is so much of the whole that others would wait for it: of a
+// single token, or of a long text among short ones. The parts of such a tile are divided among the threads.
 struct Attention {
     ThreadPool& pool;
     const Kernels& kernels;
@@ -5073,8 +5110,8 @@ struct Attention {
     const int kv_heads = config.num_kv_heads, sharing = config.num_heads / kv_heads;  // query heads of one K/V head
     const int head_dim = config.head_dim, pitch = round_up(head_dim, kGroup);
 
-    // A work item: `parts` parts of a tile, from `part` on. Their result goes to the Found with the number `found`. Where
-    // found is 0, these are all parts of the tile: the thread uses Founds of its own, and writes the output.
+    // A work item: `parts` parts of a tile, from `part` on. Their result goes to the Found with the number `found`.
+    // Where found is 0, these are all parts of the tile: the thread uses Founds of its own, and writes the output.
     struct Piece {
         const AttentionInput* in;
         int tile, part, parts, found;
@@ -5180,8 +5217,8 @@ struct Attention {
 // Where does a step's time go? The forward pass does an operation inside of Profiler::time, which takes for its time
 // what has passed since the end of the one before, so that the operations add up to the step. Those that are fused into
 // one parallel region (q K^T, softmax and p V; a product and the activation at its end) are the stages of one call,
-// whose time is divided among them as the threads' Laps say. Nothing is reported inside a step, so a listener may print,
-// and throw. When nobody listens, all this costs one comparison.
+// whose time is divided among them as the threads' Laps say. Nothing is reported inside a step, so a listener may
+// print, and throw. When nobody listens, all this costs one comparison.
 
 struct Profiler {
     ThreadPool& pool;
@@ -5219,8 +5256,8 @@ struct Profiler {
         }
     }
 
-    // Runs body(), a step of so many tokens, and reports its operations. Those of one that throws are not reported: what
-    // is done next begins with listen().
+    // Runs body(), a step of so many tokens, and reports its operations. Those of one that throws are not reported:
+    // what is done next begins with listen().
     template <class Body> void step(int tokens, const Body& body) {
         restart();
         time({{"step", "step"}}, -1, tokens, body);
@@ -5232,17 +5269,18 @@ struct Profiler {
 
 // ==== LIKELIEST TOKENS ===============================================================================================
 //
-// Who samples needs the k best of up to 262144 logits, and the head that they come from is most of what a token of a small
-// model reads. So its 8 bits lie in two planes: the upper halves of all rows with the scales, then the lower halves. From
-// the upper plane alone a logit is known up to a rest,
+// Who samples needs the k best of up to 262144 logits, and the head that they come from is most of what a token of a
+// small model reads. So its 8 bits lie in two planes: the upper halves of all rows with the scales, then the lower
+// halves. From the upper plane alone a logit is known up to a rest,
 //
 //     logit = sum of scale * x * (16 * upper - 120.5)  +  sum of scale * x * e        e = lower - 7.5, in -7.5 .. 7.5
 //
-// which is a sum of hidden_size small terms. Where the lower bits are as good as random it has the mean 0 and the variance
-// 21.25 * sum of (scale * x)^2, which is known for each row: a sum over blocks. A row whose estimate is more than 8
-// standard deviations below the k-th best logit that is known is taken to be none of the k best. If the sum is distributed
-// normally, that is wrong for one row in 10^15; as e is bounded, for 6 in 10^6 at most (Hoeffding 1963). The rows that may
-// be among the best, some hundred, are computed from both planes: the same bits as in the whole product.
+// which is a sum of hidden_size small terms. Where the lower bits are as good as random it has the mean 0 and the
+// variance 21.25 * sum of (scale * x)^2, which is known for each row: a sum over blocks. A row whose estimate is more
+// than 8 standard deviations below the k-th best logit that is known is taken to be none of the k best. If the sum is
+// distributed normally, that is wrong for one row in 10^15; as e is bounded, for 6 in 10^6 at most (Hoeffding 1963).
+// The rows that may be among the best, some hundred, are computed from both planes: the same bits as in the whole
+// product.
 
 // Whether `a` comes before `b` among the best: of two with one logit the lower id.
 inline bool better(const Logit& a, const Logit& b) { return a.value != b.value ? a.value > b.value : a.id < b.id; }
@@ -5290,7 +5328,10 @@ struct Likeliest {
     float* most = nullptr;                    // [tokens][groups]: see Screening
     std::vector<int> groups{};                // that are computed
     std::vector<std::vector<Logit>> found{};  // [tokens]
-    int resting = 0;  // steps to do the plain way, after too many candidates (random tokens, not a text)
+    // Steps to do the plain way, after too many candidates (random tokens, not a text): so many at first, twice as many
+    // each time until there are few again.
+    static constexpr int kFirstRest = 8, kLongestRest = 64;
+    int resting = 0, rest = kFirstRest;
 
     // What the estimates take; 0: a head of this format has none.
     static std::size_t bytes(const Matrix& head, int tokens) {
@@ -5317,7 +5358,9 @@ struct Likeliest {
             rows.bytes = head.bytes / usize(head.groups()) * computed;
             rows.operations = 2 * computed * kGroup * usize(head.cols * m);
         }
-        if (2 * computed > usize(head.groups() * m)) resting = 8;
+        const bool too_many = 2 * computed > usize(head.groups() * m);
+        if (too_many) resting = rest;
+        rest = too_many ? std::min(2 * rest, kLongestRest) : kFirstRest;
         return true;
     }
   private:
@@ -5420,9 +5463,9 @@ struct Vectors {
     float* operator[](int i) const { return memory.as<float>() + usize(i) * width; }
 };
 
-// A text: its tokens, and what the layers remember of them. Those at its end may be pending: the one that generate() has
-// shown last, and those that a local layer has forgotten. They go through the layers first in whatever comes next; the
-// tokens that a call appends follow them, and are held once they went through.
+// A text: its tokens, and what the layers remember of them. Those at its end may be pending: the one that generate()
+// has shown last, and those that a local layer has forgotten. They go through the layers first in whatever comes next;
+// the tokens that a call appends follow them, and are held once they went through.
 struct Sequence {
     const Config& config;
     int context;
@@ -5480,8 +5523,8 @@ struct Sequence {
         coming.erase(coming.begin(), end);
     }
 
-    // The tokens from `to` on are pending again. A local layer's cache rolls over its window and little more: from further
-    // back, all are.
+    // The tokens from `to` on are pending again. A local layer's cache rolls over its window and little more: from
+    // further back, all are.
     void forget(int to) {
         const bool intact = std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
             return written <= cache.slots || written - to <= cache.slots - config.sliding_window;
@@ -5648,7 +5691,8 @@ struct Transformer {
         });
     }
 
-    // RMSNorm, or LayerNorm (Ba et al. 2016), which is RMSNorm of what deviates from the mean, and a bias. Returns `to`.
+    // RMSNorm, or LayerNorm (Ba et al. 2016), which is RMSNorm of what deviates from the mean, and a bias. Returns
+    // `to`.
     float* norm(const Norm& w, const float* from, float* to) const {
         const int d = int(w.w.size());
         if (!w.b.empty()) kernels.center(std::exchange(from, to), d, to);
@@ -5724,7 +5768,8 @@ struct Transformer {
         });
     }
 
-    // RMSNorm where there is one, then RoPE, of each query head and of the key heads, which follow in a token's row of qkv.
+    // RMSNorm where there is one, then RoPE, of each query head and of the key heads, which follow in a token's row of
+    // qkv.
     void norm_and_rotate(const Layer& l) {
         const int d = config.head_dim;
         each_token({"rope", "norm_rotate"}, n, [&](int t, float*) {
@@ -5784,8 +5829,8 @@ struct Transformer {
     // The last norm of a token of the chunk, [hidden_size]; valid until the next call.
     const float* final_hidden(int t) const { return norm(model.weights.final_norm, x[t], pool.scratch[0].as<float>()); }
 
-    // The logits after these tokens of the chunk, which their sequences hold then; returns the first one's. Null: instead,
-    // all that are wanted are in likeliest.found.
+    // The logits after these tokens of the chunk, which their sequences hold then; returns the first one's. Null:
+    // instead, all that are wanted are in likeliest.found.
     const float* compute_logits(const std::vector<Span>& after, const Wanted& wanted = {}) {
         const Linear& head = model.weights.head;
         const float cap = config.final_logit_softcapping;
@@ -5829,8 +5874,8 @@ struct SessionData {
         sequence.copy(other.sequence);
     }
 
-    // Takes what is pending and then all ids through the layers, a batch at a time; after each, on_batch(tokens done, of
-    // all), unless it is null. False ends it.
+    // Takes what is pending and then all ids through the layers, a batch at a time; after each, on_batch(tokens done,
+    // of all), unless it is null. False ends it.
     bool run_batches(const int* ids, int count, const std::function<bool(int, int)>& on_batch) {
         if (count > 0) sequence.check(ids, count);
         sequence.coming.assign(ids, ids + count);
@@ -5845,7 +5890,8 @@ struct SessionData {
         return more;
     }
 
-    // The logits after the last token. Null if on_batch ends it, or if all that are wanted are in transformer.likeliest.
+    // The logits after the last token. Null if on_batch ends it, or if all that are wanted are in
+    // transformer.likeliest.
     const float* forward(const int* ids, int count, const std::function<bool(int, int)>& on_batch = {},
                          const Wanted& wanted = {}) {
         if (!run_batches(ids, count, on_batch)) return nullptr;
@@ -5872,8 +5918,8 @@ struct SessionData {
         });
     }
 
-    // Logits after the pending token and up to 11 guesses that may follow it. The caches hold the guesses too: one that is
-    // appended then need only be counted as processed. Null: all that is wanted is in transformer.likeliest.
+    // Logits after the pending token and up to 11 guesses that may follow it. The caches hold the guesses too: one that
+    // is appended then need only be counted as processed. Null: all that is wanted is in transformer.likeliest.
     const float* try_out(const int* ids, int count, const Wanted& wanted) {
         sequence.coming.assign(ids + sequence.pending(), ids + count);
         transformer.run_layers({{&sequence, count}});
@@ -6044,8 +6090,8 @@ struct StateHeader {
 };
 static_assert(sizeof(StateHeader) == 32, "it is written as it is");
 
-// Tells apart any two that differ in one word of 8 bytes, at the memory's speed: only one of the four multiplications has
-// to wait for the words before.
+// Tells apart any two that differ in one word of 8 bytes, at the memory's speed: only one of the four multiplications
+// has to wait for the words before.
 inline std::uint64_t hash(std::uint64_t h, const void* data, std::size_t bytes) {
     constexpr std::uint64_t kOdd[] = {0x9E3779B97F4A7C15u, 0xBF58476D1CE4E5B9u, 0x94D049BB133111EBu};
     for (std::size_t i = 0; i < bytes; i += 32) {
@@ -6081,9 +6127,9 @@ inline std::uint64_t fingerprint(const ModelData& model) {
     return model.fingerprint = h | 1;
 }
 
-// transfer(memory, bytes) for all that a state has between its header and its sum: the tokens, and what the caches hold of
-// those processed, by groups of 16 positions; for local layers, the window that a session with the model's whole context
-// keeps. So a state fits into a session of another context.
+// transfer(memory, bytes) for all that a state has between its header and its sum: the tokens, and what the caches hold
+// of those processed, by groups of 16 positions; for local layers, the window that a session with the model's whole
+// context keeps. So a state fits into a session of another context.
 template <class Transfer> void each_part(Sequence& q, const StateHeader& header, const Transfer& transfer) {
     transfer(q.tokens.data(), usize(header.held) * sizeof(int));
     for (std::size_t layer = 0; layer < q.caches.size(); ++layer) {
@@ -6277,8 +6323,8 @@ double log_probability(const float* logits, int n, int id) {
 
 // ==== GENERATION =====================================================================================================
 //
-// From a prompt to a text: the prompt goes through the layers, then tokens are sampled one by one and sent after it. The
-// text comes out in whole characters, and never a part of a stop text.
+// From a prompt to a text: the prompt goes through the layers, then tokens are sampled one by one and sent after it.
+// The text comes out in whole characters, and never a part of a stop text.
 
 namespace detail {
 
@@ -6469,8 +6515,8 @@ struct Writer {
 
     // ---- its text
 
-    // Adds bytes to the text and shows it, but for an end that may be part of a character or of a stop text. False: the text
-    // ends here.
+    // Adds bytes to the text and shows it, but for an end that may be part of a character or of a stop text. False: the
+    // text ends here.
     bool write(std::string_view bytes) {
         text += bytes;
         std::size_t first = std::string::npos, open = 0;  // open: bytes at the end that may be a stop text's beginning
@@ -6510,8 +6556,8 @@ struct Many {
         int index = 0, prompt = 0, id = 0;
     };
 
-    // How many tokens of prompts go into a step beside the texts, which wait for them. With more, a prompt is read hardly
-    // faster.
+    // How many tokens of prompts go into a step beside the texts, which wait for them. With more, a prompt is read
+    // hardly faster.
     static constexpr int kBeside = 64;
 
     const InUse& use;
@@ -6621,8 +6667,8 @@ struct Many {
 
     // Whether the prompt was read: in the same step the first token was drawn.
     static bool is_read(const Slot& slot) { return slot.writer->stats.generated > 0; }
-    // Whether the next token can be drawn: not before the prompt is read. Calls on_prompt, and ends the text if that says so
-    // or there is no room.
+    // Whether the next token can be drawn: not before the prompt is read. Calls on_prompt, and ends the text if that
+    // says so or there is no room.
     bool is_ready(Slot& slot) {
         if (is_read(slot)) return true;
         const int read = slot.prompt - slot.sequence.pending();
@@ -6631,8 +6677,8 @@ struct Many {
         return (!more || read == slot.prompt) && goes_on(slot, slot.writer->end_prompt(read, more));
     }
 
-    // Each text draws from its own logits, which takes a core some time: all at once, but those with an on_logits, which is
-    // called on this thread, one after the other.
+    // Each text draws from its own logits, which takes a core some time: all at once, but those with an on_logits,
+    // which is called on this thread, one after the other.
     void draw(const std::vector<Slot*>& ready) {
         const int n = int(ready.size());
         use->transformer.profiler.restart();
@@ -6728,8 +6774,9 @@ double score(Session& session, std::string_view text) {
 //
 //     <bos><start_of_turn>user\n{system}\n\n{user}<end_of_turn>\n<start_of_turn>model\n{model}<end_of_turn>\n ...
 //
-// A model's template is a program in the language Jinja. It is not run: the few kinds there are can be told apart by what
-// they hold, and a row of a table says what each of them writes. What people say is never parsed for special tokens.
+// A model's template is a program in the language Jinja. It is not run: the few kinds there are can be told apart by
+// what they hold, and a row of a table says what each of them writes. What people say is never parsed for special
+// tokens.
 
 namespace detail {
 
@@ -6757,8 +6804,8 @@ constexpr TurnTemplate kTurnTemplates[] = {
 // clang-format on
 inline const TurnTemplate& row_of(Chat::Template style) { return kTurnTemplates[int(style)]; }
 
-// The kind of a template. DialoGPT's writes each turn's words and the end of text, and nothing else; Jinja removes white
-// space beside a '-' and the end of a line after {% %}.
+// The kind of a template. DialoGPT's writes each turn's words and the end of text, and nothing else; Jinja removes
+// white space beside a '-' and the end of a line after {% %}.
 inline Chat::Template recognize(std::string_view jinja) {
     const auto holds = [&](std::string_view text) { return jinja.find(text) != jinja.npos; };
     for (const Chat::Template style : {Chat::Template::gemma, Chat::Template::chatml})
@@ -6832,8 +6879,8 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     if (!held.empty()) text_.push_back(joined({{from, held.end()}, between_}));
 }
 
-// Words as they are, and what the template writes after them. Where its tokens are in the vocabulary, they part the two;
-// where they are not, they are text like the words.
+// Words as they are, and what the template writes after them. Where its tokens are in the vocabulary, they part the
+// two; where they are not, they are text like the words.
 std::vector<int> Chat::turn(std::string_view words, std::string_view after) const {
     using namespace detail;
     const Tokenizer& tokenizer = session_.model().tokenizer();
@@ -6911,3 +6958,20 @@ LLM_END
 #pragma pop_macro("max")
 #pragma pop_macro("min")
 #endif  // LLM_KERNEL_PASS or LLM_IMPLEMENTATION
+
+// MIT License
+//
+// Copyright (c) 2026 The llm.h authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+// documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+// rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+// persons to whom the Software is furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+// Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+// WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+// COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+// OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
