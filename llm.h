@@ -18,10 +18,10 @@
 //           return true;                                             // false ends it
 //       });
 //
-//   Compile with -std=c++17 -O2 -pthread. g++ and clang++ need no -mavx2 or the like: kernels for AVX2, AVX-512 and
-//   NEON are compiled in and chosen when the program runs. Other compilers get plain C++, many times slower. Kernels
-//   are compiled once per instruction set: give the bodies a .cpp file that seldom changes. The file must keep its
-//   name, as it includes itself.
+//   Compile with -std=c++17 -O2 -pthread, and exceptions. g++ and clang++ need no -mavx2 or the like: kernels for AVX2,
+//   AVX-512 and NEON are compiled in and chosen when the program runs. Other compilers get plain C++, many times slower.
+//   Kernels are compiled once per instruction set: give the bodies a .cpp file that seldom changes. The file must keep
+//   its name, as it includes itself.
 //
 //   One level below generate: Tokenizer::encode gives ids, Session::forward takes ids and gives logits (a number for
 //   each possible next token: the larger, the likelier), Sampler::sample chooses the next id from them,
@@ -94,6 +94,7 @@
 #include <string_view>
 #include <vector>
 
+// Until 1.0 a new second number may change the API: CHANGES.md says how.
 #define LLM_VERSION "0.2.0"
 #define LLM_VERSION_NUMBER 200  // 10000 * major + 100 * minor + patch
 
@@ -134,7 +135,7 @@ enum class DType { f32, q8_0, q4_0, native };
 
 struct LoadOptions {
     DType dtype = DType::native;
-    int threads = 0;  // that load; 0: all physical cores; at most 1024
+    int threads = 0;  // how many load; 0: one for each physical core; at most 1024
 
     // Called on the loading thread with done in 0..1; `what` names what is being read and is valid during the call.
     // What it throws ends the loading. Null: not called.
@@ -148,8 +149,11 @@ struct Config {
     int vocab_size = 0;                 // rows of the embedding; the tokenizer may know fewer ids, or a few more
     int context_length = 0;             // n_positions, max_position_embeddings
 
-    int hidden_size = 0, intermediate_size = 0;  // n_embd, n_inner
-    // Query head h reads K/V head h * num_kv_heads / num_heads.
+    // Floats of a token's vector between the layers (n_embd), and inside of a feed-forward network (n_inner).
+    int hidden_size = 0, intermediate_size = 0;
+
+    // Heads of queries, and of keys and values, of which query head h reads number h * num_kv_heads / num_heads; floats
+    // of a head.
     int num_layers = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0;
 
     float norm_eps = 1e-5f;
@@ -293,7 +297,8 @@ class Session {
     const float* logits();
 
     // The k largest of these logits, largest first, of ids with a text (Model::sampleable); forward_best appends n >= 1
-    // tokens before. What cannot be among them is not computed, see LIKELIEST TOKENS.
+    // tokens before. Where the head is in Q8_0 and k at most a 16th of the ids, what cannot be among them is not
+    // computed, see LIKELIEST TOKENS.
     std::vector<Logit> best(int k);
     std::vector<Logit> forward_best(const int* tokens, int n, int k);
 
@@ -1348,6 +1353,8 @@ inline Factors q45_k_factors(const std::uint8_t* block, int v) {
 inline const TypeTraits& traits(TensorType type) {
     using T = TensorType;
     // clang-format off
+    // So Q4_0 has 32 values in 18 bytes, d at byte 0, the offset 8, and at least 16 neighbours share a scale; its
+    // integers of 4 bits begin at byte 2, in runs of 16 bytes.
     static constexpr TypeTraits kTable[] = {
         {"F32",   1,   4,  values_to_f32<std::uint32_t, bits_to_f32>, T::q8_0, nullptr},
         {"F16",   1,   2,  values_to_f32<std::uint16_t, f16_to_f32>, T::q8_0, nullptr},
@@ -1684,8 +1691,8 @@ class ThreadPool {
         }
 
         // Sequentially consistent, as the sleepers' count is: either run() sees the sleeper, or it sees the new gate.
-        gate_ += kRegion | kOpen;  // closed, with nobody inside, it was the number of the region before
-        if (sleepers_.load() > 0) {
+        gate_ += kRegion | kOpen;    // before: the last region, closed, nobody inside; now: the next one, open
+        if (sleepers_.load() > 0) {  // who holds the mutex is about to sleep: then notify reaches it
             { std::lock_guard<std::mutex> lock(mutex_); }
             wake_.notify_all();
         }
@@ -2144,8 +2151,8 @@ LLM_OP void store(std::int8_t* p, Ints a) {
 LLM_OP Raw codebook() { return _mm256_broadcastsi128_si256(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
 
 // maddubs multiplies unsigned bytes with signed ones. Its 16-bit sums of two saturate where an unsigned byte exceeds
-// 128,
-// so |w| is multiplied with x that has w's sign. Weights below 64 are safe as they are, even if two results are added.
+// 128, so |w| is multiplied with x that has w's sign. Weights below 64 are safe as they are, even if two results are
+// added.
 LLM_OP Ints add_pairs(Ints acc, Raw pairs) { return acc + Ints(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     return add_pairs(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(Raw(w)), _mm256_sign_epi8(Raw(x), Raw(w))));
@@ -2449,7 +2456,7 @@ template <class Block, int M, int V, class Product> LLM_TARGET void cover(const 
         for (; row < rows; row += kGroup) cover_tokens<Block, M, kGroup / kLanes>(p, row);
 }
 
-// One token: one stream of weights.
+// In ForFormat's order: one token (16 rows at a time are one stream of weights), at most kFew, more, to_bytes.
 template <class Block>
 inline constexpr ForFormat kFor = {cover<Block, 1, kGroup / kLanes>, cover<Block, kFewTokens, kBlockVectors>,
                                    cover<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
@@ -4980,7 +4987,11 @@ namespace detail {
 //     out = softmax(scale * q K^T) V     for every query head; num_heads / num_kv_heads of them share one K and V
 //
 // A token's query q asks each position that the token may see: q K^T says how well the position's key fits. softmax
-// makes positive weights with the sum 1 of these scores, and the result is the sum of the values V with these weights.
+// makes positive weights with the sum 1 of these scores, and the result is the sum of the values V with these weights:
+//
+//     for each position p that it sees:  score[p] = scale * dot(q, K[p])
+//     weight[p] = exp(score[p] - max(score)) / sum over p of the same
+//     out = sum over p of weight[p] * V[p]
 //
 // It takes one pass over the cache: positions come by in chunks of 64, each chunk's scores are turned into weights
 // relative to the largest score so far, and what was summed up before is scaled down when a larger one appears (online
@@ -5583,7 +5594,7 @@ struct Transformer {
     Vectors& attended = scratch[3];            // [n, num_heads * head_dim]
     Vectors& angles = scratch[4];              // [n, 2 (global, local), 2 (cos, sin), head_dim / 2]
 
-    // Inputs of products: norm(x) of qkv, up and head; attended of out; the activation's result of down.
+    // What products read: norm(x) for qkv, up and head; what attention found for out; what was activated for down.
     Activations normed, mixed, activated;
 
     // The chunk that is being processed: n tokens, and whose they are.
@@ -5603,6 +5614,7 @@ struct Transformer {
         begin(std::move(chunk));
         embed();
         if (model.architecture->has_rope) prepare_angles();
+        // normalize, attend and activate are also told which product reads their result, to pack it for that one.
         for (layer = 0; layer < config.num_layers; ++layer) {
             const Layer& l = model.weights.layers[usize(layer)];
 
@@ -6288,7 +6300,8 @@ int Sampler::draw(std::vector<Logit> c) {
     const float best = c[0].value;
     if (c.size() == 1 || !std::isfinite(best)) return c[0].id;
 
-    // The first candidates whose probabilities at this temperature add up to `share`: the index of their last.
+    // The first candidates whose probabilities at this temperature add up to `share`: the index of their last. With a
+    // random share that is a draw: it hits each candidate as often as its probability says.
     const auto reach = [&](double share, float temperature) {
         std::vector<double> weights;  // relative to the best's
         for (const Logit& x : c) weights.push_back(exponential((double(x.value) - best) / temperature));
@@ -6434,7 +6447,7 @@ inline std::vector<int> encode_prompt(const SessionData& session, std::string_vi
     const Tokenizer& tokenizer = session.owner.tokenizer();
     const bool first = session.sequence.position() == 0;
     std::vector<int> ids = tokenizer.encode(text, special, first);
-    if (ids.empty() && first && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // of GPT-2
+    if (ids.empty() && first && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // GPT-2 puts it before no text
     return ids;
 }
 
@@ -6722,7 +6735,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
     int id = 0;
     bool more = writer.end_prompt(use->sequence.processed - before, logits);
     for (; more; more = writer.take(logits, id)) {
-        if (writer.stats.generated > 0) logits = lookup.next(writer.wanted());
+        if (writer.stats.generated > 0) logits = lookup.next(writer.wanted());  // the first come from the prompt
         use->transformer.profiler.restart();
         use->transformer.profiler.time({{"sampling", "sample"}}, -1, 1, [&] {
             id = logits ? writer.draw(logits) : writer.sampler().sample(lookup.found());
