@@ -2267,8 +2267,8 @@ LLM_OP Vector dot_small(const Vector& acc, const Vector& w, const Vector& x, con
 #ifdef __GNUC__
 // Asks the memory for a line, into the second-level cache; prefetch() for the lines that follow p, see kPrefetchFar.
 LLM_OP void ask(const void* p) { __builtin_prefetch(p, 0, 2); }
-LLM_OP void prefetch(const void* p, std::ptrdiff_t far = kPrefetchFar) {
-    ask(static_cast<const char*>(p) + far);
+LLM_OP void prefetch(const void* p, std::ptrdiff_t distance = kPrefetchFar) {
+    ask(static_cast<const char*>(p) + distance);
     __builtin_prefetch(static_cast<const char*>(p) + kPrefetchNear, 0, 3);
     __asm__ __volatile__("" ::: "memory");  // g++ -O2 would move the prefetches of a block together, far from here
 }
@@ -2320,11 +2320,11 @@ LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lo
 
 // Adds to `total` what one part (see Parts) of a block gives, for M tokens and V vectors of rows. w and lower: the
 // block in each vector's group. lane: the first vector's first row in its group. a: the block's values of the M tokens.
-// far, far_lower: how many bytes ahead to ask for weights.
+// distance, distance_lower: how many bytes ahead to ask for weights.
 template <class Block, int M, int V>
 LLM_OP void add_part(const std::uint8_t* const (&w)[V], const std::uint8_t* const (&lower)[V], int lane, int part,
-                     const ActivationBlock* a, Floats (&total)[M][V], std::ptrdiff_t far = kPrefetchFar,
-                     std::ptrdiff_t far_lower = kPrefetchFar) {
+                     const ActivationBlock* a, Floats (&total)[M][V], std::ptrdiff_t distance = kPrefetchFar,
+                     std::ptrdiff_t distance_lower = kPrefetchFar) {
     constexpr int kEights = kBlock / 8 / Block::kParts, kLines = (Block::kBytes + 63) / 64;
     Ints acc[M][V];
     std::int32_t offset[M];  // of this part: -128 * sum(q). Sums start at -Offset * sum(q)
@@ -2341,8 +2341,8 @@ LLM_OP void add_part(const std::uint8_t* const (&w)[V], const std::uint8_t* cons
         Ints eight[V][2];
         LLM_UNROLL for (int v = 0; v < V; ++v) {
             for (int line = kLines * i / 4; line < kLines * (i + 1) / 4; ++line)
-                if (Block::kPrefetched && v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line, far);
-            if (Block::kInPlanes && v * kLanes % kGroup == 0) prefetch(lower[v] + 64 * i, far_lower);
+                if (Block::kPrefetched && v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line, distance);
+            if (Block::kInPlanes && v * kLanes % kGroup == 0) prefetch(lower[v] + 64 * i, distance_lower);
             load_columns<Block>(w[v], lower[v], i, (lane + v * kLanes) % kGroup, eight[v]);
             if constexpr (!Block::kIsSmall && !kUnsignedDot)  // takes the 128 off each byte: such a sum starts at 0
                 for (Ints& four : eight[v]) four = four ^ set(std::int32_t(0x80808080));
@@ -2398,9 +2398,9 @@ template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p
     for (int b = 0; b < p.blocks; ++b, a += p.m) {
         if constexpr (M > 1)
             for (std::size_t i = 0; i < lines; ++i, next += 64) ask(next);
-        const std::ptrdiff_t far = ahead(b, Block::kBytes), far_lower = ahead(b, Block::kLower);
+        const std::ptrdiff_t distance = ahead(b, Block::kBytes), distance_lower = ahead(b, Block::kLower);
         LLM_UNROLL for (int part = 0; part < Block::kParts; ++part)
-            add_part<Block, M, V>(w, lower, row % kGroup, part, a, total, far, far_lower);
+            add_part<Block, M, V>(w, lower, row % kGroup, part, a, total, distance, distance_lower);
         LLM_UNROLL for (int v = 0; v < V; ++v) w[v] += Block::kBytes, lower[v] += Block::kLower;
     }
     LLM_UNROLL for (int t = 0; t < M; ++t) {
