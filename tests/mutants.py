@@ -2,8 +2,7 @@
 """make mutants: puts small faults into llm.h, one at a time, and lists those that no test of their room notices.
 
 mutants.py NUMBER SEED DIRECTORY. Faults are drawn from all rooms but the vector kernels. One that does not compile does not
-count; tests that fail, crash or take for ever have caught theirs. Some faults change nothing, so only if most survive this
-fails."""
+count; tests that fail, crash or take for ever have caught theirs."""
 import concurrent.futures
 import os
 import random
@@ -98,7 +97,6 @@ def main():
                 if result == "survives":
                     print(f"survives: {mutant[0]}, line {mutant[1] + 1}: {lines[mutant[1]].strip()}  ->  {mutant[2].strip()}", flush=True)
     print(", ".join(f"{n} {what}" for what, n in counts.items()))
-    return 1 if counts["survives"] > counts["caught"] else 0
 
 
-sys.exit(main())
+main()
