@@ -164,6 +164,18 @@ bool meet(std::atomic<int>& here, int threads) {
     return here == threads;
 }
 
+TEST_CASE("threads that are inside at the same time have different numbers") {
+    for (const int threads : {2, 4}) {
+        ThreadPool pool(threads);
+        std::atomic<int> here{0}, numbers{0};
+        pool.for_ranges(threads, 1, [&](int, int, int thread) {
+            numbers |= 1 << thread;
+            meet(here, threads);
+        });
+        CHECK(numbers == (1 << threads) - 1);
+    }
+}
+
 // A helper that falls asleep just when a region begins must be woken up or see it. It sleeps when a while has passed,
 // which the clock makes short here, and the pauses end around that moment.
 TEST_CASE("helpers wake up for every region, whenever it begins") {
