@@ -175,6 +175,9 @@ TEST_CASE("damaged Gemma directories are refused") {
          LLM_EDIT("tokenizer.json", R"("single":[)", R"("single":[{"SpecialToken":{}},)"),
          {"unknown token"}},
         {"no such first token", LLM_EDIT("tokenizer.json", R"({"id":"<bos>")", R"({"id":"<boss>")"), {"<boss>"}},
+        {"a token with another's id",
+         LLM_EDIT("tokenizer.json", R"({"id":2,"content":"<bos>")", R"({"id":0,"content":"<bos>")"),
+         {"with the id 0", "<bos>"}},
     };
     check_refused_directories(test_data() / "layouts/gemma3-v5", cases);
 }
