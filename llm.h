@@ -1841,7 +1841,7 @@ struct ActivationBlock {
 //     Cached    products take it mostly from the cache, so they do not prefetch it
 template <int Bits, int Parts, bool Minimum, int Offset, bool InBytes = Bits == 8, bool Cached = false> struct BlockOf {
     static constexpr int kParts = Parts, kOffset = Offset;
-    static constexpr bool kPrefetched = !Cached;
+    static constexpr bool kCached = Cached;
     static constexpr bool kHasMinimum = Minimum, kHasCodebook = Bits == 4 && Offset == kCodebookOffset;
     static constexpr bool kInBytes = InBytes, kIsSmall = Bits < 8 && !kHasCodebook;  // q < 64
     static constexpr bool kInPlanes = Bits == 8 && !InBytes;                         // lower halves: LIKELIEST TOKENS
@@ -2341,7 +2341,7 @@ LLM_OP void add_part(const std::uint8_t* const (&w)[V], const std::uint8_t* cons
         Ints eight[V][2];
         LLM_UNROLL for (int v = 0; v < V; ++v) {
             for (int line = kLines * i / 4; line < kLines * (i + 1) / 4; ++line)
-                if (Block::kPrefetched && v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line, distance);
+                if (!Block::kCached && v * kLanes % kGroup == 0) prefetch(w[v] + 64 * line, distance);
             if (Block::kInPlanes && v * kLanes % kGroup == 0) prefetch(lower[v] + 64 * i, distance_lower);
             load_columns<Block>(w[v], lower[v], i, (lane + v * kLanes) % kGroup, eight[v]);
             if constexpr (!Block::kIsSmall && !kUnsignedDot)  // takes the 128 off each byte: such a sum starts at 0
@@ -2995,8 +2995,8 @@ template <class Epilogue> void multiply(ThreadPool& pool, const Kernels& k, cons
     const bool several = x.tokens() > 1;
     const int step = several ? kMost : least;
     const int groups = w.groups(), steps = (groups - 1) / step + 1, tiles = (x.tokens() - 1) / kTile + 1;
-    const bool apart = w.sections[0].format->in_bytes;
-    const int parts = apart ? std::max(1, std::min(pool.size(), tiles / 8)) : 1;  // of the tokens
+    const bool in_bytes = w.sections[0].format->in_bytes;
+    const int parts = in_bytes ? std::max(1, std::min(pool.size(), tiles / 8)) : 1;  // of the tokens
 
     constexpr std::size_t kGrain = std::size_t{1} << 18;  // bytes x tokens: some microseconds, so that none waits long
     const std::size_t step_cost = w.bytes / usize(groups) * usize(step * x.tokens() / parts);
@@ -5348,10 +5348,9 @@ struct Likeliest {
     float* most = nullptr;                    // [tokens][groups]: see Screening
     std::vector<int> groups{};                // that are computed
     std::vector<std::vector<Logit>> found{};  // [tokens]
-    // Steps to do the plain way, after too many candidates (random tokens, not a text): so many at first, twice as many
-    // each time until there are few again.
-    static constexpr int kFirstRest = 8, kLongestRest = 64;
-    int resting = 0, rest = kFirstRest;
+    // Steps to do the plain way after too many candidates (random tokens, not a text), and how many these were at first:
+    // 8, then twice as many each time, until there are few candidates again.
+    int resting = 0, rest = 0;
 
     // What the estimates take; 0: a head of this format has none.
     static std::size_t bytes(const Matrix& head, int tokens) {
@@ -5379,8 +5378,7 @@ struct Likeliest {
             rows.operations = 2 * computed * kGroup * usize(head.cols * m);
         }
         const bool too_many = 2 * computed > usize(head.groups() * m);
-        if (too_many) resting = rest;
-        rest = too_many ? std::min(2 * rest, kLongestRest) : kFirstRest;
+        resting = rest = too_many ? std::clamp(2 * rest, 8, 64) : 0;
         return true;
     }
   private:
@@ -6456,7 +6454,7 @@ inline std::vector<int> encode_prompt(const SessionData& session, std::string_vi
     const Tokenizer& tokenizer = session.owner.tokenizer();
     const bool first = session.sequence.position() == 0;
     std::vector<int> ids = tokenizer.encode(text, special, first);
-    if (ids.empty() && first && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // GPT-2 puts it before no text
+    if (ids.empty() && first && tokenizer.bos() >= 0) ids = {tokenizer.bos()};  // GPT-2's encode adds none
     return ids;
 }
 
