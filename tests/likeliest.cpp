@@ -75,6 +75,43 @@ TEST_CASE("the best logits of nothing, of none and of more than there are") {
     CHECK(session.position() == 3);
 }
 
+// Where more than half of the head may be among the best, estimates cost more than they save.
+TEST_CASE("after too many candidates the whole head is computed for a while, each time for longer") {
+    const Model model = wide("gemma3", 64, 5000);
+    Session session(model, 64, 1);
+    detail::Likeliest& likeliest = session.data().transformer.likeliest;
+    const int id = 7, groups = model.data().weights.head.w.groups();
+    const auto candidates = [&](int k) {  // of how many groups
+        session.rewind(0);
+        session.forward_best(&id, 1, k);
+        return std::count(likeliest.most, likeliest.most + groups, -INFINITY);
+    };
+
+    int few = 0, most = 0;
+    for (int k = 1; k <= 5000 / 16; ++k) {
+        likeliest.resting = likeliest.rest = 0;
+        const auto computed = candidates(k);
+        CAPTURE(k);
+        CAPTURE(computed);
+        CHECK(likeliest.resting == (2 * computed > groups ? 8 : 0));
+        few += 2 * computed <= groups;
+        most += 2 * computed > groups && computed < groups - 8;
+    }
+    CHECK(few > 10);
+    CHECK(most > 10);
+
+    likeliest.resting = likeliest.rest = 0;
+    std::vector<int> left;
+    for (int step = 0; step < 8 + 16 + 32 + 64 + 64 + 5; ++step) {
+        candidates(5000 / 16);
+        left.push_back(likeliest.resting);
+    }
+    std::vector<int> expected;
+    for (const int rest : {8, 16, 32, 64, 64})
+        for (int step = rest; step >= 0; --step) expected.push_back(step);
+    CHECK((left == expected));
+}
+
 // Draws as generate() does, but from all logits.
 std::vector<int> drawn_from_all(Session& session, const std::vector<int>& prompt, const llm::Sampling& sampling,
                                 int n) {
