@@ -28,6 +28,12 @@ TEST_CASE("dequantization gives the reference's values, bit for bit") {
     CHECK(types == 12);
 }
 
+TEST_CASE("a type that is not known is one that cannot be read") {
+    CHECK(detail::find_type("F32") == TensorType::f32);
+    CHECK(detail::find_type("IQ4_XS") == TensorType::iq4_xs);
+    for (const char* name : {"I8", "", "f32", "other", "IQ4_XSS"}) CHECK(detail::find_type(name) == TensorType::other);
+}
+
 TEST_CASE("F16 and BF16 to F32 and back") {
     for (std::uint32_t bits = 0; bits < 65536; ++bits) {
         const auto half = static_cast<std::uint16_t>(bits);
