@@ -3085,7 +3085,7 @@ inline std::uint64_t set_type(Tensor& tensor, std::string_view name) {
     const TypeTraits& type = traits(tensor.type);
     double elements = 1;  // of any shape, where 64 bits would overflow
     for (const std::uint64_t n : tensor.shape) elements *= double(n);
-    check(elements < 0x1p56, tensor, "has an impossible shape");  // a block is < 256 bytes
+    check(elements < 0x1p56 && tensor.shape.size() <= 8, tensor, "has an impossible shape");  // a block is < 256 bytes
 
     const std::uint64_t block = std::uint64_t(type.block), row = tensor.shape.empty() ? 1 : tensor.shape.back();
     check(row % block == 0, tensor, "has rows that are no whole number of blocks");
@@ -3368,8 +3368,9 @@ inline Checkpoint open_checkpoint(const std::string& path) {
     if (!exists(status_of(config)))
         fail("the model's description is missing", config, "put config.json beside the weights");
     checkpoint.config = {File(config).read_all(1 << 24), config};
-    const std::string adapter = checkpoint.directory + "/adapter_model.safetensors";
-    if (exists(status_of(adapter))) fail("an adapter (PEFT, LoRA) lies beside the model", adapter, kMerge);
+    for (const char* name : {"/adapter_config.json", "/adapter_model.safetensors"})
+        if (const std::string adapter = checkpoint.directory + name; exists(status_of(adapter)))
+            fail("an adapter (PEFT, LoRA) lies beside the model", adapter, kMerge);
     return checkpoint;
 }
 
@@ -3593,15 +3594,17 @@ struct Encoder {
             if (match == added.end()) continue;
             const Token& token = tokenizer.vocabulary[match->second];
             if (special == Special::as_text && token.kind != TokenKind::user_defined) continue;
+            if (token.lstrip && end <= begin) continue;  // it is white space that the token before took
 
-            std::size_t last = token.lstrip ? begin : at;  // where the text before it ends
+            std::size_t last = token.lstrip ? begin : std::max(at, begin);  // where the text before it ends
             for (std::size_t i = last; i < at; i += length)
                 if (class_at(text, i, length) != CharClass::space) last = i + length;
             encode(text.substr(begin, last - begin), special, pass + 1);
             ids.push_back(match->second);
 
-            while (token.rstrip && end < text.size() && class_at(text, end, length) == CharClass::space) end += length;
-            begin = end;
+            // The white space that it takes may hold further tokens: those of Gemma are runs of newlines.
+            for (begin = end; token.rstrip && begin < text.size(); begin += length)
+                if (class_at(text, begin, length) != CharClass::space) break;
         }
         encode(text.substr(begin), special, pass + 1);
     }
@@ -3834,6 +3837,8 @@ struct TokenizerLoader : TokenizerData {
         where = file.directory;
         add_by_id(decoder.is_null() ? own : none, decoder, older.root());
         add_by_name(config, map.root(), as_it_is, rows);
+        add_by_other_names(config, map.root());
+        add_listed(config, map.root());
 
         // Merges, and what texts begin and end with.
         if (is_json) {
@@ -3912,7 +3917,8 @@ struct TokenizerLoader : TokenizerData {
 
         if (id == next) vocabulary.tokens.emplace_back();
         Token& place = vocabulary.tokens[usize(id)];
-        if (said < 0 && place.is_added()) place.kind = TokenKind::control;  // what describes it by its id is kept
+        if (said >= 0) has_own_id.insert(id);
+        if (said < 0 && has_own_id.count(id)) place.kind = TokenKind::control;  // what describes it by its id is kept
         else place = token;
         if (known < 0) vocabulary.insert(id, where);
     }
@@ -3937,10 +3943,11 @@ struct TokenizerLoader : TokenizerData {
         for (const auto& [id, token] : all) add(token, std::int64_t(id));
     }
 
-    // bos_token and the like; then tokens of other names and of no name. What `map` says goes before the configuration.
+    static constexpr std::string_view kNames[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                                  "pad_token", "cls_token", "mask_token"};
+
+    // bos_token and the like. What `map` says goes before the configuration.
     void add_by_name(const Json& config, const Json& map, bool as_it_is, int rows) {
-        static constexpr std::string_view kNames[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                                      "pad_token", "cls_token", "mask_token"};
         static constexpr const char* kUsual[] = {"<bos>", "<eos>", "<unk>", "", "<pad>", "", "<mask>"};
         for (std::size_t i = 0; i < std::size(kNames); ++i) {
             const Json* said = (map.find(kNames[i]) ? map : config).find(kNames[i]);
@@ -3949,23 +3956,49 @@ struct TokenizerLoader : TokenizerData {
             add(token, -1, *usual ? rows : INT_MAX);
             if (i < 2) (i ? eos : bos) = vocabulary.find(token.spelling);
         }
+    }
 
-        // Members of other names.
-        const Json& extra = config["extra_special_tokens"];
-        for (const Json* object : {&config, &extra, &map})
-            for (const auto& [name, token] : object->lenient<Json::Object>())
-                if (!token.text().empty() && !is_in(kNames, name) && (object == &extra || ends_with(name, "_token")))
-                    add(added_token(token, true));
+    // Those of other names: objects of the configuration, and what `map` says; then texts of the configuration and its
+    // extra_special_tokens, or, where it has neither, model_specific_special_tokens. One that is named twice keeps its
+    // place, and is what was said last.
+    void add_by_other_names(const Json& config, const Json& map) {
+        std::vector<const Json*> all;
+        std::unordered_map<std::string_view, std::size_t> places;
+        const auto take = [&](const Json& from, bool objects, bool texts, std::string_view name_end = "_token") {
+            for (const auto& [name, token] : from.lenient<Json::Object>()) {
+                const bool wanted = (objects && token.find("content")) || (texts && !token.text().empty());
+                if (!wanted || !ends_with(name, name_end) || is_in(kNames, name)) continue;
+                const std::size_t place = places.try_emplace(name, all.size()).first->second;
+                if (place == all.size()) all.push_back(nullptr);
+                all[place] = &token;
+            }
+        };
+        take(config, true, false);
+        take(map, true, true);
+        const std::size_t before_texts = all.size();
+        take(config, false, true);
+        take(config["extra_special_tokens"], true, true, "");
+        if (all.size() == before_texts) take(config["model_specific_special_tokens"], true, true, "");
+        for (const Json* token : all) add(added_token(*token, true));
+    }
 
-        // The first list that holds some.
-        for (const Json* source : {&config, &map})
+    // Those without names: the first list of the first file that has one.
+    void add_listed(const Json& config, const Json& map) {
+        for (const Json* source : {&config, &map}) {
+            bool has_list = false;
             for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
+                const Json* list = source->find(name);
+                has_list = has_list || (list && !list->is<Json::Object>());
                 for (const Json& token : (*source)[name].list()) add(added_token(token, true));
                 if (!(*source)[name].list().empty()) return;
             }
+            if (has_list) return;
+        }
     }
 
     // - The rest
+
+    static constexpr std::size_t kMostAround = 64;
 
     // What is put around a text. Each part of a Sequence adds to what the ones before made.
     void read_processor(const Json& processor) {
@@ -3973,6 +4006,7 @@ struct TokenizerLoader : TokenizerData {
         std::ptrdiff_t texts = 0, first = 0;  // that came by; tokens that were put before
         const auto put = [&](std::uint64_t id, std::string_view name) {
             if (id >= vocabulary.tokens.size()) damaged("texts begin or end with an unknown token, " + shown(name));
+            if (before.size() + after.size() >= kMostAround) damaged("texts begin or end with too many tokens");
             if (texts > 0) after.push_back(int(id));
             else before.insert(before.begin() + first++, int(id));
         };
@@ -3986,7 +4020,9 @@ struct TokenizerLoader : TokenizerData {
                 ++texts;
             }
         } else if (type == "TemplateProcessing") {
-            for (const Json& step : processor.at("single").array()) {
+            const Json::Array& steps = processor.at("single").array();
+            if (steps.size() > 2 * kMostAround) damaged("a template of too many parts");
+            for (const Json& step : steps) {
                 const std::string_view name = step["SpecialToken"]["id"].text();
                 const Json* ids = processor["special_tokens"][name].find("ids");
                 if (step.find("Sequence") && texts++ > 0) unsupported("with a template that holds the text twice");
@@ -4051,7 +4087,8 @@ struct TokenizerLoader : TokenizerData {
         };
         bos = token_id("tokenizer.ggml.bos_token_id");
         eos = token_id("tokenizer.ggml.eos_token_id");
-        ends = {eos, token_id("tokenizer.ggml.eot_token_id")};
+        ends = {eos, token_id("tokenizer.ggml.eot_token_id"), token_id("tokenizer.ggml.eom_token_id")};
+        for (const Json& id : metadata["tokenizer.ggml.eos_token_ids"].list()) ends.push_back(int(id.whole()));
         read_listed_tokens(spellings);
         if (!by_rank) set_merges(metadata.at("tokenizer.ggml.merges").array());
 
@@ -4089,8 +4126,11 @@ struct TokenizerLoader : TokenizerData {
             // Google's QAT files call the tokens around a turn normal.
             const bool is_side = is_in(kStarts, token.spelling) || is_in(kEnds, token.spelling) || int(i) == bos;
             if (token.kind == TokenKind::normal && (is_side || is_in(ends, int(i)))) token.kind = TokenKind::control;
+            // Runs of spaces become what they are in the text that they are looked for in.
+            const bool is_run = !byte_level && token.spelling.find_first_not_of(' ') == token.spelling.npos;
+            if (is_run && token.spelling.size() > 1) token.kind = TokenKind::user_defined;
             const bool is_users = token.kind == TokenKind::user_defined;
-            if (is_users && !byte_level) token.spelling = replace_all(token.spelling, " ", kSpaceMark);
+            if (is_users && is_run) token.spelling = replace_all(token.spelling, " ", kSpaceMark);
 
             if (!by_rank) continue;
             const double score = scores[i].number();
@@ -4104,7 +4144,8 @@ struct TokenizerLoader : TokenizerData {
     }
 
     const Checkpoint& file;
-    std::string where;  // what is being read
+    std::string where;                   // what is being read
+    std::unordered_set<int> has_own_id;  // added tokens that some file describes by their ids
 };
 
 // ---- Unicode
@@ -4667,7 +4708,8 @@ struct Loader {
         if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) return "mask buffers";
         if (ends_with(name, "rotary_emb.inv_freq")) return "RoPE buffers";
         if (name.compare(0, layers.size(), layers) == 0)
-            return std::atoi(&name[layers.size()]) >= model.config.num_layers ? "layers beyond the last" : "";
+            return std::strtol(&name[layers.size()], nullptr, 10) < model.config.num_layers ? ""
+                                                                                            : "layers beyond the last";
 
         for (const Name& own : {a.embedding, a.positions, a.final_norm})
             if (kind == own.hf) return "";
@@ -4677,7 +4719,7 @@ struct Loader {
 
 // ---- the architectures: what their rows refer to, and then a table with a row for each
 
-// The names of gelu in its tanh form; a GGUF's plain "gelu" is that, too.
+// The names of gelu in its tanh form.
 constexpr std::string_view kTanhGelu = "gelu_new|gelu_fast|gelu_pytorch_tanh|gelu_python_tanh|gelu_accurate";
 
 // GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
@@ -4740,8 +4782,13 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
     c.rope_local_theta = f.real({"rope_parameters.sliding_attention.rope_theta|rope_local_base_freq",
                                  "rope.freq_base_swa|rope.local.freq_base"},
                                 1e4);
-    c.rope_scaling =
-        rope_scaling_of(f.inside(f.has("rope_scaling") ? "rope_scaling" : "rope_parameters.full_attention"));
+    const Json* const flat = f.find("rope_scaling");
+    const bool nested = !flat || flat->lenient<Json::Object>().empty();
+    c.rope_scaling = rope_scaling_of(f.inside(nested ? "rope_parameters.full_attention" : "rope_scaling"));
+    // Ollama's older converter leaves this out of models of text and pictures, as it does norm_eps. They divide by 8.
+    const bool left_out = f.value({"", "rope.scaling.factor|rope.scale_linear|rope.scaling.type"}).is_null();
+    if (gguf && left_out && c.context_length >= 131072 && !f.has("attention.layer_norm_rms_epsilon"))
+        c.rope_scaling = 8;
     if (!gguf) c.rope_local_scaling = rope_scaling_of(f.inside("rope_parameters.sliding_attention"));
 
     // What is said in another place than there.
@@ -4809,13 +4856,14 @@ inline void check_config(const Config& c, const std::string& where) {
     require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
     require((c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large");
     require(c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers");
+    require(c.norm_eps >= 0, "norm_eps is negative");
     require(c.attention_scale > 0 && std::isfinite(c.attention_scale), "attention_scale is not positive");
     const bool square = c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads;
     if (!a.has_rope) return require(square, "hidden_size is not num_heads x head_dim, as it is in GPT-2");
 
     require(c.head_dim % 2 == 0, "head_dim is odd");
     for (const float rope : {c.rope_theta, c.rope_local_theta, c.rope_scaling, c.rope_local_scaling})
-        require(rope > 0, "rope: a number is not positive");
+        require(rope > 1e-6f, "rope: a number is not positive, or too small");
     require(c.final_logit_softcapping >= 0, "final_logit_softcapping is negative");
 }
 
@@ -6177,19 +6225,26 @@ inline std::string save_state(SessionData& s) {
     return bytes;
 }
 
-// Writes a file under another name until it is complete.
+// Writes a file under another name until it is complete. What stands there and is no file (a device) stays.
 inline void write_file(const std::string& path, const std::string& bytes) {
-    const std::string part = path + ".part";
     std::error_code error, ignored;
+    std::filesystem::path target = to_path(path);
+    if (const auto status = status_of(path); exists(status)) {
+        if (!is_regular_file(status)) fail("not a file", path, "name another one", Kind::system);
+        target = std::filesystem::canonical(target, error);  // where a link leads
+    }
+
+    std::filesystem::path part = target;
+    part += ".part";
     errno = 0;
-    std::ofstream file(to_path(part), std::ios::binary | std::ios::trunc);
+    std::ofstream file(part, std::ios::binary | std::ios::trunc);
     file.write(bytes.data(), std::streamsize(bytes.size()));
     if (!file.flush()) error.assign(errno ? errno : EIO, std::generic_category());
     file.close();  // Windows neither renames nor removes what is open
 
-    if (!error) std::filesystem::rename(to_path(part), to_path(path), error);
+    if (!error) std::filesystem::rename(part, target, error);
     if (!error) return;
-    std::filesystem::remove(to_path(part), ignored);
+    std::filesystem::remove(part, ignored);
     fail("cannot write the session (" + error.message() + ")", path, "check the directory and the space that is left",
          Kind::system);
 }
@@ -6937,8 +6992,9 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     const int context = session_.context(), answer = options.max_tokens < 0 ? context : std::max(options.max_tokens, 1);
     if (head_.size() + said.size() >= usize(context))
         fail("the text is too long for the context",
-             std::to_string(said.size()) + " tokens, context of " + std::to_string(context),
-             "shorten it or use a larger context", Kind::context);
+             std::to_string(said.size()) + " tokens after " + std::to_string(head_.size()) +
+                 " that begin the chat, context of " + std::to_string(context),
+             "shorten it or what the system says, or use a larger context", Kind::context);
     make_room(said.size() + usize(std::min(answer, context / 4)));
 
     // What the session lacks of all that, and the answer.

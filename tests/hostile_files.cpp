@@ -437,6 +437,9 @@ TEST_CASE("a configuration that cannot be is refused by name") {
                 "262144");
     CHECK_ERROR(config(false, "\"n_layer\":2", "\"n_layer\":1000").load(), "a tensor is missing", "h.2.");
     CHECK_ERROR(config(true, "\"factor\":8.0", "\"factor\":0").load(), "rope", "not positive");
+    CHECK_ERROR(config(true, "\"factor\":8.0", "\"factor\":1e-30").load(), "rope", "too small");
+    CHECK_ERROR(config(true, "\"rms_norm_eps\":", "\"rms_norm_eps\":-").load(), "norm_eps is negative");
+    CHECK_ERROR(config(false, "\"layer_norm_epsilon\":", "\"layer_norm_epsilon\":-").load(), "norm_eps is negative");
     CHECK_ERROR(config(true, "\"factor\":8.0", "\"factor\":1e300").load(), "rope_parameters", "factor", "out of range");
     CHECK_ERROR(config(true, "sliding_attention\",\"full", "sliding\\u001b[2J\",\"full").load(), "layer_types",
                 "sliding?[2J");

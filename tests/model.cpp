@@ -130,6 +130,7 @@ TEST_CASE("config.json: the norm's epsilon, the attention's scale, the window an
     CHECK(five.rope_theta == 1e6f);
     CHECK(five.rope_local_theta == 500);
     CHECK(five.rope_scaling == 8);
+    CHECK(Edited(true, {{both, R"("rope_scaling":{},)" + both}}).config().rope_scaling == 8);
     // transformers 4
     const llm::Config four =
         Edited(true, {{both, none}, {R"("rope_theta":1e6)", R"("rope_theta":2e5,"rope_local_base_freq":300)"}})
@@ -252,6 +253,22 @@ TEST_CASE("GGUF: the norm's epsilon, the window and RoPE are read, or have llama
     CHECK(read.rope_theta == 2e5f);
     CHECK(read.rope_local_theta == 300);
     CHECK(read.rope_scaling == 8);
+}
+
+TEST_CASE("GGUF: Ollama's older converter leaves out that the models of text and pictures divide positions by 8") {
+    Gguf file = small_gguf(true);
+    for (const char* key : {"attention.layer_norm_rms_epsilon", "rope.scaling.type", "rope.scaling.factor"})
+        file.remove("gemma3." + std::string(key));
+    CHECK(config_of(file).rope_scaling == 1);
+    file.set("gemma3.context_length", 131072);
+    CHECK(config_of(file).rope_scaling == 8);
+    CHECK(config_of(file).rope_local_scaling == 1);
+    Gguf other = file;
+    other.set("gemma3.rope.scaling.factor", 1.0f);
+    CHECK(config_of(other).rope_scaling == 1);
+    other = file;
+    other.set("gemma3.attention.layer_norm_rms_epsilon", 1e-6f);
+    CHECK(config_of(other).rope_scaling == 1);
 }
 
 // The 27B model has 62 layers and heads of 128, but its scale is 1 / sqrt(5376 / 32).

@@ -5,6 +5,7 @@
 #include "support.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <csignal>
 
@@ -181,6 +182,27 @@ TEST_CASE("a session that cannot be written whole leaves the file before it as i
     session.save(file);
     CHECK(read_file(file) != before);
     CHECK(std::distance(fs::directory_iterator(directory.path), fs::directory_iterator()) == 1);
+}
+
+TEST_CASE("a session goes where a link leads, and never in the place of what is no file") {
+    const TemporaryDirectory directory;
+    const fs::path file = directory.path / "session", link = directory.path / "link", pipe = directory.path / "pipe";
+    Session session(load(tiny("gpt2-tiny")), 0, 1);
+    generated(session, "To be", greedy(5));
+    session.save(file.string());
+    fs::create_symlink("session", link);
+    generated(session, "", greedy(5));
+    session.save(link.string());
+    CHECK(fs::is_symlink(link));
+    Session other(session.model(), 0, 1);
+    other.load(file.string());
+    CHECK(other.tokens() == session.tokens());
+
+    REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
+    CHECK_ERROR(session.save(pipe.string()), "not a file", pipe.string());
+    CHECK(fs::is_fifo(pipe));
+    CHECK_ERROR(session.save(directory.path.string()), "not a file", directory.path.string());
+    CHECK(std::distance(fs::directory_iterator(directory.path), fs::directory_iterator()) == 3);
 }
 
 }  // namespace

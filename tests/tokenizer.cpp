@@ -259,6 +259,24 @@ TEST_CASE("a byte that has no token is left out, as in the reference") {
     CHECK_ERROR(read(), "no byte");
 }
 
+TEST_CASE("what a text begins and ends with has an end") {
+    const TemporaryDirectory directory;
+    const auto read = [&](int parts, int ids) {
+        std::string steps = R"({"Sequence":{"id":"A"}})", list = "0";
+        for (int i = 0; i < parts; ++i) steps += R"(,{"SpecialToken":{"id":"x"}})";
+        for (int i = 1; i < ids; ++i) list += ",1";
+        write_file(directory.path / "tokenizer.json",
+                   R"({"pre_tokenizer":{"type":"ByteLevel"},"post_processor":{"type":"TemplateProcessing","single":[)" +
+                       steps + R"(],"special_tokens":{"x":{"ids":[)" + list +
+                       R"(]}}},"model":{"type":"BPE","merges":[],"vocab":{"a":0,"b":1}}})");
+        return read_tokenizer(directory.path, 2);
+    };
+    CHECK(read(2, 3)->after == std::vector<int>{0, 1, 1, 0, 1, 1});
+    CHECK(read(2, 32)->after.size() == 64);
+    CHECK_ERROR(read(2, 33), "too many tokens");
+    CHECK_ERROR(read(1000, 0), "too many parts");
+}
+
 TEST_CASE("a GGUF's own keys: bos, eos, a space before, turn tokens of any type, Gemma's vocabulary by another name") {
     const TemporaryDirectory directory;
     const Gguf original = as_gguf(tiny("gemma3-tiny"), TensorType::f16);
@@ -377,6 +395,30 @@ TEST_CASE("runs of spaces merge first, the longest before others, in both format
             text += random.of(std::vector<std::string>{" ", "  ", "the", "a", "\n", "   "});
         CHECK(by_merges.encode(text) == by_kind.encode(text));
     }
+}
+
+// What users added is looked for in the text as it is, so " the" is not Gemma's own, which is spelled with a mark.
+TEST_CASE("a GGUF of Gemma: tokens of users with spaces in them, and runs of spaces of any type") {
+    SmallTokenizer t(true);
+    const std::vector<std::pair<std::string, int>> added = {{"good night", 4}, {" the", 4}, {"  ", 1}};
+    const int first = 900;  // in the place of some rare tokens
+    for (std::size_t i = 0; i < added.size(); ++i) std::tie(t.tokens[first + i], t.kinds[first + i]) = added[i];
+    Gguf gguf = as_gguf(tiny("gemma3-tiny"), TensorType::bf16);
+    add_tokenizer(gguf, t, true);
+    gguf.set("tokenizer.ggml.eom_token_id", 300);
+    gguf.set_list("tokenizer.ggml.eos_token_ids", Gguf::u32, std::vector<std::uint32_t>{1, 301});
+    const TemporaryDirectory directory;
+    write_file(directory.path / "model.gguf", gguf.bytes());
+    const Tokenizer tokenizer = load(directory.path / "model.gguf").tokenizer();
+
+    const auto encode = [&](const char* text) { return tokenizer.encode(text, llm::Special::as_text, false); };
+    CHECK(encode("good night") == std::vector<int>{first});
+    CHECK(encode("to the") == detail::joined({encode("to"), {first + 1}}));
+    CHECK(encode("to  to") == detail::joined({encode("to"), {first + 2}, encode("to")}));
+    for (const char* text : {"a good night to the king", "to  the", "   "})
+        CHECK(tokenizer.decode(encode(text)) == text);
+    for (const int id : {1, 300, 301}) CHECK(tokenizer.is_eos(id));
+    CHECK(!tokenizer.is_eos(302));
 }
 
 TEST_CASE("a GGUF says whether a text begins with a space, and with bos") {

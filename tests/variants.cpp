@@ -291,6 +291,8 @@ TEST_CASE("checkpoints that other tools made are told apart") {
     const Directory adapter;
     fs::copy(adapter.path / "model.safetensors", adapter.path / "adapter_model.safetensors");
     CHECK(adapter.error().find("adapter") != std::string::npos);
+    fs::rename(adapter.path / "adapter_model.safetensors", adapter.path / "adapter_config.json");
+    CHECK(adapter.error().find("adapter_config.json") != std::string::npos);
 }
 
 TEST_CASE("a file or directory that is no model says what it is") {
