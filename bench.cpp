@@ -152,6 +152,7 @@ int main(int argc, char** argv) {
         else if (o.report) report(o);
         else if (!o.journey.empty()) draw_journey(o);
         else run_tests(o);
+        if (!std::cout.flush()) throw llm::Error("cannot write to standard output");
         return 0;
     } catch (const std::exception& e) {
         std::cerr << "bench: " << e.what() << "\n";

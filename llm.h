@@ -326,7 +326,8 @@ class Session {
 
     // Calls hook(layer, position, n, x) after each layer, 0 .. num_layers-1, on the calling thread: x [n, hidden_size]
     // is the residual stream of the tokens from `position` on, to be read or changed. The guesses of
-    // GenerateOptions::lookup come by too, and tokens that are read again. Null ends it.
+    // GenerateOptions::lookup come by too, tokens that are read again, and each text of generate_many in its turn. Null
+    // ends it.
     using OnLayer = std::function<void(int layer, int position, int n, float* x)>;
     void on_layer(OnLayer hook);
 
@@ -3310,6 +3311,7 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
     const auto find_file = [&](std::string_view end) -> std::string {
         std::error_code error;
         std::filesystem::directory_iterator entry(to_path(path), error);
+        if (error) fail("cannot open (" + error.message() + ")", path, "check its permissions");
         for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
             const auto utf8 = entry->path().u8string();
             if (std::string name(utf8.begin(), utf8.end()); ends_with(name, end)) return name;
@@ -3587,7 +3589,7 @@ struct Encoder {
         std::string normalized;
         if (pass == 1 && !tokenizer.byte_level) text = normalized = replace_all(text, " ", kSpaceMark);
 
-        std::size_t begin = 0, length = 0;
+        std::size_t begin = 0, white = 0, length = 0;  // white: the end of white space that was looked through
         for (std::size_t at = 0, end = 0; at < text.size(); at = end) {  // text[begin .. at) holds no such token
             const auto match = longest(added, text.substr(at));
             end = at + (match == added.end() ? 1 : match->first.size());
@@ -3603,8 +3605,9 @@ struct Encoder {
             ids.push_back(match->second);
 
             // The white space that it takes may hold further tokens: those of Gemma are runs of newlines.
-            for (begin = end; token.rstrip && begin < text.size(); begin += length)
-                if (class_at(text, begin, length) != CharClass::space) break;
+            for (white = std::max(white, end); token.rstrip && white < text.size(); white += length)
+                if (class_at(text, white, length) != CharClass::space) break;
+            begin = token.rstrip ? white : end;
         }
         encode(text.substr(begin), special, pass + 1);
     }
@@ -4229,9 +4232,10 @@ struct Layer {
 
 struct Weights {
     Arena memory;
-    Matrix embedding;              // [vocab_size, hidden_size]
-    Linear head;                   // [vocab_size, hidden_size]; where it is tied, the embedding
-    std::vector<float> positions;  // [context_length, hidden_size]: GPT-2
+    Matrix embedding;                // [vocab_size, hidden_size]
+    Linear head;                     // [vocab_size, hidden_size]; where it is tied, the embedding
+    bool has_random_halves = false;  // the head, in its lower bits: see LIKELIEST TOKENS
+    std::vector<float> positions;    // [context_length, hidden_size]: GPT-2
     std::vector<Layer> layers;
     Norm final_norm;
 };
@@ -4930,6 +4934,22 @@ inline Config read_config(const Checkpoint& file) {
     return c;
 }
 
+// Whether the lower halves of a head in planes are spread over 0..15 as random numbers are. Those of weights that had 4
+// bits once are not.
+inline bool has_random_halves(const Matrix& head) {
+    const Matrix::Section& s = head.sections[0];
+    if (s.format != &kInPlanes) return false;
+    std::int64_t n = 0, sum = 0, squares = 0;  // of 2 * half - 15
+    const std::size_t whole_blocks = usize(head.cols / kBlock) * s.format->lower;
+    for (int g = 0; g < head.rows / kGroup; g += s.end / 256 + 1)  // a sample
+        for (std::size_t i = 0; i < whole_blocks; ++i)
+            for (const int half : {s.lower_of(g)[i] & 15, s.lower_of(g)[i] >> 4}) {
+                ++n, sum += 2 * half - 15, squares += (2 * half - 15) * (2 * half - 15);
+            }
+    const double mean = double(sum) / (2.0 * double(n)), variance = double(squares) / (4.0 * double(n)) - mean * mean;
+    return std::fabs(mean) < 0.5 && std::fabs(variance - 21.25) < 3;  // (16^2 - 1) / 12
+}
+
 // theta^(-2i/d) / scaling [head_dim / 2]: the angle of pair i from one position to the next.
 inline std::vector<float> rope_frequencies(int head_dim, float theta, float scaling) {
     std::vector<float> out;
@@ -4972,6 +4992,7 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
     load.prefix = find_wrapped(file, kHead).second;
     if (c.tied_head) w.head.w = w.embedding;
     else w.head = load.linear({{kHead, c.vocab_size}}, c.hidden_size, false, Loader::Role::head);
+    w.has_random_halves = has_random_halves(w.head.w);
     m.info.weight_bytes += w.memory.bytes();
 
     // Tensors that were not used must lie outside of the text model: one of its own would change what it computes.
@@ -4992,10 +5013,14 @@ inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions
 }  // namespace detail
 
 Model Model::load(const std::string& path, const LoadOptions& options) {
+    const detail::IeeeFloats rounding;
     if (options.progress) options.progress(0.0f, "opening");
     return load(detail::open_checkpoint(path), options);
 }
-Model Model::load_bytes(std::string_view gguf, const LoadOptions& o) { return load(detail::open_gguf(gguf), o); }
+Model Model::load_bytes(std::string_view gguf, const LoadOptions& options) {
+    const detail::IeeeFloats rounding;
+    return load(detail::open_gguf(gguf), options);
+}
 
 Model Model::load(const detail::Checkpoint& file, const LoadOptions& options) {
     using namespace detail;
@@ -5012,6 +5037,7 @@ Model Model::load(const detail::Checkpoint& file, const LoadOptions& options) {
 
 Model Model::random(const Config& config, const LoadOptions& options, std::uint64_t seed) {
     using namespace detail;
+    const IeeeFloats rounding;
     auto data = std::make_shared<ModelData>();
     data->config = config;
     check_config(config, "");
@@ -5125,7 +5151,7 @@ struct AttentionInput {
     int high() const { return position + tokens; }                               // to before here
 };
 
-// What up to 12 queries have found at the positions that they have looked at.
+// What up to 12 queries have found at the positions that they have looked at. `out` is allocated as far as it is used.
 struct alignas(64) Found {
     float max[kTile], sum[kTile];     // the largest score; the sum of exp(score - max)
     float out[kTile * kMostHeadDim];  // [m][head_dim rounded up to 16]: sum of exp(score - max) * v
@@ -5186,10 +5212,14 @@ struct Attention {
     };
     std::vector<Piece> pieces{}, divided{};  // divided: the tiles whose parts are pieces, from `found` on
 
+    std::size_t found_bytes() const { return sizeof(Found) - usize(kTile * (kMostHeadDim - pitch)) * sizeof(float); }
+    Found& found_at(int i) const {
+        return *reinterpret_cast<Found*>(found_memory.as<char>() + usize(i) * found_bytes());
+    }
     int tiles_of(const AttentionInput& in) const { return (in.tokens * sharing - 1) / kTile + 1; }  // of a K/V head
 
     void run(const std::vector<AttentionInput>& inputs) {
-        found_memory.grow(usize(deal(inputs)) * sizeof(Found));
+        found_memory.grow(usize(deal(inputs)) * found_bytes());
         tile_memory.grow(usize(pool.size()) * sizeof(QueryTile));
 
         for (const bool joins : {false, true}) {  // first all pieces; then the results of divided tiles are joined
@@ -5197,17 +5227,18 @@ struct Attention {
             pool.for_ranges(int(all.size()), 1, [&](int i, int, int thread) {
                 const Piece& p = all[usize(i)];
                 QueryTile& tile = tile_memory.as<QueryTile>()[thread];
-                Found* const sum = found_memory.as<Found>() + (p.found ? p.found : 2 * thread);
+                const int first = p.found ? p.found : 2 * thread;
+                Found& sum = found_at(first);
                 Laps& laps = pool.laps[usize(thread)];
                 laps.start();
                 start(tile, *p.in, p.tile);
 
-                if (!joins) find(*p.in->cache, tile, p.part, *sum, laps);
+                if (!joins) find(*p.in->cache, tile, p.part, sum, laps);
                 for (int part = 1; part < p.parts; ++part) {
-                    Found& next = sum[joins ? part : 1];
-                    if (joins || find(*p.in->cache, tile, p.part + part, next, laps)) join(tile.m, *sum, next);
+                    Found& next = found_at(first + (joins ? part : 1));
+                    if (joins || find(*p.in->cache, tile, p.part + part, next, laps)) join(tile.m, sum, next);
                 }
-                if (joins || !p.found) finish(tile, *sum);
+                if (joins || !p.found) finish(tile, sum);
                 laps.lap(3);
             });
         }
@@ -5344,11 +5375,11 @@ struct Profiler {
 //     logit = sum of scale * x * (16 * upper - 120.5)  +  sum of scale * x * e        e = lower - 7.5, in -7.5 .. 7.5
 //
 // which is a sum of hidden_size small terms. Where the lower bits are as good as random it has the mean 0 and the
-// variance 21.25 * sum of (scale * x)^2, which is known for each row: a sum over blocks. A row whose estimate is more
-// than 8 standard deviations below the k-th best logit that is known is taken to be none of the k best. If the sum is
-// distributed normally, that is wrong for one row in 10^15; as e is bounded, for 6 in 10^6 at most (Hoeffding 1963).
-// The rows that may be among the best, some hundred, are computed from both planes: the same bits as in the whole
-// product.
+// variance 21.25 * sum of (scale * x)^2, which is known for each row: a sum over blocks. (Where they are not, which
+// loading finds out, the head is computed whole.) A row whose estimate is more than 8 standard deviations below the
+// k-th best logit that is known is taken to be none of the k best. If the sum is distributed normally, that is wrong
+// for one row in 10^15; as e is bounded, for 6 in 10^6 at most (Hoeffding 1963). The rows that may be among the best,
+// some hundred, are computed from both planes: the same bits as in the whole product.
 
 // Whether `a` comes before `b` among the best: of two with one logit the lower id.
 inline bool better(const Logit& a, const Logit& b) { return a.value != b.value ? a.value > b.value : a.id < b.id; }
@@ -5894,7 +5925,10 @@ struct Transformer {
     // ---- after the last layer
 
     // The last norm of a token of the chunk, [hidden_size]; valid until the next call.
-    const float* final_hidden(int t) const { return norm(model.weights.final_norm, x[t], pool.scratch[0].as<float>()); }
+    const float* final_hidden(int t) const {
+        const IeeeFloats rounding;
+        return norm(model.weights.final_norm, x[t], pool.scratch[0].as<float>());
+    }
 
     // The logits after these tokens of the chunk, which their sequences hold then; returns the first one's. Null:
     // instead, all that are wanted are in likeliest.found.
@@ -5906,7 +5940,7 @@ struct Transformer {
         for (const Span& s : after)
             for (int i = 0; i < s.count; ++i) tokens.push_back(s.first + i);
         normalize("final_norm", model.weights.final_norm, head, tokens);
-        if (!(cap > 0) && likeliest.find(head.w, normed, wanted)) return nullptr;
+        if (!(cap > 0) && model.weights.has_random_halves && likeliest.find(head.w, normed, wanted)) return nullptr;
 
         std::vector<float*> logits;  // of each of them
         for (const Span& s : after) {
@@ -5930,7 +5964,7 @@ struct SessionData {
     std::shared_ptr<Transformer> runner;  // forks share it
     Transformer& transformer = *runner;
 
-    bool busy = false;  // inside of a call
+    bool busy = false, runs = false;  // inside of a call; of one that has the Transformer
     std::function<void(const Timing&)> on_timing{};
 
     SessionData(const Model& m, int context, int threads)
@@ -6022,13 +6056,12 @@ struct InUse {
     explicit InUse(const Session& session, bool takes = true) : data(session.data()), runs(takes) {
         if (data.busy || (runs && data.transformer.busy))
             misuse("the session is in use", "a callback calls its own session or a fork of it", "call it afterwards");
+        if (runs) data.transformer.profiler.listen(data.on_timing);  // may throw: nothing is busy yet
         data.busy = true;
-        if (!runs) return;
-        data.transformer.busy = true;
-        data.transformer.profiler.listen(data.on_timing);
+        if (runs) data.transformer.busy = data.runs = true;
     }
     ~InUse() {
-        data.busy = false;
+        data.busy = data.runs = false;
         data.sequence.coming.clear();  // what an exception or a callback left over
         if (runs) data.transformer.busy = false;
     }
@@ -6092,7 +6125,7 @@ void Session::rewind(int position) { detail::InUse(*this)->rewind(position); }
 void Session::on_layer(OnLayer hook) { detail::InUse(*this)->sequence.on_layer = std::move(hook); }
 void Session::on_timing(std::function<void(const Timing&)> report) {
     data().on_timing = std::move(report);
-    if (data().busy) data().transformer.profiler.listen(data().on_timing);
+    if (data().runs) data().transformer.profiler.listen(data().on_timing);
 }
 Session Session::fork() const {
     return Session(std::make_shared<detail::SessionData>(detail::InUse(*this, false).data));
@@ -6231,7 +6264,8 @@ inline void write_file(const std::string& path, const std::string& bytes) {
     std::filesystem::path target = to_path(path);
     if (const auto status = status_of(path); exists(status)) {
         if (!is_regular_file(status)) fail("not a file", path, "name another one", Kind::system);
-        target = std::filesystem::canonical(target, error);  // where a link leads
+        const auto real = std::filesystem::canonical(target, ignored);  // where a link leads
+        if (!real.empty()) target = real;
     }
 
     std::filesystem::path part = target;
@@ -6268,7 +6302,7 @@ inline void load_state(SessionData& s, const File& file) {
     intact(header.processed >= 0 && header.processed <= std::min(header.held, header.written) &&
            header.written <= q.config.context_length);
     require(header.held <= q.context, "the saved session is too long: " + to_string(header.held) + " tokens",
-            "use a context that is larger than " + to_string(q.context), Kind::context);
+            "use a context of as many or more", Kind::context);
 
     // The rest: its size, its sum, its tokens.
     std::uint64_t size = sizeof header + sizeof(std::uint64_t);
@@ -6350,8 +6384,10 @@ int Sampler::sample(std::vector<Logit> candidates) {
     if (candidates.empty()) misuse("there are no logits to sample from", "0", "pass one or more");
     const IeeeFloats rounding;
     const std::vector<int> ids = penalized();
-    for (Logit& c : candidates)
+    for (Logit& c : candidates) {
         if (std::binary_search(ids.begin(), ids.end(), c.id)) c.value = with_penalty(c.value, options_.repeat_penalty);
+        if (std::isnan(c.value)) c.value = -INFINITY;  // none of the best
+    }
     std::sort(candidates.begin(), candidates.end(), better);
     if (draws_from()) candidates.resize(std::min(candidates.size(), usize(draws_from())));
     return draw(std::move(candidates));
@@ -6490,6 +6526,7 @@ struct Lookup {
 
 // What on_token gets of a token that was drawn after these logits.
 inline TokenInfo describe(const Model& model, const float* logits, int id, int likeliest) {
+    const IeeeFloats rounding;
     const double zero = log_probability(logits, model.config().vocab_size, id) - logits[id];  // of a logit of 0
     const auto info = [&](int i) { return TokenInfo{i, model.tokenizer().piece(i), zero + logits[i]}; };
     TokenInfo token = info(id);
@@ -6525,6 +6562,7 @@ struct Writer {
     int held = sequence.position();  // tokens before the prompt; a sampler that was there before knows them
     Stats stats{};
     std::string text{};                      // that is not shown yet
+    bool listens = true;                     // on_text has not said false, after which it is not called
     Clock::time_point start = Clock::now();  // of the prompt, then of the text
 
     // ---- the prompt
@@ -6610,7 +6648,8 @@ struct Writer {
     bool show(std::size_t bytes) {
         const std::string ready = text.substr(0, utf8_complete_prefix(std::string_view(text).substr(0, bytes)));
         text.erase(0, ready.size());
-        return ready.empty() || !on_text || on_text(ready);
+        listens = listens && (ready.empty() || !on_text || on_text(ready));
+        return listens;
     }
 
     // Shows what is left.
@@ -6649,13 +6688,16 @@ struct Many {
     std::vector<Completion> run(int at_once) {
         at_once = choose_at_once(at_once);
         base.copy(use->sequence);
+        base.on_layer = use->sequence.on_layer;
         for (const Request& request : requests) prompts.push_back(checked_prompt(request));
         done.resize(requests.size());
         for (Completion& text : done) text.stats.end = End::interrupted;
         read_common_beginning();
 
-        while (slots.size() < std::min(usize(at_once), requests.size()))
+        while (slots.size() < std::min(usize(at_once), requests.size())) {
             slots.push_back({Sequence(use->owner.data(), base.context)});
+            slots.back().sequence.on_layer = base.on_layer;
+        }
         do {
             for (Slot& slot : slots)
                 if (!slot.writer && begun < requests.size()) begin(slot, begun++);
@@ -6828,6 +6870,7 @@ std::vector<Completion> generate_many(Session& session, const std::vector<std::s
 }
 
 double score(Session& session, const std::vector<int>& ids) {
+    const detail::IeeeFloats rounding;
     const int n = detail::count_of(ids), vocab = session.model().config().vocab_size;
     double sum = 0;
     detail::InUse(session).step(n, [&](auto& data) {
@@ -6995,17 +7038,26 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
              std::to_string(said.size()) + " tokens after " + std::to_string(head_.size()) +
                  " that begin the chat, context of " + std::to_string(context),
              "shorten it or what the system says, or use a larger context", Kind::context);
+    std::vector<std::vector<int>> before = text_;  // a turn that is forgotten drops none
+    const int dropped = dropped_;
+    const auto forget = [&] { text_.swap(before), dropped_ = dropped; };
     make_room(said.size() + usize(std::min(answer, context / 4)));
 
     // What the session lacks of all that, and the answer.
     const std::vector<int> all = joined({joined(text_), said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
-    session_.rewind(int(known));
     const bool end_is_text = row.end != "{eos}" && !row.end.empty() && tokenizer.special_id(row.end) < 0;
     GenerateOptions asked = options;
     if (end_is_text) asked.stop.emplace_back(row.end);
-    const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
-    if (stats.end == End::interrupted) return stats;
+    Stats stats;
+    try {
+        session_.rewind(int(known));
+        stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
+    } catch (...) {
+        forget();
+        throw;
+    }
+    if (stats.end == End::interrupted) return forget(), stats;
 
     // The turn's end, as far as the model has not written it as text. Where there is none, a stop text ends it as well.
     const std::vector<int> answered(held.begin() + std::ptrdiff_t(all.size()), held.end());

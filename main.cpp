@@ -35,7 +35,7 @@ struct Options {
     long long seed = 0;
     bool echo = true, quiet = false, json = false;
     std::optional<int> logprobs;  // how many alternatives of each token
-    std::string system, save, load_from;
+    std::optional<std::string> system, save, load_from;
     llm::Chat::Template chat_template = llm::Chat::Template::automatic;
     ProfileOptions profile;
     llm::LoadOptions load;
@@ -54,7 +54,16 @@ std::vector<Flag> make_flags(Options& o) {
         kind = value.substr(0, value.find(':'));
         if (kind != "step" && kind != "layer" && kind != "trace")
             throw llm::Error("'" + value + "' is none of step, layer, trace and trace:LAYER");
+        if (kind.size() < value.size() && kind != "trace")
+            throw llm::Error("'" + value + "': only trace takes a layer: trace:LAYER");
         if (kind.size() < value.size()) number(o.profile.layer, 0, INT_MAX)(value.substr(kind.size() + 1));
+    };
+    const auto task = [&o](Task one) -> Setter {
+        return [&o, one](Text) {
+            if (o.task != Task::generate && o.task != one && o.task != Task::help)
+                throw llm::Error("a second task: choose one");
+            if (o.task != Task::help) o.task = one;
+        };
     };
     std::vector<std::pair<std::string, Template>> templates;
     for (const Template t : {Template::gemma, Template::chatml, Template::dialogpt, Template::plain})
@@ -86,25 +95,24 @@ std::vector<Flag> make_flags(Options& o) {
         {"", "--logprobs", "N", "each token as a line of JSON, with its N likeliest alternatives",
          number(o.logprobs, 0, INT_MAX)},
         {"", "--json", "", "the result as one JSON object: text, tokens, timings, why it ended", turn(o.json, true)},
-        {"", "--save", "PATH", "write the session to a file at the end", text(o.save)},
-        {"", "--load", "PATH", "go on from a saved session of the same model", text(o.load_from)},
+        {"", "--save", "PATH", "write the session to a file at the end", once(o.save)},
+        {"", "--load", "PATH", "go on from a saved session of the same model", once(o.load_from)},
         {"", "--batch", "PATH", "task: a text for each line of a file (-: standard input), as lines of JSON",
          once(o.batch)},
         {"", "--parallel", "N", "of these, how many in one step, at most 256; 0: up to 32, as memory allows (0)",
          number(o.parallel, 0, 256)},
-        {"", "--chat", "", "task: a conversation, each line a turn; \\ at its end continues it",
-         turn(o.task, Task::chat)},
-        {"", "--system", "TEXT", "what comes before the conversation", text(o.system)},
+        {"", "--chat", "", "task: a conversation, each line a turn; \\ at its end continues it", task(Task::chat)},
+        {"", "--system", "TEXT", "what comes before the conversation", once(o.system)},
         {"", "--chat-template", "NAME", "gemma, chatml, dialogpt, or plain: continue what is written (the model's own)",
          choice(o.chat_template, templates)},
         {"", "--top", "N", "task: likeliest next tokens (id, logit, probability, piece)", number(o.top, 1, INT_MAX)},
-        {"", "--tokenize", "", "task: the tokens of the prompt (id, piece)", turn(o.task, Task::tokenize)},
-        {"", "--perplexity", "", "task: of the prompt, with -n of its first N tokens", turn(o.task, Task::perplexity)},
-        {"", "--info", "", "task: what is in the model's file and what it becomes", turn(o.task, Task::info)},
+        {"", "--tokenize", "", "task: the tokens of the prompt (id, piece)", task(Task::tokenize)},
+        {"", "--perplexity", "", "task: of the prompt, with -n of its first N tokens", task(Task::perplexity)},
+        {"", "--info", "", "task: what is in the model's file and what it becomes", task(Task::info)},
         {"", "--profile", "KIND", "time of each step, of each layer, or trace[:LAYER]: its operations", profile},
-        {"-q", "--quiet", "", "only the result and errors", turn(o.quiet, true)},
+        {"-q", "--quiet", "", "no progress and no statistics", turn(o.quiet, true)},
         {"-h", "--help", "", "this text", turn(o.task, Task::help)},
-        {"", "--version", "", "task: the version of llm.h", turn(o.task, Task::version)},
+        {"", "--version", "", "task: the version of llm.h", task(Task::version)},
     };
 }
 
@@ -156,7 +164,8 @@ template <class Write> llm::Stats stream(const Options& o, const std::string& ec
         print(text);
         return !interrupted;
     });
-    if (!(o.json || o.logprobs)) print(interrupted ? clear_line() + std::string("\n") : "\n");
+    if (stats.end == llm::End::interrupted) std::fputs(clear_line(), stderr);  // the bar
+    if (!(o.json || o.logprobs)) print("\n");
     return stats;
 }
 
@@ -195,7 +204,7 @@ int generate(llm::Session& session, Options o, const std::string& prompt) {
 }
 
 int chat(llm::Session& session, Options o, const std::string& first) {
-    llm::Chat chat(session, o.system, o.chat_template);
+    llm::Chat chat(session, o.system.value_or(""), o.chat_template);
     const bool has_template = !session.model().tokenizer().chat_template().empty();
     if (has_template && chat.used() == llm::Chat::Template::plain && o.chat_template != chat.used())
         std::fprintf(stderr,
@@ -216,6 +225,7 @@ int chat(llm::Session& session, Options o, const std::string& first) {
             total.generated += stats.generated, total.generate_s += stats.generate_s;
             total.guessed += stats.guessed, total.guessed_right += stats.guessed_right;
         } catch (const llm::Error& e) {
+            if (e.kind == llm::Error::Kind::system) throw;  // such as a full disk: it would be the same next time
             print_error(e.what());
             status = ask ? 0 : 1;
         }
@@ -290,7 +300,7 @@ int write_text(llm::Session& session, const Options& o, const std::string& promp
     const int status = o.batch                ? batch(session, o)
                        : o.task == Task::chat ? chat(session, o, prompt)
                                               : generate(session, o, prompt);
-    if (!o.save.empty()) session.save(o.save);
+    if (o.save) session.save(*o.save);
     if (!o.profile.kind.empty()) std::fprintf(stderr, "\n%s", profile.text().c_str());
     return status;
 }
@@ -302,9 +312,12 @@ int run(const std::vector<std::string>& args) {
     if (o.task == Task::help) return print(usage(flags)), 0;
     if (o.task == Task::version) return print("llm " LLM_VERSION "\n"), 0;
     if (o.prompt && o.file) throw llm::Error("both a prompt and --file are given: choose one");
-    if (o.batch &&
-        (o.prompt || o.file || o.task != Task::generate || o.top > 0 || !o.save.empty() || o.generate.lookup))
+    if (o.batch && (o.prompt || o.file || o.task != Task::generate || o.top > 0 || o.save || o.generate.lookup))
         throw llm::Error("--batch: has its own prompts and results: leave out prompts, other tasks, --save, --lookup");
+    if (o.task != Task::generate && o.top > 0) throw llm::Error("--top: a second task: choose one");
+    if (o.parallel > 0 && !o.batch) throw llm::Error("--parallel is for --batch: leave it out");
+    if (o.task != Task::chat && (o.system || o.chat_template != llm::Chat::Template::automatic))
+        throw llm::Error("--system and --chat-template are for --chat: leave them out");
     const std::string prompt = o.file ? read_file(*o.file) : o.prompt.value_or("");
     if (!o.quiet && on_terminal()) o.load.progress = show_progress;
     if (o.seed == -1) o.seed = std::random_device()();
@@ -312,20 +325,21 @@ int run(const std::vector<std::string>& args) {
     o.generate.max_tokens = o.n_predict.value_or(o.generate.max_tokens);
 
     const bool writes = o.task == Task::chat || (o.task == Task::generate && o.top == 0);
-    if (!writes && !(o.save + o.load_from).empty())
-        throw llm::Error("--save and --load are for writing text and for --chat: leave them out");
+    if (!writes && (o.save || o.load_from || !o.profile.kind.empty()))
+        throw llm::Error("--save, --load and --profile are for writing text and for --chat: leave them out");
+    closed_is_error = o.save.has_value();
     if ((o.json || o.logprobs) && (!writes || o.task == Task::chat))
         throw llm::Error("--json and --logprobs are for writing text: leave them out");
     const llm::Model model = llm::Model::load(o.model, o.load);
     std::vector<int> ids = model.tokenizer().encode(prompt, o.generate.special);
     const int bos = model.tokenizer().bos();
     if (ids.empty() && o.top > 0) ids = {bos};
-    if (o.task != Task::chat && ids.size() > 1 && ids[0] == bos && ids[1] == bos)
+    if (!o.load_from && o.task != Task::chat && ids.size() > 1 && ids[0] == bos && ids[1] == bos)
         std::fprintf(stderr, "llm: the prompt begins with %s, which it gets anyway: now there are two\n",
                      model.tokenizer().piece(bos).c_str());
     if (o.task == Task::tokenize) return print(list_tokens(model.tokenizer(), ids)), 0;
     llm::Session session(model, o.context, o.load.threads);
-    if (!o.load_from.empty()) session.load(o.load_from);
+    if (o.load_from) session.load(*o.load_from);
     if (ids.size() > static_cast<std::size_t>(session.context()) && o.task != Task::perplexity)
         throw llm::Error(
             format("prompt of %zu tokens, context of %d: shorten it or see -c", ids.size(), session.context()));

@@ -44,7 +44,7 @@ inline cli::Setter numbers(std::vector<int>& target) {
             values.push_back(value);
             if (!(in >> comma)) return void(target = values);
         }
-        throw llm::Error("'" + text + "' is not a list of whole numbers from 0");
+        throw llm::Error("'" + text + "' is not a list of whole numbers from 0 to 268435456");
     };
 }
 

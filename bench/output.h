@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../cli/flags.h"
+#include "../cli/json.h"
 
 namespace bench {
 
@@ -85,10 +86,11 @@ class Output {
             comma_ = true;
         }
         void add_text(const std::string& name, const std::string& text) {
+            if (json_) return add(name, cli::json_string(text));
             std::string clean;
             for (const char c : text) clean += static_cast<unsigned char>(c) < ' ' ? ' ' : c;
             std::ostringstream quoted;
-            quoted << std::quoted(clean, '"', json_ ? '\\' : '"');
+            quoted << std::quoted(clean, '"', '"');
             add(name, quoted.str());
         }
         void add_number(const std::string& name, double value) {

@@ -98,9 +98,8 @@ inline Table table_of(const std::string& name, const Quality& q) {
 }
 
 inline void quality(const Options& o) {
-    std::ifstream file(o.text, std::ios::binary);
-    const std::string text{std::istreambuf_iterator<char>(file), {}};
-    if (!file) throw llm::Error("-f: cannot read " + o.text);
+    const llm::detail::File file(o.text);
+    const std::string text = file.text(0, file.size());
     const std::string name = o.name();
     const Earlier earlier(o.compare);
     llm::LoadOptions exact = o.load;

@@ -12,13 +12,14 @@ lib.llm_last_error.restype = lib.llm_version.restype = c.c_char_p
 OnProgress = c.CFUNCTYPE(c.c_int, c.c_void_p, c.c_float, c.c_char_p)
 OnText = c.CFUNCTYPE(c.c_int, c.c_void_p, c.c_int, c.c_void_p, c.c_size_t)
 DTYPES, ENDS = "native f32 q8_0 q4_0".split(), "end_token stop_text max_tokens context callback interrupted".split()
-Error = type("Error", (Exception,), {})
-show = functools.partial(print, end="", flush=True)
-array = lambda texts: (c.c_char_p * len(texts))(*map(str.encode, texts))
+Error, show = type("Error", (Exception,), {}), functools.partial(print, end="", flush=True)
+array = lambda texts: (c.c_char_p * len(texts))(*map(encoded, texts))
+def encoded(text):  # C's texts end at a NUL
+    if "\0" in text: raise ValueError("a text holds a NUL character: leave it out")
+    return text.encode()
 def bar(done, what):
     print(f"\r{100 * done:3.0f} % {what:60.60}" if done < 1 else f"\r{'':68}\r", end="", file=sys.stderr, flush=True)
-def struct(name, *fields):
-    return type(name, (c.Structure,), {"_fields_": [(field, kind) for kind, all in fields for field in all.split()]})
+struct = lambda name, *of: type(name, (c.Structure,), {"_fields_": [(f, k) for k, all in of for f in all.split()]})
 Options = struct("Options", (c.c_size_t, "size"), (c.c_uint64, "seed"), (c.c_int, "max_tokens"),
                  (c.c_float, "temperature top_p min_p repeat_penalty"),
                  (c.c_int, "top_k repeat_last_n ignore_end parse_special lookup"), (c.POINTER(c.c_char_p), "stop"),
@@ -33,10 +34,8 @@ def call(function, *args, raised=None):  # raised: what callbacks raised, or Ctr
         result = function(*args)
     finally:
         ours and signal.signal(signal.SIGINT, signal.default_int_handler)
-    if raised:
-        raise raised[0]
-    if result is None or result < 0:
-        raise Error(lib.llm_last_error(None).decode())
+    if raised: raise raised[0]
+    if result is None or result < 0: raise Error(lib.llm_last_error(None).decode())
     return result
 
 def callback(kind, raised, function):
@@ -51,14 +50,15 @@ progress_to = lambda f, raised: callback(OnProgress, raised, lambda _, done, wha
 class Handle:  # of the library, freed with its object
     def __init__(self, free, function, *args, raised=None):
         self._as_parameter_ = c.c_void_p(call(function, *args, raised=raised))
-        self.freed = weakref.finalize(self, free, self._as_parameter_)
+        self._freed = weakref.finalize(self, free, self._as_parameter_)
     def write(self, function, texts, many, on_text, progress=None, stop=(), **options):
         o, raised, written, stats = Options(), [], [b""] * len(texts), (Stats * len(texts))()
         call(lib.llm_options_init, c.byref(o), c.c_size_t(c.sizeof(o)))
-        options.update(on_prompt=progress_to(progress, raised), stop=array(stop), stop_count=len(stop))
+        stops = [stop] if isinstance(stop, str) else stop
+        options.update(on_prompt=progress_to(progress, raised), stop=array(stops), stop_count=len(stops))
         for name, value in options.items():
-            getattr(o, name)  # there must be such an option
-            setattr(o, name, value)
+            kind, _ = type(getattr(o, name)), setattr(o, name, value)  # there must be such an option
+            if kind is int and getattr(o, name) != value: raise ValueError(f"{name} is out of range: {value}")
         def take(_, i, text, size):
             written[i] += c.string_at(text, size)
             return not on_text or on_text(*[i] * len(many), c.string_at(text, size).decode(errors="replace"))
@@ -69,12 +69,12 @@ class Handle:  # of the library, freed with its object
 
 class Model(Handle):
     def __init__(self, path, dtype="native", threads=0, progress=None):
-        super().__init__(lib.llm_model_free, lib.llm_load, os.fspath(path).encode(), DTYPES.index(dtype), threads,
+        super().__init__(lib.llm_model_free, lib.llm_load, encoded(os.fspath(path)), DTYPES.index(dtype), threads,
                          progress_to(progress, raised := []), None, raised=raised)
     def session(self, context=0, threads=0):
         return Session(lib.llm_session_free, lib.llm_session_new, self, context, threads)
     def tokenize(self, text, special=False, add_bos=True):
-        count = lambda ids: call(lib.llm_tokenize, self, text.encode(), special, add_bos, ids, ids and len(ids) or 0)
+        count = lambda ids: call(lib.llm_tokenize, self, encoded(text), special, add_bos, ids, ids and len(ids) or 0)
         return (ids := (c.c_int * count(None))())[:count(ids)]
     def detokenize(self, ids):  # bytes
         write = lambda text, size: call(lib.llm_detokenize, self, (c.c_int * len(ids))(*ids), len(ids), text, size)
@@ -87,12 +87,12 @@ class Session(Handle):  # options: the fields of llm_options, progress, stop; on
     def generate_many(self, prompts, on_text=None, at_once=0, **options):  # on_text(i, text)
         return self.write(lib.llm_generate_many, prompts, [at_once], on_text, **options)
     def score(self, text):
-        return call(lib.llm_score, self, text.encode(), c.byref(result := c.c_double())) or result.value
+        return call(lib.llm_score, self, encoded(text), c.byref(result := c.c_double())) or result.value
     def likeliest(self, k):  # [(id, log-probability)]
         best = (struct("Candidate", (c.c_int, "id"), (c.c_float, "log_probability")) * k)()
         return [(one.id, one.log_probability) for one in best[:call(lib.llm_likeliest, self, best, k)]]
     def chat(self, system="", style=None):
-        return Chat(lib.llm_chat_free, lib.llm_chat_new, self, system.encode(), style and style.encode())
+        return Chat(lib.llm_chat_free, lib.llm_chat_new, self, encoded(system), style and encoded(style))
 
 class Chat(Handle):
     def say(self, text, on_text=None, **options):

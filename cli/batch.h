@@ -30,7 +30,7 @@ inline double batch_number(const llm::detail::Json& value, double lowest, double
     const double x = value.number();
     if (!(x >= lowest && x <= highest) || (whole && x != std::floor(x)))
         throw llm::Error(
-            format("%.10g is not a %snumber from %.10g to %.10g", x, whole ? "whole " : "", lowest, highest));
+            format("%.17g is not a %snumber from %.16g to %.16g", x, whole ? "whole " : "", lowest, highest));
     return x;
 }
 
@@ -48,7 +48,7 @@ inline void read_members(const llm::detail::Json& object, llm::Request& request)
     const std::map<std::string_view, std::function<void(const Json&)>> members = {
         {"prompt", [&](const Json& v) { request.prompt = v.string(); }},
         {"n_predict", count(o.max_tokens, -1)},
-        {"seed", [&](const Json& v) { s.seed = v.whole(); }},
+        {"seed", [&](const Json& v) { s.seed = std::uint64_t(batch_number(v, 0, 9007199254740991, true)); }},
         {"stop",
          [&](const Json& v) {
              o.stop.clear();
@@ -67,7 +67,7 @@ inline void read_members(const llm::detail::Json& object, llm::Request& request)
     if (!object.find("prompt")) throw llm::Error("there is no \"prompt\"");
     for (const auto& [name, value] : object.members()) {
         const auto member = members.find(name);
-        if (member == members.end()) throw llm::Error("unknown member \"" + std::string(name) + "\"");
+        if (member == members.end()) throw llm::Error("unknown member " + llm::detail::shown(name));
         try {
             member->second(value);
         } catch (const llm::Error& e) {

@@ -20,11 +20,11 @@ namespace cli {
 inline std::string escaped(std::string_view bytes) {
     std::string text;
     for (std::size_t i = 0, n = 0; i < bytes.size(); i += n) {
+        const auto [character, length] = llm::detail::utf8_decode(bytes, i);
+        const bool control = character < ' ' || (character >= 0x7F && character < 0xA0);
+        const bool plain = character <= 0x10FFFF && !control && character != '\\';
         const int c = static_cast<unsigned char>(bytes[i]);
-        const std::size_t length = c < 0x80 ? 1 : c < 0xC2 || c > 0xF4 ? 0 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
-        for (n = 1; n < length && i + n < bytes.size() && (bytes[i + n] & 0xC0) == 0x80;) ++n;
-        const bool plain = n == length && c >= ' ' && c != 127 && c != '\\';
-        if (!plain) n = 1;
+        n = plain ? length : 1;
         const char* const name = c == '\n' ? "\\n" : c == '\t' ? "\\t" : c == '\\' ? "\\\\" : nullptr;
         text += plain ? std::string(bytes.substr(i, n)) : name ? name : format("\\x%02x", c);
     }

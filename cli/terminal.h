@@ -22,10 +22,12 @@
 
 namespace cli {
 
+inline bool closed_is_error = false;  // something else is still to be done when nobody reads any more
+
 inline void print(std::string_view text) {
     if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return;
-    if (errno == EPIPE) std::_Exit(0);  // nobody reads any more
-    throw llm::Error(std::string("cannot write to standard output: ") + std::strerror(errno));
+    if (errno == EPIPE && !closed_is_error) std::_Exit(0);
+    throw llm::Error(std::string("cannot write to standard output: ") + std::strerror(errno), llm::Error::Kind::system);
 }
 
 inline bool is_terminal(int descriptor) {
@@ -52,12 +54,19 @@ inline void show_progress(float done, const char* what) {
 }
 
 inline std::string read_file(const std::string& path) {
-    std::ifstream file;
-    if (path != "-") file.open(llm::detail::to_path(path), std::ios::binary);
-    std::istream& in = path == "-" ? std::cin : file;
+    const auto check = [&](bool good) {
+        if (!good) throw llm::Error("cannot read the prompt: " + path + ": " + std::strerror(errno));
+    };
     std::ostringstream text;
-    if (in.peek() != EOF) text << in.rdbuf();
-    if (in.fail() && !in.eof()) throw llm::Error("cannot read the prompt: " + path + ": " + std::strerror(errno));
+    if (path == "-") {
+        char part[65536];
+        while (const std::size_t n = std::fread(part, 1, sizeof part, stdin)) text.write(part, std::streamsize(n));
+        check(std::ferror(stdin) == 0);
+        return text.str();
+    }
+    std::ifstream file(llm::detail::to_path(path), std::ios::binary);
+    if (file.peek() != EOF) text << file.rdbuf();
+    check(!file.fail() || file.eof());
     return text.str();
 }
 

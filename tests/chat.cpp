@@ -122,6 +122,8 @@ TEST_CASE("a chat is in the template of the model's files") {
         {"chat_template.jinja", "{{ '[INST]' + content }}", Template::plain, "<bos>Be.\n\n one two.\n\nthree <eos>"},
         {"chat_template.jinja", "{% for m in messages %}{{ m.content }} {{ eos_token }}{% endfor %}", Template::plain,
          "<bos>Be.\n\n one two.\n\nthree <eos>"},
+        {"chat_template.jinja", "{% for m in messages %}{{ m.content + eos_token }} {% endfor %}", Template::plain,
+         "<bos>Be.\n\n one two.\n\nthree <eos>"},
         {"generation_config.json", "{\"eos_token_id\":[1,5]}", Template::gemma, in_gemma},
         {"generation_config.json", "{\"eos_token_id\":1}", Template::plain, "<bos>Be.\n\n one two.\n\nthree <eos>"}};
     const TemporaryDirectory directory;
@@ -182,6 +184,26 @@ TEST_CASE("a chat drops its oldest turns whole when the context is full") {
         const std::string error = error_of([&] { chat.say(std::string(2000, 'x'), greedy(12), nullptr); });
         CHECK(error.find("160") != std::string::npos);
     }
+}
+
+TEST_CASE("a turn that is forgotten drops no others") {
+    Session session(load(tiny("gemma3-tiny")), 100, 1);
+    llm::Chat chat(session, "", llm::Chat::Template::gemma);
+    for (const char* words : {"one", "two", "three"}) chat.say(words, greedy(3), nullptr);
+    REQUIRE(chat.dropped_turns() == 0);
+    const std::string before = held_text(session), longer(50, 'y');
+    llm::GenerateOptions options = greedy(20);
+    options.on_prompt = [](int, int) { return false; };
+    CHECK(chat.say(longer, options, nullptr).end == llm::End::interrupted);
+    CHECK(chat.dropped_turns() == 0);
+    options = greedy(20);
+    options.lookup = 12;
+    CHECK_ERROR(chat.say(longer, options, nullptr), "lookup");
+    CHECK(chat.dropped_turns() == 0);
+    chat.say("4", greedy(1), nullptr);
+    CHECK(held_text(session).rfind(before, 0) == 0);
+    chat.say(longer, greedy(20), nullptr);
+    CHECK(chat.dropped_turns() > 0);
 }
 
 // A model that writes dots, and turns of known lengths: what is dropped can be counted.

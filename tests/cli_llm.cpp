@@ -63,7 +63,10 @@ TEST_CASE("llm: every flag of --help is known, and one with a value needs it") {
         for (const std::string& spelled : {name, has_short ? row.substr(2, 2) : name}) {
             std::vector<std::string> args = {spelled};
             if (has_value) args.push_back(values.at(name));
-            if (name != "--prompt" && name != "--file" && name != "--batch") args.insert(args.end(), {"-p", "To be"});
+            if (name == "--parallel") args.insert(args.end(), {"--batch", ".clang-format"});
+            else if (name != "--prompt" && name != "--file" && name != "--batch")
+                args.insert(args.end(), {"-p", "To be"});
+            if (name == "--system" || name == "--chat-template") args.push_back("--chat");
             if (name != "--n-predict") args.insert(args.end(), {"-n", "2"});
             CHECK(run_llm(args).status == 0);
             const Outcome wrong =
@@ -241,6 +244,14 @@ TEST_CASE("llm: what is wrong is said in one clear line, and the exit status is 
         {{"-c", "513", "a"}, {"context", "513", "512"}},
         {{"-c", "8", "-p", std::string(50, 'x')}, {"context of 8", "tokens"}},
         {{"--perplexity", "-p", ""}, {"--perplexity"}},
+        {{"--chat", "--info"}, {"--info", "second task"}},
+        {{"--perplexity", "--top", "2", "-p", "a b"}, {"--top", "second task"}},
+        {{"--system", "Be.", "a"}, {"--system", "--chat"}},
+        {{"--chat-template", "plain", "a"}, {"--chat-template", "--chat"}},
+        {{"--parallel", "2", "a"}, {"--parallel", "--batch"}},
+        {{"--profile", "step:3", "a"}, {"--profile", "trace:LAYER"}},
+        {{"--profile", "step", "--top", "2", "a"}, {"--profile", "leave them out"}},
+        {{"--load", "", "a"}, {"no such file"}},
     };
     for (const auto& [args, message] : cases) {
         const Outcome o = run_llm(args);

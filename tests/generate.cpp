@@ -65,6 +65,24 @@ TEST_CASE("generation ends before a stop text, wherever its tokens begin and end
     }
 }
 
+TEST_CASE("who has said false is not called again, whatever was held back") {
+    const Model model = load(tiny("gemma3-tiny"));
+    int held_back = 0;
+    for (int seed = 0; seed < 20; ++seed) {
+        Session session(model, 0, 1);
+        llm::GenerateOptions options;
+        options.max_tokens = 40;
+        options.sampling.seed = static_cast<std::uint64_t>(seed);
+        options.stop = {"\n\nQQ", " the QQ", "e QQ", "t QQ", "s QQ"};
+        int calls = 0;
+        std::string shown;
+        llm::generate(session, "ROMEO:", options, [&](std::string_view text) { return shown += text, ++calls < 3; });
+        CHECK(calls == 3);
+        held_back += model.tokenizer().decode(session.tokens()).size() > 5 + 6 + shown.size();
+    }
+    CHECK(held_back > 0);
+}
+
 TEST_CASE("text comes in whole characters, and without one that never ends") {
     const struct {
         std::string written, expected;

@@ -1,5 +1,6 @@
 // LIKELIEST TOKENS: what is drawn from the logits that may be among the best is what all logits give.
 
+#include "small_models.h"
 #include "support.h"
 
 namespace tests {
@@ -110,6 +111,37 @@ TEST_CASE("after too many candidates the whole head is computed for a while, eac
     for (const int rest : {8, 16, 32, 64, 64})
         for (int step = rest; step >= 0; --step) expected.push_back(step);
     CHECK((left == expected));
+}
+
+// Of 4 bits once, the lower halves are 0 or 15, mostly. The norm's bias makes x one-sided, so that they add up.
+TEST_CASE("the lower halves of a head that had 4 bits once are not taken for random ones") {
+    for (const bool four : {false, true}) {
+        CAPTURE(four);
+        Gguf file = as_gguf(tiny("gpt2-tiny"), TensorType::f32);
+        for (const char* name : {"token_embd.weight", "output_norm.bias"}) {
+            std::string& bytes = file.tensor(name).bytes;
+            std::vector<float> values(bytes.size() / sizeof(float));
+            std::memcpy(values.data(), bytes.data(), bytes.size());
+            for (std::size_t i = 0; i < values.size(); ++i) {
+                detail::Quants q;
+                if (name[0] == 'o') values[i] -= 1;
+                else if (four && i % detail::kBlock == 0) {
+                    detail::quantize_q4_0(&values[i], detail::kBlock, q);
+                    for (std::size_t k = 0; k < detail::kBlock; ++k)
+                        values[i + k] = detail::f16_to_f32(q.scale[0]) * static_cast<float>(q.q[k] - 8);
+                }
+            }
+            std::memcpy(bytes.data(), values.data(), bytes.size());
+        }
+        const Model model = Model::load_bytes(file.bytes());
+        CHECK(model.data().weights.has_random_halves == !four);
+        Session session(model, 0, 1);
+        const std::vector<int> ids = model.tokenizer().encode("First Citizen: Before we proceed any further, hear me");
+        for (const int id : ids) {
+            const Pairs best = pairs(session.forward_best(&id, 1, 5));
+            CHECK((best == pairs(sorted(session.logits(), model.sampleable(), 5))));
+        }
+    }
 }
 
 // Draws as generate() does, but from all logits.

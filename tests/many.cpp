@@ -268,6 +268,27 @@ TEST_CASE("generate_many: false ends a text, on_end's the beginning of others, a
     }
 }
 
+TEST_CASE("generate_many: a session's on_layer sees and steers each text, as generate's") {
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model, 0, 2);
+    int calls = 0;
+    session.on_layer([&](int, int, int n, float* x) {
+        ++calls;
+        for (int i = 0; i < n * model.config().hidden_size; ++i) x[i] *= i % 2 ? 1.5f : 0.5f;
+    });
+    const std::vector<std::string> prompts = {"ROMEO:", "JULIET:"};
+    std::vector<std::string> expected;
+    for (const std::string& prompt : prompts) {
+        session.rewind(0);
+        expected.push_back(generated(session, prompt, greedy(15)));
+    }
+    session.rewind(0);
+    calls = 0;
+    const auto texts = llm::generate_many(session, prompts, greedy(15));
+    CHECK(calls > 2 * 15);
+    for (std::size_t i = 0; i < texts.size(); ++i) CHECK(texts[i].text == expected[i]);
+}
+
 TEST_CASE("generate_many: callbacks of a request see its own text") {
     const Model model = load(tiny("gpt2-tiny"));
     Session session(model, 60, 3);

@@ -34,6 +34,42 @@ TEST_CASE("a type that is not known is one that cannot be read") {
     for (const char* name : {"I8", "", "f32", "other", "IQ4_XSS"}) CHECK(detail::find_type(name) == TensorType::other);
 }
 
+TEST_CASE("floats of any number are read, and nothing is written behind them") {
+    Random random{9};
+    for (const TensorType type : {TensorType::f32, TensorType::f16, TensorType::bf16})
+        for (const int n : {0, 1, 15, 16, 17, 32, 35}) {
+            CAPTURE(n);
+            std::vector<float> values(usize(n));
+            for (float& v : values) v = static_cast<float>(random.below(256)) / 64;  // few bits: exact in all three
+            std::string bytes;
+            for (const float v : values) {
+                const std::uint32_t bits = detail::f32_to_bits(v);
+                if (type == TensorType::f32) bytes += raw(bits);
+                else
+                    bytes +=
+                        raw(type == TensorType::f16 ? detail::f32_to_f16(v) : static_cast<std::uint16_t>(bits >> 16));
+            }
+            std::vector<float> got(values.size() + 1, 123.0f);
+            detail::traits(type).to_f32(reinterpret_cast<const std::uint8_t*>(bytes.data()), got.data(), n);
+            CHECK(got.back() == 123.0f);
+            got.pop_back();
+            CHECK(got == values);
+        }
+}
+
+TEST_CASE("a value that is too large is found wherever it stands") {
+    for (int n = 0; n < 50; ++n) {
+        std::vector<float> values(usize(n), 1.5f);
+        CHECK(detail::all_below(values.data(), values.size(), 2));
+        for (int i = 0; i < n; ++i)
+            for (const float bad : {2.0f, -3.0f, INFINITY, -INFINITY, NAN}) {
+                values[usize(i)] = bad;
+                if (detail::all_below(values.data(), values.size(), 2)) FAIL(bad << " at " << i << " of " << n);
+                values[usize(i)] = -1.9f;
+            }
+    }
+}
+
 TEST_CASE("F16 and BF16 to F32 and back") {
     for (std::uint32_t bits = 0; bits < 65536; ++bits) {
         const auto half = static_cast<std::uint16_t>(bits);

@@ -168,6 +168,49 @@ TEST_CASE("profiling: waiting for other threads is part of each operation, and a
     }
 }
 
+struct Listener {  // its copies fail as of want of memory
+    bool* fails;
+    int* reports;
+    Listener(bool& f, int& r) : fails(&f), reports(&r) {}
+    Listener(Listener&&) = default;
+    Listener(const Listener& other) : fails(other.fails), reports(other.reports) {
+        if (*fails) throw std::bad_alloc();
+    }
+    void operator()(const llm::Timing&) const { ++*reports; }
+    char large[64] = {};
+};
+
+TEST_CASE("profiling: a session whose listener cannot be copied can go on, and so can its forks") {
+    Session session(load(tiny("gpt2-tiny")), 0, 1);
+    Session fork = session.fork();
+    bool fails = false;
+    int reports = 0;
+    session.on_timing(Listener(fails, reports));
+    session.forward({1, 2, 3});
+    CHECK(reports > 0);
+    fails = true;
+    CHECK_THROWS_AS(session.forward({4}), std::bad_alloc);
+    fails = false;
+    CHECK(session.position() == 3);
+    session.forward({4});
+    fork.forward({4});
+}
+
+TEST_CASE("profiling: a listener that a session gets inside of another one's step does not take that one's place") {
+    const Model model = load(tiny("gpt2-tiny"));
+    Session first(model, 60, 1);
+    Session other = first.fork();
+    int reports = 0, others = 0;
+    first.on_timing([&](const llm::Timing&) { ++reports; });
+    other.on_layer([&](int, int, int, float*) { other.on_timing([&](const llm::Timing&) { ++others; }); });
+    llm::forward_together({&first, &other}, {{1, 2}, {3}});
+    CHECK(reports > 0);
+    CHECK(others == 0);
+    other.on_layer(nullptr);
+    other.forward({5});
+    CHECK(others > 0);
+}
+
 TEST_CASE("profiling: a listener may throw and may leave, and generate reports its sampling") {
     const Model model = load(tiny("gemma3-tiny"));
     Session session(model, 64, 2);

@@ -175,6 +175,23 @@ TEST_CASE("logits that are equal, infinite or no numbers can be sampled from") {
     for (const int count : counts) CHECK(count == doctest::Approx(1000).epsilon(0.15));
 }
 
+TEST_CASE("candidates that are no numbers are the last ones, as among all logits") {
+    const std::vector<float> logits = {NAN, 1, 2, NAN, 0.5f};
+    std::vector<llm::Logit> candidates;
+    for (std::size_t i = 0; i < logits.size(); ++i) candidates.push_back({static_cast<int>(i), logits[i]});
+    llm::Sampling options;
+    options.top_p = 1;
+    options.min_p = 0;
+    for (int seed = 0; seed < 50; ++seed) {
+        options.seed = static_cast<std::uint64_t>(seed);
+        options.temperature = seed % 2 ? 1.0f : 0.0f;
+        llm::Sampler one(options), other(options);
+        const int id = one.sample(candidates);
+        CHECK(id == other.sample(logits.data(), static_cast<int>(logits.size())));
+        CHECK(!std::isnan(logits[usize(id)]));
+    }
+}
+
 TEST_CASE("sampling options out of range are refused by name, with their value and what is possible") {
     const struct {
         const char* name;

@@ -243,6 +243,31 @@ TEST_CASE("floats are IEEE's inside of a step, and the host program's own arithm
         _mm_setcsr(before);
     }
 }
+
+TEST_CASE("a model that is loaded and asked while floats are flushed or rounded otherwise is the same") {
+    for (const std::string& name : kTinyModels)
+        for (const unsigned mode : {0x8040u, 0x4000u}) {  // denormals are flushed; rounding upwards
+            CAPTURE(name);
+            CAPTURE(mode);
+            const auto ask = [&](unsigned more) {
+                const unsigned before = _mm_getcsr();
+                _mm_setcsr(before | more);
+                Session session(load(tiny(name), DType::f32), 0, 2);
+                std::vector<double> all = {llm::score(session, "To be, or not")};
+                const std::vector<int> ids = session.tokens();
+                const int width = session.model().config().hidden_size;
+                session.forward_hidden(ids.data(), 3,
+                                       [&](int, const float* x) { all.insert(all.end(), x, x + width); });
+                llm::GenerateOptions options = greedy(3);
+                options.on_token = [&](const llm::TokenInfo& t) { return all.push_back(t.log_probability), true; };
+                generated(session, "", options);
+                all.push_back(static_cast<double>(detail::fingerprint(session.model().data()) >> 12));
+                _mm_setcsr(before);
+                return all;
+            };
+            CHECK((ask(mode) == ask(0)));
+        }
+}
 #endif
 
 }  // namespace

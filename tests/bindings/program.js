@@ -18,5 +18,17 @@ require(require("path").resolve(process.argv[2]))().then(llm => {
     assert.strictEqual(pieces, text);
     llm.rewind(session, 0);
     assert.strictEqual(llm.generate(session, "ROMEO:", options, () => false), text.slice(0, 1));
+    // What callbacks throw comes out, and the next call works; so it does after a load that failed.
+    assert.throws(() => llm.generate(session, "a", {}, () => { throw new Error("mine"); }), /mine/);
+    assert.throws(() => llm.load({a: 5}), Error);
+    assert.throws(() => llm.load({"config.json": "{}"}), /llm|model/);
+    if (!isFile) assert.throws(() => llm.load(files, () => { throw new Error("progress"); }), /progress/);
+    assert.throws(() => llm.generate(session, "a\0b"), /NUL/);
+    for (const max_tokens of [2 ** 32 + 1, 1.5, -(2 ** 40)])
+        assert.throws(() => llm.generate(session, "a", {max_tokens}), /out of range/);
+    assert.throws(() => llm.generate(session, "a", {seed: -1}), /out of range/);
+    const writes = seed => (llm.rewind(session, 0), llm.generate(session, "ROMEO:", {...options, seed}));
+    assert.notStrictEqual(writes(2 ** 32 + 3), text);
+    assert.strictEqual(writes(3), text);
     process.stdout.write("ROMEO:" + text + "\n");
 });

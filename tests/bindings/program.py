@@ -88,10 +88,16 @@ def main(path):
     refused(lambda: session.chat(style="polite"), "polite")
     refused(lambda: model.session(-1), "context")
     refused(lambda: model.detokenize([-1]), "-1")
-    try:
-        session.generate("a", no_such_option=1)
-    except AttributeError:
-        pass
+    wrong = [(AttributeError, "a", dict(no_such_option=1)), (ValueError, "a", dict(max_tokens=2**40)),
+             (ValueError, "a\0b", {}), (ValueError, "a", dict(stop="a\0b")), (ValueError, "a", dict(seed=-1))]
+    for error, prompt, options in wrong:
+        try:
+            session.generate(prompt, **options)
+        except error:
+            continue
+        raise AssertionError(f"not refused: {prompt!r}, {options}")
+    session.position = 0
+    assert "e" not in session.generate("ROMEO:", stop="e") and session.stats[0]["end"] == "stop_text"
 
 
 if len(sys.argv) > 2:
