@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include <csignal>
+#include <set>
 
 namespace tests {
 namespace {
@@ -182,6 +183,17 @@ TEST_CASE("a session that cannot be written whole leaves the file before it as i
     session.save(file);
     CHECK(read_file(file) != before);
     CHECK(std::distance(fs::directory_iterator(directory.path), fs::directory_iterator()) == 1);
+}
+
+TEST_CASE("a hash tells words apart, and the same words in another order") {
+    std::set<std::uint64_t> all;
+    std::vector<std::uint64_t> words = {0, 1, 2, 3, 4};
+    int orders = 0;
+    do {
+        all.insert(detail::hash(7, words.data(), words.size() * sizeof words[0]));
+        ++orders;
+    } while (std::next_permutation(words.begin(), words.end()));
+    CHECK(all.size() == usize(orders));
 }
 
 TEST_CASE("a session goes where a link leads, and never in the place of what is no file") {
