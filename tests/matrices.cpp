@@ -232,6 +232,27 @@ TEST_CASE("a product is the plain sum, each value handed out once") {
     }
 }
 
+TEST_CASE("many tokens are divided among the threads, and each value is handed out once") {
+    Random random{6};
+    const detail::Kernels& kernels = *detail::available_kernels().back();
+    for (const TensorType type : {TensorType::f32, TensorType::q8_0, TensorType::q4_0})
+        for (const int tokens : {191, 192, 200, 400})
+            for (const int threads : {2, 3}) {
+                CAPTURE(tokens);
+                CAPTURE(threads);
+                const FilledMatrix filled(type, 40, 64, random);
+                detail::ThreadPool pool(threads);
+                detail::Activations x;
+                x.resize(filled.m, tokens);
+                for (int t = 0; t < tokens; ++t) x.set(kernels, t, 0, random.values(64).data(), 64);
+                std::vector<std::atomic<int>> times(usize(tokens * 40));
+                detail::multiply(pool, kernels, filled.m, x, 1, [&](int t, int row, const float*, int n) {
+                    for (int i = 0; i < n; ++i) ++times[usize(t * 40 + row + i)];
+                });
+                CHECK(std::all_of(times.begin(), times.end(), [](const auto& n) { return n == 1; }));
+            }
+}
+
 TEST_CASE("rows that fill up the last group change nothing, and a matrix beyond the address space is no memory") {
     Random random{5};
     FilledMatrix filled(TensorType::f32, 17, 40, random);
