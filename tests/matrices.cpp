@@ -263,6 +263,11 @@ TEST_CASE("rows that fill up the last group change nothing, and a matrix beyond 
         m.row(r, row.data());
         CHECK(row == std::vector<float>(40));
     }
+    for (const int rows : {1, 16, 17, 32, 33}) {
+        const Matrix one(filled.arena, detail::format_of(TensorType::q8_0), rows, 40);
+        REQUIRE(one.sections.size() == 1);
+        CHECK(one.sections[0].end == (rows + 15) / 16);
+    }
     if (sizeof(void*) == 4)
         CHECK_THROWS_AS(Matrix(filled.arena, detail::format_of(TensorType::f32), 1 << 24, 1 << 18), std::bad_alloc);
 }

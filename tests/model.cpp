@@ -271,6 +271,22 @@ TEST_CASE("GGUF: Ollama's older converter leaves out that the models of text and
     CHECK(config_of(other).rope_scaling == 1);
 }
 
+TEST_CASE("sizes have limits, and each pair of a head one frequency") {
+    llm::Config c = Edited(true, {}).config();
+    const Model model = Model::random(c);
+    CHECK(model.data().rope_global.size() == usize(c.head_dim / 2));
+    CHECK(model.data().rope_local.size() == usize(c.head_dim / 2));
+    const std::pair<int llm::Config::*, int> limits[] = {
+        {&llm::Config::num_layers, 1000}, {&llm::Config::num_heads, 4096},      {&llm::Config::num_kv_heads, 4096},
+        {&llm::Config::head_dim, 1024},   {&llm::Config::hidden_size, 1 << 18}, {&llm::Config::vocab_size, 1 << 24}};
+    for (const auto& [member, most] : limits)
+        for (const int size : {0, most + 1}) {
+            llm::Config other = c;
+            other.*member = size;
+            CHECK_ERROR(Model::random(other), "is missing or too large");
+        }
+}
+
 // The 27B model has 62 layers and heads of 128, but its scale is 1 / sqrt(5376 / 32).
 TEST_CASE("GGUF: the attention's scale comes from the heads, or of the 27B model from the width") {
     Shape s = gguf_shape(true);

@@ -168,6 +168,21 @@ TEST_CASE("profiling: waiting for other threads is part of each operation, and a
     }
 }
 
+TEST_CASE("profiling: operations that share a parallel region each have time of their own") {
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model, 0, 2);
+    std::map<std::string, double> seconds;
+    session.on_timing([&](const Timing& t) { seconds[t.operation] += t.seconds; });
+    for (int i = 0; i < 3; ++i) {
+        session.rewind(0);
+        session.forward(some_tokens(model, 300));
+    }
+    for (const char* operation : {"up", "gelu", "qk", "softmax", "av"}) {
+        CAPTURE(operation);
+        CHECK(seconds[operation] > 0);
+    }
+}
+
 struct Listener {  // its copies fail as of want of memory
     bool* fails;
     int* reports;
