@@ -6172,7 +6172,8 @@ std::size_t Model::session_bytes(int context, int sessions) const {
     for (const KvCache& cache : Sequence::kv_caches(data(), context)) each += usize(cache.bytes());
     const int together = sessions > 1 ? kBatch : std::min(context, kBatch);
     if (each > SIZE_MAX / 2 / usize(sessions)) throw std::bad_alloc();
-    return usize(together) * batched + Likeliest::bytes(w.head.w, 1) + usize(sessions) * each;
+    const std::size_t estimates = w.has_random_halves ? Likeliest::bytes(w.head.w, 1) : 0;
+    return usize(together) * batched + estimates + usize(sessions) * each;
 }
 
 namespace detail {
