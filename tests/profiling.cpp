@@ -94,7 +94,7 @@ TEST_CASE("profiling: the operations of a step add up to it, in the order of the
             const Model model = load(tiny(name));
             Session session(model, 0, 2), silent(model, 0, 2);
             const std::vector<int> ids = some_tokens(model, tokens);
-            double parts = 0, steps = 0;
+            double parts = 0, most = 0;  // most: of a step that its operations are; one that is interrupted has less
             int layer = 0, reports = 0, step_reports = 0;
             std::map<std::string, int> seen;
             session.on_timing([&](const Timing& t) {
@@ -103,7 +103,9 @@ TEST_CASE("profiling: the operations of a step add up to it, in the order of the
                 CHECK(t.waited >= 0);
                 CHECK(t.waited <= t.seconds);
                 if (is(t.part, "step")) {
-                    steps += t.seconds;
+                    CHECK(parts <= 1.000001 * t.seconds);  // rounding
+                    most = std::max(most, parts / t.seconds);
+                    parts = 0;
                     ++step_reports;
                     layer = 0;
                     CHECK(t.tokens == tokens);
@@ -123,8 +125,7 @@ TEST_CASE("profiling: the operations of a step add up to it, in the order of the
                 CHECK(std::equal(logits, logits + model.config().vocab_size, plain));
             }
             CHECK(step_reports == 10);
-            CHECK(parts <= steps);
-            CHECK(parts >= 0.97 * steps);
+            CHECK(most >= 0.97);
             const bool gemma = model.config().architecture == "gemma3";
             for (const char* operation :
                  {"attn_norm", "qkv", "kv_store", "qk", "softmax", "av", "attn_out", "ffn_norm", "up", "gelu", "down"})
