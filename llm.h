@@ -2801,6 +2801,9 @@ template <class Block> constexpr WeightFormat block_format(const char* name, For
 // How a head in Q8_0 lies in memory: as two planes, see LIKELIEST TOKENS.
 inline constexpr WeightFormat kInPlanes = block_format<BlockQ8Planes>("q8_0", &Kernels::q8_planes, quantize_q8_0);
 
+// Of a lower half that is as good as random: (16^2 - 1) / 12.
+constexpr float kHalfVariance = 21.25f;
+
 // The format in memory that has a file type's name. Only f32 and the types that a TypeTraits::kept_as says have one.
 inline const WeightFormat& format_of(TensorType type) {
     using T = TensorType;
@@ -3990,10 +3993,11 @@ struct TokenizerLoader : TokenizerData {
         for (const Json* source : {&config, &map}) {
             bool has_list = false;
             for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
-                const Json* list = source->find(name);
-                has_list = has_list || (list && !list->is<Json::Object>());
-                for (const Json& token : (*source)[name].list()) add(added_token(token, true));
-                if (!(*source)[name].list().empty()) return;
+                const Json* found = source->find(name);
+                if (!found || found->is<Json::Object>()) continue;
+                has_list = true;
+                for (const Json& token : found->list()) add(added_token(token, true));
+                if (!found->list().empty()) return;
             }
             if (has_list) return;
         }
@@ -4743,11 +4747,12 @@ inline void read_gpt2_config(const Fields& f, Config& c) {
 // Gemma 3 (Gemma Team 2025, arXiv:2503.19786): RMSNorm before and after each block, RoPE on normed q and k, five local
 // layers to a global one, a gated feed-forward network.
 
-// By how much the layers of a kind divide positions.
-inline float rope_scaling_of(const Fields& rope) {
+// By how much the layers of a kind divide positions. left_out: what it is in a GGUF that says nothing.
+inline float rope_scaling_of(const Fields& rope, float left_out = 1) {
     const bool gguf = rope.file.is_gguf;
     const Name kind = {"rope_type|type", "rope.scaling.type"};
     const Name factor = {"factor", "rope.scaling.factor|rope.scale_linear"};
+    if (gguf && rope.value(kind).is_null() && rope.value(factor).is_null()) return left_out;
     const std::string type = rope.choice(kind, gguf ? "linear" : "default", gguf ? "linear|none" : "linear|default");
     // A linear one must say by how much, and a config.json that says it must say that it is one.
     const float scaling = rope.real(factor, !gguf && type == "linear" ? Fields::kRequired : 1);
@@ -4788,11 +4793,10 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
                                 1e4);
     const Json* const flat = f.find("rope_scaling");
     const bool nested = !flat || flat->lenient<Json::Object>().empty();
-    c.rope_scaling = rope_scaling_of(f.inside(nested ? "rope_parameters.full_attention" : "rope_scaling"));
     // Ollama's older converter leaves this out of models of text and pictures, as it does norm_eps. They divide by 8.
-    const bool left_out = f.value({"", "rope.scaling.factor|rope.scale_linear|rope.scaling.type"}).is_null();
-    if (gguf && left_out && c.context_length >= 131072 && !f.has("attention.layer_norm_rms_epsilon"))
-        c.rope_scaling = 8;
+    const bool is_older = c.context_length >= 131072 && !f.has("attention.layer_norm_rms_epsilon");
+    c.rope_scaling =
+        rope_scaling_of(f.inside(nested ? "rope_parameters.full_attention" : "rope_scaling"), is_older ? 8.0f : 1.0f);
     if (!gguf) c.rope_local_scaling = rope_scaling_of(f.inside("rope_parameters.sliding_attention"));
 
     // What is said in another place than there.
@@ -4947,7 +4951,7 @@ inline bool has_random_halves(const Matrix& head) {
                 ++n, sum += 2 * half - 15, squares += (2 * half - 15) * (2 * half - 15);
             }
     const double mean = double(sum) / (2.0 * double(n)), variance = double(squares) / (4.0 * double(n)) - mean * mean;
-    return std::fabs(mean) < 0.5 && std::fabs(variance - 21.25) < 3;  // (16^2 - 1) / 12
+    return std::fabs(mean) < 0.5 && std::fabs(variance - kHalfVariance) < 3;
 }
 
 // theta^(-2i/d) / scaling [head_dim / 2]: the angle of pair i from one position to the next.
@@ -5418,7 +5422,7 @@ struct Wanted {
 };
 
 struct Likeliest {
-    static constexpr float kDeviations = 8, kVariance = 21.25f;  // of e: (16^2 - 1) / 12
+    static constexpr float kDeviations = 8;
     ThreadPool& pool;
     const Kernels& kernels;
     Profiler& profiler;
@@ -5469,7 +5473,7 @@ struct Likeliest {
         std::vector<float> squares;
         for (int b = 0; b < blocks * m; ++b) {
             const int sum = std::inner_product(a[b].q, a[b].q + kBlock, a[b].q, 0);
-            squares.push_back(kDeviations * kDeviations * kVariance * a[b].scale * a[b].scale * float(sum));
+            squares.push_back(kDeviations * kDeviations * kHalfVariance * a[b].scale * a[b].scale * float(sum));
         }
         if (!all_below(squares.data(), squares.size(), 1e30f)) return false;
         squares.resize(squares.size() + kScreen);  // read, not used

@@ -37,14 +37,15 @@ struct Options {
 
 inline cli::Setter numbers(std::vector<int>& target) {
     return [&target](const std::string& text) {
+        constexpr int kMost = 1 << 28;
         std::istringstream in(text);
         std::vector<int> values;
         char comma = ',';
-        for (int value = 0; comma == ',' && in >> std::noskipws >> value && value >= 0 && value <= 1 << 28;) {
+        for (int value = 0; comma == ',' && in >> std::noskipws >> value && value >= 0 && value <= kMost;) {
             values.push_back(value);
             if (!(in >> comma)) return void(target = values);
         }
-        throw llm::Error("'" + text + "' is not a list of whole numbers from 0 to 268435456");
+        throw llm::Error("'" + text + "' is not a list of whole numbers from 0 to " + std::to_string(kMost));
     };
 }
 

@@ -130,7 +130,6 @@ class Output {
     }
     void end() {
         if (json()) std::cout << (first_ ? "[" : "") << "\n]" << std::endl;
-        if (!std::cout) throw llm::Error("cannot write to standard output");
     }
   private:
     void print(const Table& t) const {
