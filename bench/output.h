@@ -130,6 +130,7 @@ class Output {
     }
     void end() {
         if (json()) std::cout << (first_ ? "[" : "") << "\n]" << std::endl;
+        if (!std::cout) throw llm::Error("cannot write to standard output");  // and no picture is drawn
     }
   private:
     void print(const Table& t) const {
