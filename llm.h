@@ -3149,11 +3149,10 @@ inline void read_safetensors(Checkpoint& checkpoint, const File& file) {
 
 inline void read_shards(Checkpoint& checkpoint, const File& index) {
     const JsonDocument document(index.read_all(100000000), index.path());
-    std::unordered_map<std::string, const File*> shards;
+    std::unordered_set<std::string> shards;
     for (const auto& [name, value] : document.root().at("weight_map").members()) {
         const std::string shard(value.string()), path = checkpoint.directory + "/" + shard;
-        const File*& file = shards[shard];
-        if (!file) {
+        if (shards.insert(shard).second) {
             // A name from the internet must not lead out of the directory.
             if (shard.find_first_not_of('.') == shard.npos || shard.find_first_of("/\\:") != shard.npos ||
                 std::any_of(shard.begin(), shard.end(), is_control))
@@ -3161,13 +3160,12 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
                      "do not trust this model");
             if (!exists(status_of(path)))
                 fail("a part of the model is missing", path, "download all files that " + index.path() + " names");
-            file = &checkpoint.files.emplace_back(path);
-            read_safetensors(checkpoint, *file);
+            read_safetensors(checkpoint, checkpoint.files.emplace_back(path));
         }
 
         // A tied head need not be there: some tools list it all the same.
         const Tensor* tensor = checkpoint.find(std::string(name));
-        if (tensor ? tensor->file != file : !ends_with(name, "lm_head.weight"))
+        if (tensor ? tensor->file->path() != path : !ends_with(name, "lm_head.weight"))
             fail("tensor " + shown(name) + " is not in its shard", path, "download all shards of one model again");
     }
     checkpoint.format = "safetensors, " + to_string(shards.size()) + (shards.size() == 1 ? " shard" : " shards");
