@@ -3087,8 +3087,8 @@ inline std::uint64_t set_type(Tensor& tensor, std::string_view name) {
     tensor.type_name = name;
     tensor.type = find_type(name);
     const TypeTraits& type = traits(tensor.type);
-    double elements = 1;  // of any shape, where 64 bits would overflow
-    for (const std::uint64_t n : tensor.shape) elements *= double(n);
+    // As a double, which holds any shape's number where 64 bits would overflow.
+    const double elements = std::accumulate(tensor.shape.begin(), tensor.shape.end(), 1.0, std::multiplies<double>());
     check(elements < 0x1p56 && tensor.shape.size() <= 8, tensor, "has an impossible shape");  // a block is < 256 bytes
 
     const std::uint64_t block = std::uint64_t(type.block), row = tensor.shape.empty() ? 1 : tensor.shape.back();
