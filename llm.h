@@ -1491,14 +1491,13 @@ inline std::string system_text(const std::string& path) {
     return std::string(text, usize(std::max<ssize_t>(bytes, 0)));
 }
 
-constexpr char kGroupList[] = "/proc/self/cgroup", kGroupRoot[] = "/sys/fs/cgroup";
-
 // What a controller ("cpu", "memory") allows this process by its control groups (a container), each up to the root: the
-// least limit, 0 if there is none. A limit is an amount, or a time and the period that it is for. Version 2 has one
-// tree for all controllers, with a cpu.max and a memory.max in it; version 1 has a tree for each, with the other files.
-// As a file that is not there reads as "", nobody asks which version it is.
-inline double group_quota(const std::string& controller, const std::string& list, const std::string& root) {
-    double least = 0;
+// least limit, infinity if there is none. A limit is an amount, or a time and the period that it is for. Version 2 has
+// one tree for all controllers, with a cpu.max and a memory.max in it; version 1 has a tree for each, with the other
+// files. As a file that is not there reads as "", nobody asks which version it is.
+inline double group_quota(const std::string& controller, const std::string& list = "/proc/self/cgroup",
+                          const std::string& root = "/sys/fs/cgroup") {
+    double least = INFINITY;
     const std::string text = system_text(list);
     for (std::size_t at = 0, end; (end = text.find('\n', at)) != text.npos; at = end + 1) {
         const std::string line = text.substr(at, end - at);  // "4:cpu,cpuacct:/path", or in version 2 "0::/path"
@@ -1518,21 +1517,10 @@ inline double group_quota(const std::string& controller, const std::string& list
             char* rest = nullptr;
             const double amount = std::strtod(limit.c_str(), &rest), period = std::strtod(rest, nullptr);
             const double quota = amount / std::max(1.0, period);
-            if (quota > 0) least = least > 0 ? std::min(least, quota) : quota;
+            if (quota > 0) least = std::min(least, quota);
         }
     }
     return least;
-}
-
-// How many processors' time the control groups allow; 0: there is no limit.
-inline int cpu_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
-    return int(std::min(std::ceil(group_quota("cpu", list, root)), 1e6));
-}
-
-// How many bytes the control groups allow; UINT64_MAX: there is no limit.
-inline std::uint64_t memory_quota(const std::string& list = kGroupList, const std::string& root = kGroupRoot) {
-    const double bytes = group_quota("memory", list, root);
-    return bytes > 0 && bytes < 0x1p64 ? std::uint64_t(bytes) : UINT64_MAX;
 }
 #endif
 
@@ -1554,8 +1542,7 @@ inline int physical_cores() {
         cores.insert(siblings.empty() ? to_string(cpu) : siblings);
     }
 
-    const std::size_t quota = usize(cpu_quota());
-    if (!cores.empty()) return int(quota ? std::min(quota, cores.size()) : cores.size());
+    if (!cores.empty()) return int(std::min(double(cores.size()), std::ceil(group_quota("cpu"))));
 #endif
     return std::max(1, int(std::thread::hardware_concurrency()));
 #endif
@@ -1570,7 +1557,8 @@ inline std::uint64_t physical_memory() {
     if (pages > 0 && size > 0) bytes = std::uint64_t(pages) * std::uint64_t(size);
 #endif
 #ifdef __linux__
-    bytes = std::min(bytes, memory_quota());
+    const double quota = group_quota("memory");
+    if (quota < double(bytes)) bytes = std::uint64_t(quota);
 #endif
 
     return bytes;

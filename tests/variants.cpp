@@ -428,19 +428,19 @@ TEST_CASE("the processor time that control groups allow") {
     const TemporaryDirectory directory;
     const auto quota = [&](const std::string& list) {
         write_file((directory.path / "list").string(), list);
-        return detail::cpu_quota((directory.path / "list").string(), directory.path.string());
+        return detail::group_quota("cpu", (directory.path / "list").string(), directory.path.string());
     };
     const auto write = [&](const fs::path& path, const std::string& text) {
         fs::create_directories((directory.path / path).parent_path());
         write_file((directory.path / path).string(), text);
     };
-    CHECK(quota("0::/a/b\n") == 0);
+    CHECK(quota("0::/a/b\n") == INFINITY);
     write("a/cpu.max", "150000 100000\n");
     write("a/b/cpu.max", "max 100000\n");
-    CHECK(quota("0::/a/b\n") == 2);
+    CHECK(quota("0::/a/b\n") == 1.5);
     write("a/b/cpu.max", "50000 100000\n");
-    CHECK(quota("0::/a/b\n") == 1);
-    CHECK(quota("0::/\n") == 0);
+    CHECK(quota("0::/a/b\n") == 0.5);
+    CHECK(quota("0::/\n") == INFINITY);
     write("cpu.max", "400000 100000");
     CHECK(quota("0::/\n") == 4);
     CHECK(quota("0::/elsewhere\n") == 4);
@@ -449,27 +449,27 @@ TEST_CASE("the processor time that control groups allow") {
     write("cpu/docker/cpu.cfs_period_us", "100000\n");
     write("cpu/free/cpu.cfs_quota_us", "-1\n");
     write("cpu/free/cpu.cfs_period_us", "100000\n");
-    CHECK(quota("4:memory:/docker\n3:cpu,cpuacct:/docker\n") == 3);
-    CHECK(quota("3:cpuacct,cpu:/free\n") == 0);
-    CHECK(quota("3:cpuset:/docker\n") == 0);
-    CHECK(quota("no line of this kind\n:\n") == 0);
+    CHECK(quota("4:memory:/docker\n3:cpu,cpuacct:/docker\n") == 2.5);
+    CHECK(quota("3:cpuacct,cpu:/free\n") == INFINITY);
+    CHECK(quota("3:cpuset:/docker\n") == INFINITY);
+    CHECK(quota("no line of this kind\n:\n") == INFINITY);
 }
 
 TEST_CASE("the memory that control groups allow") {
     const TemporaryDirectory directory;
     const auto quota = [&](const std::string& list) {
         write_file((directory.path / "list").string(), list);
-        return detail::memory_quota((directory.path / "list").string(), directory.path.string());
+        return detail::group_quota("memory", (directory.path / "list").string(), directory.path.string());
     };
     for (const char* group : {"a/b", "memory/docker"}) fs::create_directories(directory.path / group);
-    CHECK(quota("0::/a/b\n") == UINT64_MAX);
+    CHECK(quota("0::/a/b\n") == INFINITY);
     write_file((directory.path / "a" / "memory.max").string(), "3000000\n");
     write_file((directory.path / "a" / "b" / "memory.max").string(), "max\n");
     CHECK(quota("0::/a/b\n") == 3000000);
-    CHECK(quota("0::/\n") == UINT64_MAX);
+    CHECK(quota("0::/\n") == INFINITY);
     write_file((directory.path / "memory" / "docker" / "memory.limit_in_bytes").string(), "2000000\n");
     CHECK(quota("4:memory:/docker\n3:cpu:/docker\n") == 2000000);
-    CHECK(quota("3:cpu:/docker\n") == UINT64_MAX);
+    CHECK(quota("3:cpu:/docker\n") == INFINITY);
 }
 #endif
 
