@@ -1027,19 +1027,17 @@ struct JsonParser {
         ++at;
         if (peek() != *close) items.reserve(2);  // most lists are pairs: a tokenizer's merges
 
-        for (bool more = peek() != *close; more; more = next(",")) {
-            if constexpr (std::is_same_v<List, Json::Object>) {
-                if (peek() != '"') error("a key is missing");
-                const std::string_view key = string();
-                if (!next(":")) error("a colon is missing");
-                items.emplace_back(key, value(level + 1));
-                ++values;
-            } else {
-                items.push_back(value(level + 1));
-            }
-        }
+        for (bool more = peek() != *close; more; more = next(",")) add(items, level);
         if (!skip(close)) error("a comma or the closing bracket is missing");
         return items;
+    }
+    void add(Json::Array& items, int level) { items.push_back(value(level + 1)); }
+    void add(Json::Object& items, int level) {
+        if (peek() != '"') error("a key is missing");
+        const std::string_view key = string();
+        if (!next(":")) error("a colon is missing");
+        items.emplace_back(key, value(level + 1));
+        ++values;
     }
 
     std::string_view string() {
