@@ -655,20 +655,17 @@ inline bool ends_with(std::string_view text, std::string_view end) {
     return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
 }
 
-// Calls visit(part) for the parts of "a|b|c", until one returns true.
-template <class Visit> bool any_part(std::string_view text, const Visit& visit, char separator = '|') {
+// Calls visit(part) for the parts of "a|b|c".
+template <class Visit> void for_parts(std::string_view text, const Visit& visit, char separator = '|') {
     for (std::size_t end; !text.empty(); text.remove_prefix(std::min(text.size(), end + 1))) {
         end = std::min(text.find(separator), text.size());
-        if (visit(text.substr(0, end))) return true;
+        visit(text.substr(0, end));
     }
-    return false;
-}
-template <class Visit> void for_parts(std::string_view text, const Visit& visit, char separator = '|') {
-    const auto go_on = [&](std::string_view part) { return visit(part), false; };
-    any_part(text, go_on, separator);
 }
 inline bool is_any(std::string_view text, std::string_view choices) {
-    return any_part(choices, [&](std::string_view one) { return text == one; });
+    bool found = false;
+    for_parts(choices, [&](std::string_view one) { found = found || text == one; });
+    return found;
 }
 
 // What cannot be used: the marks by which it is known, "a|b", what it is, and what to do about it. A mark's first
@@ -1383,14 +1380,14 @@ inline TensorType find_type(std::string_view name) {
 }
 
 // Every type that a GGUF may have, by number: GGML's, some of which it has given up again.
-constexpr std::string_view kGgufTypes =
-    "F32|F16|Q4_0|Q4_1|Q4_2|Q4_3|Q5_0|Q5_1|Q8_0|Q8_1|Q2_K|Q3_K|Q4_K|Q5_K|Q6_K|Q8_K|IQ2_XXS|IQ2_XS|IQ3_XXS|IQ1_S|"
-    "IQ4_NL|IQ3_S|IQ2_S|IQ4_XS|I8|I16|I32|I64|F64|IQ1_M|BF16|Q4_0_4_4|Q4_0_4_8|Q4_0_8_8|TQ1_0|TQ2_0|IQ4_NL_4_4|"
-    "IQ4_NL_4_8|IQ4_NL_8_8|MXFP4|NVFP4|Q1_0|Q2_0";
+constexpr const char* kGgufTypes[] = {
+    "F32",        "F16",        "Q4_0",       "Q4_1",  "Q4_2",     "Q4_3",     "Q5_0",     "Q5_1",    "Q8_0",
+    "Q8_1",       "Q2_K",       "Q3_K",       "Q4_K",  "Q5_K",     "Q6_K",     "Q8_K",     "IQ2_XXS", "IQ2_XS",
+    "IQ3_XXS",    "IQ1_S",      "IQ4_NL",     "IQ3_S", "IQ2_S",    "IQ4_XS",   "I8",       "I16",     "I32",
+    "I64",        "F64",        "IQ1_M",      "BF16",  "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",   "TQ2_0",
+    "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4", "NVFP4",    "Q1_0",     "Q2_0"};
 inline std::string gguf_type_name(std::uint32_t id) {
-    std::string name = "type " + to_string(id) + ", perhaps of ik_llama.cpp";
-    any_part(kGgufTypes, [&](std::string_view one) { return id-- == 0 ? name = one, true : false; });
-    return name;
+    return id < std::size(kGgufTypes) ? kGgufTypes[id] : "type " + to_string(id) + ", perhaps of ik_llama.cpp";
 }
 
 // Whether n floats are all of a magnitude below `limit`, which infinity and NaN are not. Magnitudes sort like their
@@ -4381,7 +4378,7 @@ struct Fields {
 
     [[noreturn]] void refuse(const Name& field, const std::string& problem, const char* remedy = kCompare) const {
         std::string_view name = field.hf;
-        any_part(file.of(field), [&](std::string_view one) { return name = one, has(one); });
+        for_parts(file.of(field), [&](std::string_view one) { name = has(name) ? name : one; });
         refuse_config(file.config.name() + ": " + key(name) + " ", problem, remedy);
     }
 };
