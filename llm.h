@@ -3971,17 +3971,15 @@ struct TokenizerLoader : TokenizerData {
 
     // Those without names: the first list of the first file that has one.
     void add_listed(const Json& config, const Json& map) {
+        const Json none, *chosen = &none;
         for (const Json* source : {&config, &map}) {
-            bool has_list = false;
+            if (chosen != &none) break;
             for (const char* name : {"extra_special_tokens", "additional_special_tokens"}) {
                 const Json* found = source->find(name);
-                if (!found || found->is<Json::Object>()) continue;
-                has_list = true;
-                for (const Json& token : found->list()) add(added_token(token, true));
-                if (!found->list().empty()) return;
+                if (found && !found->is<Json::Object>() && chosen->list().empty()) chosen = found;
             }
-            if (has_list) return;
         }
+        for (const Json& token : chosen->list()) add(added_token(token, true));
     }
 
     // - The rest
