@@ -3804,7 +3804,8 @@ struct TokenizerLoader : TokenizerData {
         const JsonDocument map = read_json("special_tokens_map.json", decoder.is_null());
         const JsonDocument older = read_json("added_tokens.json", decoder.is_null());
         const JsonDocument document = read_json(is_json ? "tokenizer.json" : "vocab.json");
-        const Json &root = document.root(), &model = root["model"];
+        // In a vocab.json these are tokens like any, whose values are their ids.
+        const Json &root = document.root(), &model = root["model"], &own = root["added_tokens"], none;
 
         // Whose rules apply: tokenizer.json's own (as_it_is), or those of transformers' class for GPT-2 or Gemma.
         std::string_view kind = config["tokenizer_class"].text();
@@ -3819,7 +3820,6 @@ struct TokenizerLoader : TokenizerData {
         // Tokens.
         read_vocabulary(is_json ? model.at("vocab") : root);
         if (is_in(byte_tokens, -1) && as_it_is) refuse(model, {"unk_token"});
-        const Json none, &own = is_json ? root["added_tokens"] : none;
         if (as_it_is) add_by_id(own, none, none);
         where = file.directory;
         add_by_id(decoder.is_null() ? own : none, decoder, older.root());
