@@ -4074,7 +4074,8 @@ struct TokenizerLoader : TokenizerData {
         bos = token_id("tokenizer.ggml.bos_token_id");
         eos = token_id("tokenizer.ggml.eos_token_id");
         ends = {eos, token_id("tokenizer.ggml.eot_token_id"), token_id("tokenizer.ggml.eom_token_id")};
-        for (const Json& id : metadata["tokenizer.ggml.eos_token_ids"].list()) ends.push_back(int(id.whole()));
+        for (const Json& id : metadata["tokenizer.ggml.eos_token_ids"].list())
+            ends.push_back(int(std::min<std::uint64_t>(id.whole(), INT_MAX)));  // one beyond the tokens ends nothing
         read_listed_tokens(spellings);
         if (!by_rank) set_merges(metadata.at("tokenizer.ggml.merges").array());
 

@@ -406,7 +406,7 @@ TEST_CASE("a GGUF of Gemma: tokens of users with spaces in them, and runs of spa
     Gguf gguf = as_gguf(tiny("gemma3-tiny"), TensorType::bf16);
     add_tokenizer(gguf, t, true);
     gguf.set("tokenizer.ggml.eom_token_id", 300);
-    gguf.set_list("tokenizer.ggml.eos_token_ids", Gguf::u32, std::vector<std::uint32_t>{1, 301});
+    gguf.set_list("tokenizer.ggml.eos_token_ids", Gguf::u64, std::vector<std::uint64_t>{1, 301, (1ull << 32) + 302});
     const TemporaryDirectory directory;
     write_file(directory.path / "model.gguf", gguf.bytes());
     const Tokenizer tokenizer = load(directory.path / "model.gguf").tokenizer();
