@@ -4568,8 +4568,7 @@ struct Loader {
         int rows = 0;
         bool mixed = false;  // parts that share a group of 16 rows differ in their formats: then it is Q8_0 for all
         for (const auto& [name, n] : parts) {
-            const std::vector<int> shape = {transposed ? cols : n, transposed ? n : cols};
-            const Tensor& t = find_tensor(name, ".weight", shape);
+            const Tensor& t = find_tensor(name, ".weight", {transposed ? cols : n, transposed ? n : cols});
             const WeightFormat* const format = &format_for(t, role);
             mixed = mixed || (rows % kGroup != 0 && format != pieces.back().format);
             pieces.push_back({&t, format, n, in_turn ? kGateRows * int(pieces.size()) : rows, stride});
@@ -4592,8 +4591,7 @@ struct Loader {
         if (parts.size() > 1) model.info.fused += int(parts.size());
         if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].first.hf.data());
 
-        const auto& [name, n] = parts[0];
-        if (a.has_biases && role == Role::inside) out.b = floats(name, ".bias", {n});
+        if (a.has_biases && role == Role::inside) out.b = floats(parts[0].first, ".bias", {rows});
         return out;
     }
 
@@ -4771,8 +4769,7 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
     c.rope_local_theta = f.real({"rope_parameters.sliding_attention.rope_theta|rope_local_base_freq",
                                  "rope.freq_base_swa|rope.local.freq_base"},
                                 1e4);
-    const Json* const flat = f.find("rope_scaling");
-    const bool nested = !flat || flat->lenient<Json::Object>().empty();
+    const bool nested = f.value({"rope_scaling"}).lenient<Json::Object>().empty();
     // Ollama's older converter leaves this out of models of text and pictures, as it does norm_eps. They divide by 8.
     const bool is_older = c.context_length >= 131072 && !f.has("attention.layer_norm_rms_epsilon");
     c.rope_scaling =
