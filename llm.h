@@ -4230,7 +4230,7 @@ struct ModelData {
     ModelInfo info;
     Tokenizer tokenizer;
     DType dtype = DType::q8_0;
-    const Kernels* kernels = nullptr;
+    const Kernels* kernels = &choose_kernels();
     Weights weights;
     std::vector<float> rope_global, rope_local;         // [head_dim / 2]: radians per position; empty: no RoPE
     mutable std::atomic<std::uint64_t> fingerprint{0};  // 0: nobody has asked yet, see SAVED SESSIONS
@@ -4426,40 +4426,7 @@ inline std::vector<bool> local_layers(const Fields& f, int layers) {
     return local;
 }
 
-// ---- loading
-
-// Rows of a tensor on their way into a matrix: as they are in the file, and as floats.
-struct Rows {
-    std::vector<std::uint8_t> raw;
-    std::vector<float> floats;
-
-    void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true) {
-        const TypeTraits& type = traits(t.type);
-        const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
-        const std::uint64_t cols = t.elements() / t.shape[0];
-        if (convert) floats.resize(usize(count * cols));
-
-        if (!t.file) {  // random weights of the size that keeps activations as they are in trained models
-            const float largest = std::sqrt(3.0f / float(cols));
-            std::uint64_t state = (t.offset + first) * 0xD1342543DE82EF95u;
-            for (float& weight : floats) weight = largest * float(2 * next_uniform(state) - 1);
-            return;
-        }
-
-        raw.resize(usize(count * cols / block * bytes));
-        t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
-        if (!convert) return;
-        type.to_f32(raw.data(), floats.data(), std::int64_t(count * cols / block));
-        if (!all_below(floats.data(), floats.size(), INFINITY))
-            damaged("a weight of " + shown(t.name) + " is infinite or no number", *t.file);
-    }
-};
-
-inline int checked_threads(int threads) {
-    if (threads < 0 || threads > 1024)
-        misuse("the number of threads is out of range", to_string(threads), "use 1 to 1024, or 0 for all cores");
-    return threads ? threads : physical_cores();
-}
+// ---- the architectures: what their rows refer to, and then a table with a row for each
 
 // All that one architecture does in its own way. What has no name is not there.
 struct Architecture {
@@ -4483,227 +4450,6 @@ struct Architecture {
     Name attn_norm, qkv, out, ffn_norm, up, down;
     Name q = {}, k = {}, v = {}, gate = {}, q_norm = {}, k_norm = {}, post_attn_norm = {}, post_ffn_norm = {};
 };
-
-// A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."),
-// and what stands there. nullptr: there is none.
-inline std::pair<const Tensor*, std::string> find_wrapped(const Checkpoint& file, const Name& called) {
-    const std::string name = std::string(file.of(called)) + ".weight";
-    const Tensor* found = file.find(name);
-    for (const auto& [other, tensor] : file.tensors) {
-        if (file.is_gguf || !ends_with(other, "." + name)) continue;
-        if (const Tensor* before = std::exchange(found, &tensor))
-            fail("two tensors could be " + name, file.path + ": " + shown(before->name) + " and " + shown(other),
-                 "leave only the text model in the checkpoint");
-    }
-    return {found, found ? found->name.substr(0, found->name.size() - name.size()) : ""};
-}
-
-constexpr Name kHead = {"lm_head", "output"};
-
-// Makes weights of a checkpoint's tensors, or random ones.
-struct Loader {
-    using Part = std::pair<Name, int>;  // a tensor that becomes part of a matrix, and how many rows it gives
-    // A tensor's place in a matrix. Its row r becomes row to(r) there; a transposed tensor's row r becomes column r.
-    struct Piece {
-        const Tensor* tensor;
-        const WeightFormat* format;
-        int rows, first, stride;  // first: to(0); stride: from 32 of its rows to the next 32, in rows of the matrix
-        int to(int r) const { return first + r / kGateRows * stride + r % kGateRows; }
-    };
-
-    // What a matrix is for: inside of a layer, to look tokens up, or to give the logits (a tied head is the embedding,
-    // too). A head in Q8_0 lies in planes, see LIKELIEST TOKENS. Embedding and head have 8 bits also where the layers
-    // have 4.
-    enum class Role { inside, embedding, head };
-
-    ModelData& model;
-    const Architecture& a;  // the model's
-    const Checkpoint& file;
-    const LoadOptions& options;
-    std::uint64_t seed;  // of random weights: each tensor has its own
-    // What stands before all names of the model, as the embedding's tells; and before those that are asked for now:
-    // "model.layers.3."
-    std::string root = find_wrapped(file, a.embedding).second, prefix = root;
-
-    double bytes_done = 0, bytes_total = 1;
-    ThreadPool pool{checked_threads(options.threads)};
-    std::vector<Rows> scratch = std::vector<Rows>(usize(pool.size()));
-    std::unordered_set<const Tensor*> used = {};
-    std::deque<Tensor> random = {};  // where there is no file: their offset is their seed
-
-    std::vector<float> floats(const Name& name, const char* suffix, const std::vector<int>& shape) {
-        const Tensor& t = find_tensor(name, suffix, shape);
-        Rows rows;
-        if (t.file) rows.read(t, 0, t.shape[0]);
-        else rows.floats.assign(usize(t.elements()), 1.0f);
-        model.info.weight_bytes += rows.floats.size() * sizeof(float);
-        return std::move(rows.floats);
-    }
-
-    // RMSNorm's scale, or LayerNorm's scale and bias.
-    Norm norm(const Name& name, int n) {
-        if (name.hf.empty()) return {};
-        Norm out{floats(name, ".weight", {n}), {}};
-        if (a.has_biases) out.b = floats(name, ".bias", {n});
-        if (!file.is_gguf)  // a GGUF has the offset already in it
-            for (float& w : out.w) w += a.norm_offset;
-        return out;
-    }
-
-    const WeightFormat& format_for(const Tensor& t, Role role) const {
-        TensorType type = options.dtype == DType::native ? traits(t.type).kept_as : TensorType::q8_0;
-        if (options.dtype == DType::f32) type = TensorType::f32;
-        if (options.dtype == DType::q4_0 && role == Role::inside) type = TensorType::q4_0;
-        return role == Role::head && type == TensorType::q8_0 ? kInPlanes : format_of(type);
-    }
-
-    // W, and the bias b: where an architecture has biases, its matrices are one tensor each. in_turn: kGateRows rows of
-    // the first part, as many of the second, and so on.
-    Linear linear(const std::vector<Part>& parts, int cols, bool in_turn = false, Role role = Role::inside) {
-        const bool transposed = a.is_transposed && role == Role::inside && !file.is_gguf;
-        const int stride = in_turn ? kGateRows * int(parts.size()) : kGateRows;
-
-        // All tensors are found before memory is asked for.
-        std::vector<Piece> pieces;
-        int rows = 0;
-        bool mixed = false;  // parts that share a group of 16 rows differ in their formats: then it is Q8_0 for all
-        for (const auto& [name, n] : parts) {
-            const Tensor& t = find_tensor(name, ".weight", {transposed ? cols : n, transposed ? n : cols});
-            const WeightFormat* const format = &format_for(t, role);
-            mixed = mixed || (rows % kGroup != 0 && format != pieces.back().format);
-            pieces.push_back({&t, format, n, in_turn ? kGateRows * int(pieces.size()) : rows, stride});
-            rows += in_turn ? round_up(n, kGateRows) : n;
-        }
-
-        // Of each group: that of the part to which its rows belong. Where there is only filling, the first part's.
-        std::vector<const WeightFormat*> formats(usize((rows - 1) / kGroup + 1),
-                                                 mixed ? &format_of(TensorType::q8_0) : pieces[0].format);
-        for (const Piece& piece : pieces)
-            for (int r = 0; r < piece.rows && !mixed; ++r) formats[usize(piece.to(r) / kGroup)] = piece.format;
-
-        // They become one matrix.
-        Linear out{Matrix(model.weights.memory, rows, cols, formats), {}};
-        bool exact = true;
-        for (const Piece& piece : pieces) exact &= fill(out.w, piece, transposed);
-        for (const auto& s : out.w.sections)
-            model.info.formats[s.format->name].bytes += (s.group_bytes + s.group_lower) * usize(s.end - s.begin);
-        ++(exact ? model.info.exact : model.info.quantized);
-        if (parts.size() > 1) model.info.fused += int(parts.size());
-        if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].first.hf.data());
-
-        if (a.has_biases && role == Role::inside) out.b = floats(parts[0].first, ".bias", {rows});
-        return out;
-    }
-
-    // Returns whether the matrix has the file's own values.
-    bool fill(const Matrix& m, const Piece& piece, bool transposed) {
-        const Tensor& t = *piece.tensor;
-        const TypeTraits& type = traits(t.type);
-        const WeightFormat& format = *m.section(piece.first / kGroup).format;
-        const bool as_it_is = type.quants && std::string_view(format.name) == format_of(type.kept_as).name;
-        const int rows = int(t.shape[0]);
-        ++model.info.formats[format.name].matrices;
-
-        pool.for_ranges((rows - 1) / kGateRows + 1, 1, [&](int i, int, int thread) {
-            Rows& in = scratch[usize(thread)];
-            const int first = i * kGateRows, n = std::min(kGateRows, rows - first);
-            in.read(t, usize(first), usize(n), !as_it_is);
-
-            bool good = true;
-            for (int r = 0; !transposed && r < n; ++r)
-                for (int c = 0; c < m.cols; c += kBlock) {
-                    const int at = r * m.cols + c;
-                    const float* const x = as_it_is ? nullptr : &in.floats[usize(at)];
-                    Quants own;
-                    if (as_it_is) type.quants(&in.raw[usize(at / type.block * type.bytes)], at % type.block, own);
-                    good &= m.set(piece.to(first + r), c, std::min(kBlock, m.cols - c), x, as_it_is ? &own : nullptr);
-                }
-            for (int r = 0; transposed && r < m.rows; ++r) {
-                float x[kGateRows];
-                for (int c = 0; c < n; ++c) x[c] = in.floats[usize(c) * usize(m.rows) + usize(r)];
-                good &= m.set(r, first, n, x, nullptr);
-            }
-
-            if (good) return;
-            in.read(t, usize(first), usize(n));  // refuses what is damaged
-            fail("a weight is too large for scales of 16 bits", t.file->path() + ": " + shown(t.name),
-                 "use DType::f32 (--dtype f32)");
-        });
-        return as_it_is || &format == &format_of(TensorType::f32);
-    }
-
-    // In the order in which the random weights of Model::random are drawn.
-    Layer layer() {
-        const Config& c = model.config;
-        const int d = c.hidden_size, ffn = c.intermediate_size;
-        const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
-        const bool joined = a.q.hf.empty() || file.find(prefix + std::string(file.of(a.qkv)) + ".weight");
-
-        Layer l;
-        l.attn_norm = norm(a.attn_norm, d);
-        l.qkv = joined ? linear({{a.qkv, q + 2 * kv}}, d) : linear({{a.q, q}, {a.k, kv}, {a.v, kv}}, d);
-        l.q_norm = norm(a.q_norm, c.head_dim);
-        l.k_norm = norm(a.k_norm, c.head_dim);
-        l.out = linear({{a.out, d}}, q);
-        l.post_attn_norm = norm(a.post_attn_norm, d);
-
-        l.ffn_norm = norm(a.ffn_norm, d);
-        l.up = a.is_gated ? linear({{a.gate, ffn}, {a.up, ffn}}, d, true) : linear({{a.up, ffn}}, d);
-        l.down = linear({{a.down, d}}, ffn);
-        l.post_ffn_norm = norm(a.post_ffn_norm, d);
-        return l;
-    }
-
-    const Tensor& find_tensor(const Name& part, const char* suffix, const std::vector<int>& shape) {
-        const std::string name = prefix + std::string(file.of(part)) + suffix, where = file.path + ": " + name;
-        const Tensor* t = file.find(name);
-        seed += std::uint64_t{1} << 40;
-        if (file.files.empty())
-            t = &random.emplace_back(Tensor{name, TensorType::f32, "", {shape.begin(), shape.end()}, nullptr, seed});
-
-        if (!t) fail("a tensor is missing", where, kIncomplete);
-        // Types of blocks are a GGUF's: safetensors, which name types freely, may hold a matrix transposed.
-        if (t->type == TensorType::other || (!file.is_gguf && traits(t->type).block > 1))
-            fail("a tensor has a type that cannot be read, " + shown(t->type_name), where,
-                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS");
-
-        const auto text = [](const auto& sizes) {
-            std::string out;
-            for (const auto n : sizes) out += (out.empty() ? "[" : ", ") + to_string(n);
-            return out + "]";
-        };
-        if (text(t->shape) != text(shape))
-            fail("a tensor has the wrong shape", where + " is " + text(t->shape) + ", not " + text(shape),
-                 "the configuration and the weights are of different models");
-
-        model.info.parameters += t->elements();
-        used.insert(t);
-        bytes_done += double(t->bytes);
-        return *t;
-    }
-
-    // Of which kind a tensor is, by its name, if it lies outside of the text model; or else nothing.
-    std::string kind_outside(const std::string& name) const {
-        // The first part of its name that is not the root's.
-        const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
-        const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
-        const std::string kind = name.substr(begin, name.find('.', begin) - begin), layers = root + a.layers;
-
-        // Vision, its projector, a tied head.
-        if (file.is_gguf) return kind == "v" || kind == "mm" || name == "output.weight" ? kind : "";
-        if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) return "mask buffers";
-        if (ends_with(name, "rotary_emb.inv_freq")) return "RoPE buffers";
-        if (name.compare(0, layers.size(), layers) == 0)
-            return std::strtol(&name[layers.size()], nullptr, 10) < model.config.num_layers ? ""
-                                                                                            : "layers beyond the last";
-
-        for (const Name& own : {a.embedding, a.positions, a.final_norm})
-            if (kind == own.hf) return "";
-        return ends_with(name, "lm_head.bias") ? "" : kind;
-    }
-};
-
-// ---- the architectures: what their rows refer to, and then a table with a row for each
 
 // The names of gelu in its tanh form.
 constexpr std::string_view kTanhGelu = "gelu_new|gelu_fast|gelu_pytorch_tanh|gelu_python_tanh|gelu_accurate";
@@ -4823,7 +4569,7 @@ inline const Architecture& find_architecture(std::string_view name, bool json, c
     refuse_config(where, " is " + shown(name) + ", not " + known, kCompare);
 }
 
-// ---- a whole model
+// ---- a whole configuration
 
 // What must hold for every configuration, a file's or the caller's own.
 inline void check_config(const Config& c, const std::string& where) {
@@ -4851,6 +4597,22 @@ inline void check_config(const Config& c, const std::string& where) {
         require(rope > 1e-6f, "rope: a number is not positive, or too small");
     require(c.final_logit_softcapping >= 0, "final_logit_softcapping is negative");
 }
+
+// A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."),
+// and what stands there. nullptr: there is none.
+inline std::pair<const Tensor*, std::string> find_wrapped(const Checkpoint& file, const Name& called) {
+    const std::string name = std::string(file.of(called)) + ".weight";
+    const Tensor* found = file.find(name);
+    for (const auto& [other, tensor] : file.tensors) {
+        if (file.is_gguf || !ends_with(other, "." + name)) continue;
+        if (const Tensor* before = std::exchange(found, &tensor))
+            fail("two tensors could be " + name, file.path + ": " + shown(before->name) + " and " + shown(other),
+                 "leave only the text model in the checkpoint");
+    }
+    return {found, found ? found->name.substr(0, found->name.size() - name.size()) : ""};
+}
+
+constexpr Name kHead = {"lm_head", "output"};
 
 // Whether two tensors hold the same bytes.
 inline bool same_data(const Tensor& a, const Tensor& b) {
@@ -4915,6 +4677,41 @@ inline Config read_config(const Checkpoint& file) {
     return c;
 }
 
+// ---- loading
+
+// Rows of a tensor on their way into a matrix: as they are in the file, and as floats.
+struct Rows {
+    std::vector<std::uint8_t> raw;
+    std::vector<float> floats;
+
+    void read(const Tensor& t, std::uint64_t first, std::uint64_t count, bool convert = true) {
+        const TypeTraits& type = traits(t.type);
+        const auto block = std::uint64_t(type.block), bytes = std::uint64_t(type.bytes);
+        const std::uint64_t cols = t.elements() / t.shape[0];
+        if (convert) floats.resize(usize(count * cols));
+
+        if (!t.file) {  // random weights of the size that keeps activations as they are in trained models
+            const float largest = std::sqrt(3.0f / float(cols));
+            std::uint64_t state = (t.offset + first) * 0xD1342543DE82EF95u;
+            for (float& weight : floats) weight = largest * float(2 * next_uniform(state) - 1);
+            return;
+        }
+
+        raw.resize(usize(count * cols / block * bytes));
+        t.file->read(t.offset + first * cols / block * bytes, raw.data(), raw.size());
+        if (!convert) return;
+        type.to_f32(raw.data(), floats.data(), std::int64_t(count * cols / block));
+        if (!all_below(floats.data(), floats.size(), INFINITY))
+            damaged("a weight of " + shown(t.name) + " is infinite or no number", *t.file);
+    }
+};
+
+inline int checked_threads(int threads) {
+    if (threads < 0 || threads > 1024)
+        misuse("the number of threads is out of range", to_string(threads), "use 1 to 1024, or 0 for all cores");
+    return threads ? threads : physical_cores();
+}
+
 // Whether the lower halves of a head in planes are spread over 0..15 as random numbers are. Those of weights that had 4
 // bits once are not.
 inline bool has_random_halves(const Matrix& head) {
@@ -4939,57 +4736,256 @@ inline std::vector<float> rope_frequencies(int head_dim, float theta, float scal
     return out;
 }
 
-// Into m, whose config is set and checked.
-inline void load_weights(ModelData& m, const Checkpoint& file, const LoadOptions& options, std::uint64_t seed = 0) {
-    const Config& c = m.config;
-    m.architecture = &find_architecture(c.architecture, false, "architecture");
-    m.dtype = options.dtype;
-    m.kernels = &choose_kernels();
-    m.info.format = file.format;
-    const Architecture& a = *m.architecture;
-    Loader load{m, a, file, options, seed};
+// Makes a model's weights of a checkpoint's tensors, or random ones.
+struct Loader {
+    using Part = std::pair<Name, int>;  // a tensor that becomes part of a matrix, and how many rows it gives
+    // A tensor's place in a matrix. Its row r becomes row to(r) there; a transposed tensor's row r becomes column r.
+    struct Piece {
+        const Tensor* tensor;
+        const WeightFormat* format;
+        int rows, first, stride;  // first: to(0); stride: from 32 of its rows to the next 32, in rows of the matrix
+        int to(int r) const { return first + r / kGateRows * stride + r % kGateRows; }
+    };
 
-    double bytes = 0;  // of all tensors in memory
-    for (const auto& [name, tensor] : file.tensors) {
-        ++m.info.tensors[tensor.type_name];
-        load.bytes_total += double(tensor.bytes);
-        bytes += double(tensor.elements()) * (m.dtype == DType::f32 ? 4.0 : 34.0 / 32.0);
+    // What a matrix is for: inside of a layer, to look tokens up, or to give the logits (a tied head is the embedding,
+    // too). A head in Q8_0 lies in planes, see LIKELIEST TOKENS. Embedding and head have 8 bits also where the layers
+    // have 4.
+    enum class Role { inside, embedding, head };
+
+    ModelData& model;
+    const Checkpoint& file;
+    const LoadOptions& options;
+    std::uint64_t seed = 0;  // of random weights: each tensor has its own
+
+    const Config& c = model.config;
+    const Architecture& a = find_architecture(c.architecture, false, "architecture");
+    // What stands before all names of the model, as the embedding's tells; and before those that are asked for now:
+    // "model.layers.3."
+    std::string root = find_wrapped(file, a.embedding).second, prefix = root;
+
+    double bytes_done = 0, bytes_total = 1;
+    ThreadPool pool{checked_threads(options.threads)};
+    std::vector<Rows> scratch = std::vector<Rows>(usize(pool.size()));
+    std::unordered_set<const Tensor*> used = {};
+    std::deque<Tensor> random = {};  // where there is no file: their offset is their seed
+
+    std::vector<float> floats(const Name& name, const char* suffix, const std::vector<int>& shape) {
+        const Tensor& t = find_tensor(name, suffix, shape);
+        Rows rows;
+        if (t.file) rows.read(t, 0, t.shape[0]);
+        else rows.floats.assign(usize(t.elements()), 1.0f);
+        model.info.weight_bytes += rows.floats.size() * sizeof(float);
+        return std::move(rows.floats);
     }
-    if (bytes > double(SIZE_MAX) * 0.75)
-        fail("the model is too large for a program of " + to_string(8 * sizeof(void*)) + " bits",
-             file.path + ", " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use one of 64 bits", Kind::system);
+
+    // RMSNorm's scale, or LayerNorm's scale and bias.
+    Norm norm(const Name& name, int n) {
+        if (name.hf.empty()) return {};
+        Norm out{floats(name, ".weight", {n}), {}};
+        if (a.has_biases) out.b = floats(name, ".bias", {n});
+        if (!file.is_gguf)  // a GGUF has the offset already in it
+            for (float& w : out.w) w += a.norm_offset;
+        return out;
+    }
+
+    const WeightFormat& format_for(const Tensor& t, Role role) const {
+        TensorType type = options.dtype == DType::native ? traits(t.type).kept_as : TensorType::q8_0;
+        if (options.dtype == DType::f32) type = TensorType::f32;
+        if (options.dtype == DType::q4_0 && role == Role::inside) type = TensorType::q4_0;
+        return role == Role::head && type == TensorType::q8_0 ? kInPlanes : format_of(type);
+    }
+
+    // W, and the bias b: where an architecture has biases, its matrices are one tensor each. in_turn: kGateRows rows of
+    // the first part, as many of the second, and so on.
+    Linear linear(const std::vector<Part>& parts, int cols, bool in_turn = false, Role role = Role::inside) {
+        const bool transposed = a.is_transposed && role == Role::inside && !file.is_gguf;
+        const int stride = in_turn ? kGateRows * int(parts.size()) : kGateRows;
+
+        // All tensors are found before memory is asked for.
+        std::vector<Piece> pieces;
+        int rows = 0;
+        bool mixed = false;  // parts that share a group of 16 rows differ in their formats: then it is Q8_0 for all
+        for (const auto& [name, n] : parts) {
+            const Tensor& t = find_tensor(name, ".weight", {transposed ? cols : n, transposed ? n : cols});
+            const WeightFormat* const format = &format_for(t, role);
+            mixed = mixed || (rows % kGroup != 0 && format != pieces.back().format);
+            pieces.push_back({&t, format, n, in_turn ? kGateRows * int(pieces.size()) : rows, stride});
+            rows += in_turn ? round_up(n, kGateRows) : n;
+        }
+
+        // Of each group: that of the part to which its rows belong. Where there is only filling, the first part's.
+        std::vector<const WeightFormat*> formats(usize((rows - 1) / kGroup + 1),
+                                                 mixed ? &format_of(TensorType::q8_0) : pieces[0].format);
+        for (const Piece& piece : pieces)
+            for (int r = 0; r < piece.rows && !mixed; ++r) formats[usize(piece.to(r) / kGroup)] = piece.format;
+
+        // They become one matrix.
+        Linear out{Matrix(model.weights.memory, rows, cols, formats), {}};
+        bool exact = true;
+        for (const Piece& piece : pieces) exact &= fill(out.w, piece, transposed);
+        for (const auto& s : out.w.sections)
+            model.info.formats[s.format->name].bytes += (s.group_bytes + s.group_lower) * usize(s.end - s.begin);
+        ++(exact ? model.info.exact : model.info.quantized);
+        if (parts.size() > 1) model.info.fused += int(parts.size());
+        if (options.progress) options.progress(float(bytes_done / bytes_total), parts[0].first.hf.data());
+
+        if (a.has_biases && role == Role::inside) out.b = floats(parts[0].first, ".bias", {rows});
+        return out;
+    }
+
+    // Returns whether the matrix has the file's own values.
+    bool fill(const Matrix& m, const Piece& piece, bool transposed) {
+        const Tensor& t = *piece.tensor;
+        const TypeTraits& type = traits(t.type);
+        const WeightFormat& format = *m.section(piece.first / kGroup).format;
+        const bool as_it_is = type.quants && std::string_view(format.name) == format_of(type.kept_as).name;
+        const int rows = int(t.shape[0]);
+        ++model.info.formats[format.name].matrices;
+
+        pool.for_ranges((rows - 1) / kGateRows + 1, 1, [&](int i, int, int thread) {
+            Rows& in = scratch[usize(thread)];
+            const int first = i * kGateRows, n = std::min(kGateRows, rows - first);
+            in.read(t, usize(first), usize(n), !as_it_is);
+
+            bool good = true;
+            for (int r = 0; !transposed && r < n; ++r)
+                for (int column = 0; column < m.cols; column += kBlock) {
+                    const int at = r * m.cols + column, width = std::min(kBlock, m.cols - column);
+                    const float* const x = as_it_is ? nullptr : &in.floats[usize(at)];
+                    Quants own;
+                    if (as_it_is) type.quants(&in.raw[usize(at / type.block * type.bytes)], at % type.block, own);
+                    good &= m.set(piece.to(first + r), column, width, x, as_it_is ? &own : nullptr);
+                }
+            for (int r = 0; transposed && r < m.rows; ++r) {
+                float x[kGateRows];
+                for (int k = 0; k < n; ++k) x[k] = in.floats[usize(k) * usize(m.rows) + usize(r)];
+                good &= m.set(r, first, n, x, nullptr);
+            }
+
+            if (good) return;
+            in.read(t, usize(first), usize(n));  // refuses what is damaged
+            fail("a weight is too large for scales of 16 bits", t.file->path() + ": " + shown(t.name),
+                 "use DType::f32 (--dtype f32)");
+        });
+        return as_it_is || &format == &format_of(TensorType::f32);
+    }
 
     // In the order in which the random weights of Model::random are drawn.
-    Weights& w = m.weights;
-    const auto role = c.tied_head ? Loader::Role::head : Loader::Role::embedding;
-    w.embedding = load.linear({{a.embedding, c.vocab_size}}, c.hidden_size, false, role).w;
-    if (!a.positions.hf.empty()) w.positions = load.floats(a.positions, ".weight", {c.context_length, c.hidden_size});
-    w.final_norm = load.norm(a.final_norm, c.hidden_size);
-    for (int i = 0; i < c.num_layers; ++i) {
-        load.prefix = (file.is_gguf ? "blk." : load.root + a.layers) + to_string(i) + ".";
-        w.layers.push_back(load.layer());
+    Layer layer() {
+        const int d = c.hidden_size, ffn = c.intermediate_size;
+        const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
+        const bool joined = a.q.hf.empty() || file.find(prefix + std::string(file.of(a.qkv)) + ".weight");
+
+        Layer l;
+        l.attn_norm = norm(a.attn_norm, d);
+        l.qkv = joined ? linear({{a.qkv, q + 2 * kv}}, d) : linear({{a.q, q}, {a.k, kv}, {a.v, kv}}, d);
+        l.q_norm = norm(a.q_norm, c.head_dim);
+        l.k_norm = norm(a.k_norm, c.head_dim);
+        l.out = linear({{a.out, d}}, q);
+        l.post_attn_norm = norm(a.post_attn_norm, d);
+
+        l.ffn_norm = norm(a.ffn_norm, d);
+        l.up = a.is_gated ? linear({{a.gate, ffn}, {a.up, ffn}}, d, true) : linear({{a.up, ffn}}, d);
+        l.down = linear({{a.down, d}}, ffn);
+        l.post_ffn_norm = norm(a.post_ffn_norm, d);
+        return l;
     }
 
-    load.prefix = find_wrapped(file, kHead).second;
-    if (c.tied_head) w.head.w = w.embedding;
-    else w.head = load.linear({{kHead, c.vocab_size}}, c.hidden_size, false, Loader::Role::head);
-    w.has_random_halves = has_random_halves(w.head.w);
-    m.info.weight_bytes += w.memory.bytes();
+    const Tensor& find_tensor(const Name& part, const char* suffix, const std::vector<int>& shape) {
+        const std::string name = prefix + std::string(file.of(part)) + suffix, where = file.path + ": " + name;
+        const Tensor* t = file.find(name);
+        seed += std::uint64_t{1} << 40;
+        if (file.files.empty())
+            t = &random.emplace_back(Tensor{name, TensorType::f32, "", {shape.begin(), shape.end()}, nullptr, seed});
 
-    // Tensors that were not used must lie outside of the text model: one of its own would change what it computes.
-    for (const auto& [name, tensor] : file.tensors) {
-        if (load.used.count(&tensor)) continue;
-        const std::string kind = load.kind_outside(name), where = file.path + ": " + shown(name);
-        if (kind.empty()) fail("a tensor of the model is not used, and would change the result", where, kNotBuilt);
-        ++m.info.ignored, ++m.info.outside[kind];
+        if (!t) fail("a tensor is missing", where, kIncomplete);
+        // Types of blocks are a GGUF's: safetensors, which name types freely, may hold a matrix transposed.
+        if (t->type == TensorType::other || (!file.is_gguf && traits(t->type).block > 1))
+            fail("a tensor has a type that cannot be read, " + shown(t->type_name), where,
+                 "use F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS");
+
+        const auto text = [](const auto& sizes) {
+            std::string out;
+            for (const auto n : sizes) out += (out.empty() ? "[" : ", ") + to_string(n);
+            return out + "]";
+        };
+        if (text(t->shape) != text(shape))
+            fail("a tensor has the wrong shape", where + " is " + text(t->shape) + ", not " + text(shape),
+                 "the configuration and the weights are of different models");
+
+        model.info.parameters += t->elements();
+        used.insert(t);
+        bytes_done += double(t->bytes);
+        return *t;
     }
 
-    if (a.has_rope) {
-        m.rope_global = rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling);
-        m.rope_local = rope_frequencies(c.head_dim, c.rope_local_theta, c.rope_local_scaling);
+    // Of which kind a tensor is, by its name, if it lies outside of the text model; or else nothing.
+    std::string kind_outside(const std::string& name) const {
+        // The first part of its name that is not the root's.
+        const auto common = std::mismatch(name.begin(), name.end(), root.begin(), root.end()).first - name.begin();
+        const std::size_t begin = common ? name.rfind('.', usize(common - 1)) + 1 : 0;
+        const std::string kind = name.substr(begin, name.find('.', begin) - begin), layers = root + a.layers;
+
+        // Vision, its projector, a tied head.
+        if (file.is_gguf) return kind == "v" || kind == "mm" || name == "output.weight" ? kind : "";
+        if (ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) return "mask buffers";
+        if (ends_with(name, "rotary_emb.inv_freq")) return "RoPE buffers";
+        if (name.compare(0, layers.size(), layers) == 0)
+            return std::strtol(&name[layers.size()], nullptr, 10) < c.num_layers ? "" : "layers beyond the last";
+
+        for (const Name& own : {a.embedding, a.positions, a.final_norm})
+            if (kind == own.hf) return "";
+        return ends_with(name, "lm_head.bias") ? "" : kind;
     }
-    if (options.progress) options.progress(1.0f, "ready");
-}
+
+    // Fills in the model, whose config is set and checked.
+    void load() {
+        model.architecture = &a;
+        model.dtype = options.dtype;
+        model.info.format = file.format;
+
+        double bytes = 0;  // of all tensors in memory
+        for (const auto& [name, tensor] : file.tensors) {
+            ++model.info.tensors[tensor.type_name];
+            bytes_total += double(tensor.bytes);
+            bytes += double(tensor.elements()) * (model.dtype == DType::f32 ? 4.0 : 34.0 / 32.0);
+        }
+        if (bytes > double(SIZE_MAX) * 0.75)
+            fail("the model is too large for a program of " + to_string(8 * sizeof(void*)) + " bits",
+                 file.path + ", " + to_string(std::uint64_t(bytes / 1e6)) + " MB", "use one of 64 bits", Kind::system);
+
+        // In the order in which the random weights of Model::random are drawn.
+        Weights& w = model.weights;
+        const auto role = c.tied_head ? Role::head : Role::embedding;
+        w.embedding = linear({{a.embedding, c.vocab_size}}, c.hidden_size, false, role).w;
+        if (!a.positions.hf.empty()) w.positions = floats(a.positions, ".weight", {c.context_length, c.hidden_size});
+        w.final_norm = norm(a.final_norm, c.hidden_size);
+        for (int i = 0; i < c.num_layers; ++i) {
+            prefix = (file.is_gguf ? "blk." : root + a.layers) + to_string(i) + ".";
+            w.layers.push_back(layer());
+        }
+
+        prefix = find_wrapped(file, kHead).second;
+        if (c.tied_head) w.head.w = w.embedding;
+        else w.head = linear({{kHead, c.vocab_size}}, c.hidden_size, false, Role::head);
+        w.has_random_halves = has_random_halves(w.head.w);
+        model.info.weight_bytes += w.memory.bytes();
+
+        // Tensors that were not used must lie outside of the text model: one of its own would change what it computes.
+        for (const auto& [name, tensor] : file.tensors) {
+            if (used.count(&tensor)) continue;
+            const std::string kind = kind_outside(name), where = file.path + ": " + shown(name);
+            if (kind.empty()) fail("a tensor of the model is not used, and would change the result", where, kNotBuilt);
+            ++model.info.ignored, ++model.info.outside[kind];
+        }
+
+        if (a.has_rope) {
+            model.rope_global = rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling);
+            model.rope_local = rope_frequencies(c.head_dim, c.rope_local_theta, c.rope_local_scaling);
+        }
+        if (options.progress) options.progress(1.0f, "ready");
+    }
+};
 
 }  // namespace detail
 
@@ -5009,7 +5005,7 @@ Model Model::load(const detail::Checkpoint& file, const LoadOptions& options) {
     data->config = read_config(file);
     if (options.progress) options.progress(0.0f, "tokenizer");
     data->tokenizer.data_ = TokenizerLoader(file).load(data->config.vocab_size);
-    load_weights(*data, file, options);
+    Loader{*data, file, options}.load();
 
     Model model;
     model.data_ = std::move(data);
@@ -5026,7 +5022,7 @@ Model Model::random(const Config& config, const LoadOptions& options, std::uint6
     Checkpoint nothing;
     nothing.format = "random weights";
     nothing.is_gguf = true;
-    load_weights(*data, nothing, options, seed);
+    Loader{*data, nothing, options, seed}.load();
 
     Model model;
     model.data_ = std::move(data);

@@ -386,8 +386,8 @@ TEST_CASE("a model larger than the address space is refused") {
     llm::LoadOptions options;
     options.dtype = DType::f32;
     detail::ModelData model;
-    model.architecture = &detail::kArchitectures[0];
-    CHECK_ERROR(detail::load_weights(model, file, options, 0), "too large for a program of",
+    detail::Loader loader{model, file, options};
+    CHECK_ERROR(loader.load(), "too large for a program of",
                 is_small ? "32 bits: huge, 17179 MB" : "64 bits: huge, 36893488147419 MB");
 }
 
