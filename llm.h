@@ -4717,15 +4717,14 @@ inline int checked_threads(int threads) {
 inline bool has_random_halves(const Matrix& head) {
     const Matrix::Section& s = head.sections[0];
     if (s.format != &kInPlanes) return false;
-    std::int64_t n = 0, sum = 0, squares = 0;  // of 2 * half - 15
+    std::int64_t n = 0, sum = 0, squares = 0;
     const std::size_t whole_blocks = usize(head.cols / kBlock) * s.format->lower;
     for (int g = 0; g < head.rows / kGroup; g += s.end / 256 + 1)  // a sample
         for (std::size_t i = 0; i < whole_blocks; ++i)
-            for (const int half : {s.lower_of(g)[i] & 15, s.lower_of(g)[i] >> 4}) {
-                ++n, sum += 2 * half - 15, squares += (2 * half - 15) * (2 * half - 15);
-            }
-    const double mean = double(sum) / (2.0 * double(n)), variance = double(squares) / (4.0 * double(n)) - mean * mean;
-    return std::fabs(mean) < 0.5 && std::fabs(variance - kHalfVariance) < 3;
+            for (const int half : {s.lower_of(g)[i] & 15, s.lower_of(g)[i] >> 4})
+                ++n, sum += half, squares += half * half;
+    const double mean = double(sum) / double(n), variance = double(squares) / double(n) - mean * mean;
+    return std::fabs(mean - 7.5) < 0.5 && std::fabs(variance - kHalfVariance) < 3;
 }
 
 // theta^(-2i/d) / scaling [head_dim / 2]: the angle of pair i from one position to the next.
@@ -4933,9 +4932,8 @@ struct Loader {
         if (name.compare(0, layers.size(), layers) == 0)
             return std::strtol(&name[layers.size()], nullptr, 10) < c.num_layers ? "" : "layers beyond the last";
 
-        for (const Name& own : {a.embedding, a.positions, a.final_norm})
-            if (kind == own.hf) return "";
-        return ends_with(name, "lm_head.bias") ? "" : kind;
+        const bool is_own = kind == a.embedding.hf || kind == a.positions.hf || kind == a.final_norm.hf;
+        return is_own || ends_with(name, "lm_head.bias") ? "" : kind;
     }
 
     // Fills in the model, whose config is set and checked.
