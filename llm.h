@@ -512,7 +512,7 @@ class Chat {
     int dropped_turns() const { return dropped_; }
   private:
     std::vector<int> turn(std::string_view words, std::string_view after) const;
-    void make_room(std::size_t wanted);
+    std::vector<std::vector<int>> with_room(std::size_t wanted) const;
 
     Session& session_;
     Template template_;
@@ -7014,44 +7014,39 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
              std::to_string(said.size()) + " tokens after " + std::to_string(head_.size()) +
                  " that begin the chat, context of " + std::to_string(context),
              "shorten it or what the system says, or use a larger context", Kind::context);
-    std::vector<std::vector<int>> before = text_;  // a turn that is forgotten drops none
-    const int dropped = dropped_;
-    const auto forget = [&] { text_.swap(before), dropped_ = dropped; };
-    make_room(said.size() + usize(std::min(answer, context / 4)));
+    std::vector<std::vector<int>> text = with_room(said.size() + usize(std::min(answer, context / 4)));
 
     // What the session lacks of all that, and the answer.
-    const std::vector<int> all = joined({joined(text_), said}), &held = session_.tokens();
+    const std::vector<int> all = joined({joined(text), said}), &held = session_.tokens();
     const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
     const bool end_is_text = row.end != "{eos}" && !row.end.empty() && tokenizer.special_id(row.end) < 0;
     GenerateOptions asked = options;
     if (end_is_text) asked.stop.emplace_back(row.end);
-    Stats stats;
-    try {
-        session_.rewind(int(known));
-        stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
-    } catch (...) {
-        forget();
-        throw;
-    }
-    if (stats.end == End::interrupted) return forget(), stats;
+    session_.rewind(int(known));
+    const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
+    if (stats.end == End::interrupted) return stats;  // the chat is as it was, as after an exception
 
     // The turn's end, as far as the model has not written it as text. Where there is none, a stop text ends it as well.
     const std::vector<int> answered(held.begin() + std::ptrdiff_t(all.size()), held.end());
     const bool wrote_end = end_is_text && tokenizer.decode(answered).find(row.end) != std::string::npos;
     std::vector<int> after = wrote_end ? turn({}, row.between) : between_;
     if (row.end.empty() && stats.end == End::stop_text) after.clear();
-    text_.push_back(joined({said, answered, after}));
+    dropped_ += int(text_.size() - text.size());
+    text.push_back(joined({said, answered, after}));
+    text_ = std::move(text);
     return stats;
 }
 
-// Drops the oldest turns if `wanted` more tokens do not fit, and then as many as leave half of the context.
-void Chat::make_room(std::size_t wanted) {
+// The text without its oldest turns if `wanted` more tokens do not fit: then as many are dropped as leave half of the
+// context.
+std::vector<std::vector<int>> Chat::with_room(std::size_t wanted) const {
     const std::size_t context = detail::usize(session_.context());
-    const auto size = [&] { return detail::joined(text_).size(); };
-    if (size() + wanted <= context) return;
-    text_[0] = head_;
-    for (; text_.size() > 1 && (size() > context / 2 || size() + wanted > context); ++dropped_)
-        text_.erase(text_.begin() + 1);
+    std::vector<std::vector<int>> text = text_;
+    const auto size = [&] { return detail::joined(text).size(); };
+    if (size() + wanted <= context) return text;
+    text[0] = head_;
+    while (text.size() > 1 && (size() > context / 2 || size() + wanted > context)) text.erase(text.begin() + 1);
+    return text;
 }
 
 LLM_END
