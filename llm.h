@@ -517,7 +517,7 @@ class Chat {
     Session& session_;
     Template template_;
     bool trims_ = false;                  // words lose the white space around them
-    std::vector<int> head_, between_;     // tokens before the words of the first turn, and of the others
+    std::vector<int> head_;               // tokens before the words of the first turn
     std::vector<int> asked_;              // a turn of the user that has no answer yet
     std::vector<std::vector<int>> text_;  // what comes before the first turn, and the turns, each with its end
     int dropped_ = 0;
@@ -6959,7 +6959,6 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     std::vector<int> first;
     if (!words.empty()) first = joined({turn({}, row.system), turn(words, row.after_system)});
     head_ = row.system_in_turn ? joined({head_, user, first}) : joined({head_, first, user});
-    between_ = joined({turn({}, row.end), turn({}, row.between)});
     trims_ = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
 
     // A session's text is cut into turns where the user's begin.
@@ -6970,7 +6969,7 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
         text_.emplace_back(std::exchange(from, to), to);
     }
     if (text_.empty()) text_.push_back(held.empty() ? head_ : std::vector<int>());
-    if (!held.empty()) text_.push_back(joined({{from, held.end()}, between_}));
+    if (!held.empty()) text_.push_back(joined({{from, held.end()}, turn({}, row.end), turn({}, row.between)}));
 }
 
 // Words as they are, and what the template writes after them. Where its tokens are in the vocabulary, they part the
@@ -7029,7 +7028,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     // The turn's end, as far as the model has not written it as text. Where there is none, a stop text ends it as well.
     const std::vector<int> answered(held.begin() + std::ptrdiff_t(all.size()), held.end());
     const bool wrote_end = end_is_text && tokenizer.decode(answered).find(row.end) != std::string::npos;
-    std::vector<int> after = wrote_end ? turn({}, row.between) : between_;
+    std::vector<int> after = joined({turn({}, wrote_end ? "" : row.end), turn({}, row.between)});
     if (row.end.empty() && stats.end == End::stop_text) after.clear();
     dropped_ += int(text_.size() - text.size());
     text.push_back(joined({said, answered, after}));
