@@ -6670,10 +6670,8 @@ struct Many {
         for (Completion& text : done) text.stats.end = End::interrupted;
         read_common_beginning();
 
-        while (slots.size() < std::min(usize(at_once), requests.size())) {
+        while (slots.size() < std::min(usize(at_once), requests.size()))
             slots.push_back({Sequence(use->owner.data(), base.context)});
-            slots.back().sequence.on_layer = base.on_layer;
-        }
         do {
             for (Slot& slot : slots)
                 if (!slot.writer && begun < requests.size()) begin(slot, begun++);
@@ -6726,6 +6724,7 @@ struct Many {
     void begin(Slot& slot, std::size_t i) {
         // What the slot's caches hold of the beginning stays.
         Sequence& s = slot.sequence;
+        s.on_layer = base.on_layer;
         s.rewind(std::min(s.position(), base.processed));
         if (s.processed < base.processed) s.copy(base);
         s.tokens = base.tokens;
@@ -6743,13 +6742,12 @@ struct Many {
 
     // All texts go a token further, prompts by what fits beside them. False: there are none.
     bool step() {
-        std::vector<Sequence*> sequences, reading;
+        std::vector<Sequence*> sequences;
         for (Slot& slot : slots)
-            if (slot.writer) (is_read(slot) ? sequences : reading).push_back(&slot.sequence);
-        const int most = sequences.empty() ? kBatch : int(sequences.size()) + kBeside;
-        sequences.insert(sequences.end(), reading.begin(), reading.end());
+            if (slot.writer) sequences.push_back(&slot.sequence);
         if (sequences.empty()) return false;
-        use->transformer.step(sequences, std::max(int(sequences.size()), most));
+        const int texts = int(std::count_if(slots.begin(), slots.end(), is_read));
+        use->transformer.step(sequences, std::max(int(sequences.size()), texts ? texts + kBeside : kBatch));
 
         std::vector<Slot*> ready;
         for (Slot& slot : slots)
@@ -6759,7 +6757,7 @@ struct Many {
     }
 
     // Whether the prompt was read: in the same step the first token was drawn.
-    static bool is_read(const Slot& slot) { return slot.writer->stats.generated > 0; }
+    static bool is_read(const Slot& slot) { return slot.writer && slot.writer->stats.generated > 0; }
     // Whether the next token can be drawn: not before the prompt is read. Calls on_prompt, and ends the text if that
     // says so or there is no room.
     bool is_ready(Slot& slot) {
