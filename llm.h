@@ -6655,19 +6655,17 @@ struct Many {
     const OnTexts& on_text;
     const OnEnd& on_end;
 
-    Sequence base{use->owner.data(), use->sequence.context};  // what all texts begin with
-    std::vector<std::vector<int>> prompts{};                  // [texts]: what comes after that
-    std::vector<Completion> done{};                           // [texts]
-    std::size_t begun = 0;                                    // texts
-    std::vector<Slot> slots{};                                // stay where they are once texts have begun
+    Sequence base{use->owner.data(), use->sequence.context};                  // what all texts begin with
+    std::vector<std::vector<int>> prompts{};                                  // [texts]: what comes after that
+    std::vector<Completion> done = std::vector<Completion>(requests.size());  // [texts]
+    std::size_t begun = 0;                                                    // texts
+    std::vector<Slot> slots{};  // stay where they are once texts have begun
 
     std::vector<Completion> run(int at_once) {
         at_once = choose_at_once(at_once);
         base.copy(use->sequence);
         base.on_layer = use->sequence.on_layer;
         for (const Request& request : requests) prompts.push_back(checked_prompt(request));
-        done.resize(requests.size());
-        for (Completion& text : done) text.stats.end = End::interrupted;
         read_common_beginning();
 
         while (slots.size() < std::min(usize(at_once), requests.size()))
@@ -6791,7 +6789,8 @@ struct Many {
         text.stats = slot.writer->finish();
         text.tokens.assign(slot.sequence.tokens.end() - text.stats.generated, slot.sequence.tokens.end());
         slot.writer.reset();
-        if (on_end && !on_end(slot.index, text)) begun = requests.size();
+        if (on_end && !on_end(slot.index, text))
+            for (; begun < done.size(); ++begun) done[begun].stats.end = End::interrupted;
         return false;
     }
 };
