@@ -6874,23 +6874,23 @@ namespace detail {
 struct TurnTemplate {
     const char* name;
     std::array<std::string_view, 3> marks;  // what a model's template of this kind holds
-    std::string_view system, after_system;  // before and after the system's words
-    bool system_in_turn;                    // of the user, before his words; or else before it
-    std::string_view user, model;           // before the user's words; between them and the model's
-    std::string_view end, between;          // after the model's words, and then before the user's next. {eos}: a token
-    bool trims;                             // words lose the white space around them
+    // Before and after the system's words. They come before the user's turn, or where nothing begins them, in it.
+    std::string_view system, after_system;
+    std::string_view user, model;   // before the user's words; between them and the model's
+    std::string_view end, between;  // after the model's words, and then before the user's next. {eos}: a token
+    bool trims;                     // words lose the white space around them
 };
 
 // In the order of Chat::Template.
 // clang-format off
 constexpr TurnTemplate kTurnTemplates[] = {
-    {"automatic", {}, "", "", false, "", "", "", "", false},
-    {"gemma", {"<start_of_turn>", "<end_of_turn>", "model"}, "", "\n\n", true,
+    {"automatic", {}, "", "", "", "", "", "", false},
+    {"gemma", {"<start_of_turn>", "<end_of_turn>", "model"}, "", "\n\n",
      "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>", "\n<start_of_turn>user\n", true},
-    {"chatml", {"<|im_start|>", "<|im_end|>", "assistant"}, "<|im_start|>system\n", "<|im_end|>\n", false,
+    {"chatml", {"<|im_start|>", "<|im_end|>", "assistant"}, "<|im_start|>system\n", "<|im_end|>\n",
      "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", "\n<|im_start|>user\n", false},
-    {"dialogpt", {}, "", "{eos}", false, "", "{eos}", "{eos}", "", false},
-    {"plain", {}, "", "\n\n", false, "", "", "", "\n\n", false},
+    {"dialogpt", {}, "", "{eos}", "", "{eos}", "{eos}", "", false},
+    {"plain", {}, "", "\n\n", "", "", "", "\n\n", false},
 };
 // clang-format on
 inline const TurnTemplate& row_of(Chat::Template style) { return kTurnTemplates[int(style)]; }
@@ -6955,7 +6955,7 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     const std::vector<int> user = turn({}, row.user);
     std::vector<int> first;
     if (!words.empty()) first = joined({turn({}, row.system), turn(words, row.after_system)});
-    head_ = row.system_in_turn ? joined({head_, user, first}) : joined({head_, first, user});
+    head_ = row.system.empty() ? joined({head_, user, first}) : joined({head_, first, user});
     trims_ = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
 
     // A session's text is cut into turns where the user's begin.
