@@ -1526,10 +1526,9 @@ inline int physical_cores() {
     return 1;
 #else
 #ifdef __linux__
-    cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    sched_getaffinity(0, sizeof allowed, &allowed);  // none where it is not known
-    std::unordered_set<std::string> cores;           // by the list of their hardware threads
+    cpu_set_t allowed = {};  // none where it is not known
+    sched_getaffinity(0, sizeof allowed, &allowed);
+    std::unordered_set<std::string> cores;  // by the list of their hardware threads
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
         if (!CPU_ISSET(cpu, &allowed)) continue;
         const std::string siblings =
