@@ -3290,13 +3290,10 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
 // ---- both
 
 // Says what a directory without model.safetensors has instead.
-[[noreturn]] inline void refuse_directory(const std::string& path) {
+[[noreturn]] inline void refuse_directory(const std::string& path) try {
     const auto find_file = [&](std::string_view end) -> std::string {
-        std::error_code error;
-        std::filesystem::directory_iterator entry(to_path(path), error);
-        if (error) fail("cannot open (" + error.message() + ")", path, "check its permissions");
-        for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-            const auto utf8 = entry->path().u8string();
+        for (const auto& entry : std::filesystem::directory_iterator(to_path(path))) {
+            const auto utf8 = entry.path().u8string();
             if (std::string name(utf8.begin(), utf8.end()); ends_with(name, end)) return name;
         }
         return "";
@@ -3307,6 +3304,8 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
     if (other.empty()) other = find_file(".safetensors");
     fail("no model.safetensors, nor an index of its parts, in this directory", path,
          other.empty() ? "name a .gguf file, or get the model as safetensors" : "name the file, such as " + other);
+} catch (const std::filesystem::filesystem_error& e) {
+    fail("cannot open (" + e.code().message() + ")", path, "check its permissions");
 }
 
 inline Checkpoint open_gguf(std::string_view bytes) {
