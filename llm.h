@@ -1875,8 +1875,8 @@ struct ProductBlocks {
     Following following{};
 };
 
-template <class Weight> struct ProductFloat {  // of F32 or F16
-    const Weight* w;                           // column c of group g is 16 values at w + g * next + c * pitch
+struct ProductFloat {  // of F32 or F16
+    const void* w;     // column c of group g is the 16 values from number g * next + c * pitch on
     int groups, columns;
     std::size_t pitch, next;
     const float* x;  // [columns / kSpan][m][kSpan]
@@ -1915,8 +1915,8 @@ struct Kernels {
 
     ForFormat q8_0, q8_planes, q4_0, q4_1, q5_0, q5_1, q6_k, q2_k, iq4_nl;
     void (*screen)(const Screening&);
-    void (*product_f32)(const ProductFloat<float>&);
-    void (*product_f16)(const ProductFloat<std::uint16_t>&);
+    void (*product_f32)(const ProductFloat&);
+    void (*product_f16)(const ProductFloat&);
 
     // x[n] in blocks of 32, the last one filled up with zeros: out[b * step] for block b.
     void (*quantize)(const float* x, int n, ActivationBlock* out, int step);
@@ -2394,13 +2394,13 @@ template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p
 }
 
 // The same in floats, column after column.
-template <class, int M, int V, class Weight> LLM_TARGET void tile(const ProductFloat<Weight>& p, int first, int row) {
+template <class Weight, int M, int V> LLM_TARGET void tile(const ProductFloat& p, int first, int row) {
     const Weight* w[V];
     Floats total[M][V];
     float* out = p.y + usize(first) * p.stride + row;
     LLM_UNROLL for (int v = 0; v < V; ++v) {
         const int r = row + v * kLanes;
-        w[v] = p.w + usize(r / kGroup) * p.next + r % kGroup;
+        w[v] = static_cast<const Weight*>(p.w) + usize(r / kGroup) * p.next + r % kGroup;
         LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] =
             p.add ? load(out + usize(t) * p.stride + v * kLanes) : set(0.0f);
     }
@@ -2432,20 +2432,19 @@ template <class Block, int M, int V> LLM_TARGET void cover_tokens(const ProductB
         p.m - first > kFewer ? tile<Block, M, V>(p, first, row) : tile<Block, kFewer, V>(p, first, row);
 }
 
-template <class, int M, int V, class Weight>
-LLM_TARGET void cover_tokens(const ProductFloat<Weight>& p, int row, int first = 0) {
-    for (; p.m - first >= M; first += M) tile<void, M, V>(p, first, row);
+template <class Weight, int M, int V> LLM_TARGET void cover_tokens(const ProductFloat& p, int row, int first = 0) {
+    for (; p.m - first >= M; first += M) tile<Weight, M, V>(p, first, row);
     if constexpr (M > 1)
-        if (first < p.m) cover_tokens<void, M - 1, V>(p, row, first);
+        if (first < p.m) cover_tokens<Weight, M - 1, V>(p, row, first);
 }
 
 // Covers all tokens and rows, V vectors of rows at a time, and a last group of 16 rows alone.
-template <class Block, int M, int V, class Product> LLM_TARGET void cover(const Product& p) {
+template <class Weight, int M, int V, class Product> LLM_TARGET void cover(const Product& p) {
     const int rows = p.groups * kGroup;
     int row = 0;
-    for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<Block, M, V>(p, row);
+    for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<Weight, M, V>(p, row);
     if constexpr (V * kLanes > kGroup)
-        for (; row < rows; row += kGroup) cover_tokens<Block, M, kGroup / kLanes>(p, row);
+        for (; row < rows; row += kGroup) cover_tokens<Weight, M, kGroup / kLanes>(p, row);
 }
 
 // In ForFormat's order: one token (16 rows at a time are one stream of weights), at most kFew, more, to_bytes.
@@ -2485,9 +2484,9 @@ LLM_TARGET inline void screen(const Screening& s) {
     for (int g = 0; g < s.groups; ++g) s.m == 1 ? screen_group<1>(s, g) : screen_group<kScreen>(s, g);
 }
 
-template <class Weight> LLM_TARGET void product(const ProductFloat<Weight>& p) {
-    if (p.m == 1) cover<void, 1, 4 * kGroup / kLanes>(p);  // one token: four sums hide the latency of fma
-    else cover<void, kFloatTokens, kFloatVectors>(p);
+template <class Weight> LLM_TARGET void product(const ProductFloat& p) {
+    if (p.m == 1) cover<Weight, 1, 4 * kGroup / kLanes>(p);  // one token: four sums hide the latency of fma
+    else cover<Weight, kFloatTokens, kFloatVectors>(p);
 }
 
 // ---- along one row: kWide vectors are 16 lanes, value i in lane i % 16
@@ -2667,8 +2666,9 @@ LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
 // clang-format off
 inline constexpr Kernels kernels = {
     LLM_TEXT(LLM_SET), runs_here, kFor<BlockQ8_0>, kFor<BlockQ8Planes>, kFor<BlockQ4_0>, kFor<BlockQ4_1>,
-    kFor<BlockQ5_0>, kFor<BlockQ5_1>, kFor<BlockQ6_K>, kFor<BlockQ2_K>, kFor<BlockIQ4_NL>, screen, product, product,
-    quantize, rms_norm, center, gelu, angles, rotate, softmax, join, axpy, scale, to_f16};
+    kFor<BlockQ5_0>, kFor<BlockQ5_1>, kFor<BlockQ6_K>, kFor<BlockQ2_K>, kFor<BlockIQ4_NL>, screen,
+    product<float>, product<std::uint16_t>, quantize, rms_norm, center, gelu, angles, rotate, softmax, join, axpy,
+    scale, to_f16};
 // clang-format on
 
 #ifdef LLM_KERNEL_PROBE  // a file that measures what these instructions can do at most: the bench has one
@@ -2938,8 +2938,8 @@ class Operand {
                 (k_.*own.*product_)({r.w, r.section->lower_of(r.begin), r.groups, blocks(),
                                      x.tile<ActivationBlock>(first), m, y, stride, following(r, x, first)});
             else
-                k_.product_f32({reinterpret_cast<const float*>(r.w), r.groups, w_.cols, kGroup, usize(w_.cols) * kGroup,
-                                x.tile<float>(first), m, y, stride, false});
+                k_.product_f32({r.w, r.groups, w_.cols, kGroup, usize(w_.cols) * kGroup, x.tile<float>(first), m, y,
+                                stride, false});
         }
     }
   private:
@@ -5136,33 +5136,6 @@ struct alignas(64) QueryTile {
     int lowest[kTile], highest[kTile];
     float* out[kTile];  // where its result goes, [head_dim]
     int head, m;        // the K/V head; how many queries of it
-
-    // One chunk: scores of all queries, their softmax weights, and the weighted values. product: for the cache's
-    // format.
-    template <class Value> void attend(const Kernels& kernels, void (*product)(const ProductFloat<Value>&),
-                                       const KvCache& cache, int begin, int end, Found& found, Laps& laps) const {
-        alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
-        const int base = begin / kChunk * kChunk, slot = base % cache.slots;
-        const int skipped = (begin - base) / kGroup * kGroup, groups = (end - base - skipped - 1) / kGroup + 1;
-        product({cache.keys<Value>(head, slot + skipped), groups, cache.head_dim, kGroup,
-                 usize(cache.head_dim) * kGroup, queries, m, scores[0] + skipped, kChunk, false});
-        laps.lap(0);
-
-        for (int r = 0; r < m; ++r) {
-            // Positions that it does not see have the weight 0.
-            const int from = std::clamp(lowest[r], begin, end), to = std::clamp(highest[r] + 1, from, end);
-            std::fill_n(scores[r] + (begin - base), from - begin, 0.0f);
-            std::fill_n(scores[r] + (to - base), end - to, 0.0f);
-            if (from == to) continue;
-            const float shrink = kernels.softmax(scores[r] + (from - base), to - from, found.max[r], found.sum[r]);
-            if (shrink != 1) kernels.scale(shrink, cache.pitch, found.out + r * cache.pitch);
-        }
-        laps.lap(1);
-
-        product({cache.values<Value>(head, slot + (begin - base)), cache.pitch / kGroup, end - begin,
-                 usize(cache.pitch), kGroup, scores[0] + (begin - base), m, found.out, usize(cache.pitch), true});
-        laps.lap(2);
-    }
 };
 
 // All queries of all tokens. Each tile of queries goes over the positions in fixed parts of 256: what it finds in each
@@ -5255,18 +5228,41 @@ struct Attention {
         }
     }
 
-    // What a tile finds in one part, chunk by chunk. False: it sees nothing of it.
+    // What a tile finds in one part. False: it sees nothing of it.
     bool find(const KvCache& cache, const QueryTile& tile, int part, Found& found, Laps& laps) const {
-        std::fill_n(found.max, tile.m, -1e30f);
-        std::fill_n(found.sum, tile.m, 0.0f);
-        std::fill_n(found.out, tile.m * pitch, 0.0f);
+        const auto product = cache.format == CacheFormat::f16 ? kernels.product_f16 : kernels.product_f32;
+        const int m = tile.m;
+        std::fill_n(found.max, m, -1e30f);
+        std::fill_n(found.sum, m, 0.0f);
+        std::fill_n(found.out, m * pitch, 0.0f);
 
+        // Chunk by chunk: scores of all queries, their softmax weights, and the weighted values.
+        alignas(64) float scores[kTile][kChunk];  // of aligned positions, from `base` on; then the softmax weights
         const int low = std::max(part * kPart, tile.lowest[0]);
-        const int high = std::min((part + 1) * kPart, tile.highest[tile.m - 1] + 1);
+        const int high = std::min((part + 1) * kPart, tile.highest[m - 1] + 1);
         for (int begin = low, end; begin < high; begin = end) {
-            end = std::min(begin / kChunk * kChunk + kChunk, high);
-            cache.value_bytes() == 2 ? tile.attend(kernels, kernels.product_f16, cache, begin, end, found, laps)
-                                     : tile.attend(kernels, kernels.product_f32, cache, begin, end, found, laps);
+            const int base = begin / kChunk * kChunk, slot = base % cache.slots;
+            end = std::min(base + kChunk, high);
+            const int skipped = (begin - base) / kGroup * kGroup, groups = (end - base - skipped - 1) / kGroup + 1;
+            product({cache.keys<void>(tile.head, slot + skipped), groups, head_dim, kGroup, usize(head_dim) * kGroup,
+                     tile.queries, m, scores[0] + skipped, kChunk, false});
+            laps.lap(0);
+
+            for (int r = 0; r < m; ++r) {
+                // Positions that it does not see have the weight 0.
+                const int from = std::clamp(tile.lowest[r], begin, end);
+                const int to = std::clamp(tile.highest[r] + 1, from, end);
+                std::fill_n(scores[r] + (begin - base), from - begin, 0.0f);
+                std::fill_n(scores[r] + (to - base), end - to, 0.0f);
+                if (from == to) continue;
+                const float shrink = kernels.softmax(scores[r] + (from - base), to - from, found.max[r], found.sum[r]);
+                if (shrink != 1) kernels.scale(shrink, pitch, found.out + r * pitch);
+            }
+            laps.lap(1);
+
+            product({cache.values<void>(tile.head, slot + (begin - base)), pitch / kGroup, end - begin, usize(pitch),
+                     kGroup, scores[0] + (begin - base), m, found.out, usize(pitch), true});
+            laps.lap(2);
         }
         return low < high;
     }

@@ -35,12 +35,12 @@ detail::Kernels counting(const detail::Kernels& base) {
         bytes_q8 += std::uint64_t(p.groups) * std::uint64_t(p.blocks) * detail::BlockQ8_0::kBytes;
         real_kernels->q8_planes.product(p);
     };
-    k.product_f32 = [](const detail::ProductFloat<float>& p) {
-        bytes_f32 += std::uint64_t(p.groups) * std::uint64_t(p.columns) * detail::kGroup * sizeof *p.w;
+    k.product_f32 = [](const detail::ProductFloat& p) {
+        bytes_f32 += std::uint64_t(p.groups) * std::uint64_t(p.columns) * detail::kGroup * 4;
         real_kernels->product_f32(p);
     };
-    k.product_f16 = [](const detail::ProductFloat<std::uint16_t>& p) {
-        bytes_f16 += std::uint64_t(p.groups) * std::uint64_t(p.columns) * detail::kGroup * sizeof *p.w;
+    k.product_f16 = [](const detail::ProductFloat& p) {
+        bytes_f16 += std::uint64_t(p.groups) * std::uint64_t(p.columns) * detail::kGroup * 2;
         real_kernels->product_f16(p);
     };
     return k;
