@@ -1873,6 +1873,11 @@ struct ProductBlocks {
     float* y;
     std::size_t stride;
     Following following{};
+
+    // Of BlockQ8Upper, where y gets estimates of the sums: for each group the most that one of its 16 sums may be, which
+    // is the estimate and the square root of the sum over blocks of scale^2 * squares.
+    const float* squares = nullptr;  // [blocks][m]
+    float* most = nullptr;           // [m][stride / kGroup]
 };
 
 struct ProductFloat {  // of F32 or F16
@@ -1888,8 +1893,7 @@ struct ProductFloat {  // of F32 or F16
 
 // The kernels that each format of weights has of its own.
 struct ForFormat {
-    void (*product)(const ProductBlocks&);      // of one token
-    void (*product_few)(const ProductBlocks&);  // of at most kFew
+    void (*product)(const ProductBlocks&);  // of at most kFew tokens
 
     // Of more tokens: its weights have each integer in a byte. to_bytes writes such blocks to `out`, and returns their
     // end.
@@ -1897,24 +1901,12 @@ struct ForFormat {
     std::uint8_t* (*to_bytes)(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out);
 };
 
-// From the upper planes of groups times m <= kScreen tokens: for each row an estimate of its sum, and for each group
-// the most that one of its 16 sums may be: the estimate and the square root of the sum over blocks of scale^2 *
-// squares.
-struct Screening {
-    const std::uint8_t* w;
-    int groups, blocks;
-    const ActivationBlock* x;  // [blocks][m]
-    const float* squares;      // [blocks][m]
-    int m, all;                // all: groups of the whole matrix
-    float *estimates, *most;   // of the first of these groups: [m][all][16], [m][all]
-};
-
 struct Kernels {
     const char* name;     // as LLM_SIMD takes it
     bool (*runs_here)();  // whether this processor has the instructions
 
     ForFormat q8_0, q8_planes, q4_0, q4_1, q5_0, q5_1, q6_k, q2_k, iq4_nl;
-    void (*screen)(const Screening&);
+    void (*screen)(const ProductBlocks&);  // of BlockQ8Upper, and at most kScreen tokens
     void (*product_f32)(const ProductFloat&);
     void (*product_f16)(const ProductFloat&);
 
@@ -2236,6 +2228,8 @@ template <class Vector> LLM_OP Vector load_bits(const void* p) {
     return out;
 }
 
+constexpr int kWide = 16 / kLanes;  // vectors that are 16 values wide, as a group of rows is
+
 // The whole number in x + kRound.
 LLM_OP Ints whole(const Floats& x) { return load_bits<Ints>(&x) - set(load_as<std::int32_t>(&kRound)); }
 
@@ -2304,10 +2298,10 @@ LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lo
 // Adds to `total` what one part (see Parts) of a block gives, for M tokens and V vectors of rows. w and lower: the
 // block in each vector's group. lane: the first vector's first row in its group. a: the block's values of the M tokens.
 // distance, distance_lower: how many bytes ahead to ask for weights.
-template <class Block, int M, int V>
-LLM_OP void add_part(const std::uint8_t* const (&w)[V], const std::uint8_t* const (&lower)[V], int lane, int part,
-                     const ActivationBlock* a, Floats (&total)[M][V], std::ptrdiff_t distance = kPrefetchFar,
-                     std::ptrdiff_t distance_lower = kPrefetchFar) {
+template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* const (&w)[V],
+                                                          const std::uint8_t* const (&lower)[V], int lane, int part,
+                                                          const ActivationBlock* a, Floats (&total)[M][V],
+                                                          std::ptrdiff_t distance, std::ptrdiff_t distance_lower) {
     constexpr int kEights = kBlock / 8 / Block::kParts, kLines = (Block::kBytes + 63) / 64;
     Ints acc[M][V];
     std::int32_t offset[M];  // of this part: -128 * sum(q). Sums start at -Offset * sum(q)
@@ -2356,14 +2350,16 @@ LLM_OP void add_part(const std::uint8_t* const (&w)[V], const std::uint8_t* cons
 }
 
 // M tokens from `first` on times V vectors of rows from `row` on: block after block into `total`, and from there to y.
+// BlockQ8Upper, whose vectors are those of one group, also sums up the variance of what the lower halves add.
 template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p, int first, int row) {
+    const int lane = V * kLanes % kGroup ? row % kGroup : 0;
     const std::uint8_t *w[V], *lower[V];
-    Floats total[M][V];
+    Floats total[M][V], variance[M][V];
     LLM_UNROLL for (int v = 0; v < V; ++v) {
         const std::size_t blocks_before = usize((row + v * kLanes) / kGroup) * usize(p.blocks);
         w[v] = p.w + blocks_before * Block::kBytes;
         lower[v] = p.lower + blocks_before * Block::kLower;
-        LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = set(0.0f);
+        LLM_UNROLL for (int t = 0; t < M; ++t) total[t][v] = variance[t][v] = set(0.0f);
     }
     // Each tile asks for its share of what follows, some lines with each block.
     const int across = (p.m - 1) / M + 1, tiles = across * ((p.groups * kGroup - 1) / (V * kLanes) + 1);
@@ -2383,13 +2379,25 @@ template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p
             for (std::size_t i = 0; i < lines; ++i, next += 64) ask(next);
         const std::ptrdiff_t distance = ahead(b, Block::kBytes), distance_lower = ahead(b, Block::kLower);
         LLM_UNROLL for (int part = 0; part < Block::kParts; ++part)
-            add_part<Block, M, V>(w, lower, row % kGroup, part, a, total, distance, distance_lower);
-        LLM_UNROLL for (int v = 0; v < V; ++v) w[v] += Block::kBytes, lower[v] += Block::kLower;
+            add_part<Block, M, V>(w, lower, lane, part, a, total, distance, distance_lower);
+        LLM_UNROLL for (int v = 0; v < V; ++v) {
+            if constexpr (Block::kIsUpper) {
+                const Floats scale = load(reinterpret_cast<const std::uint16_t*>(w[v]) + v * kLanes);
+                LLM_UNROLL for (int t = 0; t < M; ++t) variance[t][v] =
+                    fma(scale * scale, set(p.squares[b * p.m + first + t]), variance[t][v]);
+            }
+            w[v] += Block::kBytes, lower[v] += Block::kLower;
+        }
     }
     LLM_UNROLL for (int t = 0; t < M; ++t) {
         if (first + t >= p.m) continue;
         float* out = p.y + usize(first + t) * p.stride + row;
         LLM_UNROLL for (int v = 0; v < V; ++v) store(out + v * kLanes, total[t][v]);
+        if constexpr (Block::kIsUpper) {
+            Floats most = set(-INFINITY);
+            LLM_UNROLL for (int v = 0; v < V; ++v) most = max(total[t][v] + sqrt(variance[t][v]), most);
+            p.most[(out - p.y) / kGroup] = largest(most);
+        }
     }
 }
 
@@ -2444,54 +2452,21 @@ template <class Weight, int M, int V, class Product> LLM_TARGET void cover(const
     int row = 0;
     for (; row + V * kLanes <= rows; row += V * kLanes) cover_tokens<Weight, M, V>(p, row);
     if constexpr (V * kLanes > kGroup)
-        for (; row < rows; row += kGroup) cover_tokens<Weight, M, kGroup / kLanes>(p, row);
+        for (; row < rows; row += kGroup) cover_tokens<Weight, M, kWide>(p, row);
 }
 
-// In ForFormat's order: one token (16 rows at a time are one stream of weights), at most kFew, more, to_bytes.
-template <class Block>
-inline constexpr ForFormat kFor = {cover<Block, 1, kGroup / kLanes>, cover<Block, kFewTokens, kBlockVectors>,
-                                   cover<typename Block::Bytes, kBlockTokens, kBlockVectors>, to_bytes<Block>};
-
-// The upper plane is a format of its own: q - 128 is 16 * upper - 120.5 and a rest, which is within 7.5.
-template <int M> LLM_TARGET void screen_group(const Screening& s, int group) {
-    using Block = BlockQ8Upper;
-    constexpr int kVectors = kGroup / kLanes;
-    const std::uint8_t *w[kVectors], *lower[kVectors] = {};
-    Floats total[M][kVectors] = {}, variance[M][kVectors] = {};
-    LLM_UNROLL for (int v = 0; v < kVectors; ++v) w[v] = s.w + usize(group) * usize(s.blocks) * Block::kBytes;
-
-    for (int b = 0; b < s.blocks; ++b) {
-        add_part<Block, M, kVectors>(w, lower, 0, 0, s.x + b * s.m, total);
-        LLM_UNROLL for (int v = 0; v < kVectors; ++v) {
-            const Floats scale = load(reinterpret_cast<const std::uint16_t*>(w[v]) + v * kLanes);
-            LLM_UNROLL for (int t = 0; t < M; ++t) variance[t][v] =
-                fma(scale * scale, set(s.squares[b * s.m + t]), variance[t][v]);
-            w[v] += Block::kBytes;
-        }
-    }
-
-    LLM_UNROLL for (int t = 0; t < M; ++t) {
-        if (t >= s.m) continue;
-        Floats most = set(-INFINITY);
-        LLM_UNROLL for (int v = 0; v < kVectors; ++v) {
-            store(s.estimates + (t * s.all + group) * kGroup + v * kLanes, total[t][v]);
-            most = max(total[t][v] + sqrt(variance[t][v]), most);
-        }
-        s.most[t * s.all + group] = largest(most);
-    }
-}
-LLM_TARGET inline void screen(const Screening& s) {
-    for (int g = 0; g < s.groups; ++g) s.m == 1 ? screen_group<1>(s, g) : screen_group<kScreen>(s, g);
+// A single token goes with `One` vectors of rows at a time: those of a group are one stream of weights, and in floats
+// the four sums of four groups hide the latency of fma.
+template <class Weight, int One, int M, int V, class Product> LLM_TARGET void product(const Product& p) {
+    if (p.m == 1) cover<Weight, 1, One>(p);
+    else cover<Weight, M, V>(p);
 }
 
-template <class Weight> LLM_TARGET void product(const ProductFloat& p) {
-    if (p.m == 1) cover<Weight, 1, 4 * kGroup / kLanes>(p);  // one token: four sums hide the latency of fma
-    else cover<Weight, kFloatTokens, kFloatVectors>(p);
-}
+template <class Block> inline constexpr ForFormat kFor = {product<Block, kWide, kFewTokens, kBlockVectors>,
+                                                          cover<typename Block::Bytes, kBlockTokens, kBlockVectors>,
+                                                          to_bytes<Block>};
 
 // ---- along one row: kWide vectors are 16 lanes, value i in lane i % 16
-
-constexpr int kWide = 16 / kLanes;
 
 // The first n lanes; AVX-512 has instructions for it.
 template <class Vector> LLM_OP Vector load(const float* p, int n, Vector rest) {
@@ -2666,9 +2641,10 @@ LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
 // clang-format off
 inline constexpr Kernels kernels = {
     LLM_TEXT(LLM_SET), runs_here, kFor<BlockQ8_0>, kFor<BlockQ8Planes>, kFor<BlockQ4_0>, kFor<BlockQ4_1>,
-    kFor<BlockQ5_0>, kFor<BlockQ5_1>, kFor<BlockQ6_K>, kFor<BlockQ2_K>, kFor<BlockIQ4_NL>, screen,
-    product<float>, product<std::uint16_t>, quantize, rms_norm, center, gelu, angles, rotate, softmax, join, axpy,
-    scale, to_f16};
+    kFor<BlockQ5_0>, kFor<BlockQ5_1>, kFor<BlockQ6_K>, kFor<BlockQ2_K>, kFor<BlockIQ4_NL>,
+    product<BlockQ8Upper, kWide, kScreen, kWide>, product<float, 4 * kWide, kFloatTokens, kFloatVectors>,
+    product<std::uint16_t, 4 * kWide, kFloatTokens, kFloatVectors>, quantize, rms_norm, center, gelu, angles, rotate,
+    softmax, join, axpy, scale, to_f16};
 // clang-format on
 
 #ifdef LLM_KERNEL_PROBE  // a file that measures what these instructions can do at most: the bench has one
@@ -2914,8 +2890,7 @@ class Operand {
     static constexpr int kMost = 4;  // groups
 
     Operand(const Kernels& k, const Matrix& w, int g, int count, int tokens, Buffer& scratch)
-        : k_(k), w_(w), product_(tokens > 1 ? &ForFormat::product_few : &ForFormat::product) {
-        if (tokens > kFew) product_ = &ForFormat::product_bytes;
+        : k_(k), w_(w), product_(tokens > kFew ? &ForFormat::product_bytes : &ForFormat::product) {
         // Q2_K's blocks are the largest.
         if (tokens > kFew && w.takes_integers()) scratch.grow(usize(blocks() * kMost) * BlockQ2_K::Bytes::kBytes);
         std::uint8_t* out = scratch.as<std::uint8_t>();
@@ -5393,7 +5368,7 @@ struct Likeliest {
     Profiler& profiler;
     Buffer memory{};                          // of the following
     float* logits = nullptr;                  // [tokens][rows]: estimates, or where they are known, logits
-    float* most = nullptr;                    // [tokens][groups]: see Screening
+    float* most = nullptr;                    // [tokens][groups]: see ProductBlocks
     std::vector<int> groups{};                // that are computed
     std::vector<std::vector<Logit>> found{};  // [tokens]
     // Steps to do the plain way after too many candidates (random tokens, not a text), and how many these were at first:
@@ -5449,8 +5424,17 @@ struct Likeliest {
         const std::size_t operations = 2 * rows * usize(head.cols * m);
         profiler.time({{"lm_head", "screen", s.group_bytes * usize(s.end), operations}}, -1, m, [&] {
             pool.for_ranges(s.end, s.end / (pool.size() * 16), [&](int begin, int end, int) {
-                kernels.screen({s.group(begin), end - begin, blocks, a, squares.data(), m, s.end,
-                                logits + begin * kGroup, most + begin});
+                kernels.screen({s.group(begin),
+                                nullptr,
+                                end - begin,
+                                blocks,
+                                a,
+                                m,
+                                logits + begin * kGroup,
+                                rows,
+                                {},
+                                squares.data(),
+                                most + begin});
             });
         });
         return true;

@@ -72,15 +72,15 @@ template <class Block> struct Products {
     std::vector<float> operator()(int m, Input& in) const {
         std::vector<detail::ActivationBlock> x =
             random_activations(in.random, blocks * m, in.kind == Input::large, in.kind == Input::zeros);
-        x.resize(x.size() + usize(detail::kFew), {NAN, 1, 1, {1}});  // product_few may read what lies behind them
+        x.resize(x.size() + usize(detail::kFew), {NAN, 1, 1, {1}});  // products may read what lies behind them
         const std::size_t stride = usize(groups * detail::kGroup) + 3;
         std::vector<float> y = guarded(m * static_cast<int>(stride)), few = y;
         const auto run = [&](auto product, std::vector<float>& to, const std::vector<std::uint8_t>& from) {
             product({from.data(), lower.data(), groups, blocks, x.data(), m, to.data(), stride});
         };
-        run(m == 1 ? f.product : f.product_bytes, y, m == 1 ? w : bytes);
+        run(f.product_bytes, y, bytes);
         if (m > detail::kFew) return y;
-        run(f.product_few, few, w);
+        run(f.product, few, w);
         CHECK(std::memcmp(y.data(), few.data(), y.size() * sizeof(float)) == 0);
         return y;
     }
@@ -129,8 +129,11 @@ std::vector<float> screened(const detail::Kernels& k, int n, Input& in) {
     squares.resize(squares.size() + usize(detail::kScreen), NAN);
     const int rows = all * detail::kGroup;
     std::vector<float> y = guarded(m * (rows + all));
-    k.screen({products.w.data(), products.groups, products.blocks, x.data(), squares.data(), m, all, y.data(),
-              y.data() + m * rows});
+    detail::ProductBlocks p{products.w.data(), nullptr, products.groups, products.blocks,
+                            x.data(),          m,       y.data(),        usize(rows)};
+    p.squares = squares.data();
+    p.most = y.data() + m * rows;
+    k.screen(p);
     return y;
 }
 
