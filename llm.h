@@ -2666,9 +2666,6 @@ inline constexpr Kernels kernels = {
 // Every set of kernels that this program holds and this processor can run, the best one last.
 inline std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> sets;
-#if defined(__GNUC__) && defined(__x86_64__)
-    __builtin_cpu_init();
-#endif
     for (const Kernels* set : {LLM_KERNEL_SETS})
         if (set->runs_here()) sets.push_back(set);
     return sets;
@@ -2723,17 +2720,16 @@ void unpack_block(const std::uint8_t* group, const std::uint8_t* lower, int lane
     }
 }
 
-// Four neighbouring integers go together through this, as one u32.
+// Into memory that is still zero. Four neighbouring integers go together through this, as one u32.
 template <class Block> bool pack_block(std::uint8_t* block, std::uint8_t* lower, int lane, const Quants& in) {
     bool good = true;
-    for (int part = 0; part < Block::kParts; ++part)
-        for (int minimum = 0; minimum <= int(Block::kHasMinimum); ++minimum) {
-            const std::uint16_t& factor = minimum ? in.minimum[part] : in.scale[part];
-            good &= (factor & 0x7C00) != 0x7C00;
-            std::memcpy(block + minimum * Block::kMinimums + 2 * kGroup * part + 2 * lane, &factor, sizeof factor);
-        }
+    for (int k = 0; k < Block::kIntegers / (2 * kGroup); ++k) {  // the scales, then the minimums
+        const std::uint16_t factor = k < Block::kParts ? in.scale[k] : in.minimum[k - Block::kParts];
+        good &= (factor & 0x7C00) != 0x7C00;
+        std::memcpy(block + 2 * (k * kGroup + lane), &factor, sizeof factor);
+    }
     for (int i = 0; i < kBlock / 8; ++i) {
-        const std::uint32_t low = load_as<std::uint32_t>(in.q + 8 * i), high = load_as<std::uint32_t>(in.q + 8 * i + 4);
+        const auto low = load_as<std::uint32_t>(in.q + 8 * i), high = load_as<std::uint32_t>(in.q + 8 * i + 4);
         const std::uint32_t low_halves = (low & 0x0F0F0F0F) | (high & 0x0F0F0F0F) << 4;
         const std::uint32_t high_halves = (low >> 4 & 0x0F0F0F0F) | (high & 0xF0F0F0F0);
         std::uint8_t* const to = block + Block::kIntegers + i * kGroup * (Block::kInBytes ? 8 : 4) + 4 * lane;
@@ -2742,9 +2738,7 @@ template <class Block> bool pack_block(std::uint8_t* block, std::uint8_t* lower,
         if (Block::kInPlanes) std::memcpy(lower + i * 4 * kGroup + 4 * lane, &low_halves, 4);
         if constexpr (Block::kUpperBits > 0) {
             std::uint8_t* const upper = block + Block::upper(i) + 4 * lane;
-            const int shift = Block::upper_shift(i);
-            const std::uint32_t bits = ((low & Block::kUpperMask) >> 4 | (high & Block::kUpperMask)) << shift;
-            const std::uint32_t before = shift ? load_as<std::uint32_t>(upper) : 0, word = before | bits;
+            const std::uint32_t word = load_as<std::uint32_t>(upper) | high_halves << Block::upper_shift(i);
             std::memcpy(upper, &word, 4);
         }
     }
@@ -2786,10 +2780,10 @@ struct Matrix {
         const WeightFormat* format;
         int begin, end;  // groups
         std::size_t group_bytes, group_lower;
-        std::uint8_t *data, *lower;  // [groups]; of those in planes, the low halves
+        std::uint8_t* data;  // [groups], and then of those in planes the low halves
         // Of one group.
         std::uint8_t* group(int g) const { return data + usize(g - begin) * group_bytes; }
-        std::uint8_t* lower_of(int g) const { return lower + usize(g - begin) * group_lower; }
+        std::uint8_t* lower_of(int g) const { return group(end) + usize(g - begin) * group_lower; }
     };
     int rows = 0, cols = 0;
     std::vector<Section> sections;
@@ -2804,19 +2798,16 @@ struct Matrix {
             const std::size_t blocks = usize((cols - 1) / f->columns() + 1), all = blocks * (f->bytes + f->lower);
             if (bytes > SIZE_MAX / 2 - all) throw std::bad_alloc();
             if (g == 0 || f != sections.back().format)
-                sections.push_back({f, g, g, blocks * f->bytes, blocks * f->lower, nullptr, nullptr});
+                sections.push_back({f, g, g, blocks * f->bytes, blocks * f->lower, nullptr});
             ++sections.back().end;
             bytes += all;
         }
         std::uint8_t* at = data = arena.allocate(bytes);
         for (Section& s : sections) {
             s.data = at;
-            s.lower = s.group(s.end);
             at = s.lower_of(s.end);
         }
     }
-    Matrix(Arena& arena, const WeightFormat& f, int r, int c)
-        : Matrix(arena, r, c, std::vector<const WeightFormat*>(usize((r - 1) / kGroup + 1), &f)) {}
 
     int groups() const { return (rows - 1) / kGroup + 1; }
     bool takes_integers() const { return sections[0].format->kernels != nullptr; }

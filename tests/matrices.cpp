@@ -104,7 +104,7 @@ TEST_CASE("values that come as floats are those of their rounded blocks") {
         for (const int cols : {1, 33, 96}) {
             const detail::WeightFormat& format = detail::format_of(type);
             detail::Arena arena, same;
-            const Matrix m(arena, format, 20, cols), by_blocks(same, format, 20, cols);
+            const Matrix m(arena, 20, cols, {&format, &format}), by_blocks(same, 20, cols, {&format, &format});
             for (int r = 0; r < 20; ++r) {
                 const std::vector<float> x = random.values(cols);
                 std::vector<float> a(usize(cols)), b(usize(cols));
@@ -148,9 +148,8 @@ TEST_CASE("activations keep every column of every token, in whatever pieces they
                 CAPTURE(name_of(dtype));
                 detail::Activations x;
                 detail::Arena arena;
-                x.resize(
-                    Matrix(arena, detail::format_of(dtype == DType::f32 ? TensorType::f32 : TensorType::q8_0), 1, cols),
-                    tokens);
+                const TensorType type = dtype == DType::f32 ? TensorType::f32 : TensorType::q8_0;
+                x.resize(Matrix(arena, 1, cols, {&detail::format_of(type)}), tokens);
                 CHECK(x.tokens() == tokens);
                 std::vector<std::vector<float>> values;
                 for (int t = 0; t < tokens; ++t) values.push_back(random.values(cols + kBlock));
@@ -264,12 +263,15 @@ TEST_CASE("rows that fill up the last group change nothing, and a matrix beyond 
         CHECK(row == std::vector<float>(40));
     }
     for (const int rows : {1, 16, 17, 32, 33}) {
-        const Matrix one(filled.arena, detail::format_of(TensorType::q8_0), rows, 40);
+        const std::vector groups(usize(rows + 15) / 16, &detail::format_of(TensorType::q8_0));
+        const Matrix one(filled.arena, rows, 40, groups);
         REQUIRE(one.sections.size() == 1);
         CHECK(one.sections[0].end == (rows + 15) / 16);
     }
     if (sizeof(void*) == 4)
-        CHECK_THROWS_AS(Matrix(filled.arena, detail::format_of(TensorType::f32), 1 << 24, 1 << 18), std::bad_alloc);
+        CHECK_THROWS_AS(
+            Matrix(filled.arena, 1 << 24, 1 << 18, std::vector(1 << 20, &detail::format_of(TensorType::f32))),
+            std::bad_alloc);
 }
 
 TEST_CASE("the kernels are the best of this machine, or those that LLM_SIMD names") {
