@@ -2099,10 +2099,9 @@ constexpr bool kUnsignedDot = true;
 LLM_OP void store(std::int8_t* p, Ints a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(Raw(a)));
 }
-LLM_OP void store(float* p, Floats x, int n) { _mm512_mask_storeu_ps(p, __mmask16((1 << n) - 1), x); }
-LLM_OP Floats load(const float* p, int n, Floats rest) {
-    return _mm512_mask_loadu_ps(rest, __mmask16((1 << n) - 1), p);
-}
+LLM_OP __mmask16 first(int n) { return __mmask16((1 << n) - 1); }
+LLM_OP void store(float* p, Floats x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
+LLM_OP Floats load(const float* p, int n, Floats rest) { return _mm512_mask_loadu_ps(rest, first(n), p); }
 LLM_OP Raw codebook() { return _mm512_broadcast_i32x4(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return Ints(_mm512_dpbusd_epi32(Raw(acc), Raw(w), Raw(x))); }
 
@@ -5366,17 +5365,16 @@ struct Likeliest {
     // 8, then twice as many each time, until there are few candidates again.
     int resting = 0, rest = 0;
 
-    // What the estimates take; 0: a head of this format has none.
+    // What the estimates take.
     static std::size_t bytes(const Matrix& head, int tokens) {
-        const bool in_planes = head.sections[0].format == &kInPlanes;
-        return in_planes ? usize(tokens) * usize(head.groups()) * (kGroup + 1) * sizeof(float) : 0;
+        return usize(tokens) * usize(head.groups()) * (kGroup + 1) * sizeof(float);
     }
-    // Finds all that are wanted, and maybe a few more, for each token of x. False: all rows are to be computed, as that
-    // takes less.
+    // Finds all that are wanted, and maybe a few more, for each token of x, with a head in planes whose lower halves are
+    // random ones. False: all rows are to be computed, as that takes less.
     bool find(const Matrix& head, const Activations& x, Wanted wanted) {
         const int m = x.tokens();
         const bool few = 16 * (usize(wanted.k) + wanted.also.size()) <= usize(wanted.n) && m <= kScreen;
-        if (bytes(head, m) == 0 || wanted.k == 0 || !few) return false;
+        if (wanted.k == 0 || !few) return false;
         if (std::exchange(resting, std::max(resting - 1, 0)) > 0 || !screen(head, x)) return false;
 
         const auto unknown = [&](int id) { return id < 0 || id >= wanted.n; };
