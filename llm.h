@@ -5573,7 +5573,8 @@ struct Sequence {
         current = nullptr;
     }
     void rewind(int to) {
-        forget(to);
+        in_range(to, 0, position(), "cannot rewind to this position", "choose ");
+        if (to < position()) forget(to);
         tokens.resize(usize(to));
     }
 
@@ -5978,10 +5979,6 @@ struct SessionData {
         sequence.reread();
         return forward(nullptr, 0, {}, wanted);
     }
-    void rewind(int to) {
-        in_range(to, 0, sequence.position(), "cannot rewind to this position", "choose ");
-        if (to < sequence.position()) sequence.rewind(to);
-    }
 };
 
 inline int count_of(const std::vector<int>& ids) { return int(std::min<std::size_t>(ids.size(), INT_MAX)); }
@@ -6063,7 +6060,7 @@ int Session::context() const { return data().sequence.context; }
 int Session::threads() const { return data().transformer.pool.size(); }
 const Model& Session::model() const { return data().owner; }
 
-void Session::rewind(int position) { detail::InUse(*this)->rewind(position); }
+void Session::rewind(int position) { detail::InUse(*this)->sequence.rewind(position); }
 void Session::on_layer(OnLayer hook) { detail::InUse(*this)->sequence.on_layer = std::move(hook); }
 void Session::on_timing(std::function<void(const Timing&)> report) {
     data().on_timing = std::move(report);
@@ -6257,7 +6254,7 @@ inline void load_state(SessionData& s, const File& file) {
     for (std::size_t i = 0; i < usize(header.held); ++i)
         intact(load_as<std::uint32_t>(at + i * sizeof(int)) < std::uint32_t(q.config.vocab_size));
 
-    s.rewind(0);
+    q.rewind(0);
     q.tokens.resize(usize(header.held));
     each_part(q, header, [&](void* p, std::size_t n) { std::memcpy(p, std::exchange(at, at + n), n); });
     q.processed = header.processed;
