@@ -5925,13 +5925,12 @@ struct SessionData {
         sequence.coming.assign(ids, ids + count);
 
         const int all = sequence.pending();
-        bool more = true;
-        while (more && sequence.pending() > 0) {
+        while (sequence.pending() > 0) {
             transformer.run_layers({{&sequence, std::min(kBatch, sequence.pending())}});
-            more = !on_batch || on_batch(all - sequence.pending(), all);
+            if (on_batch && !on_batch(all - sequence.pending(), all)) return false;
             transformer.profiler.restart();
         }
-        return more;
+        return true;
     }
 
     // The logits after the last token. Null if on_batch ends it, or if all that are wanted are in
