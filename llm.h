@@ -5948,13 +5948,12 @@ struct SessionData {
         const int pending = sequence.pending();
         run_batches(ids, count, [&](int done, int) {
             // Which of the ids is the batch's first; below 0 are those that were pending.
-            const int begin = done - transformer.n - pending;
-            for (int first = std::max(0, -begin), m; first < transformer.n; first += m) {
-                m = std::min(kTile, transformer.n - first);
-                if (!hidden) transformer.compute_logits({{&sequence, m, first}});
-                for (int t = 0; t < m; ++t)
-                    on_output(begin + first + t, hidden ? transformer.final_hidden(first + t) : sequence.logits[t]);
-                if (!hidden && first + m == transformer.n) sequence.current = sequence.logits[m - 1];
+            const int n = transformer.n, begin = done - n - pending, first = std::max(0, -begin);
+            for (int t = first; t < n; ++t) {
+                const int row = (t - first) % kTile;
+                if (!hidden && row == 0) transformer.compute_logits({{&sequence, std::min(kTile, n - t), t}});
+                on_output(begin + t, hidden ? transformer.final_hidden(t) : sequence.logits[row]);
+                if (!hidden && t == n - 1) sequence.current = sequence.logits[row];
                 transformer.profiler.restart();
             }
             return true;
