@@ -5526,8 +5526,7 @@ struct Sequence {
         for (const bool local : config.is_local) kinds[local].begin += caches.emplace_back(kinds[local]).chunk_bytes();
         tokens.reserve(usize(context));
     }
-    Sequence(const Sequence&) = delete;  // it would share the caches' memory
-    Sequence(Sequence&&) = default;
+    Sequence(Sequence&&) = default;  // and no copies, which would share the caches' memory
 
     int position() const { return int(tokens.size()); }
     int pending() const { return position() + int(coming.size()) - processed; }
