@@ -6197,13 +6197,11 @@ inline std::string save_state(SessionData& s) {
 
 // Writes a file under another name until it is complete. What stands there and is no file (a device) stays.
 inline void write_file(const std::string& path, const std::string& bytes) {
+    const auto status = status_of(path);
+    if (exists(status) && !is_regular_file(status)) fail("not a file", path, "name another one", Kind::system);
     std::error_code error, ignored;
-    std::filesystem::path target = to_path(path);
-    if (const auto status = status_of(path); exists(status)) {
-        if (!is_regular_file(status)) fail("not a file", path, "name another one", Kind::system);
-        const auto real = std::filesystem::canonical(target, ignored);  // where a link leads
-        if (!real.empty()) target = real;
-    }
+    std::filesystem::path target = weakly_canonical(to_path(path), ignored);  // where a link leads
+    if (target.empty()) target = to_path(path);                               // the system cannot say it
 
     std::filesystem::path part = target;
     part += ".part";
