@@ -2722,11 +2722,12 @@ void unpack_block(const std::uint8_t* group, const std::uint8_t* lower, int lane
 // Into memory that is still zero. Four neighbouring integers go together through this, as one u32.
 template <class Block> bool pack_block(std::uint8_t* block, std::uint8_t* lower, int lane, const Quants& in) {
     bool good = true;
-    for (int k = 0; k < Block::kIntegers / (2 * kGroup); ++k) {  // the scales, then the minimums
-        const std::uint16_t factor = k < Block::kParts ? in.scale[k] : in.minimum[k - Block::kParts];
-        good &= (factor & 0x7C00) != 0x7C00;
-        std::memcpy(block + 2 * (k * kGroup + lane), &factor, sizeof factor);
-    }
+    for (int part = 0; part < Block::kParts; ++part)
+        for (int minimum = 0; minimum <= int(Block::kHasMinimum); ++minimum) {
+            const std::uint16_t& factor = minimum ? in.minimum[part] : in.scale[part];
+            good &= (factor & 0x7C00) != 0x7C00;
+            std::memcpy(block + minimum * Block::kMinimums + 2 * kGroup * part + 2 * lane, &factor, sizeof factor);
+        }
     for (int i = 0; i < kBlock / 8; ++i) {
         const auto low = load_as<std::uint32_t>(in.q + 8 * i), high = load_as<std::uint32_t>(in.q + 8 * i + 4);
         const std::uint32_t low_halves = (low & 0x0F0F0F0F) | (high & 0x0F0F0F0F) << 4;
