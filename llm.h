@@ -6951,8 +6951,12 @@ void Chat::add(Role role, std::string_view text) {
     if (text_.empty()) detail::misuse("there is no chat", "a moved-from llm::Chat", "use the one it became");
     if ((role == Role::user) != asked_.empty())
         detail::misuse("two turns of one side in a row", "Chat::add", "let user and model take turns");
-    if (role == Role::user) asked_ = turn(text, row.model);
-    else text_.push_back(detail::joined({std::exchange(asked_, {}), turn(text, row.end), turn({}, row.between)}));
+    if (role == Role::user) {
+        asked_ = turn(text, row.model);
+    } else {
+        text_.push_back(detail::joined({asked_, turn(text, row.end), turn({}, row.between)}));
+        asked_.clear();
+    }
 }
 
 Stats Chat::say(std::string_view words, const GenerateOptions& options, const OnText& on_text) {
