@@ -5414,17 +5414,8 @@ struct Likeliest {
         const std::size_t operations = 2 * rows * usize(head.cols * m);
         profiler.time({{"lm_head", "screen", s.group_bytes * usize(s.end), operations}}, -1, m, [&] {
             pool.for_ranges(s.end, s.end / (pool.size() * 16), [&](int begin, int end, int) {
-                kernels.screen({s.group(begin),
-                                nullptr,
-                                end - begin,
-                                blocks,
-                                a,
-                                m,
-                                logits + begin * kGroup,
-                                rows,
-                                {},
-                                squares.data(),
-                                most + begin});
+                kernels.screen({s.group(begin), nullptr, end - begin, blocks, a, m, logits + begin * kGroup, rows,
+                                Following{}, squares.data(), most + begin});
             });
         });
         return true;
