@@ -1487,9 +1487,9 @@ inline std::string system_text(const std::string& path) {
 }
 
 // What a controller ("cpu", "memory") allows this process by its control groups (a container), each up to the root: the
-// least limit, infinity if there is none. A limit is an amount, or a time and the period that it is for. Version 2 has
-// one tree for all controllers, with a cpu.max and a memory.max in it; version 1 has a tree for each, with the other
-// files. As a file that is not there reads as "", nobody asks which version it is.
+// least limit in whole processors or bytes, infinity if there is none. A limit is an amount, or a time and the period
+// that it is for. Version 2 has one tree for all controllers, with a cpu.max and a memory.max in it; version 1 has a
+// tree for each, with the other files. As a file that is not there reads as "", nobody asks which version it is.
 inline double group_quota(const std::string& controller, const std::string& list = "/proc/self/cgroup",
                           const std::string& root = "/sys/fs/cgroup") {
     double least = INFINITY;
@@ -1511,7 +1511,7 @@ inline double group_quota(const std::string& controller, const std::string& list
 
             char* rest = nullptr;
             const double amount = std::strtod(limit.c_str(), &rest), period = std::strtod(rest, nullptr);
-            const double quota = amount / std::max(1.0, period);
+            const double quota = std::ceil(amount / std::max(1.0, period));
             if (quota > 0) least = std::min(least, quota);
         }
     }
@@ -1536,7 +1536,7 @@ inline int physical_cores() {
         cores.insert(siblings.empty() ? to_string(cpu) : siblings);
     }
 
-    if (!cores.empty()) return int(std::min(double(cores.size()), std::ceil(group_quota("cpu"))));
+    if (!cores.empty()) return int(std::min(double(cores.size()), group_quota("cpu")));
 #endif
     return std::max(1, int(std::thread::hardware_concurrency()));
 #endif

@@ -437,9 +437,9 @@ TEST_CASE("the processor time that control groups allow") {
     CHECK(quota("0::/a/b\n") == INFINITY);
     write("a/cpu.max", "150000 100000\n");
     write("a/b/cpu.max", "max 100000\n");
-    CHECK(quota("0::/a/b\n") == 1.5);
+    CHECK(quota("0::/a/b\n") == 2);
     write("a/b/cpu.max", "50000 100000\n");
-    CHECK(quota("0::/a/b\n") == 0.5);
+    CHECK(quota("0::/a/b\n") == 1);
     CHECK(quota("0::/\n") == INFINITY);
     write("cpu.max", "400000 100000");
     CHECK(quota("0::/\n") == 4);
@@ -449,7 +449,7 @@ TEST_CASE("the processor time that control groups allow") {
     write("cpu/docker/cpu.cfs_period_us", "100000\n");
     write("cpu/free/cpu.cfs_quota_us", "-1\n");
     write("cpu/free/cpu.cfs_period_us", "100000\n");
-    CHECK(quota("4:memory:/docker\n3:cpu,cpuacct:/docker\n") == 2.5);
+    CHECK(quota("4:memory:/docker\n3:cpu,cpuacct:/docker\n") == 3);
     CHECK(quota("3:cpuacct,cpu:/free\n") == INFINITY);
     CHECK(quota("3:cpuset:/docker\n") == INFINITY);
     CHECK(quota("no line of this kind\n:\n") == INFINITY);
