@@ -1676,7 +1676,7 @@ class ThreadPool {
         // Sequentially consistent, as the sleepers' count is: either run() sees the sleeper, or it sees the new gate.
         gate_ += kRegion | kOpen;    // before: the last region, closed, nobody inside; now: the next one, open
         if (sleepers_.load() > 0) {  // who holds the mutex is about to sleep: then notify reaches it
-            { std::lock_guard<std::mutex> lock(mutex_); }
+            std::unique_lock<std::mutex>(mutex_).unlock();
             wake_.notify_all();
         }
         work(0);
@@ -2686,11 +2686,12 @@ inline const Kernels& choose_kernels() {
 
 // How matrices lie in memory: one row of the table for each format of weights, and everything else follows from it.
 // What products take on their other side is a property of the format; the KV cache has a format of its own.
+using KernelsOf = ForFormat Kernels::*;
 struct WeightFormat {
     const char* name;
-    std::size_t bytes, lower;     // of a block of a group; of its low halves elsewhere
-    bool in_bytes;                // each value has bytes of its own, so that products of many tokens take it as it is
-    ForFormat Kernels::*kernels;  // of products with integers, ActivationBlocks; null: they take floats
+    std::size_t bytes, lower;  // of a block of a group; of its low halves elsewhere
+    bool in_bytes;             // each value has bytes of its own, so that products of many tokens take it as it is
+    KernelsOf kernels;         // of products with integers, ActivationBlocks; null: they take floats
     // Row `lane` of a group, as floats.
     void (*unpack)(const std::uint8_t* group, const std::uint8_t* lower, int lane, int cols, float* out);
     // Sets 32 columns of a row. False if a scale or minimum is not finite.
@@ -2745,7 +2746,7 @@ template <class Block> bool pack_block(std::uint8_t* block, std::uint8_t* lower,
     return good;
 }
 
-template <class Block> constexpr WeightFormat block_format(const char* name, ForFormat Kernels::*k,
+template <class Block> constexpr WeightFormat block_format(const char* name, KernelsOf k,
                                                            void (*quantize)(const float*, int, Quants&) = nullptr) {
     return {name, Block::kBytes, Block::kLower, Block::kInBytes, k, unpack_block<Block>, pack_block<Block>, quantize};
 }
@@ -4352,8 +4353,9 @@ constexpr int kMostHeadDim = 1024;
 
 // A size of a Config: its name here, the most it may be, and its name in a GGUF, which must have it unless it is
 // optional.
+using IntOfConfig = int Config::*;
 struct Size {
-    int Config::*member;
+    IntOfConfig member;
     const char* name;
     int most;
     const char* gguf;
@@ -5603,9 +5605,9 @@ struct Transformer {
     Attention attention{pool, kernels, config};
     Likeliest likeliest{pool, kernels, profiler};
 
-    bool busy = false;           // inside of a call
+    bool busy = false;  // inside of a call; the mutex is of who uses it
 #ifndef LLM_NO_THREADS
-    std::recursive_mutex mutex;  // of who uses it
+    std::recursive_mutex mutex;
 #endif
 
     std::array<Vectors, 5> scratch = scratch_for(config);

@@ -70,7 +70,8 @@ class Profile {
         std::vector<double> seconds{};
         Timings sums{};  // of each layer and operation
     };
-    static constexpr std::pair<const char*, const char*> kParts[] = {  // and what heads their column
+    // Operations, and what heads their column.
+    static constexpr std::pair<const char*, const char*> kParts[] = {
         {"embedding", "embed"}, {"norm", "norm"},    {"qkv", "qkv"},      {"rope", "rope"},
         {"attention", "attn"},  {"attn_out", "out"}, {"up", "up"},        {"activation", "act"},
         {"down", "down"},       {"lm_head", "head"}, {"sampling", "pick"}};

@@ -144,13 +144,14 @@ inline void run_text(const std::string& bytes) {
     }
 }
 
+inline std::vector<std::string> small_ggufs() { return {small_gguf(false).bytes(), small_gguf(true).bytes()}; }
+
+inline std::vector<std::string> saved_sessions() { return {saved(false).bytes, saved(true).bytes}; }
+
 inline const Target kTargets[] = {
     {"safetensors", [](const std::string& b) { run_in_directories("model.safetensors", b); },
      [] { return both("model.safetensors"); }},
-    {"gguf", run_gguf,
-     [] {
-         return std::vector{small_gguf(false).bytes(), small_gguf(true).bytes()};
-     }},
+    {"gguf", run_gguf, small_ggufs},
     {"tokenizer", [](const std::string& b) { run_in_directories("tokenizer.json", b); },
      [] { return both("tokenizer.json"); }},
     {"config", [](const std::string& b) { run_in_directories("config.json", b); }, [] { return both("config.json"); }},
@@ -158,9 +159,7 @@ inline const Target kTargets[] = {
      [](const std::string& b) {
          for (const bool gemma : {false, true}) saved(gemma).load(b);
      },
-     [] {
-         return std::vector{saved(false).bytes, saved(true).bytes};
-     }},
+     saved_sessions},
     {"text", run_text,
      [] {
          return std::vector<std::string>{"To be, or not to be: I'll say 'tis  nobler\n\n\t1603 \xE2\x96\x81\xC3\xA9 ",

@@ -112,7 +112,7 @@ template <class OneCount> std::vector<float> all_counts(const OneCount& one) {
     return all;
 }
 
-template <class Block, detail::ForFormat detail::Kernels::*format>
+template <class Block, detail::KernelsOf format>
 std::vector<float> product_of(const detail::Kernels& k, int n, Input& in) {
     const Products<Block> products(k.*format, n, in);
     std::vector<float> all = all_counts([&](int m) { return products(m, in); });

@@ -327,7 +327,7 @@ TEST_CASE("a session is refused by every model that would go on otherwise") {
             value = kept;
         };
         llm::Config& c = data.config;
-        for (int llm::Config::*size :
+        for (const detail::IntOfConfig size :
              {&llm::Config::vocab_size, &llm::Config::context_length, &llm::Config::hidden_size,
               &llm::Config::intermediate_size, &llm::Config::num_layers, &llm::Config::num_heads,
               &llm::Config::num_kv_heads, &llm::Config::head_dim, &llm::Config::sliding_window})
@@ -527,8 +527,7 @@ TEST_CASE("an error says whose fault it is") {
                    return s;
                }()),
                argument);
-    for (int GenerateOptions::*option :
-         {&GenerateOptions::max_tokens, &GenerateOptions::lookup, &GenerateOptions::likeliest}) {
+    for (const auto option : {&GenerateOptions::max_tokens, &GenerateOptions::lookup, &GenerateOptions::likeliest}) {
         GenerateOptions options;
         options.*option = -2;
         CHECK_KIND(llm::generate(session, "a", options), argument);

@@ -111,7 +111,8 @@ TEST_CASE("a temperature of 0 takes the likeliest token, of equals the first") {
     const std::vector<std::pair<std::vector<float>, int>> cases = {
         {{1, 3, 2}, 1}, {{5, 5, 5}, 0}, {{-INFINITY, 2, 2}, 1}, {{NAN, -7, NAN}, 1}, {{1, INFINITY, 2}, 1}, {{4}, 0}};
     for (const auto& [logits, best] : cases) {
-        llm::Sampler greedy(with([](auto&s) { s.temperature = 0; })), one(with([](auto&s) { s.top_k = 1; }));
+        llm::Sampler greedy(with([](auto& s) { s.temperature = 0; }));
+        llm::Sampler one(with([](auto& s) { s.top_k = 1; }));
         CHECK(greedy.sample(logits.data(), static_cast<int>(logits.size())) == best);
         CHECK(one.sample(logits.data(), static_cast<int>(logits.size())) == best);
     }
