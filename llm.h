@@ -548,6 +548,7 @@ LLM_END
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cfenv>
 #include <charconv>
 #include <chrono>
 #include <climits>
@@ -1568,12 +1569,14 @@ inline void cpu_relax() {
 
 // While in scope, the thread's floats are rounded to nearest and denormals are kept, whatever the host program has set.
 struct IeeeFloats {
-#if defined(__x86_64__)
+#if defined(__x86_64__)  // as FE_DFL_ENV has it, but without what the C library does besides, which takes longer
     const unsigned before = _mm_getcsr();
     IeeeFloats() { _mm_setcsr(0x1F80); }
     ~IeeeFloats() { _mm_setcsr(before); }
 #else
-    IeeeFloats() {}
+    std::fenv_t before;
+    IeeeFloats() { std::fegetenv(&before), std::fesetenv(FE_DFL_ENV); }
+    ~IeeeFloats() { std::fesetenv(&before); }
 #endif
 };
 

@@ -286,5 +286,27 @@ TEST_CASE("the same bits: the real Gemma, 500 tokens and sampled texts" *
     }
 }
 
+TEST_CASE("the same bits: a model that is loaded and asked while the host flushes denormals or rounds upwards") {
+    for (const std::string& name : kTinyModels) {
+        const auto ask = [&](bool flush, bool up) {
+            const HostFloats host(flush, up);
+            Session session(load(tiny(name), DType::f32), 0, 2);
+            std::vector<double> all = {llm::score(session, "To be, or not")};
+            const std::vector<int> ids = session.tokens();
+            const int width = session.model().config().hidden_size;
+            session.forward_hidden(ids.data(), 3, [&](int, const float* x) { all.insert(all.end(), x, x + width); });
+            llm::GenerateOptions options = greedy(3);
+            options.on_token = [&](const llm::TokenInfo& t) { return all.push_back(t.log_probability), true; };
+            generated(session, "", options);
+            all.push_back(static_cast<double>(detail::fingerprint(session.model().data()) >> 12));
+            return all;
+        };
+        CAPTURE(name);
+        const std::vector<double> expected = ask(false, false);
+        CHECK(ask(false, true) == expected);
+        CHECK((!kCanFlush || ask(true, false) == expected));
+    }
+}
+
 }  // namespace
 }  // namespace tests

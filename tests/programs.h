@@ -80,7 +80,7 @@ inline std::string compile_example(const fs::path& result, const std::string& na
     static const std::string object = (directory.path / "llm.o").string();
     if (!fs::exists(object)) {
         write_file(directory.path / "llm.cpp", "#define LLM_IMPLEMENTATION\n#include \"llm.h\"\n");
-        const std::string errors = compile(object, {(directory.path / "llm.cpp").string()}, "-O2 -c -pthread");
+        const std::string errors = compile(object, {(directory.path / "llm.cpp").string()}, "-O1 -c -pthread");
         if (!errors.empty()) return errors;
     }
     return compile(result, {"examples/" + name + ".cpp", object},

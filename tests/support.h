@@ -15,6 +15,8 @@
 #include <doctest.h>
 #endif
 
+#include <cfenv>
+
 #include "files.h"
 
 #if defined(__has_feature)
@@ -54,6 +56,32 @@ inline const char* const kRealGemma = "gemma-3-270m-q4_k_m.gguf";
 inline doctest::skip needs(const std::string& model) { return real_model(model).empty(); }
 // Skipped under sanitizers: what the test compiles is without them, or their own memory and time would be measured.
 inline doctest::skip not_sanitized() { return LLM_ASAN || LLM_TSAN; }
+
+// While in scope this thread's floats are as a host program may have set them: denormals flushed to zero, or results
+// rounded upwards.
+struct HostFloats {
+    std::fenv_t before;
+    HostFloats(bool flush, bool up) {
+        std::fegetenv(&before);
+        std::fesetround(up ? FE_UPWARD : FE_TONEAREST);
+#if defined(__x86_64__)
+        if (flush) _mm_setcsr(_mm_getcsr() | 0x8040);
+#elif defined(__aarch64__)
+        std::uint64_t mode;
+        __asm__ __volatile__("mrs %0, fpcr" : "=r"(mode));
+        if (flush) __asm__ __volatile__("msr fpcr, %0" : : "r"(mode | 1u << 24));
+#else
+        CHECK(!flush);
+#endif
+    }
+    ~HostFloats() { std::fesetenv(&before); }
+    HostFloats(const HostFloats&) = delete;
+};
+#if defined(__x86_64__) || defined(__aarch64__)
+constexpr bool kCanFlush = true;
+#else
+constexpr bool kCanFlush = false;
+#endif
 
 // Where a sanitizer makes each round of a long test slow, one of so many is done.
 constexpr int kThinned = LLM_TSAN ? 12 : LLM_ASAN ? 4 : 1;

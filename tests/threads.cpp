@@ -220,55 +220,27 @@ TEST_CASE("waiting for helpers is counted where it is asked for") {
     }
 }
 
-#ifdef __x86_64__
-// A host program may flush denormals to zero or round otherwise: not so inside of a step, and afterwards as before.
 TEST_CASE("floats are IEEE's inside of a step, and the host program's own arithmetic stays as it was") {
-    volatile float small = 1e-30f;
+    volatile float small = 1e-30f, one = 1;
     const auto is_flushed = [&] { return small * 1e-10f == 0; };
-    for (const bool flush : {false, true}) {
-        const unsigned before = _mm_getcsr();
-        _mm_setcsr(before | (flush ? 0x8000 : 0));
-        for (const int threads : {1, 3}) {
-            ThreadPool pool(threads);
-            std::atomic<int> flushed{0};
-            pool.for_each(100, [&](int) { flushed += is_flushed(); });
-            CHECK(flushed == 0);
-            CHECK(is_flushed() == flush);
-            CHECK_THROWS_AS(pool.for_each(100, [&](int) { throw 1; }), int);
-            CHECK(is_flushed() == flush);
-        }
-        Session session(load(tiny("gemma3-tiny")), 0, 2);
-        generated(session, "To be", greedy(2));
-        CHECK(is_flushed() == flush);
-        _mm_setcsr(before);
-    }
-}
-
-TEST_CASE("a model that is loaded and asked while floats are flushed or rounded otherwise is the same") {
-    for (const std::string& name : kTinyModels)
-        for (const unsigned mode : {0x8040u, 0x4000u}) {  // denormals are flushed; rounding upwards
-            CAPTURE(name);
-            CAPTURE(mode);
-            const auto ask = [&](unsigned more) {
-                const unsigned before = _mm_getcsr();
-                _mm_setcsr(before | more);
-                Session session(load(tiny(name), DType::f32), 0, 2);
-                std::vector<double> all = {llm::score(session, "To be, or not")};
-                const std::vector<int> ids = session.tokens();
-                const int width = session.model().config().hidden_size;
-                session.forward_hidden(ids.data(), 3,
-                                       [&](int, const float* x) { all.insert(all.end(), x, x + width); });
-                llm::GenerateOptions options = greedy(3);
-                options.on_token = [&](const llm::TokenInfo& t) { return all.push_back(t.log_probability), true; };
-                generated(session, "", options);
-                all.push_back(static_cast<double>(detail::fingerprint(session.model().data()) >> 12));
-                _mm_setcsr(before);
-                return all;
-            };
-            CHECK((ask(mode) == ask(0)));
+    const auto rounds_up = [&] { return one + 1e-10f > 1; };
+    for (const bool flush : {false, kCanFlush})
+        for (const bool up : {false, true}) {
+            const HostFloats host(flush, up);
+            for (const int threads : {1, 3}) {
+                ThreadPool pool(threads);
+                std::atomic<int> wrong{0};
+                pool.for_each(100, [&](int) { wrong += is_flushed() || rounds_up(); });
+                CHECK(wrong == 0);
+                CHECK((is_flushed() == flush && rounds_up() == up));
+                CHECK_THROWS_AS(pool.for_each(100, [&](int) { throw 1; }), int);
+                CHECK((is_flushed() == flush && rounds_up() == up));
+            }
+            Session session(load(tiny("gemma3-tiny")), 0, 2);
+            generated(session, "To be", greedy(2));
+            CHECK((is_flushed() == flush && rounds_up() == up));
         }
 }
-#endif
 
 }  // namespace
 }  // namespace tests
