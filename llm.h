@@ -2008,8 +2008,9 @@ constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 // as many i32, with C++'s operators. First what differs between the sets, then the kernels, which differ in nothing.
 //
 // A block like those below is all that a new set needs (and a place in LLM_KERNEL_SETS): the compiler's target, whether
-// the processor at hand has it, how many tokens and vectors a product keeps in registers, whether its dot product takes
-// unsigned weights, the operations. To read them, begin with the first, which is plain C++.
+// the processor at hand has it, how many tokens times how many vectors of rows a product keeps in registers (few tokens,
+// weights in bytes, floats), whether its dot product takes unsigned weights, the operations. To read them, begin with
+// the first, which is plain C++.
 
 #ifdef LLM_KERNEL_PASS
 
@@ -2019,11 +2020,11 @@ namespace LLM_SET {
 
 #define LLM_TARGET
 inline bool runs_here() { return true; }
-constexpr int kLanes = 16, kBlockTokens = 1, kFewTokens = 1, kBlockVectors = 1, kFloatTokens = 1, kFloatVectors = 1;
+constexpr int kFewTokens = 1, kFewVectors = 1, kByteTokens = 1, kByteVectors = 1, kFloatTokens = 1, kFloatVectors = 1;
 constexpr bool kUnsignedDot = true;
 
 template <class T> struct Lanes {
-    T lane[kLanes];
+    T lane[kGroup];
     LLM_OP T operator[](int i) const { return lane[i]; }
 };
 
@@ -2033,7 +2034,7 @@ using Ints = Lanes<std::int32_t>;
 // op(a[i], b[i], ...) in lane i, of vectors or of what lies in memory.
 template <class Op, class... From> LLM_OP auto each(const Op& op, const From&... from) {
     Lanes<decltype(op(from[0]...))> out;
-    for (int i = 0; i < kLanes; ++i) out.lane[i] = op(from[i]...);
+    for (int i = 0; i < kGroup; ++i) out.lane[i] = op(from[i]...);
     return out;
 }
 // clang-format off
@@ -2046,9 +2047,9 @@ LLM_OP Floats sqrt(const Floats& a) { return each([](float x) { return std::sqrt
 template <class T> LLM_OP Lanes<T> set(T x) { return each([&] { return x; }); }
 LLM_OP Floats load(const float* p) { return each([](float x) { return x; }, p); }
 LLM_OP Floats load(const std::uint16_t* p) { return each([](std::uint16_t x) { return f16_to_f32(x); }, p); }
-LLM_OP void store(float* p, const Floats& x) { std::copy_n(x.lane, kLanes, p); }
-LLM_OP void store(std::uint16_t* p, const Floats& x) { std::transform(x.lane, x.lane + kLanes, p, f32_to_f16); }
-LLM_OP void store(std::int8_t* p, const Ints& a) { std::copy_n(a.lane, kLanes, p); }
+LLM_OP void store(float* p, const Floats& x) { std::copy_n(x.lane, kGroup, p); }
+LLM_OP void store(std::uint16_t* p, const Floats& x) { std::transform(x.lane, x.lane + kGroup, p, f32_to_f16); }
+LLM_OP void store(std::int8_t* p, const Ints& a) { std::copy_n(a.lane, kGroup, p); }
 LLM_OP Floats fma(const Floats& a, const Floats& b, const Floats& c) {
     return each([](float x, float y, float z) { return fused(x, y, z); }, a, b, c);
 }
@@ -2056,9 +2057,9 @@ LLM_OP Floats fma(const Floats& a, const Floats& b, const Floats& c) {
 // Where one is a NaN, both give b, as x86 has it.
 LLM_OP Floats min(const Floats& a, const Floats& b) { return each([](auto x, auto y) { return x < y ? x : y; }, a, b); }
 LLM_OP Floats max(const Floats& a, const Floats& b) { return each([](auto x, auto y) { return x > y ? x : y; }, a, b); }
-LLM_OP float largest(const Floats& a) { return *std::max_element(a.lane, a.lane + kLanes); }
+LLM_OP float largest(const Floats& a) { return *std::max_element(a.lane, a.lane + kGroup); }
 LLM_OP float sum(Floats a) {
-    for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int half = kGroup / 2; half > 0; half /= 2)
         for (int i = 0; i < half; ++i) a.lane[i] += a.lane[i + half];
     return a.lane[0];
 }
@@ -2096,7 +2097,7 @@ using Floats = float __attribute__((vector_size(64)));
 using Ints = std::int32_t __attribute__((vector_size(64)));
 using Raw = __m512i;  // Ints, as intrinsics take them
 using Halves = __m256i_u;
-constexpr int kLanes = 16, kBlockTokens = 6, kFewTokens = 8, kBlockVectors = 2, kFloatTokens = 12, kFloatVectors = 2;
+constexpr int kFewTokens = 8, kFewVectors = 2, kByteTokens = 6, kByteVectors = 2, kFloatTokens = 12, kFloatVectors = 2;
 constexpr bool kUnsignedDot = true;
 
 LLM_OP void store(std::int8_t* p, Ints a) {
@@ -2118,7 +2119,7 @@ using Floats = float __attribute__((vector_size(32)));
 using Ints = std::int32_t __attribute__((vector_size(32)));
 using Raw = __m256i;  // Ints, as intrinsics take them
 using Halves = __m128i_u;
-constexpr int kLanes = 8, kBlockTokens = 4, kFewTokens = 8, kBlockVectors = 1, kFloatTokens = 6, kFloatVectors = 2;
+constexpr int kFewTokens = 8, kFewVectors = 1, kByteTokens = 4, kByteVectors = 2, kFloatTokens = 6, kFloatVectors = 2;
 constexpr bool kUnsignedDot = false;
 
 LLM_OP void store(std::int8_t* p, Ints a) {
@@ -2153,7 +2154,7 @@ inline bool runs_here() { return (getauxval(AT_HWCAP) & (1u << 20)) != 0; }  // 
 
 using Floats = float32x4_t;
 using Ints = int32x4_t;
-constexpr int kLanes = 4, kBlockTokens = 4, kFewTokens = 8, kBlockVectors = 2, kFloatTokens = 6, kFloatVectors = 4;
+constexpr int kFewTokens = 8, kFewVectors = 2, kByteTokens = 4, kByteVectors = 2, kFloatTokens = 6, kFloatVectors = 4;
 constexpr bool kUnsignedDot = false;
 
 LLM_OP Floats set(float x) { return vdupq_n_f32(x); }
@@ -2230,6 +2231,7 @@ template <class Vector> LLM_OP Vector load_bits(const void* p) {
     return out;
 }
 
+constexpr int kLanes = sizeof(Floats) / sizeof(float);
 constexpr int kWide = 16 / kLanes;  // vectors that are 16 values wide, as a group of rows is
 
 // The whole number in x + kRound.
@@ -2434,12 +2436,13 @@ template <class Weight, int M, int V> LLM_TARGET void tile(const ProductFloat& p
     }
 }
 
-// V vectors of rows times all tokens, M at a time: the rows stay in the first-level cache. The last tile may compute
-// more tokens than there are, of whatever lies behind them.
-template <class Block, int M, int V> LLM_TARGET void cover_tokens(const ProductBlocks& p, int row) {
-    constexpr int kFewer = M > 4 ? M / 2 : M;
-    for (int first = 0; first < p.m; first += M)
-        p.m - first > kFewer ? tile<Block, M, V>(p, first, row) : tile<Block, kFewer, V>(p, first, row);
+// V vectors of rows times all tokens, M at a time and the last ones by fewer: the rows stay in the first-level cache. The
+// last tile may compute more tokens than there are, of whatever lies behind them.
+template <class Block, int M, int V> LLM_TARGET void cover_tokens(const ProductBlocks& p, int row, int first = 0) {
+    constexpr int kFewer = M < 4 ? 0 : M / 2;
+    for (; p.m - first > kFewer; first += M) tile<Block, M, V>(p, first, row);
+    if constexpr (kFewer > 0)
+        if (first < p.m) cover_tokens<Block, kFewer, V>(p, row, first);
 }
 
 template <class Weight, int M, int V> LLM_TARGET void cover_tokens(const ProductFloat& p, int row, int first = 0) {
@@ -2464,8 +2467,8 @@ template <class Weight, int One, int M, int V, class Product> LLM_TARGET void pr
     else cover<Weight, M, V>(p);
 }
 
-template <class Block> inline constexpr ForFormat kFor = {product<Block, kWide, kFewTokens, kBlockVectors>,
-                                                          cover<typename Block::Bytes, kBlockTokens, kBlockVectors>,
+template <class Block> inline constexpr ForFormat kFor = {product<Block, kWide, kFewTokens, kFewVectors>,
+                                                          cover<typename Block::Bytes, kByteTokens, kByteVectors>,
                                                           to_bytes<Block>};
 
 // ---- along one row: kWide vectors are 16 lanes, value i in lane i % 16
