@@ -381,7 +381,7 @@ TEST_CASE("an exception between layers leaves all sessions where they were") {
 
 TEST_CASE("sessions that share steps and threads are destroyed, moved, saved and rewound between them") {
     const Model model = load(tiny("gemma3-tiny"));
-    std::optional<Session> first(std::in_place, model, 120, 2);
+    auto first = std::make_unique<Session>(model, 120, 2);
     first->forward(model.tokenizer().encode("KING HENRY:\nWe few, we happy few"));
     const std::vector<int> held = first->tokens();
     Session second = first->fork(), third = second.fork();
