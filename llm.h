@@ -2436,19 +2436,14 @@ template <class Weight, int M, int V> LLM_TARGET void tile(const ProductFloat& p
     }
 }
 
-// V vectors of rows times all tokens, M at a time and the last ones by fewer: the rows stay in the first-level cache. The
-// last tile may compute more tokens than there are, of whatever lies behind them.
-template <class Block, int M, int V> LLM_TARGET void cover_tokens(const ProductBlocks& p, int row, int first = 0) {
-    constexpr int kFewer = M < 4 ? 0 : M / 2;
-    for (; p.m - first > kFewer; first += M) tile<Block, M, V>(p, first, row);
+// V vectors of rows times all tokens, M at a time and the last ones by fewer: the rows stay in the first-level cache. Of
+// integers, the last tile may compute more tokens than there are, of whatever lies behind them.
+template <class Weight, int M, int V, class Product>
+LLM_TARGET void cover_tokens(const Product& p, int row, int first = 0) {
+    constexpr int kFewer = std::is_same_v<Product, ProductFloat> ? M - 1 : M < 4 ? 0 : M / 2;
+    for (; p.m - first > kFewer; first += M) tile<Weight, M, V>(p, first, row);
     if constexpr (kFewer > 0)
-        if (first < p.m) cover_tokens<Block, kFewer, V>(p, row, first);
-}
-
-template <class Weight, int M, int V> LLM_TARGET void cover_tokens(const ProductFloat& p, int row, int first = 0) {
-    for (; p.m - first >= M; first += M) tile<Weight, M, V>(p, first, row);
-    if constexpr (M > 1)
-        if (first < p.m) cover_tokens<Weight, M - 1, V>(p, row, first);
+        if (first < p.m) cover_tokens<Weight, kFewer, V>(p, row, first);
 }
 
 // Covers all tokens and rows, V vectors of rows at a time, and a last group of 16 rows alone.
@@ -2690,9 +2685,10 @@ inline const Kernels& choose_kernels() {
     fail("LLM_SIMD names kernels that are not available here", wanted, "choose one of " + names, Kind::system);
 }
 
+using KernelsOf = ForFormat Kernels::*;
+
 // How matrices lie in memory: one row of the table for each format of weights, and everything else follows from it.
 // What products take on their other side is a property of the format; the KV cache has a format of its own.
-using KernelsOf = ForFormat Kernels::*;
 struct WeightFormat {
     const char* name;
     std::size_t bytes, lower;  // of a block of a group; of its low halves elsewhere
@@ -4359,9 +4355,8 @@ constexpr int kMostHeadDim = 1024;
 
 // A size of a Config: its name here, the most it may be, and its name in a GGUF, which must have it unless it is
 // optional.
-using IntOfConfig = int Config::*;
 struct Size {
-    IntOfConfig member;
+    decltype(&Config::num_layers) member;
     const char* name;
     int most;
     const char* gguf;

@@ -87,7 +87,8 @@ TEST_CASE("attention is the plain softmax, for tokens one by one and together, o
                         std::vector<float> out(usize(tokens * width) + 1, 77);
                         attention.run({{&filled.cache, q.data(), usize(stride), tokens, position, window, out.data()}});
                         CHECK(out.back() == 77);
-                        for (int t = 0; t < tokens; t += (20 < tokens) ? 7 : 1)
+                        const int step = tokens > 20 ? 7 : 1;
+                        for (int t = 0; t < tokens; t += step)
                             for (int h = 0; h < s.heads; ++h) {
                                 const auto exact =
                                     filled.plain(q.data() + t * stride + h * s.head_dim, h, position + t, window);

@@ -249,6 +249,7 @@ std::string raw_strings(std::uint32_t type, std::initializer_list<std::string> i
 
 TEST_CASE("damaged GGUF files are refused") {
     using G = Gguf;
+    static const std::string two = raw_strings(G::string, {"a", "b"});
     const GgufCase cases[] = {
         {"version 1", [](G& g) { g.version = 1; }, {"version 1"}},
         {"version 4", [](G& g) { g.version = 4; }, {"version 4"}},
@@ -297,7 +298,7 @@ TEST_CASE("damaged GGUF files are refused") {
         {"another pre-tokenizer", [](G& g) { g.set("tokenizer.ggml.pre", std::string("qwen2")); }, {"qwen2"}},
         {"no tokens", [](G& g) { g.remove("tokenizer.ggml.tokens"); }, {"tokenizer.ggml.tokens"}},
         {"tokens as text", [](G& g) { g.set("tokenizer.ggml.tokens", std::string("a")); }, {"tokenizer.ggml.tokens"}},
-        {"one token", [](G& g) { g.set("tokenizer.ggml.tokens", G::array, raw_strings(G::string, {"a"})); }, {}},
+        {"two tokens", [](G& g) { g.set("tokenizer.ggml.tokens", G::array, two); }, {}},
         {"no merges", [](G& g) { g.remove("tokenizer.ggml.merges"); }, {"tokenizer.ggml.merges"}},
         {"a merge of one",
          [](G& g) { g.set("tokenizer.ggml.merges", G::array, raw_strings(G::string, {"ab"})); },

@@ -237,8 +237,8 @@ TEST_CASE("generate_many: false ends a text, on_end's the beginning of others, a
     options.ignore_end = true;
     const std::vector<std::string> prompts(9, "KING");
     const auto all = llm::generate_many(session, prompts, options, {}, 3);
-    const auto not_the_fourth = [](int i, std::string_view) { return i != 4; };
-    const auto some = llm::generate_many(session, prompts, options, not_the_fourth, 3);
+    const auto all_but_4 = [](int i, std::string_view) { return i != 4; };
+    const auto some = llm::generate_many(session, prompts, options, all_but_4, 3);
     for (std::size_t i = 0; i < 9; ++i) {
         CHECK(some[i].stats.end == (i == 4 ? End::callback : End::max_tokens));
         if (i != 4) CHECK(some[i].text == all[i].text);

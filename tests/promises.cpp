@@ -327,10 +327,9 @@ TEST_CASE("a session is refused by every model that would go on otherwise") {
             value = kept;
         };
         llm::Config& c = data.config;
-        for (const detail::IntOfConfig size :
-             {&llm::Config::vocab_size, &llm::Config::context_length, &llm::Config::hidden_size,
-              &llm::Config::intermediate_size, &llm::Config::num_layers, &llm::Config::num_heads,
-              &llm::Config::num_kv_heads, &llm::Config::head_dim, &llm::Config::sliding_window})
+        for (const auto size : {&llm::Config::vocab_size, &llm::Config::context_length, &llm::Config::hidden_size,
+                                &llm::Config::intermediate_size, &llm::Config::num_layers, &llm::Config::num_heads,
+                                &llm::Config::num_kv_heads, &llm::Config::head_dim, &llm::Config::sliding_window})
             tells(c.*size, c.*size + 1);
         tells(c.norm_eps, c.norm_eps * 1.1f);
         tells(c.final_logit_softcapping, 30.0f);

@@ -57,6 +57,21 @@ inline doctest::skip needs(const std::string& model) { return real_model(model).
 // Skipped under sanitizers: what the test compiles is without them, or their own memory and time would be measured.
 inline doctest::skip not_sanitized() { return LLM_ASAN || LLM_TSAN; }
 
+#if defined(__x86_64__)
+constexpr bool kCanFlush = true;
+inline void flush_denormals() { _mm_setcsr(_mm_getcsr() | 0x8040); }
+#elif defined(__aarch64__)
+constexpr bool kCanFlush = true;
+inline void flush_denormals() {
+    std::uint64_t mode;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(mode));
+    __asm__ __volatile__("msr fpcr, %0" : : "r"(mode | 1u << 24));
+}
+#else
+constexpr bool kCanFlush = false;
+inline void flush_denormals() { FAIL("not known here"); }
+#endif
+
 // While in scope this thread's floats are as a host program may have set them: denormals flushed to zero, or results
 // rounded upwards.
 struct HostFloats {
@@ -64,24 +79,11 @@ struct HostFloats {
     HostFloats(bool flush, bool up) {
         std::fegetenv(&before);
         std::fesetround(up ? FE_UPWARD : FE_TONEAREST);
-#if defined(__x86_64__)
-        if (flush) _mm_setcsr(_mm_getcsr() | 0x8040);
-#elif defined(__aarch64__)
-        std::uint64_t mode;
-        __asm__ __volatile__("mrs %0, fpcr" : "=r"(mode));
-        if (flush) __asm__ __volatile__("msr fpcr, %0" : : "r"(mode | 1u << 24));
-#else
-        CHECK(!flush);
-#endif
+        if (flush) flush_denormals();
     }
     ~HostFloats() { std::fesetenv(&before); }
     HostFloats(const HostFloats&) = delete;
 };
-#if defined(__x86_64__) || defined(__aarch64__)
-constexpr bool kCanFlush = true;
-#else
-constexpr bool kCanFlush = false;
-#endif
 
 // Where a sanitizer makes each round of a long test slow, one of so many is done.
 constexpr int kThinned = LLM_TSAN ? 12 : LLM_ASAN ? 4 : 1;
