@@ -38,7 +38,7 @@ override PROMPT := $(value PROMPT)
 override ARGS   := $(value ARGS)
 export MODEL PROMPT ARGS
 
-.PHONY: all run gemma test bench sanitize sanitize-address sanitize-thread fuzz mutants examples capi wasm install uninstall clean help
+.PHONY: all run gemma test bench avx512 sanitize sanitize-address sanitize-thread fuzz mutants examples capi wasm install uninstall clean help
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/llm $(BUILD)/bench  ## build the programs; takes CXX=clang++, CXXFLAGS=-O3, WERROR=1
@@ -66,6 +66,10 @@ sanitize-address: FLAGS = -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize-thread: FLAGS = -fsanitize=thread
 sanitize-address sanitize-thread:
 	LLM_REAL=none $(MAKE) test BUILD=$(BUILD)/$@ CXXFLAGS="$(SANITIZED) -g1 $(FLAGS)"
+
+avx512:  ## the tests of the AVX-512 kernels on a processor without: in plain C++ what they ask of it
+	LLM_SIMD=avx512 LLM_REAL=none LLM_ROUNDS=50 $(MAKE) test BUILD=$(BUILD)/$@ \
+		FILE="kernels arithmetic matrices attention likeliest" CXXFLAGS="-Og -Wno-psabi -include tests/avx512_emulated.h"
 
 fuzz: $(BUILD)/fuzz  ## random files and texts, FUZZ_SECONDS=60 of each kind: safetensors gguf tokenizer config session text
 	@for target in $(or $(FUZZ_TARGET),safetensors gguf tokenizer config session text); do \
@@ -102,7 +106,7 @@ clean:  ## remove what was built
 	rm -rf $(BUILD)
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' Makefile | \
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/\1 \2/p' Makefile | \
 		while read -r target text; do printf 'make %-9s %s\n' "$$target" "$$text"; done
 
 $(BUILD)/llm: main.cpp $(wildcard cli/*.h)
