@@ -152,8 +152,8 @@ struct Config {
     // Floats of a token's vector between the layers (n_embd), and inside of a feed-forward network (n_inner).
     int hidden_size = 0, intermediate_size = 0;
 
-    // Heads of queries, and of keys and values, of which query head h reads number h * num_kv_heads / num_heads; floats
-    // of a head.
+    // Heads of queries share heads of keys and values: query head h reads number h * num_kv_heads / num_heads.
+    // head_dim: floats of a head.
     int num_layers = 0, num_heads = 0, num_kv_heads = 0, head_dim = 0;
 
     float norm_eps = 1e-5f;
@@ -179,7 +179,7 @@ enum class Special { as_text, parsed };
 // rows than there are tokens, forward takes the ids in between, generate never chooses them, and piece throws.
 class Tokenizer {
   public:
-    // add_bos: with what the model's texts begin and end with, which is mostly the bos token or nothing.
+    // add_bos: adds what the tokenizer puts before and after a text, which is mostly the bos token or nothing.
     std::vector<int> encode(std::string_view text, Special = Special::as_text, bool add_bos = true) const;
     std::string decode(const std::vector<int>& ids) const;  // bytes; may end inside a UTF-8 character
     std::string piece(int id) const;                        // the bytes of one token, 0 <= id < vocab_size()
@@ -227,7 +227,8 @@ class Model {
     // The same from a GGUF in memory, such as a resource of the program. Nothing points to the bytes afterwards.
     static Model load_bytes(std::string_view gguf, const LoadOptions& = {});
 
-    // A model of this shape with random weights and no tokenizer, to measure speed without a download.
+    // A model of this shape with random matrices (norms, biases and positions are 1) and no tokenizer, to measure speed
+    // without a download.
     static Model random(const Config&, const LoadOptions& = {}, std::uint64_t seed = 0);
 
     const Config& config() const;  // these references are valid as long as the data
@@ -253,7 +254,8 @@ class Model {
 // are literals.
 struct Timing {
     const char* part = "";         // embedding, norm, qkv, rope, attention, attn_out, up, activation, down, lm_head,
-                                   // sampling (generate, generate_many, best), or step: the whole, reported at its end
+                                   // sampling, or step: the whole, reported at its end. generate samples between
+                                   // two steps: it comes with the second, and is no part of its seconds
     const char* operation = "";    // of the part: attention's are kv_store, qk, softmax, av, merge, pack
     std::uint64_t bytes = 0;       // of weights or cache that were read, each counted once
     std::uint64_t operations = 0;  // multiplications and additions
@@ -332,8 +334,8 @@ class Session {
     void on_layer(OnLayer hook);
 
     // Has every operation of every step timed from now on, and reported on the calling thread when the step is done;
-    // the operations' seconds add up to the step's (less what callbacks took). Null ends it. May be called by
-    // callbacks.
+    // the operations' seconds but generate's sampling add up to the step's (less what callbacks took). Null ends it.
+    // May be called by callbacks.
     void on_timing(std::function<void(const Timing&)> report);
 
     detail::SessionData& data() const;  // for the library itself
@@ -415,7 +417,8 @@ struct GenerateOptions {
     // Compute the whole head for each token, not only what may be among the best of it; on_logits and on_token need it.
     bool all_logits = false;
 
-    // Called after each 256 tokens of the prompt and at its end; false ends generation there. Null: not called.
+    // Called after each 256 tokens of the prompt (generate_many: after each piece of it) and at its end; false ends
+    // generation there. Null: not called.
     std::function<bool(int done, int total)> on_prompt;
 
     // Called before each draw with the logits of the ids 0 .. n-1 (n is Model::sampleable()), a copy that it may
@@ -616,14 +619,46 @@ using Kind = Error::Kind;
     fail(what, where, remedy, Kind::argument);
 }
 
+struct Character {
+    std::uint32_t code_point;
+    std::size_t length;  // in bytes
+};
+
+// The character at text[i] (RFC 3629). A byte that starts no valid one counts as a character 0xFFFFFFFF.
+inline Character utf8_decode(std::string_view text, std::size_t i) {
+    const std::uint32_t first = std::uint8_t(text[i]);
+    if (first < 0x80) return {first, 1};
+
+    const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+    bool valid = first >= 0xC2 && first <= 0xF4 && text.size() - i >= length;
+    std::uint32_t value = first & (0x7Fu >> length);
+    for (const char next : text.substr(i + 1, length - 1)) {
+        valid = valid && (next & 0xC0) == 0x80;
+        value = value << 6 | std::uint32_t(next & 0x3F);
+    }
+
+    const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
+    valid = valid && value >= least && value <= 0x10FFFF && value >> 11 != 0xD800 >> 11;  // nor are surrogates
+    return valid ? Character{value, length} : Character{0xFFFFFFFF, 1};
+}
+
 inline bool is_control(char c) { return std::uint8_t(c) < ' ' || c == 127; }
 
-// A name out of a file as a message shows it: in quotes, not too long, without control characters.
+// A name out of a file as a message shows it: in quotes, not too long, without control characters and broken ones.
 inline std::string shown(std::string_view name) {
     std::string out = "\"";
-    for (const char c : name.substr(0, 80)) out += is_control(c) ? '?' : c;
-    return out + (name.size() > 80 ? "...\"" : "\"");
+    std::size_t i = 0;
+    while (i < name.size() && i < 80) {
+        const auto [c, length] = utf8_decode(name, i);
+        const bool is_shown = c >= ' ' && (c < 127 || c >= 160) && c != 0xFFFFFFFF;
+        out += is_shown ? name.substr(i, length) : "?";
+        i += length;
+    }
+    return out + (i < name.size() ? "...\"" : "\"");
 }
+
+// Whether it is like the names that models have: messages and ModelInfo show them as they are.
+inline bool is_name(std::string_view s) { return s.size() <= 1000 && std::none_of(s.begin(), s.end(), is_control); }
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "llm.h reads model files as they are, and they are little-endian"
@@ -683,7 +718,7 @@ constexpr char kIsEmbedding[] = "an embedding model, such as EmbeddingGemma, wri
 // clang-format off
 constexpr Foreign kForeign[] = {
     {"^version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull, or download it"},
-    {"^<", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
+    {"^<!|^<html|^<HTML|^<?xml", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
     {"^\x1F\x8B", "a gzip archive", "unpack it"},
     {"^PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
     {"^lmgg|^tjgg|^fmgg", "a GGML file, older than GGUF", kGetModel},
@@ -795,29 +830,6 @@ class File {
     const char* memory_ = nullptr;
     std::uint64_t size_ = 0;
 };
-
-struct Character {
-    std::uint32_t code_point;
-    std::size_t length;  // in bytes
-};
-
-// The character at text[i] (RFC 3629). A byte that starts no valid one counts as a character 0xFFFFFFFF.
-inline Character utf8_decode(std::string_view text, std::size_t i) {
-    const std::uint32_t first = std::uint8_t(text[i]);
-    if (first < 0x80) return {first, 1};
-
-    const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-    bool valid = first >= 0xC2 && first <= 0xF4 && text.size() - i >= length;
-    std::uint32_t value = first & (0x7Fu >> length);
-    for (const char next : text.substr(i + 1, length - 1)) {
-        valid = valid && (next & 0xC0) == 0x80;
-        value = value << 6 | std::uint32_t(next & 0x3F);
-    }
-
-    const std::uint32_t least = length == 4 ? 0x10000 : length == 3 ? 0x800 : 0x80;  // a longer form is not allowed
-    valid = valid && value >= least && value <= 0x10FFFF && value >> 11 != 0xD800 >> 11;  // nor are surrogates
-    return valid ? Character{value, length} : Character{0xFFFFFFFF, 1};
-}
 
 inline void utf8_append(std::string& out, std::uint32_t code_point) {
     const int tail = code_point < 0x80 ? 0 : code_point < 0x800 ? 1 : code_point < 0x10000 ? 2 : 3;
@@ -1079,11 +1091,11 @@ struct JsonParser {
     }
 
     // Not strtod, which reads "0.5" as 0 where the program's locale writes a comma. Exact up to 15 digits and 10^22,
-    // more than people write; beyond, the last bits may differ.
+    // more than people write; beyond, the last bits may be others than the value's, but the same everywhere.
     double number() {
         const auto digits = [this](double& number) {
             const char* const first = at;
-            for (; *at >= '0' && *at <= '9'; ++at) number = number * 10 + (*at - '0');
+            for (; *at >= '0' && *at <= '9'; ++at) number = fused(number, 10.0, double(*at - '0'));
             if (at == first) error("a value cannot be understood");
             return double(at - first);
         };
@@ -2371,7 +2383,8 @@ template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p
     const std::uint8_t* next = p.following.begin;
     next += 64 * lines * usize(p.blocks * (row / (V * kLanes) * across + first / M));
 
-    // How far ahead to ask. A tile's groups are read side by side, so beyond the end of one that skips the others.
+    // How far ahead to ask. A tile reads its groups side by side: behind the end of one lies the next, which the tile
+    // reads itself, so from there on it asks for what follows the last.
     const auto ahead = [&](int b, int bytes) {
         constexpr int kOthers = std::max(V * kLanes / kGroup - 1, 0);
         return std::ptrdiff_t{kPrefetchFar} + ((p.blocks - b) * bytes > kPrefetchFar ? 0 : kOthers * p.blocks * bytes);
@@ -2446,7 +2459,7 @@ LLM_TARGET void cover_tokens(const Product& p, int row, int first = 0) {
         if (first < p.m) cover_tokens<Weight, kFewer, V>(p, row, first);
 }
 
-// Covers all tokens and rows, V vectors of rows at a time, and a last group of 16 rows alone.
+// Covers all tokens and rows, V vectors of rows at a time, and the groups that are left one by one.
 template <class Weight, int M, int V, class Product> LLM_TARGET void cover(const Product& p) {
     const int rows = p.groups * kGroup;
     int row = 0;
@@ -3035,6 +3048,7 @@ inline void check(bool good, const Tensor& tensor, const char* problem) {
 
 // Sets its type, by the file's name for it. Returns the bytes that the shape takes in this type.
 inline std::uint64_t set_type(Tensor& tensor, std::string_view name) {
+    check(is_name(name), tensor, "has an impossible type");
     tensor.type_name = name;
     tensor.type = find_type(name);
     const TypeTraits& type = traits(tensor.type);
@@ -3060,6 +3074,7 @@ inline void add_tensors(Checkpoint& checkpoint, std::vector<Tensor> tensors, con
     const std::uint64_t room = file.size() - std::min(data, file.size());
     std::uint64_t end = 0;
     for (Tensor& tensor : tensors) {
+        check(is_name(tensor.name), tensor, "has an impossible name");
         check(tensor.offset <= room && tensor.bytes <= room - tensor.offset, tensor, "lies outside of the file");
         check(tensor.offset >= end, tensor, "overlaps another one");
         end = tensor.offset + tensor.bytes;
@@ -3105,8 +3120,8 @@ inline void read_shards(Checkpoint& checkpoint, const File& index) {
         const std::string shard(value.string()), path = checkpoint.directory + "/" + shard;
         if (shards.insert(shard).second) {
             // A name from the internet must not lead out of the directory.
-            if (shard.find_first_not_of('.') == shard.npos || shard.find_first_of("/\\:") != shard.npos ||
-                std::any_of(shard.begin(), shard.end(), is_control))
+            if (!is_name(shard) || shard.find_first_not_of('.') == shard.npos ||
+                shard.find_first_of("/\\:") != shard.npos)
                 fail("a shard is not a file of the model's directory", index.path() + " names " + shown(shard),
                      "do not trust this model");
             if (!exists(status_of(path)))
@@ -3203,6 +3218,7 @@ inline JsonDocument read_gguf(Checkpoint& checkpoint, const File& file) {
     std::unordered_set<std::string_view> keys;
     for (std::size_t k = 0; k < pairs; ++k) {
         const std::string_view key = reader.string();
+        if (!is_name(key)) damaged("an impossible key, " + shown(key), file);
         if (!keys.insert(key).second) damaged("two values of " + shown(key), file);
         const std::string& name = reader.strings.emplace_back(file.path() + ": " + shown(key));
         members.emplace_back(key, reader.value(reader.number<std::uint32_t>(), name));
@@ -3840,7 +3856,7 @@ struct TokenizerLoader : TokenizerData {
         }
     }
 
-    // Tokens come in any order. There may be holes between the ids, but no more than there are tokens.
+    // Tokens come in any order. There may be holes between the ids, but hardly more than there are tokens.
     void read_vocabulary(const Json& listed) {
         std::vector<Token>& tokens = vocabulary.tokens;
         for (const auto& [spelling, id] : listed.members()) {
@@ -3991,8 +4007,17 @@ struct TokenizerLoader : TokenizerData {
         const auto token_id = [this](const Json& id) {  // or -1
             return id.is<double>() && id.number() >= 0 && id.number() < vocabulary.size() ? int(id.whole()) : -1;
         };
-        const JsonDocument generation = read_json("generation_config.json");
-        for (const Json* said : {&config, &config["text_config"], &generation.root()}) {
+        const JsonDocument document = read_json("generation_config.json");
+        const Json& generation = document.root();
+        for (const char* name : {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias",
+                                 "forced_bos_token_id", "forced_eos_token_id"})
+            if (generation[name].is<double>() || !generation[name].list().empty() ||
+                !generation[name].lenient<Json::Object>().empty())
+                unsupported(std::string("with ") + name);
+
+        const bool is_said = !generation["eos_token_id"].is_null();  // then what config.json says does not count
+        const Json& who = is_said ? generation : config;
+        for (const Json* said : {&who, &who["text_config"]}) {
             const Json& found = (*said)["eos_token_id"];  // a number or an array of them
             ends.push_back(token_id(found));
             for (const Json& id : found.list()) ends.push_back(token_id(id));
@@ -4043,6 +4068,7 @@ struct TokenizerLoader : TokenizerData {
         ends = {eos, token_id("tokenizer.ggml.eot_token_id"), token_id("tokenizer.ggml.eom_token_id")};
         for (const Json& id : metadata["tokenizer.ggml.eos_token_ids"].list())
             ends.push_back(int(std::min<std::uint64_t>(id.whole(), INT_MAX)));  // one beyond the tokens ends nothing
+        if (!metadata["tokenizer.ggml.suppress_tokens"].list().empty()) unsupported("with suppress_tokens");
         read_listed_tokens(spellings);
         if (!by_rank) set_merges(metadata.at("tokenizer.ggml.merges").array());
 
@@ -4301,7 +4327,8 @@ struct Fields {
         const Json& all = value(field);
         const Json& v = all.list().empty() ? all : all.list()[0];  // of a list, one for each layer
         for (const Json& one : all.list())
-            if (text_of(one) != text_of(v)) refuse(field, "differs from layer to layer", kNotBuilt);
+            if (text_of(one) != text_of(v) || one.lenient<double>() != v.lenient<double>())
+                refuse(field, "differs from layer to layer", kNotBuilt);
 
         if (v.is_null() && fallback < kRequired) return fallback;
         if (v.is_null()) refuse(field, "is missing");
@@ -4474,6 +4501,9 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
 
     f.choice({"hidden_activation|hidden_act", "hidden_activation"}, "gelu_pytorch_tanh", kTanhGelu);
     c.final_logit_softcapping = f.real({"final_logit_softcapping", "final_logit_softcapping"}, 0);
+    // Ollama's converter wrote Gemma 2's 30 into models of text. Ollama does not apply it, and the models have none.
+    const bool is_ollamas = f.has("rope.global.freq_base") || f.has("rope.local.freq_base");
+    if (is_ollamas && c.final_logit_softcapping == 30) c.final_logit_softcapping = 0;
 
     // RoPE is in rope_theta, rope_local_base_freq and rope_scaling, or (transformers 5) all in rope_parameters.
     c.rope_theta = f.real({"rope_scaling.rope_theta|rope_parameters.full_attention.rope_theta|rope_theta",
@@ -4483,10 +4513,11 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
                                  "rope.freq_base_swa|rope.local.freq_base"},
                                 1e4);
     const bool nested = f.value({"rope_scaling"}).lenient<Json::Object>().empty();
-    // Ollama's older converter leaves this out of models of text and pictures, as it does norm_eps. They divide by 8.
-    const bool is_older = c.context_length >= 131072 && !f.has("attention.layer_norm_rms_epsilon");
-    c.rope_scaling =
-        rope_scaling_of(f.inside(nested ? "rope_parameters.full_attention" : "rope_scaling"), is_older ? 8.0f : 1.0f);
+    // It leaves this out, and older ones norm_eps, too. The large models and those of pictures divide by 8.
+    const bool is_older = gguf && !f.has("attention.layer_norm_rms_epsilon");
+    const bool divides = c.context_length >= 131072 || (is_older && f.has("vision.block_count"));
+    const float left_out = divides && (is_older || is_ollamas) ? 8.0f : 1.0f;
+    c.rope_scaling = rope_scaling_of(f.inside(nested ? "rope_parameters.full_attention" : "rope_scaling"), left_out);
     if (!gguf) c.rope_local_scaling = rope_scaling_of(f.inside("rope_parameters.sliding_attention"));
 
     // What is said in another place than there.
@@ -4554,15 +4585,16 @@ inline void check_config(const Config& c, const std::string& where) {
     require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
     require((c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large");
     require(c.is_local.size() == usize(c.num_layers), "is_local (layer_types) has another length than num_layers");
-    require(c.norm_eps >= 0, "norm_eps is negative");
+    require(c.norm_eps >= 0 && std::isfinite(c.norm_eps), "norm_eps is negative or infinite");
     require(c.attention_scale > 0 && std::isfinite(c.attention_scale), "attention_scale is not positive");
     const bool square = c.num_heads * c.head_dim == c.hidden_size && c.num_kv_heads == c.num_heads;
     if (!a.has_rope) return require(square, "hidden_size is not num_heads x head_dim, as it is in GPT-2");
 
     require(c.head_dim % 2 == 0, "head_dim is odd");
     for (const float rope : {c.rope_theta, c.rope_local_theta, c.rope_scaling, c.rope_local_scaling})
-        require(rope > 1e-6f, "rope: a number is not positive, or too small");
-    require(c.final_logit_softcapping >= 0, "final_logit_softcapping is negative");
+        require(rope > 1e-6f && std::isfinite(rope), "rope: a number is not positive, too small or infinite");
+    require(c.final_logit_softcapping >= 0 && std::isfinite(c.final_logit_softcapping),
+            "final_logit_softcapping is negative or infinite");
 }
 
 // A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."),
@@ -5031,7 +5063,9 @@ namespace detail {
 // position of the context. A local layer has slots only for its window and the tokens that are being added, and rolls
 // over them: so its memory and its time stop growing with the context.
 
-constexpr int kBatch = 256;    // most tokens that go through the layers together
+// Most tokens of a sequence that go through the layers together; and how many of prompts go into a step beside texts
+// that are written, which wait for them: with more, a prompt is read hardly faster.
+constexpr int kBatch = 256, kBeside = 64;
 constexpr int kChunk = kSpan;  // positions per softmax step
 constexpr int kPart = 256;     // positions whose result is found on its own
 
@@ -6034,6 +6068,7 @@ std::vector<Logit> Session::forward_best(const int* ids, int n, int k) {
     std::vector<Logit> best;
     InUse(*this).step(std::max(n, 1), [&](SessionData& data) {
         const int texts = model().sampleable(), choices = texts ? texts : model().config().vocab_size;
+        if (ids || n != 0) data.sequence.check(ids, n);
         in_range(k, 1, choices, "the number of logits is out of range", "use ");
         const float* const all = n > 0 ? data.forward(ids, n, {}, {choices, k}) : data.logits({choices, k});
 
@@ -6101,7 +6136,7 @@ std::size_t Model::session_bytes(int context, int sessions) const {
 
     std::size_t each = usize(c.vocab_size) * sizeof(float) + usize(context) * sizeof(int);  // logits; ids
     for (const KvCache& cache : Sequence::kv_caches(data(), context)) each += usize(cache.bytes());
-    const int together = sessions > 1 ? kBatch : std::min(context, kBatch);
+    const int together = sessions > 1 ? std::max(kBatch, sessions + kBeside) : std::min(context, kBatch);
     if (each > SIZE_MAX / 2 / usize(sessions)) throw std::bad_alloc();
     const std::size_t estimates = w.has_random_halves ? Likeliest::bytes(w.head.w, 1) : 0;
     return usize(together) * batched + estimates + usize(sessions) * each;
@@ -6348,7 +6383,7 @@ double log_probability(const float* logits, int n, int id) {
     if (!logits || id < 0 || id >= n)
         detail::misuse("there is no logit of this token", std::to_string(id), "pass an id of 0 to n - 1");
     constexpr int kStep = 4096;  // so many are summed up as floats
-    const detail::Kernels& kernels = *detail::available_kernels().back();
+    const detail::Kernels& kernels = detail::choose_kernels();
     const detail::IeeeFloats rounding;
     float best = *std::max_element(logits, logits + n), x[kStep];
     double total = 0;
@@ -6599,10 +6634,6 @@ struct Many {
         // The text's number; its prompt's tokens, those of the common beginning too; the token that was drawn.
         int index = 0, prompt = 0, id = 0;
     };
-
-    // How many tokens of prompts go into a step beside the texts, which wait for them. With more, a prompt is read
-    // hardly faster.
-    static constexpr int kBeside = 64;
 
     const InUse& use;
     const std::vector<Request>& requests;
@@ -6869,12 +6900,13 @@ inline Chat::Template recognize(std::string_view jinja) {
     return is_dialogpt ? Chat::Template::dialogpt : Chat::Template::plain;
 }
 
-// The system's words that a template of ChatML's kind brings along, for conversations that have none of their own.
-inline std::string usual_system(std::string_view jinja) {
-    const std::string_view begin = "<|im_start|>system";
+// The system's words that a template brings along, for conversations that have none of their own. begin, end: the lines
+// around them, whose ends a template may write as "\n".
+inline std::string usual_system(std::string_view jinja, std::string_view begin, std::string_view end) {
+    begin.remove_suffix(1), end.remove_suffix(1);
     for (std::size_t at; (at = jinja.find(begin)) != jinja.npos;) {
         jinja.remove_prefix(at + begin.size());
-        const std::string words = replace_all(jinja.substr(0, jinja.find("<|im_end|>")), "\\n", "\n");
+        const std::string words = replace_all(jinja.substr(0, jinja.find(end)), "\\n", "\n");
         // They begin after the end of the marks' line.
         if (words.size() > 1 && words.find_first_of("'\"{}") == words.npos) return words.substr(1);
     }
@@ -6905,11 +6937,16 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     // What comes before the user's words.
     head_ = data.before;
     if (head_.empty() && data.bos >= 0 && own.find("bos_token") != own.npos) head_ = {data.bos};
-    const std::string words = system.empty() && template_ == Template::chatml ? usual_system(own) : system;
+    std::string_view begin = row.system, behind = row.after_system;
+    // Some templates of Gemma's kind have a turn for the system's words.
+    for (const std::string_view line : {"<start_of_turn>system\n", "<start_of_turn>developer\n"})
+        if (template_ == Template::gemma && own.find(line.substr(0, line.size() - 1)) != own.npos)
+            begin = line, behind = "<end_of_turn>\n";
+    const std::string words = system.empty() && !begin.empty() ? usual_system(own, begin, behind) : system;
     const std::vector<int> user = turn({}, row.user);
     std::vector<int> first;
-    if (!words.empty()) first = joined({turn({}, row.system), turn(words, row.after_system)});
-    head_ = row.system.empty() ? joined({head_, user, first}) : joined({head_, first, user});
+    if (!words.empty()) first = joined({turn({}, begin), turn(words, behind)});
+    head_ = begin.empty() ? joined({head_, user, first}) : joined({head_, first, user});
     trims_ = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
 
     // A session's text is cut into turns where the user's begin.

@@ -140,6 +140,16 @@ TEST_CASE("a chat is in the template of the model's files") {
     CHECK(conversation(model, "", used).rfind("<bos><|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\n", 0) ==
           0);
     CHECK(std::string(llm::Chat::name(used)) == "chatml");
+
+    // A turn for the system's words, in a template of Gemma's kind.
+    const std::string developer = "{{ '<start_of_turn>developer\\n' + system }}" + gemma,
+                      own = "<start_of_turn>system\nYou help.<end_of_turn>\n";
+    const std::string head = "<bos><start_of_turn>developer\nBe.<end_of_turn>\n<start_of_turn>user\none<end_of_turn>";
+    CHECK(conversation(with_template(directory.path, "chat_template.jinja", developer), "Be.", used).rfind(head, 0) ==
+          0);
+    CHECK(used == Template::gemma);
+    CHECK(conversation(with_template(directory.path, "chat_template.jinja", own + gemma), "", used)
+              .rfind("<bos>" + own, 0) == 0);
 }
 
 TEST_CASE("turns are added one after the other") {

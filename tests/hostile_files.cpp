@@ -291,6 +291,9 @@ TEST_CASE("damaged GGUF files are refused") {
         {"an offset beyond the end", [](G& g) { g.tensors[3].shift = std::uint64_t{1} << 40; }, {"output_norm.weight"}},
         {"an offset near 2^64", [](G& g) { g.tensors[3].shift = 0 - std::uint64_t{1 << 20}; }, {"output_norm.weight"}},
         {"overlapping tensors", [](G& g) { g.tensors[3].shift = 0 - std::uint64_t{256}; }, {"output", "overlaps"}},
+        {"a tensor named like a command", [](G& g) { g.tensors[3].name = "a\x1b[2J.weight"; }, {"a?[2J", "name"}},
+        {"a key like a command", [](G& g) { g.set("gpt2.\x1b[2J", 1); }, {"gpt2.?[2J", "key"}},
+        {"a key without end", [](G& g) { g.set("gpt2." + std::string(5000, 'x'), 1); }, {"xxx...", "key"}},
         {"a tensor twice", [](G& g) { g.tensors.push_back(g.tensors[3]); }, {"output_norm.weight"}},
 
         {"no tokenizer", [](G& g) { g.remove("tokenizer.ggml.model"); }, {"tokenizer.ggml.model"}},

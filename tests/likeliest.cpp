@@ -73,6 +73,7 @@ TEST_CASE("the best logits of nothing, of none and of more than there are") {
     CHECK(session.best(5).size() == 5);
     const int id = 1 << 20;
     CHECK_ERROR(session.forward_best(&id, 1, 5), "out of range", "1048576");
+    for (const int n : {0, -7}) CHECK(!error_of([&] { session.forward_best(&id, n, 5); }).empty());
     CHECK(session.position() == 3);
 }
 

@@ -269,6 +269,32 @@ TEST_CASE("GGUF: Ollama's older converter leaves out that the models of text and
     other = file;
     other.set("gemma3.attention.layer_norm_rms_epsilon", 1e-6f);
     CHECK(config_of(other).rope_scaling == 1);
+    other.set("gemma3.rope.local.freq_base", 1e4f);  // only its converter calls it so
+    CHECK(config_of(other).rope_scaling == 8);
+    other.set("gemma3.context_length", 32768);
+    CHECK(config_of(other).rope_scaling == 1);
+    file.set("gemma3.context_length", 8192);
+    CHECK(config_of(file).rope_scaling == 1);
+    file.set("gemma3.vision.block_count", 27);
+    CHECK(config_of(file).rope_scaling == 8);
+}
+
+TEST_CASE("GGUF: the softcapping that Ollama's converter wrote into models without one is not applied") {
+    Gguf file = small_gguf(true);
+    file.set("gemma3.final_logit_softcapping", 30.0f);
+    CHECK(config_of(file).final_logit_softcapping == 30);
+    file.set("gemma3.rope.global.freq_base", 1e6f);
+    CHECK(config_of(file).final_logit_softcapping == 0);
+    file.set("gemma3.final_logit_softcapping", 2.0f);
+    CHECK(config_of(file).final_logit_softcapping == 2);
+}
+
+TEST_CASE("GGUF: a list with a value for each layer has the same for all, to the last bit") {
+    Gguf file = small_gguf(true);
+    file.set_list("gemma3.rope.freq_base", Gguf::f32, std::vector<float>{1e6f, 1e6f});
+    CHECK(config_of(file).rope_theta == 1e6f);
+    file.set_list("gemma3.rope.freq_base", Gguf::f32, std::vector<float>{1e6f, 1000001.0f});
+    CHECK_ERROR(config_of(file), "rope.freq_base", "layer to layer");
 }
 
 TEST_CASE("sizes have limits, and each pair of a head one frequency") {

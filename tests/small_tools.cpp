@@ -11,6 +11,8 @@ TEST_CASE("a name from a file is shown in quotes, short and without control char
     CHECK(detail::shown("") == "\"\"");
     CHECK(detail::shown(std::string(80, 'x')) == "\"" + std::string(80, 'x') + "\"");
     CHECK(detail::shown(std::string(81, 'x')) == "\"" + std::string(80, 'x') + "...\"");
+    CHECK(detail::shown("\xC3\xA9\xC2\x9B\xC2\xA0\xC3x") == "\"\xC3\xA9?\xC2\xA0?x\"");
+    CHECK(detail::shown(std::string(79, 'x') + "\xC3\xA9") == "\"" + std::string(79, 'x') + "\xC3\xA9\"");
     CHECK_ERROR(detail::fail("what", "where", "remedy"), "what: where: remedy");
 }
 

@@ -277,6 +277,24 @@ TEST_CASE("what a text begins and ends with has an end") {
     CHECK_ERROR(read(1000, 0), "too many parts");
 }
 
+TEST_CASE("generation_config.json says which tokens end a text; tokens that are forced or forbidden are refused") {
+    const TemporaryDirectory directory;
+    Files files = files_of(tiny("gemma3-tiny"));
+    const auto tokenizer = [&](const char* config) {
+        files["generation_config.json"] = config;
+        write_files(directory.path, files);
+        return load(directory.path).tokenizer();
+    };
+    files["config.json"] = detail::replace_all(files["config.json"], "\"eos_token_id\": 1", "\"eos_token_id\": 7");
+    CHECK(tokenizer("{}").is_eos(7));
+    CHECK(tokenizer(R"({"eos_token_id": null})").is_eos(7));
+    const Tokenizer said = tokenizer(R"({"eos_token_id": [8, 9], "suppress_tokens": [], "bad_words_ids": null})");
+    CHECK((said.is_eos(8) && said.is_eos(9) && !said.is_eos(7)));
+    CHECK_ERROR(tokenizer(R"({"suppress_tokens": [3]})"), "generation_config.json", "suppress_tokens");
+    CHECK_ERROR(tokenizer(R"({"forced_eos_token_id": 1})"), "forced_eos_token_id");
+    CHECK_ERROR(tokenizer(R"({"sequence_bias": {"3": 1.0}})"), "sequence_bias");
+}
+
 TEST_CASE("a GGUF's own keys: bos, eos, a space before, turn tokens of any type, Gemma's vocabulary by another name") {
     const TemporaryDirectory directory;
     const Gguf original = as_gguf(tiny("gemma3-tiny"), TensorType::f16);
