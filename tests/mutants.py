@@ -76,7 +76,7 @@ def outcome(lines, mutant, directory):
         return "does not compile"
     try:
         environment = dict(os.environ, LLM_REAL="none", LLM_ROUNDS="100")
-        run = subprocess.run([f"{directory}/mutant", "--abort-after=1"], capture_output=True, env=environment, timeout=300)
+        run = subprocess.run([f"{directory}/mutant", "--abort-after=1"], capture_output=True, env=environment, timeout=150)
         return "caught" if run.returncode else "survives"
     except subprocess.TimeoutExpired:
         return "caught"
