@@ -642,6 +642,24 @@ inline Character utf8_decode(std::string_view text, std::size_t i) {
     return valid ? Character{value, length} : Character{0xFFFFFFFF, 1};
 }
 
+inline void utf8_append(std::string& out, std::uint32_t code_point) {
+    const int tail = code_point < 0x80 ? 0 : code_point < 0x800 ? 1 : code_point < 0x10000 ? 2 : 3;
+    constexpr std::uint32_t kFirst[] = {0, 0xC0, 0xE0, 0xF0};
+    out += char(kFirst[tail] | code_point >> 6 * tail);
+    for (int k = tail - 1; k >= 0; --k) out += char(0x80 | (code_point >> 6 * k & 0x3F));
+}
+
+// How many bytes of `text` can be shown now: all but a last character that more bytes could complete. Whether they
+// could is tried out, with the smallest and the largest byte that may follow.
+inline std::size_t utf8_complete_prefix(std::string_view text) {
+    for (std::size_t tail = 1; tail <= std::min<std::size_t>(text.size(), 3); ++tail)
+        for (const char filler : {'\x80', '\xBF'}) {
+            const std::string longer = std::string(text.substr(text.size() - tail)).append(3, filler);
+            if (utf8_decode(longer, 0).length > tail) return text.size() - tail;
+        }
+    return text.size();
+}
+
 inline bool is_control(char c) { return std::uint8_t(c) < ' ' || c == 127; }
 
 // A name out of a file as a message shows it: in quotes, not too long, without control characters and broken ones.
@@ -718,7 +736,7 @@ constexpr char kIsEmbedding[] = "an embedding model, such as EmbeddingGemma, wri
 // clang-format off
 constexpr Foreign kForeign[] = {
     {"^version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull, or download it"},
-    {"^<!|^<html|^<HTML|^<?xml", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
+    {"^<!|^<h|^<H|^<?xml", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
     {"^\x1F\x8B", "a gzip archive", "unpack it"},
     {"^PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
     {"^lmgg|^tjgg|^fmgg", "a GGML file, older than GGUF", kGetModel},
@@ -830,24 +848,6 @@ class File {
     const char* memory_ = nullptr;
     std::uint64_t size_ = 0;
 };
-
-inline void utf8_append(std::string& out, std::uint32_t code_point) {
-    const int tail = code_point < 0x80 ? 0 : code_point < 0x800 ? 1 : code_point < 0x10000 ? 2 : 3;
-    constexpr std::uint32_t kFirst[] = {0, 0xC0, 0xE0, 0xF0};
-    out += char(kFirst[tail] | code_point >> 6 * tail);
-    for (int k = tail - 1; k >= 0; --k) out += char(0x80 | (code_point >> 6 * k & 0x3F));
-}
-
-// How many bytes of `text` can be shown now: all but a last character that more bytes could complete. Whether they
-// could is tried out, with the smallest and the largest byte that may follow.
-inline std::size_t utf8_complete_prefix(std::string_view text) {
-    for (std::size_t tail = 1; tail <= std::min<std::size_t>(text.size(), 3); ++tail)
-        for (const char filler : {'\x80', '\xBF'}) {
-            const std::string longer = std::string(text.substr(text.size() - tail)).append(3, filler);
-            if (utf8_decode(longer, 0).length > tail) return text.size() - tail;
-        }
-    return text.size();
-}
 
 using Clock = std::chrono::steady_clock;
 inline double seconds_since(Clock::time_point start) {
@@ -3848,11 +3848,13 @@ struct TokenizerLoader : TokenizerData {
         if (model["byte_fallback"].flag(false) == byte_level) unsupported("byte_fallback");
         refuse(model, {"dropout", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix"});
     }
-    // Options that have to be off: null, false, 0, an empty text or not there.
-    void refuse(const Json& object, std::initializer_list<std::string> options) const {
+    // Options that have to be off: not there, null, false, empty, or 0 (which as a token's id counts, too).
+    void refuse(const Json& object, std::initializer_list<std::string> options, bool zero_counts = false) const {
         for (const std::string& one : options) {
             const Json& value = object[one];
-            if (value.flag(false) || value.lenient<double>() != 0 || !value.text().empty()) unsupported("with " + one);
+            const bool counts = zero_counts ? value.is<double>() : value.lenient<double>() != 0;
+            const bool holds = !value.list().empty() || !value.lenient<Json::Object>().empty();
+            if (counts || holds || value.flag(false) || !value.text().empty()) unsupported("with " + one);
         }
     }
 
@@ -4009,11 +4011,10 @@ struct TokenizerLoader : TokenizerData {
         };
         const JsonDocument document = read_json("generation_config.json");
         const Json& generation = document.root();
-        for (const char* name : {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias",
-                                 "forced_bos_token_id", "forced_eos_token_id"})
-            if (generation[name].is<double>() || !generation[name].list().empty() ||
-                !generation[name].lenient<Json::Object>().empty())
-                unsupported(std::string("with ") + name);
+        refuse(generation,
+               {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias", "forced_bos_token_id",
+                "forced_eos_token_id"},
+               /*zero_counts*/ true);
 
         const bool is_said = !generation["eos_token_id"].is_null();  // then what config.json says does not count
         const Json& who = is_said ? generation : config;
@@ -4068,7 +4069,7 @@ struct TokenizerLoader : TokenizerData {
         ends = {eos, token_id("tokenizer.ggml.eot_token_id"), token_id("tokenizer.ggml.eom_token_id")};
         for (const Json& id : metadata["tokenizer.ggml.eos_token_ids"].list())
             ends.push_back(int(std::min<std::uint64_t>(id.whole(), INT_MAX)));  // one beyond the tokens ends nothing
-        if (!metadata["tokenizer.ggml.suppress_tokens"].list().empty()) unsupported("with suppress_tokens");
+        refuse(metadata, {"tokenizer.ggml.suppress_tokens"});
         read_listed_tokens(spellings);
         if (!by_rank) set_merges(metadata.at("tokenizer.ggml.merges").array());
 
