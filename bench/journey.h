@@ -82,7 +82,7 @@ inline std::string shape_of(const Stop& s, const llm::Config& c, int position) {
     return "";
 }
 
-constexpr double kRow = 30, kTop = 150, kCells = 560, kCellsEnd = 1180, kBars = 1210, kBarsEnd = 1470;
+constexpr double kRow = 30, kTop = 150, kCells = 590, kCellsEnd = 1180, kBars = 1210, kBarsEnd = 1470;
 
 // cell: seconds of the longest one of any operation; longest: of an operation in all layers; all: of the step.
 inline void draw_stop(plot::Canvas& canvas, double y, const Stop& s, const std::string& shape, double cell,

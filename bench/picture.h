@@ -46,7 +46,7 @@ struct Labels {
         for (const Label& l : all) {
             c.line(l.x, l.y, column, l.at, 1, l.color, 0.6);
             c.rect(column + 3, l.at - 9, column + 9 + plot::Canvas::text_width(l.text, 11), l.at + 9, plot::kPanel,
-                   0.75);
+                   0.9);
             c.text(column + 6, l.at + 5, l.text, 11, plot::kInk);
         }
     }
@@ -61,9 +61,9 @@ inline void draw_roofs(plot::Canvas& c, const plot::Axis& x, const plot::Axis& y
         if (dashed) c.dashes(x(from), at(from), x(to), at(to), 1.5, plot::kFaint);
         else c.line(x(from), at(from), x(to), at(to), 3, plot::kInk);
     };
-    const auto level = [&](double peak, const std::string& name) {
+    const auto level = [&](double peak, double below, const std::string& name) {
         c.line(x(peak / roof.read), y(peak / 1e9), x(x.high), y(peak / 1e9), 3, plot::kInk);
-        c.text(x(peak / roof.read) + 48, y(peak / 1e9) - 9, name, 11, plot::kInk);
+        c.text(x(peak / roof.read) + 48, y(peak / 1e9) + below, name, 11, plot::kInk);
     };
     for (const Measurement& m : models) slope(m.roof.read, true);
     slope(roof.read, false);
@@ -74,8 +74,8 @@ inline void draw_roofs(plot::Canvas& c, const plot::Axis& x, const plot::Axis& y
     note(50, "discs: decode, squares: prompt; larger: more of the time");
     if (models.size() > 1) note(31, "named: " + short_name(models.back().name) + ", pale: the others");
     note(12, "dashed: reading as much data as a model has");
-    level(roof.int8, format("int8 %.0f GOP/s", roof.int8 / 1e9));
-    level(roof.f32, format("f32 %.0f GFLOP/s", roof.f32 / 1e9));
+    level(roof.int8, -9, format("int8 %.0f GOP/s", roof.int8 / 1e9));
+    level(roof.f32, 20, format("f32 %.0f GFLOP/s", roof.f32 / 1e9));
 }
 
 inline void draw_roofline(plot::Canvas& c, const Machine& machine, const std::vector<Measurement>& models) {
@@ -90,7 +90,7 @@ inline void draw_roofline(plot::Canvas& c, const Machine& machine, const std::ve
         for (const Profile::Sums& p : phase.all.parts)
             if (shown(p)) lowest = std::min(lowest, rate(p));
     const plot::Axis x{0.1, 4000, 96, 880, true},
-        y{std::pow(10, std::floor(std::log10(lowest))), roof.int8 / 1e9 * 3, 560, 130, true};
+        y{std::pow(10, std::floor(std::log10(lowest))), std::max(roof.int8, roof.f32) / 1e9 * 3, 560, 130, true};
     plot::axes(c, "Roofline: each part of a step, decode and prompt", x, y, "operations per byte read", "GOP/s");
     draw_roofs(c, x, y, roof, models);
 
@@ -114,7 +114,7 @@ inline void draw_roofline(plot::Canvas& c, const Machine& machine, const std::ve
 
 // Each model's step and prompt as a bar of its parts, above what they take at the machine's limits.
 inline void draw_steps(plot::Canvas& c, const std::vector<Measurement>& models) {
-    const double left = 1080, right = 1485, top = 130, bottom = 560;
+    const double left = 1080, right = 1470, top = 130, bottom = 560;
     c.text(left, top - 16, "Where the time goes; below, the limit", 15, plot::kInk, 0, true);
     const double pitch = std::min(110.0, (bottom - top) / double(2 * models.size())),
                  height = std::min(30.0, pitch * 0.42);
@@ -134,13 +134,13 @@ inline void draw_steps(plot::Canvas& c, const std::vector<Measurement>& models) 
                 c.rect(end, y + height + 2, end + phase.limits[p] * scale, y + height * 1.45, kPartColors[p], 0.75);
                 end += phase.limits[p] * scale;
             }
-            c.text(end + 7, y + height * 1.45, format("limit: %.0f %%", 100 * phase.reached()), 11, plot::kInk);
+            c.text(right + 10, y + height, format("%.0f %% of limit", 100 * phase.reached()), 10, plot::kInk);
             const std::string what = prompt ? format("%d tokens, %.0f ms", phase.tokens(), phase.step_ms())
                                             : format("step, %.2f ms", phase.step_ms());
             const bool narrow = pitch < 44;  // one line for both
             if (!narrow || !prompt)
-                c.text(left - 10, y + (narrow ? 0 : 12), short_name(m.name), narrow ? 9 : 11, plot::kInk, 1);
-            c.text(left - 10, y + (narrow ? 16 : 30), what, narrow ? 9 : 10, plot::kFaint, 1);
+                c.text(left - 10, y + (narrow ? 2 : 12), short_name(m.name), narrow ? 9 : 11, plot::kInk, 1);
+            c.text(left - 10, y + (!narrow ? 30 : prompt ? 12 : 17), what, narrow ? 9 : 10, plot::kFaint, 1);
             y += pitch;
         }
 }
@@ -198,8 +198,8 @@ inline void draw_bytes(plot::Canvas& c, const Machine& machine, const std::vecto
     const double mb = machine.measured().back().roof.read / 1e6;  // a second
     const double from = std::max(x.low, mb / y.high), to = std::min(x.high, mb / y.low);
     if (from < to) c.line(x(from), y(mb / from), x(to), y(mb / to), 3, plot::kInk);
-    c.text(x.from + 10, y.from - 12, format("line: memory; squares: %d texts", models[0].together.back().n), 10,
-           plot::kFaint);
+    c.text(x.to - 8, y.to + 18, format("line: memory; squares: %d texts", models[0].together.back().n), 10,
+           plot::kFaint, 1);
     Labels names;
     for (std::size_t i = 0; i < models.size(); ++i) {
         const plot::Color color = kModelColors[i % std::size(kModelColors)];

@@ -205,7 +205,7 @@ inline void axes(Canvas& c, const std::string& title, const Axis& x, const Axis&
     c.rect(x.from, y.from - 0.75, x.to, y.from + 0.75, kFaint);
     c.text(x.from, y.to - 16, title, 15, kInk, 0, true);
     c.text((x.from + x.to) / 2, y.from + 48, x_name, 12, kInk, 0.5);
-    c.text(x.from - 58, (y.from + y.to) / 2, y_name, 12, kInk, 0.5, false, true);
+    c.text(x.from - 66, (y.from + y.to) / 2, y_name, 12, kInk, 0.5, false, true);
 }
 
 }  // namespace plot
