@@ -107,10 +107,12 @@ void run_tests(const Options& o) {
     std::vector<Test> tests;
     int longest = 1;
     for (const int together : o.parallel())
-        for (const int depth : o.depths) {
-            for (const int n : o.prompts.value_or(std::vector<int>{std::min(512, model.config().context_length)}))
+        for (const int depth : o.depths.value_or(std::vector<int>{0})) {
+            const int room = std::max(1, model.config().context_length - depth);
+            for (const int n : o.prompts.value_or(std::vector<int>{std::min(512, room)}))
                 tests.push_back({n, 0, depth, together});
-            for (const int n : o.generate) tests.push_back({0, n, depth, together});
+            for (const int n : o.generate.value_or(std::vector<int>{std::min(128, room)}))
+                tests.push_back({0, n, depth, together});
         }
     for (const Test& t : tests) longest = std::max(longest, t.depth + t.prompt + t.generate);
     const std::vector<int> tokens = random_tokens(model, longest);

@@ -33,7 +33,7 @@
 //   GPT-2 of all sizes (also distilgpt2) and Gemma 3 text models of all sizes (also the text part of a multimodal
 //   checkpoint), from Hugging Face directories (config.json, tokenizer.json or vocab.json + merges.txt, safetensors in
 //   one file or in shards; F32, F16, BF16) or GGUF files (v2, v3, whole or split; F32, F16, BF16, Q8_0, Q4_0, Q4_1,
-//   Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS). In memory matrices are as small as the file has them, or Q8_0, Q4_0 or
+//   Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS). In memory matrices are nearly as small as in the file, or Q8_0, Q4_0 or
 //   F32 if you ask for it (LoadOptions::dtype). What a file says that changes the result is applied, or refused by
 //   name.
 //
@@ -48,7 +48,8 @@
 //   - The same bits everywhere: for a model file and a dtype, every logit, and every text of a seed, is the same on
 //     every processor, with every set of kernels, compiler, optimization and number of threads, for a prompt in one
 //     piece or in many, token by token or tried out by lookup, after rewinding, saving and loading. Exempt are floats
-//     that are not IEEE's single and double (the x87 of 32-bit x86); -ffast-math and -ffinite-math-only are refused.
+//     that are not IEEE's single and double (the x87 of 32-bit x86). -ffast-math, -ffinite-math-only and, by g++,
+//     -funsafe-math-optimizations and its parts are refused; clang++ does not tell the header of the last.
 //   - Model files are read, not mapped, and nothing in them is trusted.
 //   - The environment variable LLM_SIMD=scalar|avx2|avx512|neon|neon_dot forces a set of kernels.
 //   - Defines, wherever the header is included:
@@ -129,8 +130,8 @@ struct Error : std::runtime_error {
 };
 
 // How matrices are held at run time: all as F32 or Q8_0; with the 4 bits of Q4_0, but the embedding (the first matrix:
-// a row for each token) and the head (the last one, which gives the logits) in Q8_0; or, `native`, as small as the file
-// has them (Model::info says how), and in Q8_0 where it has 16 or 32 bits. Norms and biases are always F32.
+// a row for each token) and the head (the last one, which gives the logits) in Q8_0; or, `native`, in the file's bits or
+// a few more (Model::info says how), and in Q8_0 where it has 16 or 32 bits. Norms and biases are always F32.
 enum class DType { f32, q8_0, q4_0, native };
 
 struct LoadOptions {
@@ -240,8 +241,8 @@ class Model {
     int sampleable() const;
 
     // Bytes that a Session with this context (0: as in Session) allocates, or so many that share threads: KV caches
-    // and, for prompts, scratch. What is not used yet takes address space only. GenerateOptions::lookup takes up to 15
-    // times vocab_size floats more.
+    // and, for prompts, scratch. What is not used yet takes address space only. forward_each, score and
+    // GenerateOptions::lookup take up to 15 times vocab_size floats more.
     std::size_t session_bytes(int context, int sessions = 1) const;
 
     const detail::ModelData& data() const;  // for the library itself
@@ -272,9 +273,9 @@ struct Logit {
 };
 
 // A text on its way through a model: KV cache, scratch memory, position, threads. It keeps its Model's data alive. Not
-// to be used by two threads at once. What it calls back may ask it (functions that are const, but save and fork), and
-// gets an Error for all else. After an exception, a callback's own too, it holds the tokens that position() counts, and
-// can go on. A moved-from Session throws when it is used.
+// to be used by two threads at once. What it calls back may ask it (functions that are const, but save and fork; and
+// on_timing), and gets an Error for all else. After an exception, a callback's own too, it holds the tokens that
+// position() counts, and can go on. A moved-from Session throws when it is used.
 class Session {
   public:
     // context: positions that can be held, at most the model's own; 0: the model's own, at most 8192.
@@ -338,7 +339,7 @@ class Session {
     // May be called by callbacks.
     void on_timing(std::function<void(const Timing&)> report);
 
-    detail::SessionData& data() const;  // for the library itself
+    const std::shared_ptr<detail::SessionData>& data() const;  // for the library itself
   private:
     explicit Session(std::shared_ptr<detail::SessionData> data) : data_(std::move(data)) {}
     std::shared_ptr<detail::SessionData> data_;  // its own; a unique_ptr cannot destroy what is not known here
@@ -521,7 +522,8 @@ class Chat {
     Template template_;
     bool trims_ = false;                  // words lose the white space around them
     std::vector<int> head_;               // tokens before the words of the first turn
-    std::vector<int> asked_;              // a turn of the user that has no answer yet
+    std::vector<int> asked_;              // the user's last turn
+    bool is_asked_ = false;               // it has no answer yet
     std::vector<std::vector<int>> text_;  // what comes before the first turn, and the turns, each with its end
     int dropped_ = 0;
 };
@@ -534,8 +536,9 @@ LLM_END
 #ifndef LLM_IMPLEMENTATION_INCLUDED
 #define LLM_IMPLEMENTATION_INCLUDED
 
-#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error "llm.h gives the same bits everywhere, so floats must be IEEE's: compile it without -ffast-math"
+#if defined(__FAST_MATH__) || defined(_M_FP_FAST) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "llm.h gives the same bits everywhere, so floats must be IEEE's: compile it without -ffast-math and its parts"
 #endif
 
 #pragma push_macro("min")  // <windows.h> has them as macros; they come back at the end
@@ -691,6 +694,7 @@ template <class T> T load_as(const void* p) {
 
 // Paths are UTF-8 everywhere, also where the system's own are UTF-16.
 inline std::filesystem::path to_path(const std::string& path) try {
+    if (path.find('\0') != path.npos) fail("not a path (it holds a NUL)", shown(path), "leave the NUL out");
 #ifdef __cpp_char8_t
     return std::u8string(path.begin(), path.end());
 #else
@@ -736,9 +740,9 @@ constexpr char kIsEmbedding[] = "an embedding model, such as EmbeddingGemma, wri
 // clang-format off
 constexpr Foreign kForeign[] = {
     {"^version https://git-lfs", "a pointer of Git LFS, not the file itself", "run git lfs pull, or download it"},
-    {"^<!|^<h|^<H|^<?xml", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
+    {"^<!DOCTYPE|^<!doctype|^<html|^<HTML|^<head|^<?xml", "a web page, not the file itself", "download it from a link to the file (.../resolve/main/...)"},
     {"^\x1F\x8B", "a gzip archive", "unpack it"},
-    {"^PK\3\4", "a zip archive, as PyTorch's checkpoints are (pytorch_model.bin, .pt)", kGetModel},
+    {"^PK\3\4", "a zip archive, as PyTorch's checkpoints (pytorch_model.bin, .pt) and .task files are", kGetModel},
     {"^lmgg|^tjgg|^fmgg", "a GGML file, older than GGUF", kGetModel},
     {"*adapter_config.json|*adapter_model.safetensors|=adapter|=controlvector", "an adapter (PEFT, LoRA), not a whole model", kMerge},
     {"^\x80|*.bin|*.pt|*.pth|*.ckpt", "a PyTorch checkpoint (a pickle, which may run code when it is loaded)", kGetModel},
@@ -1418,7 +1422,7 @@ inline bool all_below(const float* x, std::size_t n, float limit) {
 // ==== MEMORY AND THREADS =============================================================================================
 //
 // Memory: weights and caches live in Buffers, whole pages from the system in huge pages where it has them: a model is
-// read from end to end for every token, and with 4 KB pages the address translation alone costs a tenth of that.
+// read from end to end for every token, and with 4 KB pages the address translation alone costs a sixth of that.
 //
 // Threads: a token takes about a hundred parallel regions (loops whose items the threads share) of some 10 to 1000
 // microseconds, so what counts is how fast threads meet. Helpers spin on one word, the gate, and fall asleep only when
@@ -1791,7 +1795,7 @@ class ThreadPool {
 // (ActivationBlock), and its tokens are interleaved in tiles of up to 12, so that all addresses are constants from one
 // pointer.
 //
-// Formats of 4 to 6 bits have the same blocks with less in them, so that a token reads as many bytes as the file has.
+// Formats of 4 to 6 bits have the same blocks with less in them, so that a token reads little more than the file has.
 // The low halves of the 64 bytes i are columns 8 i to 8 i + 3, the high halves the next four; a mask and a shift make
 // two registers like w[0] of them. Fifth and sixth bits lie in 64 bytes more, for 32 or 16 columns:
 //
@@ -2501,7 +2505,7 @@ template <class T> LLM_OP void store_some(T* p, const Floats& x, int n) {
 }
 
 // exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, e^r by its Taylor polynomial of degree 7: within
-// 2 units in the last place. Below -87.3 it stays at e^-87.3, about 1e-38, and above 88 at e^88: it is never 0,
+// a unit in the last place. Below -87.3 it stays at e^-87.3, about 1e-38, and above 88 at e^88: it is never 0,
 // infinite or denormal, so the product with 2^n is exact.
 LLM_OP Floats exp(Floats x) {
     x = max(min(x, set(88.0f)), set(-87.3f));
@@ -3284,11 +3288,13 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
         return "";
     };
 
-    refuse_foreign(Foreign::file_name, find_file);
     std::string other = find_file(".gguf");
-    if (other.empty()) other = find_file(".safetensors");
+    if (other.empty()) refuse_foreign(Foreign::file_name, find_file);
+    for (const char* end : {".safetensors", "snapshots"})  // the latter in Hugging Face's cache
+        if (other.empty()) other = find_file(end);
+    const char* const what = ends_with(other, "snapshots") ? "name the directory in " : "name the file, such as ";
     fail("no model.safetensors, nor an index of its parts, in this directory", path,
-         other.empty() ? "name a .gguf file, or get the model as safetensors" : "name the file, such as " + other);
+         other.empty() ? "name a .gguf file, or get the model as safetensors" : what + other);
 } catch (const std::filesystem::filesystem_error& e) {
     fail("cannot open (" + e.code().message() + ")", path, "check its permissions");
 }
@@ -3414,28 +3420,34 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
 struct Merge {
     static constexpr std::uint32_t kNever = 0xFFFFFFFF;
     std::uint64_t key = 0;  // in a HashTable
-    int id = -1;            // with -1 a slot is free
+    int id = -1;            // with -1 the place is free
     std::uint32_t rank = kNever;
 };
 
 // What belongs to a 64-bit key: open addressing, at most half full.
 struct HashTable {
     int bits = 1;
-    std::vector<Merge> slots;  // [2^bits]
+    std::vector<Merge> places;  // [2^bits + 1]
 
     explicit HashTable(std::size_t entries = 0) {
         while ((std::size_t{1} << bits) / 2 < entries) ++bits;
-        slots.resize(std::size_t{1} << bits);
+        places.resize((std::size_t{1} << bits) + 1);
     }
 
-    // The index of the slot with this key, or else of the free one where it belongs.
+    // The index of the place with this key, or else of a free one: where it belongs, or the last, which stays free.
     std::size_t find(std::uint64_t key) const {
         const auto first = std::size_t(key >> (64 - bits));
         for (std::size_t n = 0; n < 512; ++n) {
-            const std::size_t i = (first + n) & (slots.size() - 1);
-            if (slots[i].id < 0 || slots[i].key == key) return i;
+            const std::size_t i = (first + n) & (places.size() - 2);
+            if (places[i].id < 0 || places[i].key == key) return i;
         }
-        // Chance fills no row of slots that long: someone chose the entries to make every search take for ever.
+        return places.size() - 1;
+    }
+
+    Merge& place(std::uint64_t key) {  // to enter it, or what has been entered
+        const std::size_t i = find(key);
+        if (i + 1 < places.size()) return places[i];
+        // Chance fills no row of places that long: someone chose the entries to make every search take for ever.
         fail("the tokenizer is damaged, too many of its tokens look alike", "hash table", "get the file again");
     }
 };
@@ -3467,7 +3479,7 @@ struct Vocabulary {
     const Token& operator[](int id) const { return tokens[std::size_t(id)]; }
     // The token that is spelled like a and b joined, or -1.
     int find(std::string_view a, std::string_view b = {}) const {
-        const int id = table.slots[table.find(hash(b, hash(a)))].id;
+        const int id = table.places[table.find(hash(b, hash(a)))].id;
         if (id < 0) return -1;
         const std::string_view found = (*this)[id].spelling;
         return found.substr(0, a.size()) == a && found.substr(a.size()) == b ? id : -1;
@@ -3479,10 +3491,10 @@ struct Vocabulary {
         for (int id = 0; id < size(); ++id) insert(id, where);
     }
     void insert(int id, const std::string& where) {
-        if (table.slots.size() / 2 < tokens.size()) return index(where);
+        if (table.places.size() / 2 < tokens.size()) return index(where);
         const std::string& spelling = (*this)[id].spelling;
         const std::uint64_t key = hash(spelling);
-        Merge& free = table.slots[table.find(key)];
+        Merge& free = table.place(key);
         if (free.id >= 0) fail("two tokens are spelled " + shown(spelling), where, "get the file again");
         if (!spelling.empty()) free = {key, id};
     }
@@ -3529,7 +3541,7 @@ struct TokenizerData {
         return (std::uint64_t(left) << 32 | std::uint32_t(right)) * 0x9E3779B97F4A7C15u;
     }
     Merge merge(int left, int right) const {
-        if (!by_rank) return merges.slots[merges.find(pair_key(left, right))];
+        if (!by_rank) return merges.places[merges.find(pair_key(left, right))];
         const int id = vocabulary.find(vocabulary[left].spelling, vocabulary[right].spelling);
         return id < 0 ? Merge() : Merge{0, id, vocabulary[id].rank};
     }
@@ -3756,7 +3768,7 @@ struct TokenizerLoader : TokenizerData {
 
             const int a = vocabulary.find(left), b = vocabulary.find(right), id = vocabulary.find(left, right);
             if (a < 0 || b < 0 || id < 0) damaged("a merge of unknown tokens, " + shown(left) + " and " + shown(right));
-            merges.slots[merges.find(pair_key(a, b))] = {pair_key(a, b), id, rank++};
+            merges.place(pair_key(a, b)) = {pair_key(a, b), id, rank++};
         }
     }
 
@@ -3778,7 +3790,8 @@ struct TokenizerLoader : TokenizerData {
         // What there is.
         const bool is_json = has("tokenizer.json");
         if (!is_json && !(has("vocab.json") && has("merges.txt")))
-            fail("there is no tokenizer", file.directory, "add tokenizer.json, or vocab.json and merges.txt");
+            fail("there is no tokenizer", file.directory,
+                 "add tokenizer.json, or vocab.json and merges.txt (tokenizer.model is not read)");
 
         const JsonDocument config_file = read_json("tokenizer_config.json");
         const Json &config = config_file.root(), &decoder = config["added_tokens_decoder"];
@@ -4011,7 +4024,7 @@ struct TokenizerLoader : TokenizerData {
         };
         const JsonDocument document = read_json("generation_config.json");
         const Json& generation = document.root();
-        refuse(generation,
+        refuse(has("generation_config.json") ? generation : config,  // as transformers
                {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "sequence_bias", "forced_bos_token_id",
                 "forced_eos_token_id"},
                /*zero_counts*/ true);
@@ -4061,8 +4074,8 @@ struct TokenizerLoader : TokenizerData {
         // Tokens.
         const auto token_id = [&](const std::string& key) {  // or -1
             const double id = metadata[key].value(-1.0);
-            if (!(id >= -1 && id < double(spellings.size()) && id == std::floor(id))) damaged(key + " is out of range");
-            return int(id);
+            if (!(id >= -1 && id == std::floor(id))) damaged(key + " is out of range");
+            return id < double(spellings.size()) ? int(id) : -1;  // converters copy config.json's, also 50256 of fewer
         };
         bos = token_id("tokenizer.ggml.bos_token_id");
         eos = token_id("tokenizer.ggml.eos_token_id");
@@ -4241,7 +4254,7 @@ inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple 
 // own functions ask for what is applied; kKnownKeys says what else may be there.
 
 constexpr char kCompare[] = "compare it with a published GPT-2's or Gemma 3's";
-constexpr char kIncomplete[] = "the checkpoint is incomplete or of another model";
+constexpr char kIncomplete[] = "it is incomplete, one of several parts (name their directory), or of another model";
 constexpr char kNotBuilt[] = "this variant of the model is not supported: get a checkpoint without it";
 
 [[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem, const char* remedy) {
@@ -4257,16 +4270,17 @@ struct KnownKey {
     const char* remedy;
 };
 // clang-format off
-constexpr KnownKey kKnownKeys[] = {
+constexpr KnownKey kKnownKeys[] = {  // 4.29497e+09, 2^32 - 1: not set
     {{"use_bidirectional_attention"}, "false", kIsEmbedding},
     {{"is_causal", "attention.causal"}, "true", kIsEmbedding},
-    {{"", "pooling_type|dense_2_feat_in|dense_2_feat_out|dense_3_feat_in|dense_3_feat_out"}, "0", kIsEmbedding},
+    {{"", "pooling_type|dense_2_feat_in|dense_2_feat_out|dense_3_feat_in|dense_3_feat_out"}, "0|4.29497e+09", kIsEmbedding},
     {{"attention_bias|mlp_bias|add_cross_attention|is_encoder_decoder|scale_attn_by_inverse_layer_idx|enable_moe_block|"
       "attn_logit_softcapping|clip_qkv|alibi|num_experts|num_local_experts|n_routed_experts|num_kv_shared_layers|"
-      "hidden_size_per_layer_input", "use_parallel_residual|attn_logit_softcapping|attention.clamp_kqv|expert_count|"
+      "hidden_size_per_layer_input", "use_parallel_residual|attention.clamp_kqv|expert_count|"
       "attention.max_alibi_bias|expert_used_count|attention.shared_kv_layers|rope.scaling.alpha"}, "0|false", kNotBuilt},
     {{"partial_rotary_factor|rotary_pct|attention_multiplier|embedding_multiplier|residual_multiplier|logits_scaling|"
-      "logit_scale|embedding_scale", "embedding_scale|residual_scale|logit_scale|rope.scaling.attn_factor"}, "1", kNotBuilt},
+      "logit_scale|embedding_scale", "rope.scaling.attn_factor"}, "1", kNotBuilt},
+    {{"", "embedding_scale|residual_scale|logit_scale"}, "0|1", kNotBuilt},
     {{"pruned_heads|per_layer_config"}, "{}", kNotBuilt},
     {{"quantization_config|quantization"}, "{}", kGetWhole},
 };
@@ -4363,8 +4377,11 @@ struct Fields {
     // When everything that is applied has been asked for.
     void require_known() const {
         for (const KnownKey& known : kKnownKeys) require(known.field, known.values, known.remedy);
+        // What llama.cpp itself saves (llama-finetune) has the fields of all its architectures, which it does not read
+        // for this one: RWKV's tells.
+        if (!file.is_gguf || has("wkv.head_size")) return;
         for (const auto& [name, value] : file.config.root().members()) {
-            if (!file.is_gguf || name.substr(0, prefix.size()) != prefix || asked->count(std::string(name))) continue;
+            if (name.substr(0, prefix.size()) != prefix || asked->count(std::string(name))) continue;
             const std::string_view rest = name.substr(prefix.size()), family = rest.substr(0, rest.find('.') + 1);
             if (!is_any(rest, kHarmless) && !is_any(family, kHarmless)) refuse({"", rest}, "is not known", kNotBuilt);
         }
@@ -4565,7 +4582,7 @@ inline const Architecture& find_architecture(std::string_view name, bool json, c
         if (is_any(name, json ? a.type.hf : a.type.gguf)) return a;
         known += (known.empty() ? "" : " or ") + std::string(a.type.gguf);
     }
-    refuse_config(where, " is " + shown(name) + ", not " + known, kCompare);
+    refuse_config(where, " is " + shown(name) + ", not " + known, "get a model of one of these");
 }
 
 // ---- a whole configuration
@@ -4797,7 +4814,10 @@ struct Loader {
     // W, and the bias b: where an architecture has biases, its matrices are one tensor each. in_turn: kGateRows rows of
     // the first part, as many of the second, and so on.
     Linear linear(const std::vector<Part>& parts, int cols, bool in_turn = false, Role role = Role::inside) {
-        const bool transposed = a.is_transposed && role == Role::inside && !file.is_gguf;
+        // MLX's GPT-2 is not, as the matrix that is never square tells.
+        const Tensor* const qkv = file.find(root + a.layers + "0." + std::string(a.qkv.hf) + ".weight");
+        const bool is_mlx = qkv && qkv->shape.size() == 2 && qkv->shape[1] == std::uint64_t(c.hidden_size);
+        const bool transposed = a.is_transposed && role == Role::inside && !file.is_gguf && !is_mlx;
         const int stride = in_turn ? kGateRows * int(parts.size()) : kGateRows;
 
         // All tensors are found before memory is asked for.
@@ -5078,12 +5098,12 @@ enum class CacheFormat { f16, f32 };
 // K and V of one layer. All layers of a kind (global, local) share the memory.
 struct KvCache {
     CacheFormat format;
-    int slots, num_kv_heads, head_dim, pitch = round_up(head_dim, kGroup);
+    int num_slots, num_kv_heads, head_dim, pitch = round_up(head_dim, kGroup);
     std::uint64_t begin = 0, stride;  // where the layer's first chunk lies, and from chunk to chunk; bytes
     Buffer memory;
 
     KvCache(const Config& c, bool local, int context, CacheFormat f)
-        : format(f), slots(slots_for(c, local, context)), num_kv_heads(c.num_kv_heads), head_dim(c.head_dim),
+        : format(f), num_slots(slots_for(c, local, context)), num_kv_heads(c.num_kv_heads), head_dim(c.head_dim),
           stride(std::uint64_t(std::count(c.is_local.begin(), c.is_local.end(), local)) * chunk_bytes()) {}
 
     std::size_t value_bytes() const { return format == CacheFormat::f16 ? 2 : 4; }
@@ -5092,7 +5112,7 @@ struct KvCache {
     }
     std::size_t bytes_per_slot(int dims) const { return usize(num_kv_heads * dims) * value_bytes(); }
     std::size_t chunk_bytes() const { return kChunk * bytes_per_slot(head_dim + pitch); }
-    std::uint64_t bytes() const { return stride * usize(slots / kChunk); }  // of all layers of this kind
+    std::uint64_t bytes() const { return stride * usize(num_slots / kChunk); }  // of all layers of this kind
 
     template <class T> T* keys(int head, int slot) const { return at<T>(head, slot, 0, head_dim); }
     template <class T> T* values(int head, int slot) const { return at<T>(head, slot, kChunk * head_dim, pitch); }
@@ -5105,7 +5125,7 @@ struct KvCache {
     // Puts one head's key and value of one position into the cache; false: they are too large for its format.
     template <class Value>
     bool store(const Kernels& kernels, int head, int position, const float* key, const float* value) const {
-        const int slot = position % slots;
+        const int slot = position % num_slots;
         Value row[kMostHeadDim], *lane = keys<Value>(head, slot / kGroup * kGroup) + slot % kGroup;
         convert(kernels, key, head_dim, row);
         for (int d = 0; d < head_dim; ++d) lane[d * kGroup] = row[d];
@@ -5245,7 +5265,7 @@ struct Attention {
         const int low = std::max(part * kPart, tile.lowest[0]);
         const int high = std::min((part + 1) * kPart, tile.highest[m - 1] + 1);
         for (int begin = low, end; begin < high; begin = end) {
-            const int base = begin / kChunk * kChunk, slot = base % cache.slots;
+            const int base = begin / kChunk * kChunk, slot = base % cache.num_slots;
             end = std::min(base + kChunk, high);
             const int skipped = (begin - base) / kGroup * kGroup, groups = (end - base - skipped - 1) / kGroup + 1;
             product({cache.keys<void>(tile.head, slot + skipped), groups, head_dim, kGroup, usize(head_dim) * kGroup,
@@ -5331,9 +5351,10 @@ struct Profiler {
     // Runs body(), a step of so many tokens, and reports its operations. Those of one that throws are not reported:
     // what is done next begins with listen().
     template <class Body> void step(int tokens, const Body& body) {
+        const bool from_start = bool(report);  // not set by a callback meanwhile
         restart();
         time({{"step", "step"}}, -1, tokens, body);
-        if (!report) return;
+        if (!from_start || !report) return done.clear();
         const auto to = report;  // which may call on_timing
         for (const Timing& timing : std::exchange(done, {})) to(timing);
     }
@@ -5341,7 +5362,7 @@ struct Profiler {
 
 // ==== LIKELIEST TOKENS ===============================================================================================
 //
-// Who samples needs the k best of up to 262144 logits, and the head that they come from is most of what a token of a
+// Sampling needs the k best of up to 262144 logits, and the head that they come from is most of what a token of a
 // small model reads. So its 8 bits lie in two planes: the upper halves of all rows with the scales, then the lower
 // halves. From the upper plane alone a logit is known up to a rest,
 //
@@ -5352,7 +5373,7 @@ struct Profiler {
 // loading finds out, the head is computed whole.) A row whose estimate is more than 8 standard deviations below the
 // k-th best logit that is known is taken to be none of the k best. If the sum is distributed normally, that is wrong
 // for one row in 10^15; as e is bounded, for 6 in 10^6 at most (Hoeffding 1963). The rows that may be among the best,
-// some hundred, are computed from both planes: the same bits as in the whole product.
+// in a few hundred groups of 16, are computed from both planes: the same bits as in the whole product.
 
 // Whether `a` comes before `b` among the best: of two with one logit the lower id.
 inline bool better(const Logit& a, const Logit& b) { return a.value != b.value ? a.value > b.value : a.id < b.id; }
@@ -5566,7 +5587,7 @@ struct Sequence {
     void copy(const Sequence& other) {
         for (std::size_t i = 0; i < caches.size(); ++i) {
             const KvCache &from = other.caches[i], &to = caches[i];
-            const int chunks = round_up(std::min(other.written, from.slots), kChunk) / kChunk;
+            const int chunks = round_up(std::min(other.written, from.num_slots), kChunk) / kChunk;
             if (from.begin == 0)  // the first layer of its kind: the others' chunks follow each of its own
                 std::copy_n(from.memory.as<std::uint8_t>(), from.stride * usize(chunks), to.memory.as<std::uint8_t>());
         }
@@ -5595,7 +5616,7 @@ struct Sequence {
     // further back, all are.
     void forget(int to) {
         const bool intact = std::all_of(caches.begin(), caches.end(), [&](const KvCache& cache) {
-            return written <= cache.slots || written - to <= cache.slots - config.sliding_window;
+            return written <= cache.num_slots || written - to <= cache.num_slots - config.sliding_window;
         });
         processed = std::min(processed, to);
         if (!intact) processed = written = 0;
@@ -6013,15 +6034,17 @@ inline int count_of(const std::vector<int>& ids) { return int(std::min<std::size
 // A session while one of its functions runs. What is called back meanwhile cannot call another one. Forks share a
 // Transformer, so those of several threads take turns.
 struct InUse {
-    SessionData& data;
+    const std::shared_ptr<SessionData> kept;  // whatever a callback does to the session
+    SessionData& data = *kept;
     bool runs;  // it has the Transformer
 #ifndef LLM_NO_THREADS
     std::unique_lock<std::recursive_mutex> turn = runs ? std::unique_lock(data.transformer.mutex) : decltype(turn)();
 #endif
 
-    explicit InUse(const Session& session, bool takes = true) : data(session.data()), runs(takes) {
+    explicit InUse(const Session& session, bool takes = true) : kept(session.data()), runs(takes) {
         if (data.busy || (runs && data.transformer.busy))
-            misuse("the session is in use", "a callback calls its own session or a fork of it", "call it afterwards");
+            misuse("the session is in use", "by a callback of its own or of a fork, or it is named twice",
+                   "call it afterwards");
         if (runs) data.transformer.profiler.listen(data.on_timing);  // may throw: nothing is busy yet
         data.busy = true;
         if (runs) data.transformer.busy = data.runs = true;
@@ -6045,9 +6068,9 @@ struct InUse {
 
 Session::Session(const Model& model, int context, int threads)
     : data_(std::make_shared<detail::SessionData>(model, context, threads)) {}
-detail::SessionData& Session::data() const {
+const std::shared_ptr<detail::SessionData>& Session::data() const {
     if (!data_) detail::misuse("there is no session", "a moved-from llm::Session", "use the one it became");
-    return *data_;
+    return data_;
 }
 const float* Session::forward(const int* ids, int n) {
     return detail::InUse(*this).step(n, [&](auto& data) { data.sequence.check(ids, n), data.forward(ids, n); });
@@ -6082,17 +6105,17 @@ std::vector<Logit> Session::forward_best(const int* ids, int n, int k) {
     return best;
 }
 
-const std::vector<int>& Session::tokens() const { return data().sequence.tokens; }
-int Session::position() const { return data().sequence.position(); }
-int Session::context() const { return data().sequence.context; }
-int Session::threads() const { return data().transformer.pool.size(); }
-const Model& Session::model() const { return data().owner; }
+const std::vector<int>& Session::tokens() const { return data()->sequence.tokens; }
+int Session::position() const { return data()->sequence.position(); }
+int Session::context() const { return data()->sequence.context; }
+int Session::threads() const { return data()->transformer.pool.size(); }
+const Model& Session::model() const { return data()->owner; }
 
 void Session::rewind(int position) { detail::InUse(*this)->sequence.rewind(position); }
 void Session::on_layer(OnLayer hook) { detail::InUse(*this)->sequence.on_layer = std::move(hook); }
 void Session::on_timing(std::function<void(const Timing&)> report) {
-    data().on_timing = std::move(report);
-    if (data().runs) data().transformer.profiler.listen(data().on_timing);
+    data()->on_timing = std::move(report);
+    if (data()->runs) data()->transformer.profiler.listen(data()->on_timing);
 }
 Session Session::fork() const {
     return Session(std::make_shared<detail::SessionData>(detail::InUse(*this, false).data));
@@ -6128,7 +6151,8 @@ std::size_t Model::session_bytes(int context, int sessions) const {
     const Config& c = config();
     const Weights& w = data().weights;
     context = checked_context(c, context);
-    if (sessions < 1) misuse("there are no sessions", to_string(sessions), "ask for 1 or more");
+    if (sessions < 1 || sessions > 1 << 30)
+        misuse("the number of sessions is out of range", to_string(sessions), "ask for 1 to 2^30");
 
     std::size_t batched = 0;  // of a token in a batch
     for (const Vectors& vectors : scratch_for(c)) batched += vectors.width * sizeof(float);
@@ -6205,8 +6229,10 @@ template <class Transfer> void each_part(Sequence& q, const StateHeader& header,
         const int kept = KvCache::slots_for(q.config, q.config.is_local[layer], q.config.context_length);
         for (int head = 0; head < cache.num_kv_heads; ++head)
             for (int p = std::max(0, header.processed - kept) / kGroup * kGroup; p < header.processed; p += kGroup) {
-                transfer(cache.keys<void>(head, p % cache.slots), usize(kGroup * cache.head_dim) * cache.value_bytes());
-                transfer(cache.values<void>(head, p % cache.slots), usize(kGroup * cache.pitch) * cache.value_bytes());
+                transfer(cache.keys<void>(head, p % cache.num_slots),
+                         usize(kGroup * cache.head_dim) * cache.value_bytes());
+                transfer(cache.values<void>(head, p % cache.num_slots),
+                         usize(kGroup * cache.pitch) * cache.value_bytes());
             }
     }
 }
@@ -6645,7 +6671,7 @@ struct Many {
     std::vector<std::vector<int>> prompts{};                                  // [texts]: what comes after that
     std::vector<Completion> done = std::vector<Completion>(requests.size());  // [texts]
     std::size_t begun = 0;                                                    // texts
-    std::vector<Slot> slots{};  // stay where they are once texts have begun
+    std::vector<Slot> running{};  // stay where they are once texts have begun
 
     std::vector<Completion> run(int at_once) {
         at_once = choose_at_once(at_once);
@@ -6654,10 +6680,10 @@ struct Many {
         for (const Request& request : requests) prompts.push_back(checked_prompt(request));
         read_common_beginning();
 
-        while (slots.size() < std::min(usize(at_once), requests.size()))
-            slots.push_back({Sequence(use->owner.data(), base.context)});
+        while (running.size() < std::min(usize(at_once), requests.size()))
+            running.push_back({Sequence(use->owner.data(), base.context)});
         do {
-            for (Slot& slot : slots)
+            for (Slot& slot : running)
                 if (!slot.writer && begun < requests.size()) begin(slot, begun++);
         } while (step());
         return std::move(done);
@@ -6727,14 +6753,14 @@ struct Many {
     // All texts go a token further, prompts by what fits beside them. False: there are none.
     bool step() {
         std::vector<Sequence*> sequences;
-        for (Slot& slot : slots)
+        for (Slot& slot : running)
             if (slot.writer) sequences.push_back(&slot.sequence);
         if (sequences.empty()) return false;
-        const int texts = int(std::count_if(slots.begin(), slots.end(), is_read));
+        const int texts = int(std::count_if(running.begin(), running.end(), is_read));
         use->transformer.step(sequences, std::max(int(sequences.size()), texts ? texts + kBeside : kBatch));
 
         std::vector<Slot*> ready;
-        for (Slot& slot : slots)
+        for (Slot& slot : running)
             if (slot.writer && is_ready(slot)) ready.push_back(&slot);
         if (!ready.empty()) draw(ready);
         return true;
@@ -6808,7 +6834,7 @@ Stats generate(Session& session, const std::vector<int>& prompt, const GenerateO
 }
 
 Stats generate(Session& session, std::string_view prompt, const GenerateOptions& options, const OnText& on_text) {
-    return generate(session, detail::encode_prompt(session.data(), prompt, options.special), options, on_text);
+    return generate(session, detail::encode_prompt(*session.data(), prompt, options.special), options, on_text);
 }
 
 std::vector<Completion> generate_many(Session& session, const std::vector<Request>& requests, const OnTexts& on_text,
@@ -6981,14 +7007,11 @@ std::vector<int> Chat::turn(std::string_view words, std::string_view after) cons
 void Chat::add(Role role, std::string_view text) {
     const detail::TurnTemplate& row = detail::row_of(template_);
     if (text_.empty()) detail::misuse("there is no chat", "a moved-from llm::Chat", "use the one it became");
-    if ((role == Role::user) != asked_.empty())
+    if ((role == Role::user) == is_asked_)
         detail::misuse("two turns of one side in a row", "Chat::add", "let user and model take turns");
-    if (role == Role::user) {
-        asked_ = turn(text, row.model);
-    } else {
-        text_.push_back(detail::joined({asked_, turn(text, row.end), turn({}, row.between)}));
-        asked_.clear();
-    }
+    if (role == Role::user) asked_ = turn(text, row.model);
+    else text_.push_back(detail::joined({asked_, turn(text, row.end), turn({}, row.between)}));
+    is_asked_ = role == Role::user;
 }
 
 Stats Chat::say(std::string_view words, const GenerateOptions& options, const OnText& on_text) {
@@ -6996,7 +7019,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     const TurnTemplate& row = row_of(template_);
     const Tokenizer& tokenizer = session_.model().tokenizer();
     if (text_.empty()) misuse("there is no chat", "a moved-from llm::Chat", "use the one it became");
-    if (!asked_.empty()) misuse("the user's last turn has no answer yet", "Chat::say", "add one of the model");
+    if (is_asked_) misuse("the user's last turn has no answer yet", "Chat::say", "add one of the model");
 
     // The user's turn, and room for it.
     const std::vector<int> said = turn(words, row.model);

@@ -125,8 +125,8 @@ std::string usage(const std::vector<Flag>& flags) {
         text += format("  %2s%c %-20s %s\n", f.short_name.c_str(), f.short_name.empty() ? ' ' : ',',
                        (f.long_name + " " + f.argument).c_str(), f.help.c_str());
     return text +
-           "\nCtrl-C ends a text in good order, and pressed again the program; Ctrl-D leaves a conversation. "
-           "NO_COLOR in\nthe environment turns colours off. Exit status: 0 all done, 1 an error, 130 ended by "
+           "\nCtrl-C ends a text cleanly, and pressed again the program; Ctrl-D leaves a conversation. NO_COLOR in "
+           "the\nenvironment turns colours off. Exit status: 0 all done, 1 an error, 130 ended by "
            "Ctrl-C.\n";
 }
 
@@ -134,7 +134,7 @@ std::string usage(const std::vector<Flag>& flags) {
 
 volatile std::sig_atomic_t streaming = 0, interrupted = 0;
 
-// Ctrl-C ends a text in good order. At other times, and when pressed twice, it ends the program.
+// Ctrl-C ends a text cleanly. At other times, and when pressed twice, it ends the program.
 extern "C" void on_interrupt(int) {
     if (!streaming || interrupted) std::_Exit(130);
     interrupted = 1;

@@ -160,7 +160,8 @@ class Measuring {
         for (const int n : wanted)
             if (n <= context - kSteps && (fit.empty() || fit.back() < n)) fit.push_back(n);
         if (fit.empty())
-            throw llm::Error(format("-p: no prompt fits into the context of %d: choose shorter ones", context));
+            throw llm::Error(format("-p: no prompt fits into the context of %d before %d tokens: choose shorter ones",
+                                    context, kSteps));
         return fit;
     }
     void describe(const llm::Model& model) {

@@ -19,7 +19,7 @@ struct Options {
     std::string model, shape;                 // a path or a published model's name; none: what is usual
     std::vector<std::string> others;          // more paths, for a report
     std::optional<std::vector<int>> prompts;  // lengths
-    std::vector<int> generate = {128}, depths = {0};
+    std::optional<std::vector<int>> generate, depths;
     std::optional<std::vector<int>> sequences;  // of a step
     std::optional<int> rounds;                  // repetitions
     std::optional<std::string> form;
@@ -63,8 +63,10 @@ inline std::vector<cli::Flag> make_flags(Options& o) {
          cli::text(o.shape)},
         {"-p", "", "N,...", "prompt lengths, 0: no such test (512, at most the model's context)",
          [&o](const std::string& value) { numbers(o.prompts.emplace())(value); }},
-        {"-n", "", "N,...", "tokens to generate, 0: no such test (128)", numbers(o.generate)},
-        {"-d", "", "N,...", "tokens there before: all tests are done at each depth (0)", numbers(o.depths)},
+        {"-n", "", "N,...", "tokens to generate, 0: no such test (128, at most the model's context)",
+         [&o](const std::string& value) { numbers(o.generate.emplace())(value); }},
+        {"-d", "", "N,...", "tokens there before: all tests are done at each depth (0)",
+         [&o](const std::string& value) { numbers(o.depths.emplace())(value); }},
         {"", "--parallel", "N,...",
          "sequences that go through one step together, 1 to 256 (1; with --report 1,2,4,8,16,32)",
          [&o](const std::string& value) { numbers(o.sequences.emplace())(value); }},
@@ -88,7 +90,7 @@ inline std::vector<cli::Flag> make_flags(Options& o) {
         {"", "--compare", "FILE", "the ratio to an earlier run's -o json, marked where it is beyond the spread of both",
          cli::text(o.compare)},
         {"-q", "", "", "no progress on the terminal", cli::turn(o.quiet, true)},
-        {"-h", "", "", "", cli::turn(o.help, true)},
+        {"-h", "--help", "", "", cli::turn(o.help, true)},
     };
 }
 
@@ -109,6 +111,11 @@ inline void check(const Options& o) {
     if (!o.png.empty() && !o.report) throw llm::Error("--png: draws a report: add --report");
     if (!o.others.empty() && !o.report) throw llm::Error("-m: several models are for a report: add --report");
     if (!o.journey.empty() && (o.report || o.quality)) throw llm::Error("--journey: is a picture of its own");
+    const bool tests_only = o.generate || o.depths, tests_or_report = o.prompts || o.sequences;
+    if (tests_only && (o.report || o.quality || !o.journey.empty()))
+        throw llm::Error("-n, -d: are for tests: leave them out, or --report, --quality, --journey");
+    if (tests_or_report && (o.quality || !o.journey.empty()))
+        throw llm::Error("-p, --parallel: are for tests and --report: leave them out, or --quality, --journey");
     if (!o.model.empty() && !o.shape.empty()) throw llm::Error("--shape: a model is named as well: choose one");
     if (o.quality == o.text.empty()) throw llm::Error("--quality: takes a text: add both, --quality and -f");
     if (o.quality && (o.report || !o.shape.empty())) throw llm::Error("--quality: is of a model's file, and no report");

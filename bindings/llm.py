@@ -17,6 +17,7 @@ array = lambda texts: (c.c_char_p * len(texts))(*map(encoded, texts))
 def encoded(text):  # C's texts end at a NUL
     if "\0" in text: raise ValueError("a text holds a NUL character: leave it out")
     return text.encode()
+whole = lambda n: n.to_bytes(4, sys.byteorder, signed=True) and n  # or an exception: C would cut it to 32 bits
 def bar(done, what):
     print(f"\r{100 * done:3.0f} % {what:60.60}" if done < 1 else f"\r{'':68}\r", end="", file=sys.stderr, flush=True)
 struct = lambda name, *of: type(name, (c.Structure,), {"_fields_": [(f, k) for k, all in of for f in all.split()]})
@@ -31,13 +32,12 @@ def call(function, *args, raised=None):  # raised: what callbacks raised, or Ctr
     ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     ours and signal.signal(signal.SIGINT, lambda *_: raised.append(KeyboardInterrupt()))
     try:
-        result = function(*args)
+        result = function(*[whole(a) if isinstance(a, (int, str)) else a for a in args])
     finally:
         ours and signal.signal(signal.SIGINT, signal.default_int_handler)
     if raised: raise raised[0]
     if result is None or result < 0: raise Error(lib.llm_last_error(None).decode())
     return result
-
 def callback(kind, raised, function):
     def guarded(*args):
         try:
@@ -55,7 +55,7 @@ class Handle:  # of the library, freed with its object
         o, raised, written, stats = Options(), [], [b""] * len(texts), (Stats * len(texts))()
         call(lib.llm_options_init, c.byref(o), c.c_size_t(c.sizeof(o)))
         stops = [stop] if isinstance(stop, str) else stop
-        options.update(on_prompt=progress_to(progress, raised), stop=array(stops), stop_count=len(stops))
+        options = dict(on_prompt=progress_to(progress, raised), stop=array(stops), stop_count=len(stops), **options)
         for name, value in options.items():
             kind, _ = type(getattr(o, name)), setattr(o, name, value)  # there must be such an option
             if kind is int and getattr(o, name) != value: raise ValueError(f"{name} is out of range: {value}")
@@ -77,10 +77,10 @@ class Model(Handle):
         count = lambda ids: call(lib.llm_tokenize, self, encoded(text), special, add_bos, ids, ids and len(ids) or 0)
         return (ids := (c.c_int * count(None))())[:count(ids)]
     def detokenize(self, ids):  # bytes
-        write = lambda text, size: call(lib.llm_detokenize, self, (c.c_int * len(ids))(*ids), len(ids), text, size)
+        write = lambda text, size: call(lib.llm_detokenize, self, (c.c_int * len(ids))(*map(whole, ids)), len(ids), text, size)
         return c.string_at(text := c.create_string_buffer(write(None, 0) + 1), write(text, len(text)))
 
-class Session(Handle):  # options: the fields of llm_options, progress, stop; on_text returns False to end the text
+class Session(Handle):  # options: those of llm_options, but progress for on_prompt, and stop; on_text: False ends it
     position = property(lambda self: call(lib.llm_position, self), lambda self, p: call(lib.llm_rewind, self, p))
     def generate(self, prompt, on_text=None, **options):
         return self.write(lib.llm_generate, [prompt], [], on_text, **options)[0]

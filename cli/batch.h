@@ -71,7 +71,8 @@ inline void read_members(const llm::detail::Json& object, llm::Request& request)
         try {
             member->second(value);
         } catch (const llm::Error& e) {
-            throw llm::Error(std::string(name) + ": " + e.what());
+            const std::string what = e.what();  // without the remedy, which is one of models' files
+            throw llm::Error(std::string(name) + ": " + what.substr(0, what.find(": ")));
         }
     }
 }

@@ -58,8 +58,9 @@ template <class T, class Target> Setter number(Target& target, T lowest, T highe
         std::istringstream in(text);
         T value{};
         if (!(in >> std::noskipws >> value) || in.peek() != EOF || value < lowest || value > highest)
-            throw llm::Error(format("'%s' is not a %snumber from %.10g to %.10g", text.c_str(),
-                                    std::is_integral_v<T> ? "whole " : "", double(lowest), double(highest)));
+            throw llm::Error(format(std::is_integral_v<T> ? "'%s' is not a whole number from %.10g to %.10g"
+                                                          : "'%s' is not a number from %.6g to %.6g",
+                                    text.c_str(), double(lowest), double(highest)));
         target = value;
     };
 }

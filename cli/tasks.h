@@ -61,7 +61,8 @@ inline std::string perplexity(llm::Session& session, const std::vector<int>& ids
                               const std::function<void(float done, const char* what)>& progress) {
     const int vocab = session.model().config().vocab_size, context = session.context();
     const int total = static_cast<int>(ids.size());
-    if (total < 2 || context < 2) throw llm::Error("--perplexity: nothing to predict: give two tokens or more");
+    if (total < 2) throw llm::Error("--perplexity: nothing to predict: give two tokens or more");
+    if (context < 2) throw llm::Error("--perplexity: nothing fits into a context of 1: give -c 2 or more");
     if (*std::max_element(ids.begin(), ids.end()) >= vocab) throw llm::Error("--perplexity: a token has no embedding");
     double nll = 0;
     for (int end = context, counted = 1; counted < total; end += context / 2) {

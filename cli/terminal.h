@@ -53,6 +53,7 @@ inline void show_progress(float done, const char* what) {
     std::fprintf(stderr, "\r[%-30s] %s\033[K%s", bar.c_str(), what, done >= 1 ? clear_line() : "");
 }
 
+// Without the byte order mark that programs of Windows put before a text.
 inline std::string read_file(const std::string& path) {
     const auto check = [&](bool good) {
         if (!good) throw llm::Error("cannot read the prompt: " + path + ": " + std::strerror(errno));
@@ -60,14 +61,16 @@ inline std::string read_file(const std::string& path) {
     std::ostringstream text;
     if (path == "-") {
         char part[65536];
-        while (const std::size_t n = std::fread(part, 1, sizeof part, stdin)) text.write(part, std::streamsize(n));
+        while (!std::feof(stdin) && !std::ferror(stdin))  // no further on a terminal, which would ask once more
+            text.write(part, std::streamsize(std::fread(part, 1, sizeof part, stdin)));
         check(std::ferror(stdin) == 0);
-        return text.str();
+    } else {
+        std::ifstream file(llm::detail::to_path(path), std::ios::binary);
+        if (file.peek() != EOF) text << file.rdbuf();
+        check(!file.fail() || file.eof());
     }
-    std::ifstream file(llm::detail::to_path(path), std::ios::binary);
-    if (file.peek() != EOF) text << file.rdbuf();
-    check(!file.fail() || file.eof());
-    return text.str();
+    const std::string all = text.str();
+    return all.substr(all.compare(0, 3, "\xEF\xBB\xBF") == 0 ? 3 : 0);
 }
 
 // Lines up to the first that does not end in a backslash. Nothing at the end of the input.

@@ -79,7 +79,9 @@ Grammar object(const std::vector<std::string>& fields) {
     for (const std::string& field : fields) {
         const std::size_t colon = std::min(field.find(':'), field.size() - 1);
         const auto type = std::find(types.begin(), types.end(), field.substr(colon + 1));
-        if (type == types.end() || field.find_first_of("\"\\") < colon) throw llm::Error(field + " is not NAME:TYPE");
+        const bool good =
+            std::none_of(field.begin(), field.end(), [](char c) { return c == '"' || c == '\\' || (c & 0xE0) == 0; });
+        if (type == types.end() || !good) throw llm::Error(field + " is not NAME:TYPE");
         const std::string name = (symbols.size() > 1 ? ",\"" : "\"") + field.substr(0, colon) + "\":";
         std::transform(name.begin(), name.end(), std::back_inserter(symbols), [](char c) { return c & 0xFF; });
         symbols.insert(symbols.end(), {Space, Any + static_cast<int>(type - types.begin())});
@@ -100,9 +102,10 @@ int main(int argc, char** argv) try {
         Grammar grammar = object({argv + 5, argv + argc});
         options.sampling.seed = static_cast<std::uint64_t>(seed);
         options.on_logits = [&](float* logits, int n) {
+            const int room = std::min(left, session.context() - session.position());
             for (int id = 0; id < n; ++id) {
                 Grammar next = grammar;
-                if (tokenizer.is_eos(id) || !next.take(tokenizer.piece(id)) || next.fewest() >= left)
+                if (tokenizer.is_eos(id) || !next.take(tokenizer.piece(id)) || next.fewest() >= room)
                     logits[id] = -INFINITY;
             }
         };
@@ -114,6 +117,7 @@ int main(int argc, char** argv) try {
         session.rewind(0);
         generate(session, argv[4], options);
         std::cout << std::endl;
+        if (!grammar.stack.empty()) throw llm::Error("the context is too small for the prompt and an answer");
     }
 } catch (const llm::Error& error) {
     std::cerr << error.what() << "\n";

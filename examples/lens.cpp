@@ -3,7 +3,7 @@
 // cell the likeliest next token: on a terminal the brighter, the likelier.
 //
 // With two more texts it then steers: what distinguishes the second's last token from the first's, in the middle layer, is
-// added there, times STRENGTH, to every token that is generated.
+// added there, times STRENGTH, to every token, the text's own too.
 #define LLM_IMPLEMENTATION
 #include "llm.h"
 

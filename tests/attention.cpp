@@ -110,11 +110,11 @@ TEST_CASE("a local layer's cache holds its window and a batch, a global one's th
     c.sliding_window = 512;
     c.is_local = {true, true};
     const detail::KvCache local(c, true, 100000, CacheFormat::f16), global(c, false, 100000, CacheFormat::f16);
-    CHECK(local.slots >= 512 + detail::kBatch);
-    CHECK(local.slots < 512 + detail::kBatch + 64);
-    CHECK(global.slots >= 100000);
-    CHECK(global.slots < 100064);
-    CHECK(detail::KvCache(c, true, 50, CacheFormat::f16).slots == 64);
+    CHECK(local.num_slots >= 512 + detail::kBatch);
+    CHECK(local.num_slots < 512 + detail::kBatch + 64);
+    CHECK(global.num_slots >= 100000);
+    CHECK(global.num_slots < 100064);
+    CHECK(detail::KvCache(c, true, 50, CacheFormat::f16).num_slots == 64);
     CHECK(detail::KvCache(c, true, 640, CacheFormat::f32).bytes() ==
           2 * detail::KvCache(c, true, 640, CacheFormat::f16).bytes());
 }

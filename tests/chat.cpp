@@ -160,6 +160,12 @@ TEST_CASE("turns are added one after the other") {
     chat.add(llm::Chat::Role::user, "x");
     CHECK(error_of([&] { chat.add(llm::Chat::Role::user, "x"); }).find("take turns") != std::string::npos);
     CHECK(error_of([&] { chat.say("x", greedy(1), nullptr); }).find("answer") != std::string::npos);
+
+    llm::Chat plain(session, "", llm::Chat::Template::plain);
+    plain.add(llm::Chat::Role::user, "");  // no tokens, but a turn
+    CHECK_ERROR(plain.add(llm::Chat::Role::user, "x"), "take turns");
+    plain.add(llm::Chat::Role::model, "x");
+    CHECK(plain.say("x", greedy(1), nullptr).generated == 1);
 }
 
 TEST_CASE("a chat drops its oldest turns whole when the context is full") {

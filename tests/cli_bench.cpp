@@ -79,7 +79,9 @@ TEST_CASE("bench refuses what it cannot measure") {
                                                          {"-o", "xml"},
                                                          {"--dtype", "f8"},
                                                          {"-m", "no/such/model"},
-                                                         {"-p", "600"}};
+                                                         {"-p", "600"},
+                                                         {"-d", "1", "--report"},
+                                                         {"-p", "1", "-f", "x", "--quality"}};
     for (const auto& args : cases) {
         const Outcome o = run("bench", args);
         CAPTURE(o.err);
@@ -89,7 +91,8 @@ TEST_CASE("bench refuses what it cannot measure") {
         CHECK(o.err.find(args.back()) != std::string::npos);
         CHECK(std::count(o.err.begin(), o.err.end(), '\n') == 1);
     }
-    CHECK(run("bench", {"-h"}).out.rfind("usage: bench", 0) == 0);
+    CHECK(run("bench", {"--help"}).out.rfind("usage: bench", 0) == 0);
+    CHECK(run("bench", {"-m", tiny("gpt2-tiny"), "-d", "200", "-r", "1"}).out.find("pp56 @ d200") != std::string::npos);
 }
 
 TEST_CASE("bench: published shapes have their published number of parameters") {

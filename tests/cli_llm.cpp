@@ -101,6 +101,7 @@ TEST_CASE("llm: a prompt from an argument, a file or standard input is the same"
     CHECK(output({"--tokenize", "--prompt=" + prompt}) == expected);
     CHECK(output({"--tokenize", "-f", file}) == expected);
     CHECK(output({"--tokenize", "-f", "-"}, prompt) == expected);
+    CHECK(output({"--tokenize", "-f", "-"}, "\xEF\xBB\xBF" + prompt) == expected);  // a byte order mark
     CHECK(output({"--tokenize", "-f", "-"}, "") == "2\t<bos>\n");
 }
 
@@ -431,6 +432,8 @@ TEST_CASE(
     const JsonDocument detailed(output(with({"--batch", "-", "--logprobs", "2", "-q"}), "ROMEO:"), "line");
     CHECK(detailed.root()["tokens"].array()[0]["likeliest"].array().size() == 2);
     CHECK(output(with({"--batch", "-"}), "\n \n") == "");
+    const std::string bad = run_llm(with({"--batch", "-"}), R"({"prompt": "A", "stop": [1]})").err;
+    CHECK(bad.find("stop: a value should be a string\n") != std::string::npos);
     const std::vector<std::vector<std::string>> refused = {
         {"--batch", "-", "-p", "x"},           {"--batch", "-", "--chat"},
         {"--batch", "-", "--lookup", "3"},     {"--batch", "-", "--save", "s"},

@@ -359,5 +359,24 @@ TEST_CASE("a vocabulary made to collide is refused") {
     CHECK_ERROR(load(directory.path), "the tokenizer does not fit the model");
 }
 
+TEST_CASE("what is not among tokens that fill a long row of the table is not found") {
+    const auto place = [](const std::string& spelling) { return detail::Vocabulary::hash(spelling) >> 53; };
+    detail::Vocabulary vocabulary;
+    std::vector<bool> filled(2048);
+    for (int i = 0; vocabulary.size() < 762; ++i) {  // each in its own place, 100 to 861
+        const std::string s = std::to_string(i);
+        if (place(s) < 100 || place(s) > 861 || filled[place(s)]) continue;
+        filled[place(s)] = true;
+        vocabulary.tokens.push_back({s, detail::TokenKind::normal});
+    }
+    vocabulary.index("a test");
+    for (int id = 0; id < vocabulary.size(); ++id) CHECK(vocabulary.find(vocabulary[id].spelling) == id);
+    for (int i = 0, looked_for = 0; looked_for < 1000; ++i)
+        if (const std::string s = std::to_string(i) + "x"; place(s) >= 100 && place(s) < 110) {
+            CHECK(vocabulary.find(s) == -1);
+            ++looked_for;
+        }
+}
+
 }  // namespace
 }  // namespace tests

@@ -181,6 +181,24 @@ TEST_CASE("what a callback throws comes out, and the session can go on") {
     CHECK(threads_are(running));
 }
 
+TEST_CASE("a callback may replace its session, and what runs ends as before") {
+    const Small small(true);
+    const Model model = small.model();
+    Session session(model, 0, 1), other(model, 0, 1);
+    const std::string whole = generated(other, "To", greedy(4));
+    std::string shown;
+    llm::generate(session, "To", greedy(4), [&](std::string_view text) {
+        if (session.position() > 0) session = Session(model, 0, 1);
+        shown += text;
+        return true;
+    });
+    CHECK(shown == whole);
+    CHECK(session.position() == 0);
+    session.on_layer([&](int, int, int, float*) { session = Session(model, 0, 1); });
+    CHECK_NOTHROW(session.forward({1, 2, 3}));
+    CHECK(session.position() == 0);
+}
+
 // A file that becomes shorter while it is loaded is an Error, as nothing is mapped; one that vanishes is still there
 // for those who opened it.
 TEST_CASE("a file may shrink or vanish while it is read") {
@@ -311,6 +329,7 @@ TEST_CASE("a wrong call is an Error that says what was asked and what is possibl
     CHECK_ERROR(model.session_bytes(-1), "context size", "-1");
     CHECK_ERROR(load(tiny("gpt2-tiny"), DType::q8_0, -1), "threads", "-1");
     CHECK_ERROR(Session(Model()), "no model", "Model::load");
+    CHECK_ERROR(session.save(std::string("a\0b", 3)), "NUL");
     CHECK_ERROR(Model().config(), "no model", "Model::load");
 
     const llm::Tokenizer& tokenizer = model.tokenizer();

@@ -335,7 +335,7 @@ TEST_CASE("what cannot be is refused before anything is written") {
 
     CHECK_ERROR(llm::forward_together({}, {}), "at least one");
     CHECK_ERROR(llm::forward_together({&a, &b}, {{1}}), "2 and 1");
-    CHECK_ERROR(llm::forward_together({&a, &a}, {{1}, {2}}), "in use");
+    CHECK_ERROR(llm::forward_together({&a, &a}, {{1}, {2}}), "in use", "twice");
     CHECK_ERROR(llm::forward_together({&a, nullptr}, {{1}, {2}}), "null");
     CHECK_ERROR(llm::forward_together({&a, &other}, {{1}, {2}}), "several models");
     CHECK_ERROR(llm::forward_together({&a, &b}, {{1}, {}}), "no tokens");
@@ -355,6 +355,7 @@ TEST_CASE("what cannot be is refused before anything is written") {
     Session large(random, 1 << 22, 1);
     CHECK_ERROR(llm::generate_many(large, {"A"}, {}, {}, 256), "memory", "256 texts");
     CHECK_ERROR(random.session_bytes(0, 0), "sessions");
+    CHECK_ERROR(random.session_bytes(0, INT_MAX), "sessions");
 }
 
 TEST_CASE("an exception between layers leaves all sessions where they were") {

@@ -225,6 +225,18 @@ TEST_CASE("profiling: a listener that a session gets inside of another one's ste
     other.on_layer(nullptr);
     other.forward({5});
     CHECK(others > 0);
+
+    int operations = 0, steps = 0;  // one that is there in the middle of a step is told of the next
+    other.on_timing(nullptr);
+    other.on_layer([&](int, int, int, float*) {
+        other.on_timing([&](const llm::Timing& t) { ++(is(t.part, "step") ? steps : operations); });
+    });
+    other.forward({5});
+    CHECK(operations == 0);
+    other.on_layer(nullptr);
+    other.forward({5});
+    CHECK(operations > 0);
+    CHECK(steps == 1);
 }
 
 TEST_CASE("profiling: a listener may throw and may leave, and generate reports its sampling") {

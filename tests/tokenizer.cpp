@@ -283,6 +283,7 @@ TEST_CASE("generation_config.json says which tokens end a text; tokens that are 
     const auto tokenizer = [&](const char* config) {
         files["generation_config.json"] = config;
         write_files(directory.path, files);
+        if (!*config) fs::remove(directory.path / "generation_config.json");
         return load(directory.path).tokenizer();
     };
     files["config.json"] = detail::replace_all(files["config.json"], "\"eos_token_id\": 1", "\"eos_token_id\": 7");
@@ -293,6 +294,11 @@ TEST_CASE("generation_config.json says which tokens end a text; tokens that are 
     CHECK_ERROR(tokenizer(R"({"suppress_tokens": [3]})"), "generation_config.json", "suppress_tokens");
     CHECK_ERROR(tokenizer(R"({"forced_eos_token_id": 1})"), "forced_eos_token_id");
     CHECK_ERROR(tokenizer(R"({"sequence_bias": {"3": 1.0}})"), "sequence_bias");
+    // config.json's count where there is no other file.
+    files["config.json"] =
+        detail::replace_all(files["config.json"], "\"eos_token_id\"", "\"bad_words_ids\": [[5]], \"eos_token_id\"");
+    CHECK(tokenizer("{}").is_eos(7));
+    CHECK_ERROR(tokenizer(""), "bad_words_ids");
 }
 
 TEST_CASE("a GGUF's own keys: bos, eos, a space before, turn tokens of any type, Gemma's vocabulary by another name") {

@@ -111,6 +111,11 @@ TEST_CASE("every key of a GGUF that changes the numbers is applied as llama.cpp 
              key("rope.dimension_count", 64)(g), key("attention.causal", true)(g), key("pooling_type", 0)(g),
                  key("vision.block_count", 27)(g), key("mm.tokens_per_image", 256)(g);
          }},
+        {"as it is",  // as llama.cpp saves a model
+         [&](Gguf& g) {
+             key("wkv.head_size", 0)(g), key("pooling_type", -1)(g), key("attn_logit_softcapping", 50.0f)(g),
+                 key("router_logit_softcapping", 30.0f)(g), key("logit_scale", 0.0f)(g);
+         }},
     };
     for (const auto& one : cases) {
         CAPTURE(&one - cases);
@@ -141,6 +146,8 @@ TEST_CASE("a GGUF's other keys are refused by name") {
     refuses("attention.layer_norm_epsilon", 1e-5f, "not known");
     refuses("logit_scale", 0.5f);
     refuses("made_up.key", 1, "not known");
+    const auto saved = [](Gguf& g) { g.set("gemma3.wkv.head_size", 0), g.set("gemma3.expert_count", 4); };
+    CHECK(Changed(saved).error().find("expert_count") != std::string::npos);
     const auto heads = [](Gguf& g) {
         g.set_list("gemma3.attention.head_count_kv", Gguf::u32, std::vector<std::uint32_t>{2, 2, 1, 2, 2, 2});
     };
@@ -305,6 +312,7 @@ TEST_CASE("a file or directory that is no model says what it is") {
         {"tokenizer.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS", "git lfs pull"},
         {"model.safetensors", "\n<!DOCTYPE html><html></html>", "web page", "download"},
         {"m.gguf", "<html></html>", "web page", "download"},
+        {"m.gguf", "<hi>", "not a model", ".gguf"},
         {"pytorch_model.bin", std::string("PK\3\4\0\0", 6), "zip", "safetensors"},
         {"model.pt", "\x80\x02}q", "pickle", "safetensors"},
         {"model.onnx", "\x08\x07\x12\x07pytorch", "ONNX", "safetensors"},
@@ -336,6 +344,43 @@ TEST_CASE("a file or directory that is no model says what it is") {
         CHECK(error.find(says) != std::string::npos);
         CHECK(error.find(directory.path.string()) != std::string::npos);
     }
+    const TemporaryDirectory directory;  // what is no model beside one, and a model's place in Hugging Face's cache
+    write_file(directory.path / "training_args.bin", "x");
+    write_file(directory.path / "some.gguf", "x");
+    CHECK_ERROR(load(directory.path), "some.gguf");
+    fs::create_directories(directory.path / "models--a--b" / "snapshots" / "1234");
+    CHECK_ERROR(load(directory.path / "models--a--b"), "name the directory in", "snapshots");
+}
+
+TEST_CASE("GPT-2 as MLX saves it, with matrices as [out, in], is the same model") {
+    const std::string weights = read_file(fs::path(tiny("gpt2-tiny")) / "model.safetensors");
+    const auto length = usize(detail::load_as<std::uint64_t>(weights.data()));
+    const JsonDocument header(weights.substr(8, length), "header");
+    std::string text, data = weights.substr(8 + length);
+    for (const auto& [name, tensor] : header.root().members()) {
+        if (!tensor.find("shape")) continue;
+        std::vector<std::size_t> shape;
+        for (const Json& n : tensor["shape"].array()) shape.push_back(usize(n.whole()));
+        const auto begin = usize(tensor["data_offsets"].array()[0].whole());
+        if (shape.size() == 2 && name.find("c_") != name.npos) {
+            const std::string old = data.substr(begin, 2 * shape[0] * shape[1]);  // F16
+            for (std::size_t r = 0; r < shape[0]; ++r)
+                for (std::size_t c = 0; c < shape[1]; ++c)
+                    std::copy_n(&old[2 * (r * shape[1] + c)], 2, &data[begin + 2 * (c * shape[0] + r)]);
+            std::swap(shape[0], shape[1]);
+        }
+        std::string sizes;
+        for (const std::size_t n : shape) sizes += (sizes.empty() ? "" : ",") + std::to_string(n);
+        text += (text.empty() ? "{\"" : ",\"") + std::string(name) + "\":{\"dtype\":\"F16\",\"shape\":[" + sizes +
+                "],\"data_offsets\":[" + std::to_string(begin) + "," +
+                std::to_string(tensor["data_offsets"].array()[1].whole()) + "]}";
+    }
+    text += "}";
+    const TemporaryDirectory directory;
+    fs::copy(tiny("gpt2-tiny"), directory.path);
+    write_file(directory.path / "model.safetensors", raw(std::uint64_t{text.size()}) + text + data);
+    Session turned(load(directory.path)), plain(load(tiny("gpt2-tiny")));
+    CHECK(last_logits(turned, {30, 31, 32}) == last_logits(plain, {30, 31, 32}));
 }
 
 TEST_CASE("a head in the file is used where it differs from the embedding") {
