@@ -74,13 +74,11 @@
 //   How the file is built. The vector kernels are one text, which is compiled once per instruction set: in the middle
 //   the file includes itself, each time with LLM_KERNEL_PASS defined, and such a pass reads only them.
 //
-//     #ifndef LLM_KERNEL_PASS
-//         #ifndef LLM_H                the public API
-//         #ifdef LLM_IMPLEMENTATION    ERRORS AND SMALL TOOLS to KERNELS; then #include "llm.h", once per set of kernels
-//     #ifdef LLM_KERNEL_PASS           KERNELS, IN VECTORS
-//     #elif LLM_IMPLEMENTATION         MATRICES to CHAT
+//     #ifndef LLM_H               the public API
+//     #if LLM_IMPLEMENTATION      ERRORS AND SMALL TOOLS to KERNELS; then #include "llm.h", once per set of kernels
+//     #ifdef LLM_KERNEL_PASS      KERNELS, IN VECTORS
+//     #elif LLM_IMPLEMENTATION    MATRICES to CHAT
 
-#ifndef LLM_KERNEL_PASS
 #ifndef LLM_H
 #define LLM_H
 
@@ -530,11 +528,8 @@ class Chat {
 
 LLM_END
 #endif  // LLM_H
-#endif  // LLM_KERNEL_PASS
 
-#if defined(LLM_IMPLEMENTATION) && !defined(LLM_KERNEL_PASS)
-#ifndef LLM_IMPLEMENTATION_INCLUDED
-#define LLM_IMPLEMENTATION_INCLUDED
+#if defined(LLM_IMPLEMENTATION) && !defined(LLM_IMPLEMENTATION_INCLUDED) && !defined(LLM_KERNEL_PASS)
 
 #if defined(__FAST_MATH__) || defined(_M_FP_FAST) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
     (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
@@ -2015,7 +2010,6 @@ constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 #define LLM_KERNEL_SETS &scalar::kernels, &neon::kernels
 #endif
 #endif
-#endif  // LLM_IMPLEMENTATION_INCLUDED
 #endif  // LLM_IMPLEMENTATION
 
 // ==== KERNELS, IN VECTORS ============================================================================================
@@ -2672,8 +2666,8 @@ inline constexpr Kernels kernels = {
 
 #undef LLM_KERNEL_PASS
 #undef LLM_TARGET
-#elif defined(LLM_IMPLEMENTATION) && !defined(LLM_ROOMS_INCLUDED)
-#define LLM_ROOMS_INCLUDED
+#elif defined(LLM_IMPLEMENTATION) && !defined(LLM_IMPLEMENTATION_INCLUDED)
+#define LLM_IMPLEMENTATION_INCLUDED
 
 // ==== MATRICES =======================================================================================================
 //

@@ -83,8 +83,7 @@ inline std::string compile_example(const fs::path& result, const std::string& na
         const std::string errors = compile(object, {(directory.path / "llm.cpp").string()}, "-O1 -c -pthread");
         if (!errors.empty()) return errors;
     }
-    return compile(result, {"examples/" + name + ".cpp", object},
-                   "-DLLM_IMPLEMENTATION_INCLUDED -DLLM_ROOMS_INCLUDED -pthread");
+    return compile(result, {"examples/" + name + ".cpp", object}, "-DLLM_IMPLEMENTATION_INCLUDED -pthread");
 }
 
 // Runs the call in a process of its own; what it returns comes back.
