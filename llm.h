@@ -1985,7 +1985,6 @@ constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 #define LLM_KERNELS_neon_dot 5
 #define LLM_NUMBER_OF(set) LLM_KERNELS_##set
 #define LLM_NUMBER(set) LLM_NUMBER_OF(set)
-#define LLM_SET LLM_KERNEL_PASS
 
 #define LLM_KERNEL_PASS scalar
 #include "llm.h"
@@ -2024,9 +2023,9 @@ constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 
 #ifdef LLM_KERNEL_PASS
 
-namespace LLM_SET {
+namespace LLM_KERNEL_PASS {
 
-#if LLM_NUMBER(LLM_SET) == LLM_KERNELS_scalar
+#if LLM_NUMBER(LLM_KERNEL_PASS) == LLM_KERNELS_scalar
 
 #define LLM_TARGET
 inline bool runs_here() { return true; }
@@ -2094,7 +2093,7 @@ LLM_OP Ints dot(const Ints& acc, const Ints& w, const Ints& x) {  // u8 times i8
 }
 // clang-format on
 
-#elif LLM_NUMBER(LLM_SET) == LLM_KERNELS_avx512
+#elif LLM_NUMBER(LLM_KERNEL_PASS) == LLM_KERNELS_avx512
 
 #define LLM_TARGET __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
 #define LLM_MM(name) _mm512_##name
@@ -2119,7 +2118,7 @@ LLM_OP Floats load(const float* p, int n, Floats rest) { return _mm512_mask_load
 LLM_OP Raw codebook() { return _mm512_broadcast_i32x4(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return Ints(_mm512_dpbusd_epi32(Raw(acc), Raw(w), Raw(x))); }
 
-#elif LLM_NUMBER(LLM_SET) == LLM_KERNELS_avx2
+#elif LLM_NUMBER(LLM_KERNEL_PASS) == LLM_KERNELS_avx2
 
 #define LLM_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LLM_MM(name) _mm256_##name
@@ -2154,7 +2153,7 @@ LLM_OP Ints dot_small(Ints acc, Ints w, Ints x, Ints w2, Ints x2) {
 
 // With __ARM_FEATURE_DOTPROD the whole program may use it, as on every Apple processor that runs macOS. Elsewhere Linux
 // says whether this processor has it.
-#if LLM_NUMBER(LLM_SET) == LLM_KERNELS_neon || defined(__ARM_FEATURE_DOTPROD)
+#if LLM_NUMBER(LLM_KERNEL_PASS) == LLM_KERNELS_neon || defined(__ARM_FEATURE_DOTPROD)
 #define LLM_TARGET
 inline bool runs_here() { return true; }
 #else
@@ -2188,7 +2187,7 @@ LLM_OP void store(std::int8_t* p, Ints a) {
 LLM_OP Ints in_codebook(Ints a) { return Ints(vqtbl1q_u8(vld1q_u8(kCodebook), uint8x16_t(a))); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     const int8x16_t a = int8x16_t(w), b = int8x16_t(x);
-#if LLM_NUMBER(LLM_SET) == LLM_KERNELS_neon_dot
+#if LLM_NUMBER(LLM_KERNEL_PASS) == LLM_KERNELS_neon_dot
     return vdotq_s32(acc, a, b);
 #else
     const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
@@ -2220,7 +2219,7 @@ LLM_OP float largest(__m256 a) {
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
-#if LLM_NUMBER(LLM_SET) == LLM_KERNELS_avx512
+#if LLM_NUMBER(LLM_KERNEL_PASS) == LLM_KERNELS_avx512
 LLM_OP float sum(Floats a) { return sum(_mm512_castps512_ps256(a) + _mm512_extractf32x8_ps(a, 1)); }
 LLM_OP float largest(Floats a) {
     return largest(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
@@ -2651,7 +2650,7 @@ LLM_TARGET inline void to_f16(const float* x, int n, std::uint16_t* y) {
 
 // clang-format off
 inline constexpr Kernels kernels = {
-    LLM_TEXT(LLM_SET), runs_here, kFor<BlockQ8_0>, kFor<BlockQ8Planes>, kFor<BlockQ4_0>, kFor<BlockQ4_1>,
+    LLM_TEXT(LLM_KERNEL_PASS), runs_here, kFor<BlockQ8_0>, kFor<BlockQ8Planes>, kFor<BlockQ4_0>, kFor<BlockQ4_1>,
     kFor<BlockQ5_0>, kFor<BlockQ5_1>, kFor<BlockQ6_K>, kFor<BlockQ2_K>, kFor<BlockIQ4_NL>,
     product<BlockQ8Upper, kWide, kScreen, kWide>, product<float, 4 * kWide, kFloatTokens, kFloatVectors>,
     product<std::uint16_t, 4 * kWide, kFloatTokens, kFloatVectors>, quantize, rms_norm, center, gelu, angles, rotate,
@@ -2662,7 +2661,7 @@ inline constexpr Kernels kernels = {
 #include LLM_KERNEL_PROBE
 #endif
 
-}  // namespace LLM_SET
+}  // namespace LLM_KERNEL_PASS
 
 #undef LLM_KERNEL_PASS
 #undef LLM_TARGET

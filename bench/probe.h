@@ -37,4 +37,4 @@ LLM_TARGET inline void probe_read(const std::uint8_t* p, std::size_t n) {
     __asm__ volatile("" : : "m"(total) : "memory");
 }
 
-inline const bool probe_is_listed = ::bench::list_probe({LLM_TEXT(LLM_SET), probe_read, probe_peak, kLanes});
+inline const bool probe_is_listed = ::bench::list_probe({LLM_TEXT(LLM_KERNEL_PASS), probe_read, probe_peak, kLanes});
