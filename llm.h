@@ -6005,12 +6005,12 @@ struct SessionData {
 
     // Logits after the pending token and up to 11 guesses that may follow it. The caches hold the guesses too: one that
     // is appended then need only be counted as processed. Null: all that is wanted is in transformer.likeliest.
-    const float* try_out(const int* ids, int count, const Wanted& wanted) {
-        sequence.coming.assign(ids + sequence.pending(), ids + count);
-        transformer.run_layers({{&sequence, count}});
-        sequence.tokens.resize(sequence.tokens.size() - usize(count - 1));
+    const float* try_out(const std::vector<int>& guesses, const Wanted& wanted) {
+        sequence.coming = guesses;
+        transformer.run_layers({{&sequence, sequence.pending()}});
+        sequence.tokens.resize(sequence.tokens.size() - guesses.size());
         sequence.processed = sequence.position();
-        return transformer.compute_logits({{&sequence, count}}, wanted);
+        return transformer.compute_logits({{&sequence, transformer.n}}, wanted);
     }
 
     // The logits after the last token that is held, or null as from forward.
@@ -6473,14 +6473,13 @@ struct Lookup {
     // Takes the pending token and new guesses through the layers.
     void try_out(Wanted wanted) {
         if (most > 0) guess();
-        const std::vector<int> ids = joined({{session.sequence.tokens.back()}, guesses});
-        const int n = int(ids.size());
+        const int n = 1 + int(guesses.size());
         stats.guessed += n - 1;
         // Guesses that are right become recent tokens, whose logits the repeat penalty changes.
         if (!wanted.also.empty()) wanted.also = joined({wanted.also, guesses});
 
         const auto start = Clock::now();
-        session.transformer.profiler.step(n, [&] { logits = session.try_out(ids.data(), n, wanted); });
+        session.transformer.profiler.step(n, [&] { logits = session.try_out(guesses, wanted); });
         const double seconds = seconds_since(start);
         if (n == 1) single += (single > 0 ? 0.1 : 1.0) * (seconds - single);
         else if (single > 0) cost += 0.1 * (std::clamp((seconds / single - 1) / (n - 1), 0.01, 1.0) - cost);

@@ -290,10 +290,11 @@ TEST_CASE("tokens tried out together have the logits of tokens one by one, to th
                 std::size_t at = 0;
                 for (int guesses = 0; at + 12 < ids.size(); guesses = (guesses + 5) % 12) {
                     const int right = random.below(guesses + 1);
-                    std::vector<int> batch(ids.begin() + static_cast<std::ptrdiff_t>(at),
+                    tried.sequence.tokens.push_back(ids[at]);
+                    std::vector<int> batch(ids.begin() + static_cast<std::ptrdiff_t>(at) + 1,
                                            ids.begin() + static_cast<std::ptrdiff_t>(at) + 1 + guesses);
-                    for (int i = 1 + right; i <= guesses; ++i) batch[usize(i)] = random.below(vocab);
-                    const float* logits = tried.try_out(batch.data(), 1 + guesses, {});
+                    for (int i = right; i < guesses; ++i) batch[usize(i)] = random.below(vocab);
+                    const float* logits = tried.try_out(batch, {});
                     REQUIRE(tried.sequence.position() == static_cast<int>(at) + 1);
                     for (int i = 0; i <= right; ++i, ++at, logits += vocab) {
                         if (i > 0) tried.sequence.tokens.push_back(ids[at]), ++tried.sequence.processed;
