@@ -5961,10 +5961,9 @@ struct SessionData {
         sequence.copy(other.sequence);
     }
 
-    // Takes what is pending and then all ids through the layers, a batch at a time; after each, on_batch(tokens done,
-    // of all), unless it is null. False ends it.
+    // Takes what is pending and then all ids, which were checked, through the layers, a batch at a time; after each,
+    // on_batch(tokens done, of all), unless it is null. False ends it.
     bool run_batches(const int* ids, int count, const std::function<bool(int, int)>& on_batch) {
-        if (count > 0) sequence.check(ids, count);
         sequence.coming.assign(ids, ids + count);
 
         const int all = sequence.pending();
