@@ -5923,17 +5923,14 @@ struct Transformer {
         const float cap = config.final_logit_softcapping;
 
         std::vector<int> tokens;
-        for (const Span& s : after)
-            for (int i = 0; i < s.count; ++i) tokens.push_back(s.first + i);
-        normalize("final_norm", model.weights.final_norm, head, tokens);
-        if (!(cap > 0) && model.weights.has_random_halves && likeliest.find(head.w, normed, wanted)) return nullptr;
-
         std::vector<float*> logits;  // of each of them
         for (const Span& s : after) {
             s.sequence->logits.resize(s.count);
-            for (int i = 0; i < s.count; ++i) logits.push_back(s.sequence->logits[i]);
+            for (int i = 0; i < s.count; ++i) tokens.push_back(s.first + i), logits.push_back(s.sequence->logits[i]);
         }
 
+        normalize("final_norm", model.weights.final_norm, head, tokens);
+        if (!(cap > 0) && model.weights.has_random_halves && likeliest.find(head.w, normed, wanted)) return nullptr;
         project("lm_head", head, normed, [&](int t, int row, float* v, int rows) {
             for (int i = 0; cap > 0 && i < rows; ++i)  // tanh(z) = 1 - 2 / (1 + e^2z)
                 v[i] = cap * float(1 - 2 / (1 + exponential(2 * double(v[i] / cap))));
