@@ -2218,9 +2218,7 @@ LLM_OP float largest(__m256 a) {
 }
 #if LLM_NUMBER(LLM_KERNEL_PASS) == LLM_KERNELS_avx512
 LLM_OP float sum(Floats a) { return sum(_mm512_castps512_ps256(a) + _mm512_extractf32x8_ps(a, 1)); }
-LLM_OP float largest(Floats a) {
-    return largest(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
-}
+LLM_OP float largest(Floats a) { return _mm512_reduce_max_ps(a); }
 #endif
 
 LLM_OP Ints set(std::int32_t x) { return Ints(LLM_MM(set1_epi32)(x)); }

@@ -50,6 +50,7 @@ EMULATED Floats min_ps(Floats a, Floats b) {
 EMULATED Floats max_ps(Floats a, Floats b) {
     return each<Floats>([&](unsigned i) { return a[i] > b[i] ? a[i] : b[i]; });
 }
+EMULATED float reduce_max_ps(Floats a) { return *std::max_element(&a[0], &a[0] + 16); }
 EMULATED __m256 extractf32x8_ps(Floats a, int half) {
     return _mm256_loadu_ps(reinterpret_cast<const float*>(&a) + 8 * half);
 }
@@ -108,6 +109,7 @@ EMULATED Raw dpbusd_epi32(Raw acc, Raw w, Raw x) {
 #define _mm512_loadu_ps emulated::loadu_ps
 #define _mm512_max_ps emulated::max_ps
 #define _mm512_min_ps emulated::min_ps
+#define _mm512_reduce_max_ps emulated::reduce_max_ps
 #define _mm512_set1_epi32 emulated::set1_epi32
 #define _mm512_set1_ps emulated::set1_ps
 #define _mm512_shuffle_epi8 emulated::shuffle_epi8
