@@ -1318,9 +1318,9 @@ struct Blocks {
 
 // Integers of `Bits` bits in a block, from byte `At` on: of each `Run` bytes the lowest bits hold the first `Run`
 // integers, the bits above them the next ones, and so on; with Run 1 they come one after another. Returns a function of
-// i that gives the integer v + i. Its place is that of v plus that of i: callers see to it that either v is the first
-// in its bits of a run, or v + i is still in the same bits. `Flip`: the bits that are turned over, as the sign bit of
-// Q8_0.
+// i that gives the integer v + i. It adds up the places of v and of i, which is right where v is the first
+// integer of `Run` bytes, or v + i lies in the same bits of them as v. `Flip`: the bits that are turned over, as the
+// sign bit of Q8_0.
 template <int At, int Bits, int Run = 32, int Flip = 0> auto packed(const std::uint8_t* block, int v) {
     constexpr int kOfRun = Run * 8 / Bits;
     const auto byte = [](int k) { return k / kOfRun * Run + k % Run; };
@@ -1426,7 +1426,7 @@ inline bool all_below(const float* x, std::size_t n, float limit) {
 // waits only for helpers that entered the region: a helper that the system has not scheduled (a busy neighbour) is not
 // waited for, as the others do its share.
 
-// A size or an index that was made sure to be no negative number.
+// A size or an index that is known not to be negative.
 template <class Int> constexpr std::size_t usize(Int n) { return std::size_t(n); }
 
 // Zeroed memory, in huge pages where it is large. Copies share it.
@@ -1488,8 +1488,8 @@ class Arena {
 };
 
 #ifdef __linux__
-// A small file of the system's, "" if there is none. (A stream that gets no memory acts as if the file were at its
-// end.)
+// A small file of the system's, "" if there is none. Not by a stream, which acts as if the file were at its end when it
+// gets no memory.
 inline std::string system_text(const std::string& path) {
     char text[4096];
     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -1510,8 +1510,8 @@ inline double group_quota(const std::string& controller, const std::string& list
         const std::string line = text.substr(at, end - at);  // "4:cpu,cpuacct:/path", or in version 2 "0::/path"
         const std::size_t first = line.find(':'), second = line.find(':', first + 1);
         const std::string controllers = line.substr(first + 1, second - first - 1);
-        const bool rules = controllers.empty() || ("," + controllers + ",").find("," + controller + ",") != line.npos;
-        if (second == line.npos || !rules) continue;
+        const bool is_its = controllers.empty() || ("," + controllers + ",").find("," + controller + ",") != line.npos;
+        if (second == line.npos || !is_its) continue;
 
         const std::string tree = root + (controllers.empty() ? "" : "/" + controller);  // a link, if not a directory
         for (std::size_t last = line.size(); last != line.npos && last > second; last = line.rfind('/', last - 1)) {
@@ -1888,8 +1888,8 @@ struct ProductBlocks {
     std::size_t stride;
     Following following{};
 
-    // Of BlockQ8Upper, where y gets estimates of the sums: for each group the most that one of its 16 sums may be, which
-    // is the estimate and the square root of the sum over blocks of scale^2 * squares.
+    // Of BlockQ8Upper, where y gets estimates of the sums, and `most` for each group the largest that one of its sums
+    // may be: the estimate + sqrt(sum over blocks of scale^2 * squares).
     const float* squares = nullptr;  // [blocks][m]
     float* most = nullptr;           // [m][stride / kGroup]
 };
@@ -2375,8 +2375,8 @@ template <class Block, int M, int V> LLM_TARGET void tile(const ProductBlocks& p
     const std::uint8_t* next = p.following.begin;
     next += 64 * lines * usize(p.blocks * (row / (V * kLanes) * across + first / M));
 
-    // How far ahead to ask. A tile reads its groups side by side: behind the end of one lies the next, which the tile
-    // reads itself, so from there on it asks for what follows the last.
+    // How far ahead to ask. Behind the end of a group lies the next one, which this tile reads itself, as it reads its
+    // groups side by side: beyond that end, what to ask for is further on by the tile's other groups.
     const auto ahead = [&](int b, int bytes) {
         constexpr int kOthers = std::max(V * kLanes / kGroup - 1, 0);
         return std::ptrdiff_t{kPrefetchFar} + ((p.blocks - b) * bytes > kPrefetchFar ? 0 : kOthers * p.blocks * bytes);
@@ -2441,8 +2441,9 @@ template <class Weight, int M, int V> LLM_TARGET void tile(const ProductFloat& p
     }
 }
 
-// V vectors of rows times all tokens, M at a time and the last ones by fewer: the rows stay in the first-level cache. Of
-// integers, the last tile may compute more tokens than there are, of whatever lies behind them.
+// V vectors of rows times all tokens, M at a time and the last ones by fewer: the rows stay in the first-level cache.
+// Floats have a tile of every size. Integers halve it (8, 4, 2 or 6, 3), and the last tile may compute more tokens than
+// there are, of whatever lies behind them.
 template <class Weight, int M, int V, class Product>
 LLM_TARGET void cover_tokens(const Product& p, int row, int first = 0) {
     constexpr int kFewer = std::is_same_v<Product, ProductFloat> ? M - 1 : M < 4 ? 0 : M / 2;
@@ -2754,7 +2755,7 @@ template <class Block> constexpr WeightFormat block_format(const char* name, Ker
 }
 
 // How a head in Q8_0 lies in memory: as two planes, see LIKELIEST TOKENS.
-inline constexpr WeightFormat kInPlanes = block_format<BlockQ8Planes>("q8_0", &Kernels::q8_planes, quantize_q8_0);
+inline constexpr WeightFormat kQ8InPlanes = block_format<BlockQ8Planes>("q8_0", &Kernels::q8_planes, quantize_q8_0);
 
 // Of a lower half that is as good as random: (16^2 - 1) / 12.
 constexpr float kHalfVariance = 21.25f;
@@ -3399,15 +3400,16 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
 
 // ---- vocabulary
 
-// What two symbols become, and when: the smallest rank goes first.
+// What two symbols become, and when: the smallest rank goes first. It is also a slot of a HashTable; those of a
+// vocabulary have no rank.
 struct Merge {
     static constexpr std::uint32_t kNever = 0xFFFFFFFF;
     std::uint64_t key = 0;  // in a HashTable
-    int id = -1;            // with -1 the place is free
+    int id = -1;            // -1: nothing; a free place
     std::uint32_t rank = kNever;
 };
 
-// What belongs to a 64-bit key: open addressing, at most half full.
+// Places by a 64-bit key: open addressing, at most half full.
 struct HashTable {
     int bits = 1;
     std::vector<Merge> places;  // [2^bits + 1]
@@ -3468,11 +3470,12 @@ struct Vocabulary {
         return found.substr(0, a.size()) == a && found.substr(a.size()) == b ? id : -1;
     }
 
-    // Makes the table of all tokens; and enters one more, which has its place in `tokens`.
+    // Makes the table of all tokens. `where`: the file, for messages.
     void index(const std::string& where) {
         table = HashTable(tokens.size());
         for (int id = 0; id < size(); ++id) insert(id, where);
     }
+    // Enters one more, which is in `tokens` already.
     void insert(int id, const std::string& where) {
         if (table.places.size() / 2 < tokens.size()) return index(where);
         const std::string& spelling = (*this)[id].spelling;
@@ -3900,7 +3903,7 @@ struct TokenizerLoader : TokenizerData {
                 token["rstrip"].flag(false), token["normalized"].flag(!special)};
     }
 
-    // Of an array whose objects hold their ids; of objects by ids; of ids by spellings.
+    // own: a list of objects that hold their ids; decoder: objects by their ids; older: ids by their spellings.
     void add_by_id(const Json& own, const Json& decoder, const Json& older) {
         std::map<std::uint64_t, Token> all;
         for (const auto& [spelling, id] : older.lenient<Json::Object>())
@@ -4240,8 +4243,9 @@ constexpr char kCompare[] = "compare it with a published GPT-2's or Gemma 3's";
 constexpr char kIncomplete[] = "it is incomplete, one of several parts (name their directory), or of another model";
 constexpr char kNotBuilt[] = "this variant of the model is not supported: get a checkpoint without it";
 
+// where: a file, and what it says; "" or "architecture" of a Config that the caller made, for Model::random.
 [[noreturn]] inline void refuse_config(const std::string& where, const std::string& problem, const char* remedy) {
-    const bool is_callers = where.empty() || where == "architecture";  // Model::random's, no file's
+    const bool is_callers = where.empty() || where == "architecture";
     fail("this configuration cannot be used", where + problem, remedy, is_callers ? Kind::argument : Kind::file);
 }
 
@@ -4495,8 +4499,8 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
                  "write layer_types that are all full_attention, or a window");
 
     // GGUF has no query_pre_attn_scalar; it is head_dim but for the 27B model, known by its 62 layers.
-    const int in_gguf = c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
-    const double scalar = f.number({"query_pre_attn_scalar"}, gguf ? in_gguf : 256);
+    const int implied = c.num_layers == 62 ? c.hidden_size / c.num_heads : c.head_dim;
+    const double scalar = f.number({"query_pre_attn_scalar"}, gguf ? implied : 256);
     if (!(scalar > 0)) f.refuse({"query_pre_attn_scalar"}, "is not positive");
     c.attention_scale = float(1 / std::sqrt(scalar));
 
@@ -4514,7 +4518,7 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
                                  "rope.freq_base_swa|rope.local.freq_base"},
                                 1e4);
     const bool nested = f.value({"rope_scaling"}).lenient<Json::Object>().empty();
-    // It leaves this out, and older ones norm_eps, too. The large models and those of pictures divide by 8.
+    // Ollama's leaves the factor out, which is 8 for large models and those of pictures; older ones norm_eps, too.
     const bool is_older = gguf && !f.has("attention.layer_norm_rms_epsilon");
     const bool divides = c.context_length >= 131072 || (is_older && f.has("vision.block_count"));
     const float left_out = divides && (is_older || is_ollamas) ? 8.0f : 1.0f;
@@ -4576,12 +4580,12 @@ inline void check_config(const Config& c, const std::string& where) {
     const auto require = [&](bool good, const std::string& problem) {
         if (!good) refuse_config(where, problem, kCompare);
     };
-    const auto in_range = [&](int size, int most, const char* name) {
+    const auto at_most = [&](int size, int most, const char* name) {
         require(size >= 1 && size <= most, std::string(name) + " is missing or too large");
     };
-    in_range(c.vocab_size, kMostRows, "vocab_size");
-    for (const Size& size : kSizes) in_range(c.*size.member, size.most, size.name);
-    if (std::count(c.is_local.begin(), c.is_local.end(), true)) in_range(c.sliding_window, kMostRows, "sliding_window");
+    at_most(c.vocab_size, kMostRows, "vocab_size");
+    for (const Size& size : kSizes) at_most(c.*size.member, size.most, size.name);
+    if (std::count(c.is_local.begin(), c.is_local.end(), true)) at_most(c.sliding_window, kMostRows, "sliding_window");
 
     require(c.num_heads % c.num_kv_heads == 0, "num_heads is no multiple of num_kv_heads");
     require((c.num_heads + 2 * c.num_kv_heads) * c.head_dim <= kMostWidth, "heads x head_dim is too large");
@@ -4716,7 +4720,7 @@ inline int checked_threads(int threads) {
 // bits once are not.
 inline bool has_random_halves(const Matrix& head) {
     const Matrix::Section& s = head.sections[0];
-    if (s.format != &kInPlanes) return false;
+    if (s.format != &kQ8InPlanes) return false;
     std::int64_t n = 0, sum = 0, squares = 0;
     const std::size_t whole_blocks = usize(head.cols / kBlock) * s.format->lower;
     for (int g = 0; g < head.rows / kGroup; g += s.end / 256 + 1)  // a sample
@@ -4791,7 +4795,7 @@ struct Loader {
         TensorType type = options.dtype == DType::native ? traits(t.type).kept_as : TensorType::q8_0;
         if (options.dtype == DType::f32) type = TensorType::f32;
         if (options.dtype == DType::q4_0 && role == Role::inside) type = TensorType::q4_0;
-        return role == Role::head && type == TensorType::q8_0 ? kInPlanes : format_of(type);
+        return role == Role::head && type == TensorType::q8_0 ? kQ8InPlanes : format_of(type);
     }
 
     // W, and the bias b: where an architecture has biases, its matrices are one tensor each. in_turn: kGateRows rows of
@@ -5175,7 +5179,9 @@ struct Attention {
         found_memory.grow(usize(deal(inputs)) * found_bytes());
         tile_memory.grow(usize(pool.size()) * sizeof(QueryTile));
 
-        for (const bool joins : {false, true}) {  // first all pieces; then the results of divided tiles are joined
+        // First all pieces: a thread finds what is in each, and joins its parts. Then the divided tiles, whose parts
+        // were pieces: they are only joined.
+        for (const bool joins : {false, true}) {
             const std::vector<Piece>& all = joins ? divided : pieces;
             pool.for_ranges(int(all.size()), 1, [&](int i, int, int thread) {
                 const Piece& p = all[usize(i)];
@@ -5645,7 +5651,7 @@ struct Transformer {
     Attention attention{pool, kernels, config};
     Likeliest likeliest{pool, kernels, profiler};
 
-    bool busy = false;  // inside of a call; the mutex is of who uses it
+    bool busy = false;  // a call is going on, whose InUse holds the mutex
 #ifndef LLM_NO_THREADS
     std::recursive_mutex mutex;
 #endif
@@ -5937,7 +5943,7 @@ struct SessionData {
     std::shared_ptr<Transformer> runner;  // forks share it
     Transformer& transformer = *runner;
 
-    bool busy = false, runs = false;  // inside of a call; of one that has the Transformer
+    bool busy = false, runs = false;  // a call is going on; it has the Transformer for itself
     std::function<void(const Timing&)> on_timing{};
 
     SessionData(const Model& m, int context, int threads)
@@ -6008,6 +6014,7 @@ struct SessionData {
     }
 };
 
+// So many ids, as an int: too many for one are too many for every context.
 inline int count_of(const std::vector<int>& ids) { return int(std::min<std::size_t>(ids.size(), INT_MAX)); }
 
 // A session while one of its functions runs. What is called back meanwhile cannot call another one. Forks share a
@@ -6015,7 +6022,7 @@ inline int count_of(const std::vector<int>& ids) { return int(std::min<std::size
 struct InUse {
     const std::shared_ptr<SessionData> kept;  // whatever a callback does to the session
     SessionData& data = *kept;
-    bool runs;  // it has the Transformer
+    bool runs;  // it has the Transformer for itself
 #ifndef LLM_NO_THREADS
     std::unique_lock<std::recursive_mutex> turn = runs ? std::unique_lock(data.transformer.mutex) : decltype(turn)();
 #endif
@@ -6556,6 +6563,7 @@ struct Writer {
         stats.end = End::interrupted;
         return more && has_room();
     }
+    // Whether another token may follow; sets stats.end to why not.
     bool has_room() {
         stats.end = stats.generated == options.max_tokens ? End::max_tokens : End::context;
         return stats.end == End::context && sequence.position() < sequence.context;
