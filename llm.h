@@ -1310,7 +1310,7 @@ struct Blocks {
         }
     }
 
-    static std::pair<float, float> factors(const std::uint8_t* block, int v) {
+    static std::array<float, 2> factors(const std::uint8_t* block, int v) {
         const auto [scale, minimum] = Of(block, v);
         return {f16_at(block + D) * float(scale), Offset == 0 ? f16_at(block + D + 2) * float(minimum) : 0.0f};
     }
