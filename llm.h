@@ -1857,7 +1857,7 @@ template <int Bits, int Parts, bool Minimum, int Offset, bool InBytes = Bits == 
 
     // The same with each q in a byte, for products of more than kFew tokens. A small q without a minimum gets the
     // offset 32, so that Q4_0 and Q5_0 become one format.
-    using Bytes = BlockOf<kIsSmall ? 6 : 8, Parts, Minimum, Minimum ? 0 : kIsSmall ? 32 : Offset, true, true>;
+    using Unpacked = BlockOf<kIsSmall ? 6 : 8, Parts, Minimum, Minimum ? 0 : kIsSmall ? 32 : Offset, true, true>;
 };
 
 using BlockQ8_0 = BlockOf<8, 1, false, 128>;
@@ -2283,9 +2283,9 @@ LLM_OP void load_columns(const std::uint8_t* block, const std::uint8_t* lower, i
 
 template <class Block>
 LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out) {
-    using Bytes = typename Block::Bytes;
-    const Ints offset = set((Bytes::kOffset - Block::kOffset) * 0x01010101);
-    for (int b = 0; b < blocks; ++b, in += Block::kBytes, lower += Block::kLower, out += Bytes::kBytes) {
+    using Unpacked = typename Block::Unpacked;
+    const Ints offset = set((Unpacked::kOffset - Block::kOffset) * 0x01010101);
+    for (int b = 0; b < blocks; ++b, in += Block::kBytes, lower += Block::kLower, out += Unpacked::kBytes) {
         std::memcpy(out, in, Block::kIntegers);
         LLM_UNROLL for (int line = 0; line < (Block::kBytes + 63) / 64; ++line) prefetch(in + 64 * line);
         LLM_UNROLL for (int i = 0; i < kBlock / 8; ++i) {
@@ -2295,7 +2295,7 @@ LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lo
                 load_columns<Block>(in, lower, i, lane, eight);
                 for (int k = 0; k < 2; ++k) {
                     const Ints four = eight[k] + offset;
-                    std::memcpy(out + Bytes::kIntegers + (2 * i + k) * 4 * kGroup + 4 * lane, &four, sizeof four);
+                    std::memcpy(out + Unpacked::kIntegers + (2 * i + k) * 4 * kGroup + 4 * lane, &four, sizeof four);
                 }
             }
         }
@@ -2469,7 +2469,7 @@ template <class Weight, int One, int M, int V, class Product> LLM_TARGET void pr
 }
 
 template <class Block> inline constexpr ForFormat kFor = {product<Block, kWide, kFewTokens, kFewVectors>,
-                                                          cover<typename Block::Bytes, kByteTokens, kByteVectors>,
+                                                          cover<typename Block::Unpacked, kByteTokens, kByteVectors>,
                                                           to_bytes<Block>};
 
 // ---- along one row: kWide vectors are 16 lanes, value i in lane i % 16
@@ -2887,7 +2887,7 @@ class Operand {
     Operand(const Kernels& k, const Matrix& w, int g, int count, int tokens, Buffer& scratch)
         : k_(k), w_(w), product_(tokens > kFew ? &ForFormat::product_bytes : &ForFormat::product) {
         // Q2_K's blocks are the largest.
-        if (tokens > kFew && w.takes_integers()) scratch.grow(usize(blocks() * kMost) * BlockQ2_K::Bytes::kBytes);
+        if (tokens > kFew && w.takes_integers()) scratch.grow(usize(blocks() * kMost) * BlockQ2_K::Unpacked::kBytes);
         std::uint8_t* out = scratch.as<std::uint8_t>();
 
         for (int n; count > 0; g += n, count -= n) {
@@ -3021,7 +3021,7 @@ struct Checkpoint {
 
     std::deque<File> files;  // what tensors point to
 
-    std::string_view of(const Name& name) const { return is_gguf ? name.gguf : name.hf; }
+    std::string_view name_of(const Name& name) const { return is_gguf ? name.gguf : name.hf; }
     const Tensor* find(const std::string& name) const {
         const auto it = tensors.find(name);
         return it == tensors.end() ? nullptr : &it->second;
@@ -4317,7 +4317,7 @@ struct Fields {
     const Json& value(const Name& field) const {
         static const Json none;
         const Json* found = &none;
-        for_parts(file.of(field), [&](std::string_view name) {
+        for_parts(file.name_of(field), [&](std::string_view name) {
             asked->insert(key(name));  // its other names are known as well
             if (found->is_null() && has(name)) found = find(name);
         });
@@ -4356,7 +4356,7 @@ struct Fields {
     }
     // The same for each name of the field on its own. Names that were asked for are applied, and are not looked at.
     void require(const Name& field, std::string_view choices, const char* remedy = kNotBuilt) const {
-        for_parts(file.of(field), [&](std::string_view name) {
+        for_parts(file.name_of(field), [&](std::string_view name) {
             if (has(name) && !asked->count(key(name))) choice({name, name}, "", choices, remedy);
         });
     }
@@ -4376,7 +4376,7 @@ struct Fields {
 
     [[noreturn]] void refuse(const Name& field, const std::string& problem, const char* remedy = kCompare) const {
         std::string_view name = field.hf;
-        for_parts(file.of(field), [&](std::string_view one) { name = has(name) ? name : one; });
+        for_parts(file.name_of(field), [&](std::string_view one) { name = has(name) ? name : one; });
         refuse_config(file.config.name() + ": " + key(name) + " ", problem, remedy);
     }
 };
@@ -4605,7 +4605,7 @@ inline void check_config(const Config& c, const std::string& where) {
 // A tensor of this name, before which a Hugging Face checkpoint may have anything ("model.", "_orig_mod.transformer."),
 // and what stands there. nullptr: there is none.
 inline std::pair<const Tensor*, std::string> find_wrapped(const Checkpoint& file, const Name& called) {
-    const std::string name = std::string(file.of(called)) + ".weight";
+    const std::string name = std::string(file.name_of(called)) + ".weight";
     const Tensor* found = file.find(name);
     for (const auto& [other, tensor] : file.tensors) {
         if (file.is_gguf || !ends_with(other, "." + name)) continue;
@@ -4660,7 +4660,7 @@ inline Config read_config(const Checkpoint& file) {
     // The vocabulary's size is the embedding's, which may be larger than what config.json or the tokenizer say.
     const Tensor *embedding = find_wrapped(file, a.embedding).first, *head = find_wrapped(file, kHead).first;
     if (!embedding || embedding->shape.size() != 2)
-        fail("the embedding is missing", file.path + ": " + std::string(file.of(a.embedding)), kIncomplete);
+        fail("the embedding is missing", file.path + ": " + std::string(file.name_of(a.embedding)), kIncomplete);
     c.vocab_size = int(std::min<std::uint64_t>(embedding->shape[0], kMostRows + 1));
     c.tied_head = !head || same_data(*head, *embedding);
 
@@ -4743,7 +4743,7 @@ inline std::vector<float> rope_frequencies(int head_dim, float theta, float scal
 struct Loader {
     using Part = std::pair<Name, int>;  // a tensor that becomes part of a matrix, and how many rows it gives
     // A tensor's place in a matrix. Its row r becomes row to(r) there; a transposed tensor's row r becomes column r.
-    struct Piece {
+    struct Place {
         const Tensor* tensor;
         const WeightFormat* format;
         int rows, first, stride;  // first: to(0); stride: from 32 of its rows to the next 32, in rows of the matrix
@@ -4808,27 +4808,27 @@ struct Loader {
         const int stride = in_turn ? kGateRows * int(parts.size()) : kGateRows;
 
         // All tensors are found before memory is asked for.
-        std::vector<Piece> pieces;
+        std::vector<Place> places;
         int rows = 0;
         bool mixed = false;  // parts that share a group of 16 rows differ in their formats: then it is Q8_0 for all
         for (const auto& [name, n] : parts) {
             const Tensor& t = find_tensor(name, ".weight", {transposed ? cols : n, transposed ? n : cols});
             const WeightFormat* const format = &format_for(t, role);
-            mixed = mixed || (rows % kGroup != 0 && format != pieces.back().format);
-            pieces.push_back({&t, format, n, in_turn ? kGateRows * int(pieces.size()) : rows, stride});
+            mixed = mixed || (rows % kGroup != 0 && format != places.back().format);
+            places.push_back({&t, format, n, in_turn ? kGateRows * int(places.size()) : rows, stride});
             rows += in_turn ? round_up(n, kGateRows) : n;
         }
 
         // Of each group: that of the part to which its rows belong. Where there is only filling, the first part's.
         std::vector<const WeightFormat*> formats(usize((rows - 1) / kGroup + 1),
-                                                 mixed ? &format_of(TensorType::q8_0) : pieces[0].format);
-        for (const Piece& piece : pieces)
-            for (int r = 0; r < piece.rows && !mixed; ++r) formats[usize(piece.to(r) / kGroup)] = piece.format;
+                                                 mixed ? &format_of(TensorType::q8_0) : places[0].format);
+        for (const Place& place : places)
+            for (int r = 0; r < place.rows && !mixed; ++r) formats[usize(place.to(r) / kGroup)] = place.format;
 
         // They become one matrix.
         Linear out{Matrix(model.weights.memory, rows, cols, formats), {}};
         bool exact = true;
-        for (const Piece& piece : pieces) exact &= fill(out.w, piece, transposed);
+        for (const Place& place : places) exact &= fill(out.w, place, transposed);
         for (const auto& s : out.w.sections)
             model.info.formats[s.format->name].bytes += (s.group_bytes + s.group_lower) * usize(s.end - s.begin);
         ++(exact ? model.info.exact : model.info.quantized);
@@ -4840,10 +4840,10 @@ struct Loader {
     }
 
     // Returns whether the matrix has the file's own values.
-    bool fill(const Matrix& m, const Piece& piece, bool transposed) {
-        const Tensor& t = *piece.tensor;
+    bool fill(const Matrix& m, const Place& place, bool transposed) {
+        const Tensor& t = *place.tensor;
         const TypeTraits& type = traits(t.type);
-        const WeightFormat& format = *m.section(piece.first / kGroup).format;
+        const WeightFormat& format = *m.section(place.first / kGroup).format;
         const bool as_it_is = type.quants && std::string_view(format.name) == format_of(type.kept_as).name;
         const int rows = int(t.shape[0]);
         ++model.info.formats[format.name].matrices;
@@ -4860,7 +4860,7 @@ struct Loader {
                     const float* const x = as_it_is ? nullptr : &in.floats[usize(at)];
                     Quants own;
                     if (as_it_is) type.quants(&in.raw[usize(at / type.block * type.bytes)], at % type.block, own);
-                    good &= m.set(piece.to(first + r), column, width, x, as_it_is ? &own : nullptr);
+                    good &= m.set(place.to(first + r), column, width, x, as_it_is ? &own : nullptr);
                 }
             for (int r = 0; transposed && r < m.rows; ++r) {
                 float x[kGateRows];
@@ -4880,7 +4880,7 @@ struct Loader {
     Layer layer() {
         const int d = c.hidden_size, ffn = c.intermediate_size;
         const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
-        const bool joined = a.q.hf.empty() || file.find(prefix + std::string(file.of(a.qkv)) + ".weight");
+        const bool joined = a.q.hf.empty() || file.find(prefix + std::string(file.name_of(a.qkv)) + ".weight");
 
         Layer l;
         l.attn_norm = norm(a.attn_norm, d);
@@ -4898,7 +4898,7 @@ struct Loader {
     }
 
     const Tensor& find_tensor(const Name& part, const char* suffix, const std::vector<int>& shape) {
-        const std::string name = prefix + std::string(file.of(part)) + suffix, where = file.path + ": " + name;
+        const std::string name = prefix + std::string(file.name_of(part)) + suffix, where = file.path + ": " + name;
         const Tensor* t = file.find(name);
         seed += std::uint64_t{1} << 40;
         if (file.files.empty())
@@ -5163,11 +5163,11 @@ struct Attention {
 
     // A work item: `parts` parts of a tile, from `part` on. Their result goes to the Found with the number `found`.
     // Where found is 0, these are all parts of the tile: the thread uses Founds of its own, and writes the output.
-    struct Piece {
+    struct Item {
         const AttentionInput* in;
         int tile, part, parts, found;
     };
-    std::vector<Piece> pieces{}, divided{};  // divided: the tiles whose parts are pieces, from `found` on
+    std::vector<Item> items{}, divided{};  // divided: the tiles whose parts are items, from `found` on
 
     std::size_t found_bytes() const { return sizeof(Found) - usize(kTile * (kMostHeadDim - pitch)) * sizeof(float); }
     Found& found_at(int i) const {
@@ -5179,12 +5179,12 @@ struct Attention {
         found_memory.grow(usize(deal(inputs)) * found_bytes());
         tile_memory.grow(usize(pool.size()) * sizeof(QueryTile));
 
-        // First all pieces: a thread finds what is in each, and joins its parts. Then the divided tiles, whose parts
-        // were pieces: they are only joined.
+        // First all items: a thread finds what is in each, and joins its parts. Then the divided tiles, whose parts
+        // were items: they are only joined.
         for (const bool joins : {false, true}) {
-            const std::vector<Piece>& all = joins ? divided : pieces;
+            const std::vector<Item>& all = joins ? divided : items;
             pool.for_ranges(int(all.size()), 1, [&](int i, int, int thread) {
-                const Piece& p = all[usize(i)];
+                const Item& p = all[usize(i)];
                 QueryTile& tile = tile_memory.as<QueryTile>()[thread];
                 const int first = p.found ? p.found : 2 * thread;
                 Found& sum = found_at(first);
@@ -5203,19 +5203,19 @@ struct Attention {
         }
     }
 
-    // Makes the pieces of all inputs; returns how many Founds they need, the two of each thread included.
+    // Makes the items of all inputs; returns how many Founds they need, the two of each thread included.
     int deal(const std::vector<AttentionInput>& inputs) {
         int founds = 2 * pool.size();
         std::int64_t total = 0;  // parts
         const auto parts_of = [](const AttentionInput& in) { return (in.high() - 1) / kPart + 1 - in.low() / kPart; };
         for (const AttentionInput& in : inputs) total += std::int64_t{parts_of(in)} * tiles_of(in) * kv_heads;
-        pieces.clear(), divided.clear();
+        items.clear(), divided.clear();
         for (const AttentionInput& in : inputs) {
             const int first = in.low() / kPart, parts = parts_of(in);
             const bool apart = parts > 1 && pool.size() > 1 && total < std::int64_t{parts} * 2 * pool.size();
             for (int tile = 0; tile < tiles_of(in) * kv_heads; ++tile) {
-                (apart ? divided : pieces).push_back({&in, tile, first, parts, apart ? founds : 0});
-                for (int p = first; apart && p < first + parts; ++p) pieces.push_back({&in, tile, p, 1, founds++});
+                (apart ? divided : items).push_back({&in, tile, first, parts, apart ? founds : 0});
+                for (int p = first; apart && p < first + parts; ++p) items.push_back({&in, tile, p, 1, founds++});
             }
         }
         return founds;

@@ -66,7 +66,7 @@ template <class Block> struct Products {
             }
         for (int i = 0; i < groups * blocks * Block::kLower; ++i)
             lower.push_back(static_cast<std::uint8_t>(in.random.below(256)));
-        bytes.resize(usize(groups * blocks * Block::Bytes::kBytes));
+        bytes.resize(usize(groups * blocks * Block::Unpacked::kBytes));
         f.to_bytes(w.data(), lower.data(), groups * blocks, bytes.data());
     }
     std::vector<float> operator()(int m, Input& in) const {

@@ -92,7 +92,7 @@ TEST_CASE("attention over texts of different depths divides the deep one, and fi
     together.run(all);
     CHECK(out == expected);
     CHECK(together.divided.size() == 2);  // the heads of the deepest, whose 8 parts are a quarter of all
-    CHECK(together.pieces.size() == 2 * (8 + 1 + 1 + 1 + 1 + 1));
+    CHECK(together.items.size() == 2 * (8 + 1 + 1 + 1 + 1 + 1));
     CHECK(alone.divided.empty());
 }
 
