@@ -3283,13 +3283,6 @@ inline void read_other_parts(Checkpoint& checkpoint, const std::string& path) {
     fail("cannot open (" + e.code().message() + ")", path, "check its permissions");
 }
 
-inline Checkpoint open_gguf(std::string_view bytes) {
-    Checkpoint checkpoint;
-    checkpoint.path = "a GGUF in memory";
-    checkpoint.config = read_gguf(checkpoint, checkpoint.files.emplace_back(bytes, checkpoint.path));
-    return checkpoint;
-}
-
 // A .gguf file, a .safetensors file beside its config.json, or a directory with these.
 inline Checkpoint open_checkpoint(const std::string& path) {
     Checkpoint checkpoint;
@@ -5001,7 +4994,10 @@ Model Model::load(const std::string& path, const LoadOptions& options) {
 }
 Model Model::load_bytes(std::string_view gguf, const LoadOptions& options) {
     const detail::IeeeFloats rounding;
-    return load(detail::open_gguf(gguf), options);
+    detail::Checkpoint file;
+    file.path = "a GGUF in memory";
+    file.config = read_gguf(file, file.files.emplace_back(gguf, file.path));
+    return load(file, options);
 }
 
 Model Model::load(const detail::Checkpoint& file, const LoadOptions& options) {
