@@ -90,8 +90,8 @@ class Machine {
                 std::memcpy(buffer_.as<char>() + usize(i) * part, buffer_.as<char>() + half + usize(i) * part, part);
             });
         });
-        const auto peak = [&](bool floats) {  // a lane of a dot product does 8 operations, one of a multiply-add 2
-            const Samples found = rates(12.0 * kRounds * probe_.lanes * (floats ? 2 : 8) * threads * 4, [&] {
+        const auto peak = [&](bool floats) {  // a lane of two dot products does 16 operations, one of a multiply-add 2
+            const Samples found = rates(12.0 * kRounds * probe_.lanes * (floats ? 2 : 16) * threads * 4, [&] {
                 pool.for_each(threads * 4, [&](int) { probe_.peak(kRounds, floats); });
             });
             return *std::max_element(found.begin(), found.end());

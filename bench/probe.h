@@ -1,7 +1,8 @@
 // Read by llm.h once for each set of kernels, into that set's namespace (LLM_KERNEL_PROBE): what its instructions reach at
 // most, in terms of the set's own vectors and operations. So a new set has its roof from the start.
 
-// Twelve chains of the integer dot product, or of the F32 multiply-add, so that neither latency nor loads limit them.
+// Twelve chains of the integer dot product, or of the F32 multiply-add, so that neither latency nor loads limit them. The
+// product is the one for bytes below 64, the faster one with AVX2: what no format can exceed.
 LLM_TARGET inline void probe_peak(int rounds, bool floats) {
     Ints integers[12];
     Floats reals[12];
@@ -13,7 +14,8 @@ LLM_TARGET inline void probe_peak(int rounds, bool floats) {
     const Ints factor = integers[0];
     const Floats half = reals[0];
     for (int i = 0; i < rounds && !floats; ++i) {
-        LLM_UNROLL for (int k = 0; k < 12; ++k) integers[k] = dot(integers[k], integers[k], factor);
+        LLM_UNROLL for (int k = 0; k < 12; ++k) integers[k] =
+            dot_small(integers[k], integers[k], factor, factor, integers[k]);
     }
     for (int i = 0; i < rounds && floats; ++i) {
         LLM_UNROLL for (int k = 0; k < 12; ++k) reals[k] = fma(reals[k], half, half);
