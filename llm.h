@@ -2112,6 +2112,9 @@ constexpr bool kUnsignedDot = true;
 LLM_OP void store(std::int8_t* p, Ints a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(Raw(a)));
 }
+LLM_OP __mmask16 first(int n) { return __mmask16((1 << n) - 1); }
+LLM_OP void store(float* p, Floats x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
+LLM_OP Floats load(const float* p, int n, Floats rest) { return _mm512_mask_loadu_ps(rest, first(n), p); }
 LLM_OP Raw codebook() { return _mm512_broadcast_i32x4(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
 LLM_OP Ints dot(Ints acc, Ints w, Ints x) { return Ints(_mm512_dpbusd_epi32(Raw(acc), Raw(w), Raw(x))); }
 
@@ -2474,18 +2477,23 @@ template <class Block> inline constexpr ForFormat kFor = {product<Block, kWide, 
 
 // ---- along one row: kWide vectors are 16 lanes, value i in lane i % 16
 
+// The first n lanes; AVX-512 has instructions for it.
+template <class Vector> LLM_OP Vector load(const float* p, int n, Vector rest) {
+    std::memcpy(&rest, p, usize(n) * sizeof(float));
+    return rest;
+}
+template <class T> LLM_OP void store(T* p, const Floats& x, int n) {
+    T part[kLanes];
+    store(part, x);
+    std::copy_n(part, n, p);
+}
+
 // What is beyond the n values that are left reads as `fill`, and is not written.
 LLM_OP Floats load_some(const float* p, int n, float fill = 0) {
-    if (n >= kLanes) return load(p);
-    Floats some = set(fill);
-    std::memcpy(&some, p, usize(std::max(n, 0)) * sizeof(float));
-    return some;
+    return n >= kLanes ? load(p) : load(p, std::max(n, 0), set(fill));
 }
 template <class T> LLM_OP void store_some(T* p, const Floats& x, int n) {
-    if (n >= kLanes) return store(p, x);
-    T some[kLanes];
-    store(some, x);
-    std::copy_n(some, std::max(n, 0), p);
+    n >= kLanes ? store(p, x) : store(p, x, std::max(n, 0));
 }
 
 // exp(x) = 2^n * e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, e^r by its Taylor polynomial of degree 7: within

@@ -1,6 +1,6 @@
 // AVX-512 for processors without: read before llm.h (g++ -include), this file gives each intrinsic of that set's kernels
 // another meaning, in plain C++ or AVX2; g++ does the same with the operators. So the set's text is tried: its tiles, its
-// ends of rows. `make avx512` runs its tests.
+// ends of rows, its masks. `make avx512` runs its tests.
 #pragma once
 
 #include <bits/stdc++.h>
@@ -36,7 +36,14 @@ EMULATED Raw set1_epi32(int x) {
 EMULATED Floats loadu_ps(const float* p) {
     return each<Floats>([&](unsigned i) { return p[i]; });
 }
-EMULATED void storeu_ps(float* p, Floats x) { std::memcpy(p, &x, sizeof x); }
+EMULATED Floats mask_loadu_ps(Floats rest, int mask, const float* p) {
+    return each<Floats>([&](unsigned i) { return mask >> i & 1 ? p[i] : rest[i]; });
+}
+EMULATED void mask_storeu_ps(float* p, int mask, Floats x) {
+    for (int i = 0; i < 16; ++i)
+        if (mask >> i & 1) p[i] = x[i];
+}
+EMULATED void storeu_ps(float* p, Floats x) { mask_storeu_ps(p, 0xFFFF, x); }
 
 EMULATED Floats fmadd_ps(Floats a, Floats b, Floats c) {
     return each<Floats>([&](unsigned i) { return __builtin_fmaf(a[i], b[i], c[i]); });
@@ -107,6 +114,8 @@ EMULATED Raw dpbusd_epi32(Raw acc, Raw w, Raw x) {
 #define _mm512_extractf32x8_ps emulated::extractf32x8_ps
 #define _mm512_fmadd_ps emulated::fmadd_ps
 #define _mm512_loadu_ps emulated::loadu_ps
+#define _mm512_mask_loadu_ps emulated::mask_loadu_ps
+#define _mm512_mask_storeu_ps emulated::mask_storeu_ps
 #define _mm512_max_ps emulated::max_ps
 #define _mm512_min_ps emulated::min_ps
 #define _mm512_reduce_max_ps emulated::reduce_max_ps
