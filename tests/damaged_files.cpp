@@ -360,7 +360,7 @@ TEST_CASE("a vocabulary made to collide is refused") {
 }
 
 TEST_CASE("what is not among tokens that fill a long row of the table is not found") {
-    const auto place = [](const std::string& spelling) { return detail::Vocabulary::hash(spelling) >> 53; };
+    const auto place = [](const std::string& spelling) { return usize(detail::Vocabulary::hash(spelling) >> 53); };
     detail::Vocabulary vocabulary;
     std::vector<bool> filled(2048);
     for (int i = 0; vocabulary.size() < 762; ++i) {  // each in its own place, 100 to 861

@@ -81,7 +81,7 @@ TEST_CASE("the best logits of nothing, of none and of more than there are") {
 TEST_CASE("after too many candidates the whole head is computed for a while, each time for longer") {
     const Model model = wide("gemma3", 64, 5000);
     Session session(model, 64, 1);
-    detail::Likeliest& likeliest = session.data().transformer.likeliest;
+    detail::Likeliest& likeliest = session.data()->transformer.likeliest;
     const int id = 7, groups = model.data().weights.head.w.groups();
     const auto candidates = [&](int k) {  // of how many groups
         session.rewind(0);
@@ -207,7 +207,7 @@ TEST_CASE("generate writes what a loop over all logits draws") {
 
 // How near a row that was left out came, in its own standard deviations.
 double nearest(Session& session, const std::vector<int>& ids) {
-    detail::SessionData& data = session.data();
+    detail::SessionData& data = *session.data();
     const detail::Matrix& head = session.model().data().weights.head.w;
     const int n = session.model().sampleable(), blocks = head.cols / detail::kBlock;
     double worst = -100;
