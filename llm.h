@@ -6033,7 +6033,7 @@ struct InUse {
 
     explicit InUse(const Session& session, bool takes = true) : kept(session.data()), runs(takes) {
         if (data.busy || (runs && data.transformer.busy))
-            misuse("the session is in use", "by a callback of its own or of a fork, or it is named twice",
+            misuse("the session is in use", "a callback calls its own session or a fork of it, or it is named twice",
                    "call it afterwards");
         if (runs) data.transformer.profiler.listen(data.on_timing);  // may throw: nothing is busy yet
         data.busy = true;
