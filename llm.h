@@ -3401,7 +3401,7 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
 
 // ---- vocabulary
 
-// What two symbols become, and when: the smallest rank goes first. It is also a slot of a HashTable; those of a
+// What two symbols become, and when: the smallest rank goes first. It is also a place of a HashTable; those of a
 // vocabulary have no rank.
 struct Merge {
     static constexpr std::uint32_t kNever = 0xFFFFFFFF;
@@ -4767,6 +4767,11 @@ struct Loader {
     // "model.layers.3."
     std::string root = find_wrapped(file, a.embedding).second, prefix = root;
 
+    // Whether the layers' matrices are [in, out]. In MLX's GPT-2 they are not, as the one that is never square tells.
+    const Tensor* const qkv = file.find(root + a.layers + "0." + std::string(a.qkv.hf) + ".weight");
+    const bool is_mlx = qkv && qkv->shape.size() == 2 && qkv->shape[1] == std::uint64_t(c.hidden_size);
+    const bool is_transposed = a.is_transposed && !file.is_gguf && !is_mlx;
+
     double bytes_done = 0, bytes_total = 1;
     ThreadPool pool{checked_threads(options.threads)};
     std::vector<Rows> scratch = std::vector<Rows>(usize(pool.size()));
@@ -4802,10 +4807,7 @@ struct Loader {
     // W, and the bias b: where an architecture has biases, its matrices are one tensor each. in_turn: kGateRows rows of
     // the first part, as many of the second, and so on.
     Linear linear(const std::vector<Part>& parts, int cols, bool in_turn = false, Role role = Role::inside) {
-        // MLX's GPT-2 is not, as the matrix that is never square tells.
-        const Tensor* const qkv = file.find(root + a.layers + "0." + std::string(a.qkv.hf) + ".weight");
-        const bool is_mlx = qkv && qkv->shape.size() == 2 && qkv->shape[1] == std::uint64_t(c.hidden_size);
-        const bool transposed = a.is_transposed && role == Role::inside && !file.is_gguf && !is_mlx;
+        const bool transposed = is_transposed && role == Role::inside;
         const int stride = in_turn ? kGateRows * int(parts.size()) : kGateRows;
 
         // All tensors are found before memory is asked for.

@@ -126,8 +126,7 @@ std::string usage(const std::vector<Flag>& flags) {
                        (f.long_name + " " + f.argument).c_str(), f.help.c_str());
     return text +
            "\nCtrl-C ends a text cleanly, and pressed again the program; Ctrl-D leaves a conversation. NO_COLOR in "
-           "the\nenvironment turns colours off. Exit status: 0 all done, 1 an error, 130 ended by "
-           "Ctrl-C.\n";
+           "the\nenvironment turns colours off. Exit status: 0 all done, 1 an error, 130 ended by Ctrl-C.\n";
 }
 
 // ---- Writing text

@@ -16,12 +16,11 @@ namespace bench {
 using cli::format;
 
 struct Options {
-    std::string model, shape;                 // a path or a published model's name; none: what is usual
-    std::vector<std::string> others;          // more paths, for a report
-    std::optional<std::vector<int>> prompts;  // lengths
-    std::optional<std::vector<int>> generate, depths;
-    std::optional<std::vector<int>> sequences;  // of a step
-    std::optional<int> rounds;                  // repetitions
+    std::string model, shape;         // a path or a published model's name; none: what is usual
+    std::vector<std::string> others;  // more paths, for a report
+    std::optional<std::vector<int>> prompts, generate, depths;  // tokens
+    std::optional<std::vector<int>> sequences;                  // of a step
+    std::optional<int> rounds;                                  // repetitions
     std::optional<std::string> form;
     llm::LoadOptions load;
     std::string png, journey, compare, reference, text;
@@ -35,7 +34,7 @@ struct Options {
     int repetitions() const { return rounds.value_or(report ? 3 : 5); }
 };
 
-inline cli::Setter numbers(std::vector<int>& target) {
+inline cli::Setter numbers(std::optional<std::vector<int>>& target) {
     return [&target](const std::string& text) {
         constexpr int kMost = 1 << 28;
         std::istringstream in(text);
@@ -61,15 +60,13 @@ inline std::vector<cli::Flag> make_flags(Options& o) {
          "a published model's exact shape with random weights instead: gpt2-124m, gpt2-medium,\n"
          "gpt2-large, gpt2-xl, gemma3-270m, gemma3-1b or gemma3-4b",
          cli::text(o.shape)},
-        {"-p", "", "N,...", "prompt lengths, 0: no such test (512, at most the model's context)",
-         [&o](const std::string& value) { numbers(o.prompts.emplace())(value); }},
+        {"-p", "", "N,...", "prompt lengths, 0: no such test (512, at most the model's context)", numbers(o.prompts)},
         {"-n", "", "N,...", "tokens to generate, 0: no such test (128, at most the model's context)",
-         [&o](const std::string& value) { numbers(o.generate.emplace())(value); }},
-        {"-d", "", "N,...", "tokens there before: all tests are done at each depth (0)",
-         [&o](const std::string& value) { numbers(o.depths.emplace())(value); }},
+         numbers(o.generate)},
+        {"-d", "", "N,...", "tokens there before: all tests are done at each depth (0)", numbers(o.depths)},
         {"", "--parallel", "N,...",
          "sequences that go through one step together, 1 to 256 (1; with --report 1,2,4,8,16,32)",
-         [&o](const std::string& value) { numbers(o.sequences.emplace())(value); }},
+         numbers(o.sequences)},
         {"-t", "", "N", "threads, 0: one for each physical core (0)", cli::number(o.load.threads, 0, 1024)},
         {"-r", "", "N", "repetitions of each test (5; with --report 3)", cli::number(o.rounds, 1, 1 << 28)},
         {"-o", "", "FORMAT", "md, json or csv (md; with --report text for a terminal)", form},

@@ -77,7 +77,7 @@ class Model(Handle):
         count = lambda ids: call(lib.llm_tokenize, self, encoded(text), special, add_bos, ids, ids and len(ids) or 0)
         return (ids := (c.c_int * count(None))())[:count(ids)]
     def detokenize(self, ids):  # bytes
-        write = lambda text, size: call(lib.llm_detokenize, self, (c.c_int * len(ids))(*map(whole, ids)), len(ids), text, size)
+        write = lambda *to: call(lib.llm_detokenize, self, (c.c_int * len(ids))(*map(whole, ids)), len(ids), *to)
         return c.string_at(text := c.create_string_buffer(write(None, 0) + 1), write(text, len(text)))
 
 class Session(Handle):  # options: those of llm_options, but progress for on_prompt, and stop; on_text: False ends it
