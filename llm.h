@@ -1855,9 +1855,12 @@ template <int Bits, int Parts, bool Minimum, int Offset, bool InBytes = Bits == 
     static constexpr int upper_shift(int i) { return i * kUpperBits % 4; }
     static constexpr std::uint32_t kUpperMask = 0x10101010 * ((1u << kUpperBits) - 1);
 
-    // The same with each q in a byte, for products of more than kFew tokens. A small q without a minimum gets the
-    // offset 32, so that Q4_0 and Q5_0 become one format.
-    using Unpacked = BlockOf<kIsSmall ? 6 : 8, Parts, Minimum, Minimum ? 0 : kIsSmall ? 32 : Offset, true, true>;
+    // For small q, after how many eights of columns sums of two columns have to leave 16 bits: 127 times 4 * 63, 8 * 31
+    // or 16 * 15 is less than 2^15.
+    static constexpr int kEightsInPairs = kIsSmall ? 1 << (6 - Bits) : 0;
+
+    // The same with each q in a byte, for products of more than kFew tokens.
+    using Unpacked = BlockOf<kIsSmall ? Bits : 8, Parts, Minimum, Offset, true, true>;
 };
 
 using BlockQ8_0 = BlockOf<8, 1, false, 128>;
@@ -2030,7 +2033,7 @@ namespace LLM_KERNEL_PASS {
 #define LLM_TARGET
 inline bool runs_here() { return true; }
 constexpr int kFewTokens = 1, kFewVectors = 1, kByteTokens = 1, kByteVectors = 1, kFloatTokens = 1, kFloatVectors = 1;
-constexpr bool kUnsignedDot = true;
+constexpr bool kUnsignedDot = true, kPairs = false;
 
 template <class T> struct Lanes {
     T lane[kGroup];
@@ -2107,7 +2110,7 @@ using Ints = std::int32_t __attribute__((vector_size(64)));
 using Raw = __m512i;  // Ints, as intrinsics take them
 using Halves = __m256i_u;
 constexpr int kFewTokens = 8, kFewVectors = 2, kByteTokens = 6, kByteVectors = 2, kFloatTokens = 12, kFloatVectors = 2;
-constexpr bool kUnsignedDot = true;
+constexpr bool kUnsignedDot = true, kPairs = false;
 
 LLM_OP void store(std::int8_t* p, Ints a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(Raw(a)));
@@ -2129,7 +2132,7 @@ using Ints = std::int32_t __attribute__((vector_size(32)));
 using Raw = __m256i;  // Ints, as intrinsics take them
 using Halves = __m128i_u;
 constexpr int kFewTokens = 8, kFewVectors = 1, kByteTokens = 4, kByteVectors = 2, kFloatTokens = 6, kFloatVectors = 2;
-constexpr bool kUnsignedDot = false;
+constexpr bool kUnsignedDot = false, kPairs = true;
 
 LLM_OP void store(std::int8_t* p, Ints a) {
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(Raw(a)), _mm256_extracti128_si256(Raw(a), 1));
@@ -2138,15 +2141,21 @@ LLM_OP void store(std::int8_t* p, Ints a) {
 LLM_OP Raw codebook() { return _mm256_broadcastsi128_si256(*reinterpret_cast<const __m128i_u*>(kCodebook)); }
 
 // maddubs multiplies unsigned bytes with signed ones. Its 16-bit sums of two saturate where an unsigned byte exceeds
-// 128, so |w| is multiplied with x that has w's sign. Weights below 64 are safe as they are, even if two results are
-// added.
-LLM_OP Ints add_pairs(Ints acc, Raw pairs) { return acc + Ints(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
-LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
-    return add_pairs(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(Raw(w)), _mm256_sign_epi8(Raw(x), Raw(w))));
+// 128, so |w| is multiplied with x that has w's sign. Weights below 64 are safe as they are, even if some results are
+// added (see kEightsInPairs). Compilers would add many results apart from each other, in more registers than there are:
+// in_place keeps them from it.
+LLM_OP Ints in_place(Ints sum) {
+    __asm__("" : "+x"(sum));
+    return sum;
 }
-LLM_OP Ints dot_small(Ints acc, Ints w, Ints x, Ints w2, Ints x2) {
-    const Raw pairs = _mm256_maddubs_epi16(Raw(w), Raw(x)), pairs2 = _mm256_maddubs_epi16(Raw(w2), Raw(x2));
-    return add_pairs(acc, _mm256_add_epi16(pairs, pairs2));
+LLM_OP Ints add_pairs(Ints acc, Ints pairs) { return acc + Ints(_mm256_madd_epi16(Raw(pairs), _mm256_set1_epi16(1))); }
+LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
+    const Raw pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(Raw(w)), _mm256_sign_epi8(Raw(x), Raw(w)));
+    return in_place(add_pairs(acc, Ints(pairs)));
+}
+LLM_OP Ints dot_pairs(Ints pairs, Ints w, Ints x, bool of_many) {
+    pairs = Ints(_mm256_add_epi16(Raw(pairs), _mm256_maddubs_epi16(Raw(w), Raw(x))));
+    return of_many ? in_place(pairs) : pairs;
 }
 
 #else  // NEON, without and with the dot product of Armv8.2
@@ -2164,7 +2173,7 @@ inline bool runs_here() { return (getauxval(AT_HWCAP) & (1u << 20)) != 0; }  // 
 using Floats = float32x4_t;
 using Ints = int32x4_t;
 constexpr int kFewTokens = 8, kFewVectors = 2, kByteTokens = 4, kByteVectors = 2, kFloatTokens = 6, kFloatVectors = 4;
-constexpr bool kUnsignedDot = false;
+constexpr bool kUnsignedDot = false, kPairs = false;
 
 LLM_OP Floats set(float x) { return vdupq_n_f32(x); }
 LLM_OP Floats load(const float* p) { return vld1q_f32(p); }
@@ -2244,12 +2253,6 @@ constexpr int kWide = 16 / kLanes;  // vectors that are 16 values wide, as a gro
 // The whole number in x + kRound.
 LLM_OP Ints whole(const Floats& x) { return load_bits<Ints>(&x) - set(load_as<std::int32_t>(&kRound)); }
 
-// Both dot products, of w and w2 whose bytes are below 64; AVX2 has a faster one.
-template <class Vector>
-LLM_OP Vector dot_small(const Vector& acc, const Vector& w, const Vector& x, const Vector& w2, const Vector& x2) {
-    return dot(dot(acc, w, x), w2, x2);
-}
-
 // ---- products: M tokens, V vectors of rows; all of them stay in registers while the columns go by
 
 #ifdef __GNUC__
@@ -2287,7 +2290,6 @@ LLM_OP void load_columns(const std::uint8_t* block, const std::uint8_t* lower, i
 template <class Block>
 LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lower, int blocks, std::uint8_t* out) {
     using Unpacked = typename Block::Unpacked;
-    const Ints offset = set((Unpacked::kOffset - Block::kOffset) * 0x01010101);
     for (int b = 0; b < blocks; ++b, in += Block::kBytes, lower += Block::kLower, out += Unpacked::kBytes) {
         std::memcpy(out, in, Block::kIntegers);
         LLM_UNROLL for (int line = 0; line < (Block::kBytes + 63) / 64; ++line) prefetch(in + 64 * line);
@@ -2296,10 +2298,8 @@ LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lo
             for (int lane = 0; lane < kGroup; lane += kLanes) {
                 Ints eight[2];
                 load_columns<Block>(in, lower, i, lane, eight);
-                for (int k = 0; k < 2; ++k) {
-                    const Ints four = eight[k] + offset;
-                    std::memcpy(out + Unpacked::kIntegers + (2 * i + k) * 4 * kGroup + 4 * lane, &four, sizeof four);
-                }
+                std::uint8_t* const to = out + Unpacked::kIntegers + i * 8 * kGroup + 4 * lane;
+                for (int k = 0; k < 2; ++k) std::memcpy(to + k * 4 * kGroup, &eight[k], sizeof eight[k]);
             }
         }
     }
@@ -2313,15 +2313,17 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
                                                           const std::uint8_t* const (&lower)[V], int lane, int part,
                                                           const ActivationBlock* a, Floats (&total)[M][V],
                                                           std::ptrdiff_t distance, std::ptrdiff_t distance_lower) {
-    constexpr int kEights = kBlock / 8 / Block::kParts, kLines = (Block::kBytes + 63) / 64;
-    Ints acc[M][V];
+    constexpr bool kInPairs = kPairs && Block::kIsSmall;
+    constexpr int kLines = (Block::kBytes + 63) / 64, kEights = kBlock / 8 / Block::kParts;
+    constexpr int kAtOnce = std::min(kEights, Block::kEightsInPairs);  // so many eights are added up in 16 bits
+    Ints acc[M][V], pairs[M][V];
     std::int32_t offset[M];  // of this part: -128 * sum(q). Sums start at -Offset * sum(q)
     LLM_UNROLL for (int t = 0; t < M; ++t) {
         offset[t] = Block::kParts == 1 ? a[t].offset : a[t].first_offset;
         if (part == 1) offset[t] = a[t].offset - offset[t];
         std::int32_t start = kUnsignedDot ? offset[t] : 0;
         if (Block::kIsSmall) start = offset[t] / 128 * Block::kOffset;
-        LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = set(start);
+        LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] = set(start), pairs[t][v] = set(0);
     }
 
     // Integers only: 8 columns of the rows, times the same 8 of every token.
@@ -2338,9 +2340,17 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
         LLM_UNROLL for (int t = 0; t < M; ++t) {
             const Ints x = set(load_as<std::int32_t>(a[t].q + 8 * i));
             const Ints x2 = set(load_as<std::int32_t>(a[t].q + 8 * i + 4));
-            LLM_UNROLL for (int v = 0; v < V; ++v) acc[t][v] =
-                Block::kIsSmall ? dot_small(acc[t][v], eight[v][0], x, eight[v][1], x2)
-                                : dot(dot(acc[t][v], eight[v][0], x), eight[v][1], x2);
+            LLM_UNROLL for (int v = 0; v < V; ++v) {
+                if constexpr (kInPairs) {
+                    pairs[t][v] = dot_pairs(pairs[t][v], eight[v][0], x, kAtOnce > 1);
+                    pairs[t][v] = dot_pairs(pairs[t][v], eight[v][1], x2, kAtOnce > 1);
+                    if ((i + 1) % kAtOnce != 0) continue;
+                    acc[t][v] = add_pairs(acc[t][v], pairs[t][v]);
+                    pairs[t][v] = set(0);
+                } else {
+                    acc[t][v] = dot(dot(acc[t][v], eight[v][0], x), eight[v][1], x2);
+                }
+            }
         }
     }
 
@@ -3504,8 +3514,10 @@ inline AddedTokens::const_iterator longest(const AddedTokens& tokens, std::strin
     auto first = tokens.begin(), last = tokens.end(), match = last;
     for (std::size_t n = 0; n < text.size() && first != last; ++n) {  // keep those that go on like the text
         const auto order = [&](const auto& token) { return token.first.compare(n, 1, text, n, 1); };
-        first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
-        last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
+        if (order(*first) != 0 || order(last[-1]) != 0) {
+            first = std::partition_point(first, last, [&](const auto& token) { return order(token) < 0; });
+            last = std::partition_point(first, last, [&](const auto& token) { return order(token) == 0; });
+        }
         if (first != last && first->first.size() == n + 1) match = first;
     }
     return match;
@@ -3590,7 +3602,7 @@ struct Encoder {
                 length = byte_level ? 1 : utf8_decode(text, i).length;
                 const int id = byte_level ? -1 : tokenizer.vocabulary.find(text.substr(i, length));
 
-                if (id >= 0) symbols.push_back({id});
+                if (id >= 0 && tokenizer.vocabulary[id].kind != TokenKind::control) symbols.push_back({id});
                 else
                     for (const char byte : text.substr(i, length))
                         if (const int b = tokenizer.byte_tokens[std::uint8_t(byte)]; b >= 0) symbols.push_back({b});
@@ -4103,6 +4115,8 @@ struct TokenizerLoader : TokenizerData {
             Token& token = vocabulary.tokens[i];
             token.kind = number >= 2 && number <= 5 ? static_cast<TokenKind>(int(number)) : TokenKind::normal;
             token.spelling = spellings[i].string();
+            // Its merges look at whole spellings. Gemma's longest has 93 bytes.
+            if (by_rank && token.spelling.size() > 250) damaged("too long a token, " + shown(token.spelling));
 
             // Google's QAT files call the tokens around a turn normal.
             const bool is_side = is_in(kStarts, token.spelling) || is_in(kEnds, token.spelling) || int(i) == bos;
@@ -4457,7 +4471,7 @@ constexpr std::string_view kTanhGelu = "gelu_new|gelu_fast|gelu_pytorch_tanh|gel
 // GPT-2 (Radford et al. 2019): learned positions, LayerNorm before each block, biases everywhere.
 
 inline void read_gpt2_config(const Fields& f, Config& c) {
-    c.num_kv_heads = c.num_heads;
+    c.num_kv_heads = f.integer({"", "attention.head_count_kv"}, c.num_heads, c.num_heads, c.num_heads);
     c.head_dim = c.hidden_size / c.num_heads;
     if (c.hidden_size % c.num_heads) f.refuse({"n_embd", "embedding_length"}, "is no multiple of the number of heads");
 
@@ -4518,7 +4532,7 @@ inline void read_gemma3_config(const Fields& f, Config& c) {
     c.rope_local_theta = f.real({"rope_parameters.sliding_attention.rope_theta|rope_local_base_freq",
                                  "rope.freq_base_swa|rope.local.freq_base"},
                                 1e4);
-    const bool nested = f.value({"rope_scaling"}).lenient<Json::Object>().empty();
+    const bool nested = f.value({"rope_scaling.rope_type|rope_scaling.type|rope_scaling.factor"}).is_null();
     // Ollama's leaves the factor out, which is 8 for large models and those of pictures; older ones norm_eps, too.
     const bool is_older = gguf && !f.has("attention.layer_norm_rms_epsilon");
     const bool divides = c.context_length >= 131072 || (is_older && f.has("vision.block_count"));
@@ -4665,8 +4679,7 @@ inline Config read_config(const Checkpoint& file) {
     c.vocab_size = int(std::min<std::uint64_t>(embedding->shape[0], kMostRows + 1));
     c.tied_head = !head || same_data(*head, *embedding);
 
-    const bool tied = root["tie_word_embeddings"].flag(true) && root["text_config"]["tie_word_embeddings"].flag(true);
-    if (!head && !tied)
+    if (!head && !root["tie_word_embeddings"].flag(true))
         fail("a tensor is missing", file.path + ": lm_head.weight", "tie_word_embeddings is false: it must be there");
     check_config(c, file.path + ": ");
 
@@ -5123,8 +5136,8 @@ struct KvCache {
         convert(kernels, key, head_dim, row);
         for (int d = 0; d < head_dim; ++d) lane[d * kGroup] = row[d];
         convert(kernels, value, head_dim, values<Value>(head, slot));
-        constexpr float kEnd = 65520;  // from here on F16 would round to infinity
-        return sizeof(Value) == 4 || (all_below(key, usize(head_dim), kEnd) && all_below(value, usize(head_dim), kEnd));
+        constexpr float kEnd = sizeof(Value) == 4 ? INFINITY : 65520;  // from there on F16 would round to infinity
+        return all_below(key, usize(head_dim), kEnd) && all_below(value, usize(head_dim), kEnd);
     }
 };
 
@@ -5351,7 +5364,8 @@ struct Profiler {
         time({{"step", "step"}}, -1, tokens, body);
         if (!from_start || !report) return done.clear();
         const auto to = report;  // which may call on_timing
-        for (const Timing& timing : std::exchange(done, {})) to(timing);
+        for (const Timing& timing : std::exchange(done, {}))
+            if (report) to(timing);
     }
 };
 
@@ -5904,8 +5918,11 @@ struct Transformer {
             for (int t = 0; t < some.count; ++t) {
                 const float *key = qkv[some.first + t] + (config.num_heads + h) * d, *value = key + heads * d;
                 if (!(some.sequence->caches[usize(layer)].*store)(kernels, h, some.position + t, key, value))
-                    fail("keys or values of this text are beyond the KV cache's F16, 65504",
-                         "layer " + to_string(layer), "run the model in F32: --dtype f32, or DType::f32");
+                    fail(any.value_bytes() == 2 ? "keys or values of this text are beyond the KV cache's F16, 65504"
+                                                : "keys or values of this text are infinite or no numbers",
+                         "layer " + to_string(layer),
+                         any.value_bytes() == 2 ? "run the model in F32: --dtype f32, or DType::f32"
+                                                : "check the model");
             }
         });
     }
@@ -6713,8 +6730,8 @@ struct Many {
         if (prompts.size() < 2) return;
         const auto [least, most] = std::minmax_element(prompts.begin(), prompts.end());
         const auto differ = std::mismatch(least->begin(), least->end(), most->begin(), most->end()).first;
-        const std::ptrdiff_t same = std::min(differ - least->begin(), least->end() - least->begin() - 1);
-        if (same * std::ptrdiff_t(prompts.size()) < kBeside) return;
+        const auto same = differ - least->begin() - (differ == least->end() && !least->empty());
+        if ((base.pending() + same) * std::ptrdiff_t(prompts.size()) < kBeside) return;
 
         base.tokens.insert(base.tokens.end(), least->begin(), least->begin() + same);
         while (base.pending() > 0) use->transformer.step({&base}, kBatch);
@@ -6739,7 +6756,7 @@ struct Many {
         slot.writer.emplace(Writer{use->owner, s, requests[i].options, slot.on_text});
         slot.writer->begin(prompts[i]);
         s.tokens.insert(s.tokens.end(), prompts[i].begin(), prompts[i].end());
-        slot.prompt = s.pending() + base.processed - use->sequence.processed;
+        slot.prompt = std::max(1, s.position() - use->sequence.processed);
     }
 
     // All texts go a token further, prompts by what fits beside them. False: there are none.
@@ -6889,7 +6906,7 @@ struct TurnTemplate {
 // clang-format off
 constexpr TurnTemplate kTurnTemplates[] = {
     {"automatic", {}, "", "", "", "", "", "", false},
-    {"gemma", {"<start_of_turn>", "<end_of_turn>", "model"}, "", "\n\n",
+    {"gemma", {"<start_of_turn>", "<end_of_turn>", "<start_of_turn>model"}, "", "\n\n",
      "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>", "\n<start_of_turn>user\n", true},
     {"chatml", {"<|im_start|>", "<|im_end|>", "assistant"}, "<|im_start|>system\n", "<|im_end|>\n",
      "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", "\n<|im_start|>user\n", false},
@@ -6957,16 +6974,20 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     head_ = data.before;
     if (head_.empty() && data.bos >= 0 && own.find("bos_token") != own.npos) head_ = {data.bos};
     std::string_view begin = row.system, behind = row.after_system;
-    // Some templates of Gemma's kind have a turn for the system's words.
-    for (const std::string_view line : {"<start_of_turn>system\n", "<start_of_turn>developer\n"})
-        if (template_ == Template::gemma && own.find(line.substr(0, line.size() - 1)) != own.npos)
+    // Some templates of Gemma's kind have a turn for the system's words, or take any role as it is.
+    const bool any_role = !own.empty() && own.find("system") == own.npos;
+    for (const std::string_view line : {"<start_of_turn>developer\n", "<start_of_turn>system\n"})
+        if (template_ == Template::gemma && own.find("first_user_prefix") == own.npos &&
+            (any_role || own.find(line.substr(0, line.size() - 1)) != own.npos))
             begin = line, behind = "<end_of_turn>\n";
     const std::string words = system.empty() && !begin.empty() ? usual_system(own, begin, behind) : system;
     const std::vector<int> user = turn({}, row.user);
+    const bool trims = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
+    trims_ = trims && template_ == Template::gemma && !begin.empty();  // the system's words: those of such a turn
     std::vector<int> first;
     if (!words.empty()) first = joined({turn({}, begin), turn(words, behind)});
     head_ = begin.empty() ? joined({head_, user, first}) : joined({head_, first, user});
-    trims_ = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
+    trims_ = trims;
 
     // A session's text is cut into turns where the user's begin.
     const std::vector<int>& held = session.tokens();
@@ -6986,14 +7007,16 @@ std::vector<int> Chat::turn(std::string_view words, std::string_view after) cons
     const Tokenizer& tokenizer = session_.model().tokenizer();
     const TokenizerData& data = *tokenizer.data_;
     if (trims_) {
-        words.remove_prefix(std::min(words.find_first_not_of(" \t\r\n"), words.size()));
-        words = words.substr(0, words.find_last_not_of(" \t\r\n") + 1);
+        std::size_t first = words.size(), last = first, length;  // of what is no white space
+        for (std::size_t i = 0; i < words.size(); i += length)
+            if (class_at(words, i, length) != CharClass::space) first = std::min(first, i), last = i + length;
+        words = words.substr(first, last - first);
     }
     const std::string behind = replace_all(after, "{eos}", data.eos < 0 ? "" : data.vocabulary[data.eos].spelling);
-    const auto begins = [&](const AddedTokens& tokens) { return longest(tokens, behind) != tokens.end(); };
-    if (!words.empty() && !begins(data.added[0]) && !begins(data.added[1]))
-        return tokenizer.encode(std::string(words) + behind, Special::as_text, false);
-    return joined({tokenizer.encode(words, Special::as_text, false), tokenizer.encode(behind, Special::parsed, false)});
+    const std::vector<int> end = tokenizer.encode(behind, Special::parsed, false);
+    const bool is_apart = !end.empty() && data.vocabulary[end[0]].kind == TokenKind::control;
+    if (!words.empty() && !is_apart) return tokenizer.encode(std::string(words) + behind, Special::as_text, false);
+    return joined({tokenizer.encode(words, Special::as_text, false), end});
 }
 
 void Chat::add(Role role, std::string_view text) {
@@ -7024,13 +7047,17 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     std::vector<std::vector<int>> text = with_room(said.size() + usize(std::min(answer, context / 4)));
 
     // What the session lacks of all that, and the answer.
-    const std::vector<int> all = joined({joined(text), said}), &held = session_.tokens();
-    const auto known = std::mismatch(held.begin(), held.end(), all.begin(), all.end()).first - held.begin();
+    const auto kept = session_.data();  // whatever a callback does to the session
+    const std::vector<int> all = joined({joined(text), said}), &held = kept->sequence.tokens;
+    const auto last = all.end() - !all.empty();  // is read in any case: what follows it begins a character
+    const auto known = std::mismatch(all.begin(), last, held.begin(), held.end()).first - all.begin();
     const bool end_is_text = row.end != "{eos}" && !row.end.empty() && tokenizer.special_id(row.end) < 0;
     GenerateOptions asked = options;
     if (end_is_text) asked.stop.emplace_back(row.end);
     session_.rewind(int(known));
-    const Stats stats = generate(session_, {all.begin() + known, all.end()}, asked, on_text);
+    const std::vector<int> lacking(all.begin() + known, all.end());
+    const Stats stats =
+        all.empty() ? generate(session_, "", asked, on_text) : generate(session_, lacking, asked, on_text);
     if (stats.end == End::interrupted) return stats;  // the chat is as it was, as after an exception
 
     // The turn's end, as far as the model has not written it as text. Where there is none, a stop text ends it as well.
@@ -7038,8 +7065,8 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     const bool wrote_end = end_is_text && tokenizer.decode(answered).find(row.end) != std::string::npos;
     std::vector<int> after = joined({turn({}, wrote_end ? "" : row.end), turn({}, row.between)});
     if (row.end.empty() && stats.end == End::stop_text) after.clear();
-    dropped_ += int(text_.size() - text.size());
     text.push_back(joined({said, answered, after}));
+    dropped_ += int(text_.size() + 1 - text.size());
     text_ = std::move(text);
     return stats;
 }

@@ -1,8 +1,13 @@
 // Read by llm.h once for each set of kernels, into that set's namespace (LLM_KERNEL_PROBE): what its instructions reach at
 // most, in terms of the set's own vectors and operations. So a new set has its roof from the start.
 
-// Twelve chains of the integer dot product, or of the F32 multiply-add, so that neither latency nor loads limit them. The
-// product is the one for bytes below 64, the faster one with AVX2: what no format can exceed.
+// The dot product of integers below 64, which is the faster one with AVX2.
+template <class Vector> LLM_OP Vector dot_small(Vector acc, Vector w, Vector x) {
+    if constexpr (kPairs) return add_pairs(acc, dot_pairs(dot_pairs(Vector{}, w, x, false), x, w, false));
+    else return dot(dot(acc, w, x), x, w);
+}
+
+// Twelve chains of the integer dot product, or of the F32 multiply-add, so that neither latency nor loads limit them.
 LLM_TARGET inline void probe_peak(int rounds, bool floats) {
     Ints integers[12];
     Floats reals[12];
@@ -14,8 +19,7 @@ LLM_TARGET inline void probe_peak(int rounds, bool floats) {
     const Ints factor = integers[0];
     const Floats half = reals[0];
     for (int i = 0; i < rounds && !floats; ++i) {
-        LLM_UNROLL for (int k = 0; k < 12; ++k) integers[k] =
-            dot_small(integers[k], integers[k], factor, factor, integers[k]);
+        LLM_UNROLL for (int k = 0; k < 12; ++k) integers[k] = dot_small(integers[k], integers[k], factor);
     }
     for (int i = 0; i < rounds && floats; ++i) {
         LLM_UNROLL for (int k = 0; k < 12; ++k) reals[k] = fma(reals[k], half, half);
