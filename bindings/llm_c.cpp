@@ -17,7 +17,7 @@ struct llm_session {
 };
 struct llm_chat {
     std::shared_ptr<llm::Session> session;  // which outlives the chat
-    llm::Chat chat;
+    std::shared_ptr<llm::Chat> chat;
 };
 
 namespace {
@@ -237,7 +237,7 @@ int llm_generate_many(llm_session* session, const char* const* prompts, int n, c
 llm_chat* llm_chat_new(llm_session* session, const char* system, const char* style) {
     return guarded<llm_chat*>(nullptr, [&] {
         const auto& s = given(session, "session").session;
-        return new llm_chat{s, llm::Chat(*s, system ? system : "", style_of(style))};
+        return new llm_chat{s, std::make_shared<llm::Chat>(*s, system ? system : "", style_of(style))};
     });
 }
 
@@ -246,8 +246,8 @@ void llm_chat_free(llm_chat* chat) { delete chat; }
 int llm_chat_say(llm_chat* chat, const char* text, const llm_options* options, llm_on_text on_text, void* user,
                  llm_stats* stats) {
     return guarded(-1, [&] {
-        llm::Chat& c = given(chat, "chat").chat;
-        return report(c.say(&given(text, "text"), generate_options(options), text_to(on_text, user)), stats);
+        const llm_chat c = given(chat, "chat");  // kept, if a callback frees it
+        return report(c.chat->say(&given(text, "text"), generate_options(options), text_to(on_text, user)), stats);
     });
 }
 

@@ -92,7 +92,10 @@ std::string conversation(const Model& model, const std::string& system, llm::Cha
 
 TEST_CASE("a chat is in the template of the model's files") {
     using Template = llm::Chat::Template;
-    const std::string gemma = "{{ '<start_of_turn>' + role }} model {{ content | trim }} {{ '<end_of_turn>' }}",
+    const std::string any_role =
+                          "{{ '<start_of_turn>' + role }} {{ content | trim }} {{ '<end_of_turn>' }} "
+                          "{{ '<start_of_turn>model' }}",
+                      gemma = "{% if role == 'system' %}" + any_role,
                       chatml = "{{ '<|im_start|>' + role }} assistant {{ content }} {{ '<|im_end|>' }}",
                       helpful = "'<|im_start|>system\\nYou help.<|im_end|>\\n'" + chatml,
                       dialogpt = "{%- for m in messages -%}\n  {{ m[\"content\"] + eos_token }}\n{%- endfor -%}",
@@ -150,6 +153,27 @@ TEST_CASE("a chat is in the template of the model's files") {
     CHECK(used == Template::gemma);
     CHECK(conversation(with_template(directory.path, "chat_template.jinja", own + gemma), "", used)
               .rfind("<bos>" + own, 0) == 0);
+    const auto begins = [&](const std::string& jinja, const std::string& system) {
+        const std::string text =
+            conversation(with_template(directory.path, "chat_template.jinja", jinja), system, used);
+        return text.substr(0, text.find("one"));
+    };
+    CHECK(begins(any_role, "Be.\n") == "<bos><start_of_turn>system\nBe.<end_of_turn>\n<start_of_turn>user\n");
+    CHECK(begins(gemma + "first_user_prefix '<start_of_turn>system'", "Be.") == "<bos><start_of_turn>user\nBe.\n\n");
+    CHECK(begins("{# model #} '<start_of_turn>' '<start_of_turn>assistant' '<end_of_turn>'", "Be.") == "<bos>Be.\n\n ");
+    CHECK(used == Template::plain);
+}
+
+TEST_CASE("words and what stands around them are encoded together, and lose the white space that Jinja strips") {
+    const Model model = load(tiny("gemma3-tiny"));
+    for (const char* words : {"Be.\n", "Be.\n\n", "\u3000Be\u00A0\f"}) {
+        Session session(model);
+        llm::Chat chat(session, words, llm::Chat::Template::gemma);
+        chat.say("\u3000hello\f \u00A0", greedy(0), nullptr);
+        const std::string text =
+            std::string("<bos><start_of_turn>user\n") + words + "\n\nhello<end_of_turn>\n<start_of_turn>model\n";
+        CHECK(session.tokens() == model.tokenizer().encode(text, llm::Special::parsed, false));
+    }
 }
 
 TEST_CASE("turns are added one after the other") {
@@ -304,6 +328,38 @@ TEST_CASE("a turn of a chat that was ended while it was read, or by an exception
     both("four");
     chat.say("five", greedy(8), [](std::string_view) { return false; });  // this one is kept
     CHECK(held_text(session).find("five") != std::string::npos);
+}
+
+TEST_CASE("a chat's first turn may be empty, and a turn that is said again is read again") {
+    const Model model = load(tiny("gpt2-tiny"));
+    Session session(model), other(model);
+    llm::Chat chat(session);
+    CHECK(chat.say("", greedy(5), nullptr).generated == 5);
+    llm::generate(other, "", greedy(5));
+    CHECK(session.tokens() == other.tokens());
+
+    Session again(model);
+    llm::Chat unfinished(again);
+    std::string first, second;
+    CHECK_THROWS_AS(
+        unfinished.say("\xC3", greedy(5), [&](std::string_view text) -> bool { throw std::string(first = text); }),
+        std::string);
+    unfinished.say("\xC3", greedy(5), [&](std::string_view text) { return (second += text, true); });
+    CHECK(second.rfind(first, 0) == 0);
+}
+
+TEST_CASE("a callback may give a chat's session another content") {
+    const Model model = load(tiny("gemma3-tiny"));
+    Session session(model, 0, 1);
+    llm::Chat chat(session, "", llm::Chat::Template::plain);
+    const auto replace = [&](std::string_view) {
+        session = Session(model, 0, 1);
+        return true;
+    };
+    CHECK(chat.say("Hello", greedy(8), replace).generated == 8);
+    CHECK(session.position() == 0);
+    CHECK(chat.say("Hello", greedy(8), nullptr).generated == 8);
+    CHECK(session.position() > 16);
 }
 
 TEST_CASE("a plain chat goes on in the same text, after a stop text without a blank line") {

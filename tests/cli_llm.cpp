@@ -434,6 +434,8 @@ TEST_CASE(
     CHECK(output(with({"--batch", "-"}), "\n \n") == "");
     const std::string bad = run_llm(with({"--batch", "-"}), R"({"prompt": "A", "stop": [1]})").err;
     CHECK(bad.find("stop: a value should be a string\n") != std::string::npos);
+    const std::string none = run_llm(with({"--batch", "-"}), R"({"prompt": "A", "stop": null})").err;
+    CHECK(none.find("stop: it is no text and no list\n") != std::string::npos);
     const std::vector<std::vector<std::string>> refused = {
         {"--batch", "-", "-p", "x"},           {"--batch", "-", "--chat"},
         {"--batch", "-", "--lookup", "3"},     {"--batch", "-", "--save", "s"},

@@ -341,6 +341,15 @@ TEST_CASE("damaged GGUF files of Gemma are refused") {
          [](G& g) { g.set("tokenizer.ggml.scores", G::array, G::raw_array(G::f32, std::vector<float>(1024, NAN))); },
          {"score"}},
         {"no first token", [](G& g) { g.remove("tokenizer.ggml.bos_token_id"); }, {"bos_token_id"}},
+        {"a token that makes merging slow",
+         [](G& g) {
+             std::string& tokens = g.pair("tokenizer.ggml.tokens").bytes;
+             const std::string last = raw(std::uint64_t{300}) + std::string(300, 'a');
+             std::size_t at = 12;
+             for (int i = 0; i < 1023; ++i) at += 8 + usize(detail::load_as<std::uint64_t>(&tokens[at]));
+             tokens.replace(at, tokens.size() - at, last);
+         },
+         {"too long a token", "aaa"}},
         {"GPT-2's tokenizer",
          [](G& g) { add_tokenizer(g, SmallTokenizer(false), false); },
          {"does not fit", "768", "1024"}},

@@ -200,6 +200,14 @@ TEST_CASE("generate_many: a common beginning goes through the layers once, and a
     CHECK(tokens < 2 * shared + 20 * (6 + 4));
     CHECK(steps == 1 + 20 / 4 * 6);  // the beginning; then all slots are always busy
     CHECK(most >= shared - 1);
+
+    // So does what the session has to read again, as its local layers have forgotten what was before.
+    session.forward(std::vector<int>(500, 7));
+    session.rewind(200);
+    tokens = 0;
+    const auto texts = llm::generate_many(session, std::vector<std::string>(8, "a"), options, {}, 8);
+    CHECK(tokens < 200 + 8 * (6 + 4));
+    CHECK(texts[0].stats.prompt_tokens >= 200);
 }
 
 TEST_CASE("generate_many: long prompts are read in pieces, beside texts that go on") {

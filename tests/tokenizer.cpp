@@ -205,6 +205,17 @@ TEST_CASE("special tokens are parsed on request, and begin a text where the mode
     CHECK(gemma.special_id("<eo") == -1);
     CHECK(gemma.special_id("the") == -1);  // a token, but not an added one
     CHECK(gemma.special_id("") == -1);
+
+    // A special token of one character is no character of a text.
+    Files files = directory_of(true);
+    SmallTokenizer t(true, 300);
+    t.tokens[3] = "\u2766";
+    files["tokenizer.json"] = tokenizer_json(t, true);
+    const TemporaryDirectory directory;
+    write_files(directory.path, files);
+    const Tokenizer heart = load(directory.path).tokenizer();
+    CHECK(heart.encode("\u2766", llm::Special::parsed, false) == std::vector<int>{3});
+    CHECK(heart.encode("\u2766", llm::Special::as_text, false).size() == 3);  // bytes
 }
 
 // A tokenizer without a model, of what is in a directory.

@@ -124,6 +124,10 @@ TEST_CASE("every key of a GGUF that changes the numbers is applied as llama.cpp 
     }
     const Changed gpt2([](Gguf& g) { g.set("gpt2.attention.scale", 1.0f); }, "gpt2-tiny");
     check_logits(load(gpt2.path, DType::f32), reference("gpt2-tiny", "unscaled attention"));
+    const Changed list_of_heads(
+        [](Gguf& g) { g.set_list("gpt2.attention.head_count_kv", Gguf::u32, std::vector<std::uint32_t>(4, 4)); },
+        "gpt2-tiny");
+    check_logits(load(list_of_heads.path, DType::f32), reference("gpt2-tiny", "as it is"));
 }
 
 TEST_CASE("a GGUF's other keys are refused by name") {
@@ -249,6 +253,16 @@ TEST_CASE("keys and values beyond F16 are an error that says what to do, and run
     const std::string error = error_of([&] { last_logits(rounded, {2, 5, 6}); });
     CHECK(error.find("--dtype f32") != std::string::npos);
     CHECK(rounded.position() == 0);
+
+    // Zero times infinity would reach tokens before the one that it belongs to.
+    const Changed infinite([](Gguf& g) {
+        for (int i = 0; i < 64; ++i) {
+            const float huge = 3e38f;
+            std::memcpy(&g.tensor("blk.0.attn_k_norm.weight").bytes[usize(4 * i)], &huge, sizeof huge);
+        }
+    });
+    Session beyond(load(infinite.path, DType::f32));
+    CHECK_ERROR(last_logits(beyond, {2, 5, 6}), "infinite", "layer 0");
 }
 
 // ---- Hugging Face checkpoints
@@ -276,6 +290,35 @@ struct Directory {
         return error_of([&] { load(path); });
     }
 };
+
+TEST_CASE("what two objects of config.json say together is what transformers makes of them") {
+    const TemporaryDirectory directory;
+    fs::copy(tiny("gemma3-tiny"), directory.path);
+    const std::string config = read_file(directory.path / "config.json");
+    const auto with = [&](const std::string& text) {
+        write_file(directory.path / "config.json", text);
+        return load(directory.path, DType::f32);
+    };
+
+    // The type of RoPE stands in rope_parameters, though rope_scaling is there, too.
+    const auto rope = [&](const std::string& type) {
+        return replaced(config, "\"rope_scaling\": null",
+                        "\"rope_scaling\": {\"rope_theta\": 1000000}, \"rope_parameters\": {\"full_attention\": "
+                        "{\"rope_type\": \"" +
+                            type + "\", \"factor\": 8}}");
+    };
+    CHECK_ERROR(with(rope("yarn")), "yarn");
+    check_logits(with(rope("linear")), reference("gemma3-tiny", "linear RoPE scaling 8"));
+
+    // Of a multimodal model the outer object says whether the head is tied.
+    const std::string inner = replaced(config, "\"head_dim\"", "\"tie_word_embeddings\": false, \"head_dim\"");
+    const auto outer = [&](const char* tied) {
+        return std::string("{\"model_type\": \"gemma3\", ") + tied + "\"text_config\": " + inner + "}";
+    };
+    check_logits(with(outer("\"tie_word_embeddings\": true, ")), reference("gemma3-tiny", "as it is"));
+    check_logits(with(outer("")), reference("gemma3-tiny", "as it is"));
+    CHECK_ERROR(with(inner), "lm_head.weight");
+}
 
 TEST_CASE("whatever stands before the names of a checkpoint's tensors") {
     for (const char* prefix : {"_orig_mod.model.", "module.", "", "model.language_model.", "a.b.c."}) {

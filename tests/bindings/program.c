@@ -35,6 +35,13 @@ static int stop_at_once(void* user, int i, const char* text, size_t bytes) {
     (void)user, (void)i, (void)text, (void)bytes;
     return 0;
 }
+static int free_chat(void* user, int i, const char* text, size_t bytes) {
+    llm_chat** chat = user;
+    (void)i, (void)text, (void)bytes;
+    llm_chat_free(*chat);
+    *chat = NULL;
+    return 1;
+}
 static int count_progress(void* user, float done, const char* what) {
     must(done >= 0 && done <= 1 && what[0], "progress");
     ++*(int*)user;
@@ -170,7 +177,7 @@ int main(int argc, char** argv) {
     llm_model_free(model); /* in any order */
     llm_session_free(session);
     must(llm_chat_say(chat, "Hello", NULL, stop_at_once, NULL, NULL) > 0, "a chat outlives its session's handle");
-    llm_chat_free(chat);
+    must(llm_chat_say(chat, "Hello", NULL, free_chat, &chat, NULL) > 0, "a chat that its callback frees goes on");
     llm_model_free(NULL);
     llm_session_free(NULL);
     llm_chat_free(NULL);
