@@ -2021,8 +2021,8 @@ constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 //
 // A block like those below is all that a new set needs (and a place in LLM_KERNEL_SETS): the compiler's target, whether
 // the processor at hand has it, how many tokens times how many vectors of rows a product keeps in registers (few tokens,
-// weights in bytes, floats), whether its dot product takes unsigned weights, the operations. To read them, begin with
-// the first, which is plain C++.
+// weights in bytes, floats), whether its dot product takes unsigned weights, whether it has a faster one for small ones
+// (dot_pairs), the operations. To read them, begin with the first, which is plain C++.
 
 #ifdef LLM_KERNEL_PASS
 
@@ -2153,9 +2153,9 @@ LLM_OP Ints dot(Ints acc, Ints w, Ints x) {
     const Raw pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(Raw(w)), _mm256_sign_epi8(Raw(x), Raw(w)));
     return in_place(add_pairs(acc, Ints(pairs)));
 }
-LLM_OP Ints dot_pairs(Ints pairs, Ints w, Ints x, bool of_many) {
+LLM_OP Ints dot_pairs(Ints pairs, Ints w, Ints x, bool is_one_of_many) {
     pairs = Ints(_mm256_add_epi16(Raw(pairs), _mm256_maddubs_epi16(Raw(w), Raw(x))));
-    return of_many ? in_place(pairs) : pairs;
+    return is_one_of_many ? in_place(pairs) : pairs;
 }
 
 #else  // NEON, without and with the dot product of Armv8.2
@@ -5378,11 +5378,11 @@ struct Profiler {
 //     logit = sum of scale * x * (16 * upper - 120.5)  +  sum of scale * x * e        e = lower - 7.5, in -7.5 .. 7.5
 //
 // which is a sum of hidden_size small terms. Where the lower bits are as good as random it has the mean 0 and the
-// variance 21.25 * sum of (scale * x)^2, which is known for each row: a sum over blocks. (Where they are not, which
-// loading finds out, the head is computed whole.) A row whose estimate is more than 8 standard deviations below the
-// k-th best logit that is known is taken to be none of the k best. If the sum is distributed normally, that is wrong
-// for one row in 10^15; as e is bounded, for 6 in 10^6 at most (Hoeffding 1963). The rows that may be among the best,
-// in a few hundred groups of 16, are computed from both planes: the same bits as in the whole product.
+// variance 21.25 * sum of (scale * x)^2, which is known for each row: a sum over blocks. (Where most are not, which
+// loading finds out by a sample, the head is computed whole.) A row whose estimate is more than 8 standard deviations
+// below the k-th best logit that is known is taken to be none of the k best. If the sum is distributed normally, that
+// is wrong for one row in 10^15; as e is bounded, for 6 in 10^6 at most (Hoeffding 1963). The rows that may be among
+// the best, in a few hundred groups of 16, are computed from both planes: the same bits as in the whole product.
 
 // Whether `a` comes before `b` among the best: of two with one logit the lower id.
 inline bool better(const Logit& a, const Logit& b) { return a.value != b.value ? a.value > b.value : a.id < b.id; }
@@ -6983,7 +6983,7 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     const std::string words = system.empty() && !begin.empty() ? usual_system(own, begin, behind) : system;
     const std::vector<int> user = turn({}, row.user);
     const bool trims = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
-    trims_ = trims && template_ == Template::gemma && !begin.empty();  // the system's words: those of such a turn
+    trims_ = trims && template_ == Template::gemma && !begin.empty();  // the system's words, where they have a turn
     std::vector<int> first;
     if (!words.empty()) first = joined({turn({}, begin), turn(words, behind)});
     head_ = begin.empty() ? joined({head_, user, first}) : joined({head_, first, user});
@@ -7049,7 +7049,7 @@ Stats Chat::say(std::string_view words, const GenerateOptions& options, const On
     // What the session lacks of all that, and the answer.
     const auto kept = session_.data();  // whatever a callback does to the session
     const std::vector<int> all = joined({joined(text), said}), &held = kept->sequence.tokens;
-    const auto last = all.end() - !all.empty();  // is read in any case: what follows it begins a character
+    const auto last = all.end() - !all.empty();  // is read in any case, so that the answer begins a character
     const auto known = std::mismatch(all.begin(), last, held.begin(), held.end()).first - all.begin();
     const bool end_is_text = row.end != "{eos}" && !row.end.empty() && tokenizer.special_id(row.end) < 0;
     GenerateOptions asked = options;

@@ -54,7 +54,7 @@ class Handle:  # of the library, freed with its object
     def write(self, function, texts, many, on_text, progress=None, stop=(), **options):
         o, raised, written, stats = Options(), [], [b""] * len(texts), (Stats * len(texts))()
         call(lib.llm_options_init, c.byref(o), c.c_size_t(c.sizeof(o)))
-        stops = [stop] if isinstance(stop, str) else stop
+        stops = [stop] if isinstance(stop, str) else list(stop)
         options = dict(on_prompt=progress_to(progress, raised), stop=array(stops), stop_count=len(stops), **options)
         for name, value in options.items():
             kind, _ = type(getattr(o, name)), setattr(o, name, value)  # there must be such an option
@@ -81,7 +81,7 @@ class Model(Handle):
         return c.string_at(text := c.create_string_buffer(write(None, 0) + 1), write(text, len(text)))
 
 class Session(Handle):  # options: those of llm_options, but progress for on_prompt, and stop; on_text: False ends it
-    position = property(lambda self: call(lib.llm_position, self), lambda self, p: call(lib.llm_rewind, self, p))
+    position = property(lambda self: call(lib.llm_position, self), lambda self, p: call(lib.llm_rewind, self, whole(p)))
     def generate(self, prompt, on_text=None, **options):
         return self.write(lib.llm_generate, [prompt], [], on_text, **options)[0]
     def generate_many(self, prompts, on_text=None, at_once=0, **options):  # on_text(i, text)
@@ -92,7 +92,7 @@ class Session(Handle):  # options: those of llm_options, but progress for on_pro
         best = (struct("Candidate", (c.c_int, "id"), (c.c_float, "log_probability")) * k)()
         return [(one.id, one.log_probability) for one in best[:call(lib.llm_likeliest, self, best, k)]]
     def chat(self, system="", style=None):
-        return Chat(lib.llm_chat_free, lib.llm_chat_new, self, encoded(system), style and encoded(style))
+        return Chat(lib.llm_chat_free, lib.llm_chat_new, self, encoded(system), style and encoded(style) or None)
 
 class Chat(Handle):
     def say(self, text, on_text=None, **options):

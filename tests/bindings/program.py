@@ -78,6 +78,8 @@ def main(path):
         line("many", text)
     line("chat", session.chat("Words.", "plain").say("Who is there?\n", **options))
     session.position = 0
+    assert session.chat(style="").say("", max_tokens=3, stop=iter(["zzz"])) is not None
+    session.position = 0
     line("score", "%.4f" % session.score("To be, or not to be"))
     for id, log_probability in session.likeliest(3):
         line("likeliest", "%d %.4f" % (id, log_probability))
