@@ -2306,6 +2306,21 @@ LLM_TARGET std::uint8_t* to_bytes(const std::uint8_t* in, const std::uint8_t* lo
     return out;
 }
 
+// Adds the products of the columns 8 i to 8 i + 7 to the sum of a row and a token. `pairs`: what of it is still in 16 bits.
+template <class Block, class Vector>
+LLM_OP void add_eight(const Vector (&eight)[2], const Vector& x, const Vector& x2, int i, Vector& sum, Vector& pairs) {
+    if constexpr (kPairs && Block::kIsSmall) {
+        constexpr int kAtOnce = std::min(kBlock / 8 / Block::kParts, Block::kEightsInPairs);
+        pairs = dot_pairs(pairs, eight[0], x, kAtOnce > 1);
+        pairs = dot_pairs(pairs, eight[1], x2, kAtOnce > 1);
+        if ((i + 1) % kAtOnce != 0) return;
+        sum = add_pairs(sum, pairs);
+        pairs = set(0);
+    } else {
+        sum = dot(dot(sum, eight[0], x), eight[1], x2);
+    }
+}
+
 // Adds to `total` what one part (see Parts) of a block gives, for M tokens and V vectors of rows. w and lower: the
 // block in each vector's group. lane: the first vector's first row in its group. a: the block's values of the M tokens.
 // distance, distance_lower: how many bytes ahead to ask for weights.
@@ -2313,9 +2328,7 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
                                                           const std::uint8_t* const (&lower)[V], int lane, int part,
                                                           const ActivationBlock* a, Floats (&total)[M][V],
                                                           std::ptrdiff_t distance, std::ptrdiff_t distance_lower) {
-    constexpr bool kInPairs = kPairs && Block::kIsSmall;
-    constexpr int kLines = (Block::kBytes + 63) / 64, kEights = kBlock / 8 / Block::kParts;
-    constexpr int kAtOnce = std::min(kEights, Block::kEightsInPairs);  // so many eights are added up in 16 bits
+    constexpr int kEights = kBlock / 8 / Block::kParts, kLines = (Block::kBytes + 63) / 64;
     Ints acc[M][V], pairs[M][V];
     std::int32_t offset[M];  // of this part: -128 * sum(q). Sums start at -Offset * sum(q)
     LLM_UNROLL for (int t = 0; t < M; ++t) {
@@ -2340,17 +2353,7 @@ template <class Block, int M, int V> LLM_OP void add_part(const std::uint8_t* co
         LLM_UNROLL for (int t = 0; t < M; ++t) {
             const Ints x = set(load_as<std::int32_t>(a[t].q + 8 * i));
             const Ints x2 = set(load_as<std::int32_t>(a[t].q + 8 * i + 4));
-            LLM_UNROLL for (int v = 0; v < V; ++v) {
-                if constexpr (kInPairs) {
-                    pairs[t][v] = dot_pairs(pairs[t][v], eight[v][0], x, kAtOnce > 1);
-                    pairs[t][v] = dot_pairs(pairs[t][v], eight[v][1], x2, kAtOnce > 1);
-                    if ((i + 1) % kAtOnce != 0) continue;
-                    acc[t][v] = add_pairs(acc[t][v], pairs[t][v]);
-                    pairs[t][v] = set(0);
-                } else {
-                    acc[t][v] = dot(dot(acc[t][v], eight[v][0], x), eight[v][1], x2);
-                }
-            }
+            LLM_UNROLL for (int v = 0; v < V; ++v) add_eight<Block>(eight[v], x, x2, i, acc[t][v], pairs[t][v]);
         }
     }
 
