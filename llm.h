@@ -5913,7 +5913,8 @@ struct Transformer {
     void store_keys_and_values() {
         const int d = config.head_dim, heads = config.num_kv_heads, items = int(neighbours.size()) * heads;
         const KvCache& any = spans[0].sequence->caches[usize(layer)];
-        const auto store = any.value_bytes() == 2 ? &KvCache::store<std::uint16_t> : &KvCache::store<float>;
+        const bool in_f16 = any.value_bytes() == 2;
+        const auto store = in_f16 ? &KvCache::store<std::uint16_t> : &KvCache::store<float>;
 
         each_item({"attention", "kv_store", 2 * usize(n) * any.bytes_per_slot(d)}, n, items, [&](int i, float*) {
             const Span& some = neighbours[usize(i / heads)];
@@ -5921,11 +5922,10 @@ struct Transformer {
             for (int t = 0; t < some.count; ++t) {
                 const float *key = qkv[some.first + t] + (config.num_heads + h) * d, *value = key + heads * d;
                 if (!(some.sequence->caches[usize(layer)].*store)(kernels, h, some.position + t, key, value))
-                    fail(any.value_bytes() == 2 ? "keys or values of this text are beyond the KV cache's F16, 65504"
-                                                : "keys or values of this text are infinite or no numbers",
+                    fail(std::string("keys or values of this text are ") +
+                             (in_f16 ? "beyond the KV cache's F16, 65504" : "infinite or no numbers"),
                          "layer " + to_string(layer),
-                         any.value_bytes() == 2 ? "run the model in F32: --dtype f32, or DType::f32"
-                                                : "check the model");
+                         in_f16 ? "run the model in F32: --dtype f32, or DType::f32" : "check the model");
             }
         });
     }
@@ -6952,6 +6952,14 @@ inline std::string usual_system(std::string_view jinja, std::string_view begin, 
     return {};
 }
 
+// The words without the white space around them.
+inline std::string_view stripped(std::string_view words) {
+    std::size_t first = words.size(), last = first, length;
+    for (std::size_t i = 0; i < words.size(); i += length)
+        if (class_at(words, i, length) != CharClass::space) first = std::min(first, i), last = i + length;
+    return words.substr(first, last - first);
+}
+
 }  // namespace detail
 
 const char* Chat::name(Template style) { return detail::row_of(style).name; }
@@ -6986,9 +6994,9 @@ Chat::Chat(Session& session, const std::string& system, Template style) : sessio
     const std::string words = system.empty() && !begin.empty() ? usual_system(own, begin, behind) : system;
     const std::vector<int> user = turn({}, row.user);
     const bool trims = own.empty() || style != Template::automatic ? row.trims : own.find("trim") != own.npos;
-    trims_ = trims && template_ == Template::gemma && !begin.empty();  // the system's words, where they have a turn
+    const bool trims_first = trims && template_ == Template::gemma && !begin.empty();  // where they have a turn
     std::vector<int> first;
-    if (!words.empty()) first = joined({turn({}, begin), turn(words, behind)});
+    if (!words.empty()) first = joined({turn({}, begin), turn(trims_first ? stripped(words) : words, behind)});
     head_ = begin.empty() ? joined({head_, user, first}) : joined({head_, first, user});
     trims_ = trims;
 
@@ -7009,12 +7017,7 @@ std::vector<int> Chat::turn(std::string_view words, std::string_view after) cons
     using namespace detail;
     const Tokenizer& tokenizer = session_.model().tokenizer();
     const TokenizerData& data = *tokenizer.data_;
-    if (trims_) {
-        std::size_t first = words.size(), last = first, length;  // of what is no white space
-        for (std::size_t i = 0; i < words.size(); i += length)
-            if (class_at(words, i, length) != CharClass::space) first = std::min(first, i), last = i + length;
-        words = words.substr(first, last - first);
-    }
+    if (trims_) words = stripped(words);
     const std::string behind = replace_all(after, "{eos}", data.eos < 0 ? "" : data.vocabulary[data.eos].spelling);
     const std::vector<int> end = tokenizer.encode(behind, Special::parsed, false);
     const bool is_apart = !end.empty() && data.vocabulary[end[0]].kind == TokenKind::control;

@@ -52,8 +52,8 @@ inline void read_members(const llm::detail::Json& object, llm::Request& request)
         {"stop",
          [&](const Json& v) {
              o.stop.clear();
-             if (!v.is<std::string_view>() && !v.is<Json::Array>()) throw llm::Error("it is no text and no list");
              if (v.is<std::string_view>()) o.stop.emplace_back(v.string());
+             else if (!v.is<Json::Array>()) throw llm::Error("it is no text and no list");
              else
                  for (const Json& one : v.array()) o.stop.emplace_back(one.string());
          }},
